@@ -1,0 +1,272 @@
+"""Settings: groups in code, plain names in the environment and in `.env` (environment first).
+
+Each field's environment variable is its name in capitals; its description is what `.env.example` and
+docs/configuration.md say. A wrong value raises `SettingsError`, whose text is one line that names the variable.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MIN_KEY_LENGTH = 24
+
+
+class SettingsError(ValueError):
+    """A setting is wrong. The message is one line: the variable, what is allowed."""
+
+
+class _Group(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=None, extra="ignore", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+    )
+
+
+class ServerSettings(_Group):
+    """Where the server listens and who may call it."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Beyond loopback, API_KEYS must be set.")
+    port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    reload: bool = Field(False, description="1 restarts the server when its code changes (development).")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("http://localhost:3000", "http://localhost:5173"),
+        description="Web origins whose pages may call, comma-separated. `*` is refused: name them.",
+    )
+    api_keys: SecretStr | None = Field(
+        None,
+        description="`name:key,name:key`, at least 24 characters a key. Each name has its own sessions and documents. "
+        "Unset: only this machine may call, as `local`.",
+    )
+    shutdown_grace: float = Field(
+        5.0, ge=0, le=60, description="Seconds that live answers get to finish when the server is asked to stop."
+    )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(o.strip().rstrip("/") for o in value.split(",") if o.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
+                raise ValueError("must be origins like http://localhost:3000, comma-separated; `*` is refused")
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_keys(value)
+        return value
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach `host`."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @model_validator(mode="after")
+    def _authenticated(self) -> Self:
+        if not self.loopback and self.api_keys is None:
+            raise ValueError(
+                f"HOST={self.host} can be reached from other machines, so API_KEYS must be set "
+                f"(name:key, at least {MIN_KEY_LENGTH} characters a key); or use HOST=127.0.0.1"
+            )
+        return self
+
+
+class StorageSettings(_Group):
+    """Where data lies."""
+
+    data_dir: Path = Field(Path("data"), description="Folder of everything stored: database, vectors, files.")
+    database_url: str | None = Field(
+        None, description="`sqlite:///path`; unset: streamforge.db in DATA_DIR. Other databases are not supported yet."
+    )
+    chroma_url: str | None = Field(None, description="Not supported yet: vectors lie in DATA_DIR. Leave it unset.")
+    event_retention_hours: float = Field(
+        24.0, gt=0, description="How long a finished run's events are kept verbatim; later it replays as a snapshot."
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _sqlite(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("sqlite:///"):
+            raise ValueError("must be sqlite:///path (other databases are not supported yet), or unset")
+        return value
+
+    @field_validator("chroma_url")
+    @classmethod
+    def _embedded(cls, value: str | None) -> str | None:
+        if value is not None:
+            raise ValueError("must be unset: a Chroma server is not supported yet, vectors lie in DATA_DIR")
+        return value
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        if self.database_url is None:
+            return self.data_dir / "streamforge.db"
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+
+class LogSettings(_Group):
+    """What the server says about itself."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_format: Literal["console", "json"] = Field("console", description="For people, or one JSON object a line.")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+
+class ModelSettings(_Group):
+    """Which model answers."""
+
+    llm_model: str | None = Field(
+        None,
+        description="Default model, `provider/model`. Unset: openai if OPENAI_API_KEY is set, else a local Ollama, "
+        "else extractive/quotes, which answers by quoting the documents.",
+    )
+    llm_temperature: float = Field(0.7, ge=0, le=2, description="Default temperature.")
+    llm_max_tokens: int = Field(2000, ge=1, le=1_000_000, description="Default limit of an answer, in tokens.")
+    llm_history_tokens: int = Field(
+        6000, ge=0, description="Tokens of earlier messages that go to the model; the oldest are left out first."
+    )
+    openai_api_key: SecretStr | None = Field(None, description="Key of OpenAI or of a server that speaks its API.")
+    openai_base_url: str | None = Field(
+        None, description="Base URL of an OpenAI-compatible server, e.g. http://localhost:8080/v1."
+    )
+    ollama_base_url: str = Field("http://127.0.0.1:11434", description="Where Ollama listens.")
+    stream_delay: float = Field(0.1, ge=0, le=60, description="Seconds between words of the simulated model.")
+    first_token_timeout: float = Field(120.0, gt=0, description="Seconds to wait for a provider's first token.")
+    idle_timeout: float = Field(60.0, gt=0, description="Seconds of silence mid-answer after which it has stalled.")
+
+    @field_validator("openai_base_url", "ollama_base_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must be an http:// or https:// URL")
+        return value
+
+    @field_validator("llm_model")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        if value is not None and not all(value.partition("/")):
+            raise ValueError("must be provider/model, e.g. openai/gpt-5-mini or ollama/llama3.2")
+        return value
+
+
+class KnowledgeSettings(_Group):
+    """How documents become searchable."""
+
+    enable_rag: bool = Field(True, description="0 answers without the documents.")
+    embedding_model: str = Field(
+        "minilm/all-MiniLM-L6-v2",
+        description="`provider/model`: minilm (built in), openai (e.g. openai/text-embedding-3-small), ollama.",
+    )
+    chunk_size: int = Field(500, ge=100, le=8000, description="Characters of a passage.")
+    top_k: int = Field(6, ge=1, le=50, description="Passages handed to the model.")
+    relevance_floor: float = Field(
+        0.35,
+        ge=0,
+        le=1.5,
+        description="Least relevance of a passage (cosine + half the share of the question's words it holds).",
+    )
+    max_upload_mb: int = Field(50, ge=1, le=4096, description="Largest file, in MB.")
+    max_upload_files: int = Field(20, ge=1, le=1000, description="Most files of one upload.")
+    parse_timeout: float = Field(120.0, gt=0, description="Seconds that reading one file may take.")
+
+    @field_validator("embedding_model")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not all(value.partition("/")):
+            raise ValueError("must be provider/model, e.g. minilm/all-MiniLM-L6-v2")
+        return value
+
+
+class RunSettings(_Group):
+    """Bounds of the stream."""
+
+    max_runs: int = Field(100, ge=1, description="Answers that may be under way at once; then 429.")
+    max_message_chars: int = Field(32_000, ge=1, le=1_000_000, description="Longest message, in characters.")
+    checkpoint_seconds: float = Field(1.0, gt=0, le=60, description="At most so much of an answer is lost by a crash.")
+    checkpoint_events: int = Field(1000, ge=1, le=1000, description="... or so many events, whichever comes first.")
+    log_tail_events: int = Field(5000, ge=100, description="Events of a live run kept in memory.")
+    log_tail_mb: float = Field(8.0, gt=0, description="Megabytes of a live run's events kept in memory.")
+    send_window_ms: float = Field(
+        20.0, ge=0, le=1000, description="Text that comes within so many milliseconds is sent together."
+    )
+    heartbeat_seconds: float = Field(15.0, gt=0, description="Silence after which a heartbeat is sent.")
+    send_timeout: float = Field(30.0, gt=0, description="Seconds after which a reader that takes nothing is dropped.")
+
+
+class Settings(BaseModel):
+    """All groups. `load()` reads them from the environment and `.env`."""
+
+    model_config = {"frozen": True}
+
+    server: ServerSettings
+    storage: StorageSettings
+    log: LogSettings
+    models: ModelSettings
+    knowledge: KnowledgeSettings
+    runs: RunSettings
+
+    @classmethod
+    def load(cls, env_file: Path | None = Path(".env"), **overrides: Any) -> Self:
+        """Settings from the environment over `env_file`; `overrides` are field names, for tests.
+
+        Raises SettingsError on a wrong value.
+        """
+        groups: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            group = field.annotation
+            assert group is not None and issubclass(group, _Group)
+            mine = {k: v for k, v in overrides.items() if k in group.model_fields}
+            try:
+                groups[name] = group(_env_file=env_file, **mine)
+            except ValidationError as error:
+                raise SettingsError(_one_line(error)) from None
+            except UnicodeDecodeError:
+                raise SettingsError(f"{env_file}: is not UTF-8 text") from None
+        unknown = [k for k in overrides if not any(k in g.model_fields for g in map(type, groups.values()))]
+        if unknown:
+            raise SettingsError(f"no such setting: {', '.join(unknown)}")
+        return cls(**groups)
+
+
+def _one_line(error: ValidationError) -> str:
+    problems: list[str] = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        name = ".".join(str(p) for p in problem["loc"]).upper()
+        said = problem["msg"].removeprefix("Value error, ")
+        problems.append(f"{name}: {said[0].lower()}{said[1:]}" if name else said)
+    return "; ".join(problems)
+
+
+def parse_keys(value: SecretStr | None) -> dict[str, str]:
+    """`name:key,name:key` as {key: name}. Raises ValueError that never quotes a key."""
+    keys: dict[str, str] = {}
+    for number, pair in enumerate(p for p in (value.get_secret_value() if value else "").split(",") if p.strip()):
+        name, _, key = pair.strip().partition(":")
+        if not name.isidentifier() or len(key) < MIN_KEY_LENGTH or not key.isascii() or len(set(key)) < 8:
+            raise ValueError(
+                f"must be name:key,name:key with a plain name and at least {MIN_KEY_LENGTH} varied ASCII characters "
+                f"a key; entry {number + 1} is not"
+            )
+        if key in keys or name in keys.values():
+            raise ValueError(f"entry {number + 1} repeats a name or a key")
+        keys[key] = name
+    if value is not None and not keys:
+        raise ValueError("must be name:key,name:key, or unset")
+    return keys

@@ -1,0 +1,266 @@
+"""Everything that can go wrong, as one tree.
+
+    StreamForgeError                     code, status, retryable
+    ├── RequestError                     answered before a stream begins, as problem+json
+    │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · Conflict 409
+    │   ├── TooLarge 413 · Misdirected 421 · Invalid 422 · TooManyRuns 429
+    │   └── Unavailable 503 · StorageFull 507
+    ├── RunError                         ends a run: `run.failed.error`
+    ├── DocumentUnreadable               fails a document: `reason`, in words
+    └── EmbeddingError                   fails a document or a retrieval
+
+A message says what is wrong and what to do, in words meant for the caller. It never holds a provider's raw text,
+a stack trace or a secret. The stable part is `code`; docs/errors.md lists every one.
+"""
+
+from typing import ClassVar
+
+
+class StreamForgeError(Exception):
+    """Base of all errors that a caller may see.
+
+    `code` is stable and documented, `status` the HTTP status when it ends a request, `retryable` whether the same
+    call may work later, `extra` further members of the problem document (JSON values only).
+    """
+
+    code: str = "internal"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, code: str | None = None, **extra: object) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+        self.extra = extra
+
+
+class RequestError(StreamForgeError):
+    """Refused before anything was run or stored."""
+
+    headers: ClassVar[dict[str, str]] = {}
+
+
+class BadRequest(RequestError):
+    """400: `bad_request`, `bad_json`, `bad_cursor`."""
+
+    code = "bad_request"
+    status = 400
+
+
+class Unauthorized(RequestError):
+    """401: no key, or one that is not known."""
+
+    code = "unauthorized"
+    status = 401
+    headers = {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(RequestError):
+    """403: `foreign_origin` (another web page is calling), `foreign_peer` (no keys are set, the caller is not local)."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(RequestError):
+    """404: it does not exist, or it is somebody else's."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(RequestError):
+    """409: `session_busy`, `head_moved`, `cursor_ahead`, `document_not_ready`."""
+
+    code = "conflict"
+    status = 409
+
+
+class TooLarge(RequestError):
+    """413: the body or a file is over its limit."""
+
+    code = "too_large"
+    status = 413
+
+
+class Misdirected(RequestError):
+    """421: a Host that is not this server's (DNS rebinding)."""
+
+    code = "wrong_host"
+    status = 421
+
+
+class Invalid(RequestError):
+    """422: a field is missing, unknown or out of range."""
+
+    code = "invalid_request"
+    status = 422
+
+
+class TooManyRuns(RequestError):
+    """429: MAX_RUNS runs are live."""
+
+    code = "too_many_runs"
+    status = 429
+    retryable = True
+    headers = {"Retry-After": "1"}
+
+
+class Unavailable(RequestError):
+    """503: `not_ready`, `shutdown`, `storage_busy`."""
+
+    code = "unavailable"
+    status = 503
+    retryable = True
+    headers = {"Retry-After": "5"}
+
+
+class StorageFull(RequestError):
+    """507: the disk under DATA_DIR is full."""
+
+    code = "storage_full"
+    status = 507
+
+
+class RunError(StreamForgeError):
+    """Ends a run. The code is one of the subclasses'."""
+
+    code = "internal"
+    status = 502
+
+
+class ProviderTimeout(RunError):
+    """The provider did not begin to answer in time."""
+
+    code = "provider_timeout"
+    status = 504
+    retryable = True
+
+
+class UpstreamStalled(RunError):
+    """The provider began to answer and then fell silent."""
+
+    code = "upstream_stalled"
+    status = 504
+    retryable = True
+
+
+class ProviderFailed(RunError):
+    """The provider refused, broke off, or sent what is no answer."""
+
+    code = "provider_error"
+    retryable = True
+
+
+class ProviderRefused(RunError):
+    """The provider refused for a reason that trying again does not mend: a wrong key, a bad parameter."""
+
+    code = "provider_error"
+
+
+class RateLimited(RunError):
+    """The provider says: too many requests, or no quota left."""
+
+    code = "rate_limited"
+    status = 429
+    retryable = True
+
+
+class ContextOverflow(RunError):
+    """The prompt is longer than the model's context."""
+
+    code = "context_overflow"
+    status = 422
+
+
+class ContentFiltered(RunError):
+    """The provider's content filter ended the answer."""
+
+    code = "content_filter"
+
+
+class ModelNotFound(RunError):
+    """The provider knows no such model."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class ToolFailed(RunError):
+    """A tool that the answer needed failed."""
+
+    code = "tool_error"
+
+
+class NotSaved(RunError):
+    """The answer could not be stored; what was streamed is not in the history."""
+
+    code = "not_saved"
+    status = 503
+    retryable = True
+
+
+class ServerRestarted(RunError):
+    """The server stopped without warning while the run was live."""
+
+    code = "server_restarted"
+    status = 503
+    retryable = True
+
+
+class ShuttingDown(RunError):
+    """The server was asked to stop, and the run outlived its grace period."""
+
+    code = "shutdown"
+    status = 503
+    retryable = True
+
+
+class InternalError(RunError):
+    """A fault of StreamForge itself. The log has the details, under the request id."""
+
+    code = "internal"
+    status = 500
+
+
+class DocumentUnreadable(StreamForgeError):
+    """A file that cannot become a document; the code is one of `CODES`."""
+
+    status = 422
+    CODES: ClassVar[frozenset[str]] = frozenset(
+        {
+            "document_empty",
+            "document_encrypted",
+            "document_scanned",
+            "document_corrupt",
+            "document_too_large",
+            "document_unsupported",
+            "document_timeout",
+        }
+    )
+
+    def __init__(self, code: str, message: str) -> None:
+        if code not in self.CODES:
+            raise ValueError(f"unknown document code {code!r}")
+        super().__init__(message, code=code)
+
+
+class EmbeddingError(StreamForgeError):
+    """Base of what goes wrong between text and vector."""
+
+    status = 502
+
+
+class EmbeddingFailed(EmbeddingError):
+    """The embedding provider could not be reached or refused."""
+
+    code = "embedding_failed"
+    retryable = True
+
+
+class EmbeddingMismatch(EmbeddingError):
+    """The collection was filled by another embedding than the one that is set now."""
+
+    code = "embedding_mismatch"
+    status = 409

@@ -1,0 +1,244 @@
+"""The product's one vocabulary: what a run's log holds and what goes over the wire (protocol `streamforge.v1`).
+
+Each event is a msgspec struct, tagged by `type`; `seq` is given by the log on append (1, 2, 3 ... without a gap; only
+a snapshot may jump). Fields that are None or at their default are left out of the JSON. Text positions (`start`,
+`end`) count Unicode code points.
+"""
+
+from typing import Literal
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+
+
+class Event(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True):
+    """Base of every event. `seq` 0 means: not in a log yet."""
+
+    seq: int = 0
+
+
+class Place(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Where a quote stands: `[start:end]` of the canonical text of that version of the document."""
+
+    document_id: str
+    version: str
+    page: int | None = None
+    start: int
+    end: int
+
+
+class Source(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A passage that the answer may cite. `n` is its number in the answer's `[n]` marks, from 1; `score` is 0 to 1."""
+
+    source_id: str
+    n: int
+    title: str
+    document_id: str
+    version: str
+    chunk_id: str
+    page: int | None = None
+    heading: str | None = None
+    score: float
+    snippet: str
+
+
+class TokenUsage(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Tokens of a run, all calls together. `cost` is in micro-dollars; None means unknown, never zero."""
+
+    input_tokens: int = msgspec.field(default_factory=int)
+    output_tokens: int = msgspec.field(default_factory=int)
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+    estimated: bool = False
+    cost: int | None = None
+
+
+class RunFault(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Why a run failed. `code` is stable, `message` says what to do."""
+
+    code: str
+    message: str
+    retryable: bool
+    request_id: str | None = None
+
+
+class RunStarted(Event, tag="run.started", kw_only=True):
+    """First event of a run, before retrieval or the model begins. `message_id` is the answer's."""
+
+    run_id: str
+    session_id: str
+    user_message_id: str
+    message_id: str
+    model: str
+    v: int
+
+
+class Status(Event, tag="status", kw_only=True):
+    """What the run is doing now."""
+
+    phase: Literal["queued", "retrieving", "generating", "tool"]
+
+
+class Sources(Event, tag="sources", kw_only=True):
+    """The passages handed to the model, before anything cites them."""
+
+    items: list[Source]
+
+
+class ReasoningStart(Event, tag="reasoning.start", kw_only=True):
+    """The model begins to think aloud."""
+
+    part_id: str
+
+
+class ReasoningDelta(Event, tag="reasoning.delta", kw_only=True):
+    """More of the reasoning."""
+
+    part_id: str
+    text: str
+
+
+class ReasoningEnd(Event, tag="reasoning.end", kw_only=True):
+    """The reasoning part is complete."""
+
+    part_id: str
+
+
+class TextStart(Event, tag="text.start", kw_only=True):
+    """A part of the answer's text begins."""
+
+    part_id: str
+
+
+class TextDelta(Event, tag="text.delta", kw_only=True):
+    """More text of the part; it holds no citation marks."""
+
+    part_id: str
+    text: str
+
+
+class TextEnd(Event, tag="text.end", kw_only=True):
+    """The text part is complete."""
+
+    part_id: str
+
+
+class Citation(Event, tag="citation", kw_only=True):
+    """`[start:end]` of the part is a sentence that `quote`, verbatim in the document, supports. `n` is the source's."""
+
+    part_id: str
+    source_id: str
+    n: int
+    start: int
+    end: int
+    quote: str
+    document: Place
+
+
+class Usage(Event, tag="usage", kw_only=True):
+    """Tokens of one call of a model. `estimated`: the provider gave none, they were counted here."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+    estimated: bool = False
+    cost: int | None = None
+
+
+class Part(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A part of a message, whole or so far. Open parts occur in snapshots only."""
+
+    kind: Literal["text", "reasoning"]
+    part_id: str
+    text: str
+    open: bool = False
+
+
+class Snapshot(Event, tag="snapshot", kw_only=True):
+    """The whole run so far; it replaces whatever a client holds."""
+
+    run_id: str
+    session_id: str
+    user_message_id: str
+    message_id: str
+    model: str
+    v: int
+    parts: list[Part]
+    sources: list[Source]
+    citations: list[Citation]
+    usage: list[Usage]
+
+
+class RunCompleted(Event, tag="run.completed", kw_only=True):
+    """Terminal: the answer is whole and stored."""
+
+    finish_reason: str
+    usage: TokenUsage
+
+
+class RunFailed(Event, tag="run.failed", kw_only=True):
+    """Terminal: the run ended by an error. What was streamed until then is kept, unless the code is `not_saved`."""
+
+    error: RunFault
+
+
+class RunCancelled(Event, tag="run.cancelled", kw_only=True):
+    """Terminal: somebody stopped it. What was streamed until then is kept."""
+
+    by: Literal["user", "replaced", "session_deleted", "no_watcher"]
+    usage: TokenUsage
+
+
+class RunInterrupted(Event, tag="run.interrupted", kw_only=True):
+    """Terminal: the run waits for a person's decision on these calls (with agents)."""
+
+    approvals: list[str]
+
+
+Terminal = RunCompleted | RunFailed | RunCancelled | RunInterrupted
+AnyEvent = (
+    RunStarted
+    | Status
+    | Sources
+    | ReasoningStart
+    | ReasoningDelta
+    | ReasoningEnd
+    | TextStart
+    | TextDelta
+    | TextEnd
+    | Citation
+    | Usage
+    | Snapshot
+    | RunCompleted
+    | RunFailed
+    | RunCancelled
+    | RunInterrupted
+)
+TERMINAL_TYPES = (RunCompleted, RunFailed, RunCancelled, RunInterrupted)
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+
+
+def encode(event: AnyEvent) -> bytes:
+    """The event as one line of compact JSON. Its strings must hold no lone surrogates (see `clean_text`)."""
+    return _encoder.encode(event)
+
+
+def decode(line: bytes) -> AnyEvent:
+    """The event of one line of JSON. Raises msgspec.ValidationError on what is no event."""
+    return _decoder.decode(line)
+
+
+def clean_text(text: str) -> str:
+    """Text that every database and client can hold: no NUL, lone surrogates replaced by U+FFFD."""
+    if "\x00" in text:
+        text = text.replace("\x00", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

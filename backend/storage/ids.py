@@ -1,0 +1,15 @@
+"""Ids and times of stored things."""
+
+import time
+
+import uuid_utils
+
+
+def new_id(prefix: str) -> str:
+    """`prefix_` and a UUIDv7 in hex: sorts by creation, holds no ':'."""
+    return f"{prefix}_{uuid_utils.uuid7().hex}"
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000

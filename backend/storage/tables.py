@@ -1,0 +1,183 @@
+"""The schema. Ids are prefixed UUIDv7 strings, times are integer milliseconds since 1970 (UTC).
+
+Every row of a principal carries `owner`. Migrations are in `migrations/versions`; a test compares the two.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _id() -> Column[str]:
+    return Column("id", Text, primary_key=True)
+
+
+def _owner() -> Column[str]:
+    return Column("owner", Text, nullable=False)
+
+
+def _time(name: str, nullable: bool = False) -> Column[int]:
+    return Column(name, BigInteger, nullable=nullable)
+
+
+sessions = Table(
+    "sessions",
+    metadata,
+    _id(),
+    _owner(),
+    Column("title", Text, nullable=False),
+    Column("head_message_id", Text),
+    Column("settings", JSON, nullable=False),
+    _time("created_at"),
+    _time("updated_at"),
+    Index(None, "owner", "updated_at", "id"),
+)
+
+# A tree: parent_id leads to the root, the session's head_message_id is the tip of the active path. parent_id is no
+# foreign key: a queued message is stored before the answer it follows.
+messages = Table(
+    "messages",
+    metadata,
+    _id(),
+    _owner(),
+    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("parent_id", Text),
+    Column("run_id", Text),
+    Column("role", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("parts", JSON, nullable=False),
+    _time("created_at"),
+    Index(None, "session_id", "created_at"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _id(),
+    _owner(),
+    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("user_message_id", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("error", JSON),
+    Column("usage", JSON),
+    Column("instance_id", Text, nullable=False),
+    _time("lease_until"),
+    Column("idempotency_key", Text),
+    Column("request_hash", Text),
+    _time("started_at"),
+    _time("finished_at", nullable=True),
+    UniqueConstraint("owner", "idempotency_key"),
+    Index(None, "session_id"),
+    Index(None, "status", "lease_until"),
+)
+
+run_events = Table(
+    "run_events",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("first_seq", BigInteger, primary_key=True),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("v", Integer, nullable=False),
+    Column("lines", LargeBinary, nullable=False),
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    _id(),
+    _owner(),
+    Column("name", Text, nullable=False),
+    Column("fingerprint", Text),
+    Column("generation", Integer, nullable=False),
+    _time("created_at"),
+    UniqueConstraint("owner", "name"),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    _id(),
+    _owner(),
+    Column("collection_id", Text, ForeignKey("collections.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("active_version", Text),
+    Column("status", Text, nullable=False),
+    Column("reason_code", Text),
+    Column("reason", Text),
+    _time("created_at"),
+    _time("updated_at"),
+    Index(None, "owner", "id"),
+)
+
+document_versions = Table(
+    "document_versions",
+    metadata,
+    _id(),
+    _owner(),
+    Column("document_id", Text, ForeignKey("documents.id", ondelete="CASCADE"), nullable=False),
+    Column("collection_id", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("media_type", Text),
+    Column("title", Text),
+    Column("text", Text),
+    Column("map", JSON),
+    Column("pages", Integer),
+    Column("chunks", Integer),
+    _time("created_at"),
+    UniqueConstraint("collection_id", "sha256"),
+    Index(None, "document_id"),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    _id(),
+    Column("version_id", Text, ForeignKey("document_versions.id", ondelete="CASCADE"), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("end", Integer, nullable=False),
+    Column("page", Integer),
+    Column("heading", Text),
+    UniqueConstraint("version_id", "ordinal"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _id(),
+    _owner(),
+    Column("document_id", Text, ForeignKey("documents.id", ondelete="CASCADE"), nullable=False),
+    Column("version_id", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("progress", JSON, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("instance_id", Text),
+    _time("lease_until"),
+    Column("reason", Text),
+    _time("created_at"),
+    _time("updated_at"),
+    Index(None, "stage", "lease_until"),
+    Index(None, "document_id"),
+)
