@@ -200,7 +200,7 @@ class RunSettings(_Group):
     max_runs: int = Field(100, ge=1, description="Answers that may be under way at once; then 429.")
     max_message_chars: int = Field(32_000, ge=1, le=1_000_000, description="Longest message, in characters.")
     checkpoint_seconds: float = Field(1.0, gt=0, le=60, description="At most so much of an answer is lost by a crash.")
-    checkpoint_events: int = Field(1000, ge=1, le=1000, description="... or so many events, whichever comes first.")
+    checkpoint_events: int = Field(500, ge=1, le=900, description="... or so many events, whichever comes first.")
     log_tail_events: int = Field(5000, ge=100, description="Events of a live run kept in memory.")
     log_tail_mb: float = Field(8.0, gt=0, description="Megabytes of a live run's events kept in memory.")
     send_window_ms: float = Field(

@@ -1,7 +1,7 @@
 """MiniLM's forward pass as an ONNX graph without weights.
 
-The graph names its weights as the safetensors file does, and the runner hands them over straight from that file
-(memory-mapped), so nothing of the 90 MB is written a second time and the graph itself is a few kilobytes.
+Weights are not in the graph: it says where they are in the safetensors file, and onnxruntime maps them from there. So
+nothing of the 90 MB is written a second time, and the graph itself is a few kilobytes.
 
     token ids (batch, tokens) --embedding, 6 x (attention, feed forward)--> mean over real tokens --> L2 norm
 
@@ -9,6 +9,7 @@ Attention is onnxruntime's fused operator; matrices stay as PyTorch stores them,
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 # Part of the cache's file name: raise it with every change to the graph.
@@ -16,6 +17,15 @@ GRAPH_VERSION = 1
 
 _EPSILON = 1e-12
 _FUSED = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A float32 tensor inside a file; offset and length in bytes."""
+
+    shape: tuple[int, ...]
+    offset: int
+    length: int
 
 
 class _Graph:
@@ -33,10 +43,10 @@ class _Graph:
         return result
 
 
-def build(shapes: Mapping[str, Sequence[int]], *, hidden: int, heads: int, layers: int) -> bytes:
+def build(weights: Mapping[str, Weight], location: str, *, hidden: int, heads: int, layers: int) -> bytes:
     """The serialized model.
 
-    `shapes` gives the shape of every weight by its name in the safetensors file. Inputs: `ids` and `mask`, int64
+    `weights` tells where every weight is in the safetensors file, `location` is that file's name. Inputs: `ids` and `mask`, int64
     (batch, tokens); output: `vectors`, float32 (batch, hidden), of length 1.
     """
     from onnx import TensorProto, helper
@@ -69,7 +79,6 @@ def build(shapes: Mapping[str, Sequence[int]], *, hidden: int, heads: int, layer
         return norm(graph.add("Add", [linear(inner, f"{prefix}.output.dense"), flat]), f"{prefix}.output")
 
     words = graph.add("Gather", [weight("embeddings.word_embeddings.weight"), "ids"])
-    # Column sums of ones, minus one: the positions 0, 1, 2, ... of this batch, without a shape computation.
     places = graph.add("Slice", [weight("embeddings.position_embeddings.weight"), "zero", _tokens(graph), "zero"])
     kind = graph.add("Slice", [weight("embeddings.token_type_embeddings.weight"), "zero", "one", "zero"])
     summed = graph.add("Add", [graph.add("Add", [words, places]), kind])
@@ -87,14 +96,14 @@ def build(shapes: Mapping[str, Sequence[int]], *, hidden: int, heads: int, layer
     total = graph.add("ReduceSum", [tokens, "one"], keepdims=0)
     length = graph.add("ReduceL2", [total, "one"], keepdims=1)
     graph.nodes.append(helper.make_node("Div", [total, length], ["vectors"]))
-    return _serialize(graph.nodes, {name: shapes[name] for name in used}, hidden)
+    return _serialize(graph.nodes, {name: weights[name] for name in used}, location, hidden)
 
 
 def _tokens(graph: _Graph) -> str:
     return graph.add("Shape", ["ids"], start=1, end=2)
 
 
-def _serialize(nodes: list[Any], weights: Mapping[str, Sequence[int]], hidden: int) -> bytes:
+def _serialize(nodes: list[Any], weights: Mapping[str, Weight], location: str, hidden: int) -> bytes:
     from onnx import TensorProto, helper
 
     def constant(name: str, values: list[int]) -> Any:
@@ -102,26 +111,23 @@ def _serialize(nodes: list[Any], weights: Mapping[str, Sequence[int]], hidden: i
 
     constants = [constant("zero", [0]), constant("one", [1]), constant("two", [2]), constant("flat", [-1, hidden])]
     graph = helper.make_graph(
-        _ordered(nodes),
+        nodes,
         "sentence-embedding",
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in ("ids", "mask")],
         [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", hidden])],
-        constants + [_placeholder(name, shape) for name, shape in weights.items()],
+        constants + [_external(name, place, location) for name, place in weights.items()],
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(_FUSED, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
 
 
-def _placeholder(name: str, shape: Sequence[int]) -> Any:
-    """A weight that lives outside of the graph; the runner replaces it before anything is read."""
+def _external(name: str, place: Weight, location: str) -> Any:
+    """A weight that stays in its own file; onnxruntime maps it into memory from there."""
     from onnx import TensorProto
 
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=list(shape))
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=place.shape)
     tensor.data_location = TensorProto.EXTERNAL
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", "weights"
+    for key, value in (("location", location), ("offset", place.offset), ("length", place.length)):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, str(value)
     return tensor
-
-
-def _ordered(nodes: list[Any]) -> list[Any]:
-    return nodes

@@ -1,0 +1,64 @@
+"""The conversation so far: what of it fits a model, and what a follow-up question means without it."""
+
+import math
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from backend.chains.models.base import ChatModel, Message, Prompt, Text, Tokens
+from backend.chains.prompts import REWRITE_SYSTEM, rewrite_request
+from backend.errors import RunError
+
+_BYTES_A_TOKEN = 3.6
+_TOKENS_A_MESSAGE = 4
+_MAX_QUESTION = 2_000
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text, rather too many than too few: about 3.6 bytes of English are one, fewer elsewhere."""
+    return math.ceil(len(text.encode("utf-8", "replace")) / _BYTES_A_TOKEN)
+
+
+def fit(history: Sequence[Message], budget: int) -> tuple[Message, ...]:
+    """The last messages that fit into `budget` tokens, whole ones only, beginning with one of the user's."""
+    kept: list[Message] = []
+    for message in reversed(history):
+        budget -= estimate_tokens(message.text) + _TOKENS_A_MESSAGE
+        if budget < 0:
+            break
+        kept.append(message)
+    while kept and kept[-1].role != "user":
+        kept.pop()
+    return tuple(reversed(kept))
+
+
+def related_queries(history: Sequence[Message], question: str) -> list[str]:
+    """Queries for a follow-up when no model can rewrite it: the question, and it with the user's last turns."""
+    turns = [m.text for m in history if m.role == "user"][-2:]
+    return [question, " ".join([*turns, question])[-_MAX_QUESTION:]] if turns else [question]
+
+
+async def standalone_question(
+    model: ChatModel, history: Sequence[Message], question: str
+) -> tuple[str | None, Tokens | None]:
+    """The follow-up as a question of its own, and what the call used; None when the model gave nothing usable."""
+    content = rewrite_request(history, question)
+    prompt = Prompt(
+        system=REWRITE_SYSTEM, history=(), content=content, question=question, temperature=0.0, max_tokens=200
+    )
+    pieces: list[str] = []
+    used: Tokens | None = None
+    try:
+        async with aclosing(model.stream(prompt)) as outputs:
+            async for output in outputs:
+                match output:
+                    case Text(text):
+                        pieces.append(text)
+                    case Tokens():
+                        used = output
+                    case _:
+                        pass
+    except RunError:
+        # Retrieval can do without; if the provider is really down, the answer itself will say so.
+        return None, used
+    rewritten = "".join(pieces).strip().strip('"')
+    return (rewritten if 0 < len(rewritten) <= _MAX_QUESTION else None), used

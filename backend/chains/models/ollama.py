@@ -1,0 +1,123 @@
+"""Models of a local Ollama, through langchain-ollama."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, cast
+
+import httpx
+
+from backend.chains.models.base import (
+    Finish,
+    Listing,
+    Output,
+    Plugin,
+    Prompt,
+    Reasoning,
+    Text,
+    langchain_messages,
+    langchain_tokens,
+)
+from backend.config.settings import ModelSettings
+from backend.errors import ModelNotFound, ProviderFailed, ProviderRefused, ProviderTimeout, RunError
+
+_CONNECT_SECONDS = 5.0
+
+
+class _Provider:
+    def __init__(self, settings: ModelSettings) -> None:
+        self.settings = settings
+
+    async def listing(self) -> Listing:
+        url = self.settings.ollama_base_url
+        try:
+            async with httpx.AsyncClient(timeout=httpx.Timeout(3.0, connect=0.5), trust_env=False) as client:
+                answer = await client.get(f"{url.rstrip('/')}/api/tags")
+                answer.raise_for_status()
+                rows = cast(list[dict[str, Any]], answer.json().get("models", []))
+                models = [str(row["name"]) for row in rows if "name" in row]
+        except (httpx.HTTPError, ValueError, AttributeError):
+            return Listing(False, f"no Ollama answers at {url}: start it, or set OLLAMA_BASE_URL")
+        if not models:
+            return Listing(False, "Ollama runs but has no model: ollama pull llama3.2")
+        chat = [m for m in models if "embed" not in m]
+        return Listing(True, f"Ollama answers at {url}", tuple(models), chat[0] if chat else None)
+
+    def open(self, model: str) -> "_Model":
+        return _Model(self.settings, model)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class _Model:
+    writes = True
+
+    def __init__(self, settings: ModelSettings, model: str) -> None:
+        self._settings = settings
+        self._model = model
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
+        from langchain_ollama import ChatOllama
+
+        longest = max(self._settings.first_token_timeout, self._settings.idle_timeout) + 5
+        client = ChatOllama(
+            model=self._model,
+            base_url=self._settings.ollama_base_url,
+            temperature=prompt.temperature,
+            num_predict=prompt.max_tokens,
+            client_kwargs={"timeout": httpx.Timeout(longest, connect=_CONNECT_SECONDS), "trust_env": False},
+        )
+        finished = False
+        try:
+            chunks = cast(AsyncGenerator[Any], client.astream(langchain_messages(prompt)))
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    for output in _outputs(chunk):
+                        finished |= isinstance(output, Finish)
+                        yield output
+        except RunError:
+            raise
+        except Exception as error:
+            raise _translate(error, self._model) from error
+        if not finished:
+            raise ProviderFailed("Ollama broke off its answer. Ask again; what came until then is kept.")
+
+
+def _outputs(chunk: Any) -> list[Output]:
+    outputs: list[Output] = []
+    if reasoning := chunk.additional_kwargs.get("reasoning_content"):
+        outputs.append(Reasoning(str(reasoning)))
+    if text := chunk.text:
+        outputs.append(Text(str(text)))
+    if usage := chunk.usage_metadata:
+        outputs.append(langchain_tokens(usage))
+    if chunk.response_metadata.get("done"):
+        outputs.append(Finish(str(chunk.response_metadata.get("done_reason") or "stop")))
+    return outputs
+
+
+def _translate(error: Exception, model: str) -> RunError:
+    """What an SDK's exception means to the caller, in our words."""
+    status = getattr(error, "status_code", None)
+    match error:
+        case httpx.TimeoutException():
+            return ProviderTimeout("Ollama did not answer in time. A large model may still be loading: try again.")
+        case httpx.TransportError() | ConnectionError():
+            return ProviderFailed("Ollama can't be reached. Start it, or check OLLAMA_BASE_URL.")
+        case _ if status == 404:
+            return ModelNotFound(f"Ollama has no model {model!r}: ollama pull {model}")
+        case _ if isinstance(status, int) and 400 <= status < 500:
+            return ProviderRefused(f"Ollama refused the request (HTTP {status}). Check model and parameters.")
+        case _:
+            return ProviderFailed("Ollama failed while it answered. Its log says more; try again.")
+
+
+PLUGIN = Plugin(
+    name="ollama",
+    summary="models of a local Ollama",
+    create=_Provider,
+    default_rank=20,
+    needs=("langchain_ollama",),
+    install="pip install langchain-ollama",
+    settings=("OLLAMA_BASE_URL",),
+)

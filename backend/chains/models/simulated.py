@@ -1,0 +1,50 @@
+"""A fixed text, word by word, at STREAM_DELAY: for demos and for work on a front end."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from backend.chains.models.base import Finish, Listing, Output, Plugin, Prompt, Text, Tokens
+from backend.config.settings import ModelSettings
+from backend.errors import ModelNotFound
+
+MODEL = "words"
+ANSWER = (
+    "This is a simulated answer. No model wrote it: StreamForge sends a fixed text, one word at a time, so that you "
+    "can build and test a front end without a key. Each word is one step of the stream. Set STREAM_DELAY to change "
+    "the pace, or choose another model to get a real answer."
+)
+
+
+class _Simulated:
+    writes = False
+
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
+        words = ANSWER.split(" ")
+        for number, word in enumerate(words[: prompt.max_tokens]):
+            if number:
+                await asyncio.sleep(self._delay)
+            yield Text(word if number == 0 else f" {word}")
+        yield Tokens(input=len(prompt.content.split()), output=min(len(words), prompt.max_tokens))
+        yield Finish("stop" if len(words) <= prompt.max_tokens else "length")
+
+
+class _Provider:
+    def __init__(self, settings: ModelSettings) -> None:
+        self._delay = settings.stream_delay
+
+    async def listing(self) -> Listing:
+        return Listing(True, "built in", (MODEL,), MODEL)
+
+    def open(self, model: str) -> _Simulated:
+        if model != MODEL:
+            raise ModelNotFound(f"simulated has one model: simulated/{MODEL}.")
+        return _Simulated(self._delay)
+
+    async def aclose(self) -> None:
+        pass
+
+
+PLUGIN = Plugin(name="simulated", summary="a fixed text, for demos and front-end work", create=_Provider)

@@ -1,0 +1,44 @@
+"""What retrieval hands to a model: passages of documents."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Similarity = Callable[[str, Sequence[str]], Awaitable[list[float]]]
+"""Of a text and others: how close each is in meaning, as a cosine (-1 to 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """`text` is `[start:end]` of the document's canonical text (code points). `score` is 0 to 1, higher is better."""
+
+    chunk_id: str
+    document_id: str
+    version: str
+    title: str
+    text: str
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+    score: float
+
+
+class Retriever(Protocol):
+    """Finds passages in the documents that this conversation may see."""
+
+    async def has_documents(self) -> bool:
+        """Whether anything searchable is there at all."""
+        ...
+
+    async def retrieve(self, queries: Sequence[str]) -> list[Passage]:
+        """The passages relevant to the first query (the others help to find them), best first; maybe none."""
+        ...
+
+    async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
+        """See `Similarity`."""
+        ...
+
+    async def page_at(self, version: str, offset: int) -> int | None:
+        """The page on which that offset of the canonical text stands."""
+        ...

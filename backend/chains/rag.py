@@ -1,0 +1,301 @@
+"""The answer chain: question in, events out. Retrieves, grounds the prompt, streams the model, ties the citations.
+
+It knows no database and no HTTP; what it needs comes in through `Ask`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from backend import events as ev
+from backend.chains import prompts
+from backend.chains.citations import Cited, Mark, MarkFilter, SentenceTracker, find_quote
+from backend.chains.conversation import estimate_tokens, fit, related_queries, standalone_question
+from backend.chains.models.base import (
+    ChatModel,
+    Finish,
+    Grounding,
+    Message,
+    Output,
+    Prompt,
+    Quote,
+    Reasoning,
+    Text,
+    Tokens,
+)
+from backend.chains.passages import Passage, Retriever
+from backend.errors import EmbeddingError, ProviderTimeout, UpstreamStalled
+
+_SNIPPET = 280
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question to answer. `retriever` is None when documents are off; timeouts are in seconds."""
+
+    model_name: str
+    model: ChatModel
+    question: str
+    history: tuple[Message, ...]
+    retriever: Retriever | None
+    system: str | None
+    temperature: float
+    max_tokens: int
+    history_tokens: int
+    first_token_timeout: float
+    idle_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Last item of an answer: why the model stopped, how many marks named no passage that supports them."""
+
+    reason: str
+    dropped_marks: int
+
+
+async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
+    """Events of the answer, `Finished` last. Raises RunError."""
+    grounding: Grounding = "off"
+    passages: list[Passage] = []
+    if ask.retriever is not None:
+        yield ev.Status(phase="retrieving")
+        if not await ask.retriever.has_documents():
+            grounding = "no_documents"
+        else:
+            queries, used = await _queries(ask)
+            if used is not None:
+                yield _usage(ask.model_name, used)
+            passages = await ask.retriever.retrieve(queries)
+            grounding = "passages" if passages else "nothing_relevant"
+    if passages:
+        yield ev.Sources(items=[_source(n, p) for n, p in enumerate(passages, 1)])
+    yield ev.Status(phase="generating")
+    prompt = _prompt(ask, grounding, passages)
+    weave = _Weave(passages, ask.retriever)
+    async with aclosing(_written(ask, prompt, weave)) as written:
+        async for event in written:
+            yield event
+    yield _usage(ask.model_name, weave.tokens) if weave.tokens else _estimated(ask.model_name, prompt, weave.length)
+    yield Finished(weave.reason, weave.dropped)
+
+
+async def _written(ask: Ask, prompt: Prompt, weave: "_Weave") -> AsyncGenerator[ev.AnyEvent]:
+    """The model's answer as events, under its deadlines: the first output, then silence between outputs."""
+    loop = asyncio.get_running_loop()
+    begun = False
+    try:
+        async with aclosing(ask.model.stream(prompt)) as outputs, asyncio.timeout(ask.first_token_timeout) as deadline:
+            async for output in outputs:
+                begun = True
+                deadline.reschedule(loop.time() + ask.idle_timeout)
+                for event in weave.begin(output):
+                    yield event
+                async for event in weave.take(output):
+                    yield event
+            async for event in weave.close():
+                yield event
+    except TimeoutError:
+        if begun:
+            raise UpstreamStalled(
+                f"The provider fell silent for {ask.idle_timeout:g} s. What came until then is kept; ask again."
+            ) from None
+        raise ProviderTimeout(
+            f"The provider did not begin to answer within {ask.first_token_timeout:g} s. Try again."
+        ) from None
+
+
+async def _queries(ask: Ask) -> tuple[list[str], Tokens | None]:
+    """What to look for: the question, and what a follow-up means in its conversation."""
+    if not ask.history:
+        return [ask.question], None
+    rewritten, used = None, None
+    if ask.model.writes:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ask.first_token_timeout):
+                rewritten, used = await standalone_question(ask.model, ask.history, ask.question)
+    if rewritten is not None:
+        return [rewritten, ask.question], used
+    return related_queries(ask.history, ask.question), used
+
+
+def _prompt(ask: Ask, grounding: Grounding, passages: list[Passage]) -> Prompt:
+    return Prompt(
+        system=prompts.system_prompt(ask.system, grounding),
+        history=fit(ask.history, ask.history_tokens),
+        content=prompts.grounded_message(ask.question, passages) if passages else ask.question,
+        question=ask.question,
+        temperature=ask.temperature,
+        max_tokens=ask.max_tokens,
+        grounding=grounding,
+        passages=tuple(passages),
+        similarity=ask.retriever.similarity if ask.retriever is not None else None,
+    )
+
+
+class _Weave:
+    """Turns a model's outputs into parts, deltas and citations. One part is open at a time."""
+
+    def __init__(self, passages: list[Passage], retriever: Retriever | None) -> None:
+        self._passages = passages
+        self._retriever = retriever
+        self._open: str | None = None
+        self._part_id = ""
+        self._count = 0
+        self._marks = MarkFilter()
+        self._tracker = SentenceTracker()
+        self._given: set[tuple[int, int, int]] = set()
+        self.tokens: Tokens | None = None
+        self.reason = "stop"
+        self.length = 0
+        self.dropped = 0
+
+    def begin(self, output: Output) -> list[ev.AnyEvent]:
+        """The start of the part that the output belongs to, if it isn't open; and the end of the one before."""
+        kind = {Text: "text", Quote: "text", Reasoning: "reasoning"}.get(type(output))
+        if kind is None or kind == self._open:
+            return []
+        events = self._end()
+        self._count += 1
+        self._open, self._part_id = kind, f"p{self._count}"
+        self._marks, self._tracker = MarkFilter(), SentenceTracker()
+        start = ev.TextStart(part_id=self._part_id) if kind == "text" else ev.ReasoningStart(part_id=self._part_id)
+        return [*events, start]
+
+    async def take(self, output: Output) -> AsyncIterator[ev.AnyEvent]:
+        """The deltas and citations of one output, whose part has begun."""
+        match output:
+            case Tokens():
+                self.tokens = output
+            case Finish(reason):
+                self.reason = reason
+            case Quote():
+                async for event in self._quote(output):
+                    yield event
+            case Reasoning(text):
+                if text := self._clean(text):
+                    yield ev.ReasoningDelta(part_id=self._part_id, text=text)
+            case Text(text):
+                if not (text := self._clean(text)):
+                    return
+                if not self._passages:
+                    yield ev.TextDelta(part_id=self._part_id, text=text)
+                    return
+                for piece in self._marks.feed(text):
+                    async for event in self._piece(piece):
+                        yield event
+
+    def _clean(self, text: str) -> str:
+        self.length += len(text)
+        return ev.clean_text(text)
+
+    async def close(self) -> AsyncIterator[ev.AnyEvent]:
+        """What was held back, the last citations, the end of the part."""
+        if self._open == "text":
+            for piece in self._marks.close():
+                async for event in self._piece(piece):
+                    yield event
+            async for event in self._cite(self._tracker.close()):
+                yield event
+        for event in self._end():
+            yield event
+
+    def _end(self) -> list[ev.AnyEvent]:
+        kind, self._open = self._open, None
+        if kind is None:
+            return []
+        return [ev.TextEnd(part_id=self._part_id) if kind == "text" else ev.ReasoningEnd(part_id=self._part_id)]
+
+    async def _piece(self, piece: str | Mark) -> AsyncIterator[ev.AnyEvent]:
+        if isinstance(piece, Mark):
+            for n in piece.numbers:
+                if 1 <= n <= len(self._passages):
+                    async for event in self._cite(self._tracker.mark(n)):
+                        yield event
+                else:
+                    self.dropped += 1
+            return
+        for text, cited in self._tracker.add(piece):
+            if text:
+                yield ev.TextDelta(part_id=self._part_id, text=text)
+            async for event in self._cite(cited):
+                yield event
+
+    async def _cite(self, cited: list[Cited]) -> AsyncIterator[ev.AnyEvent]:
+        for sentence in cited:
+            if (sentence.n, sentence.start, sentence.end) in self._given:
+                continue
+            passage = self._passages[sentence.n - 1]
+            assert self._retriever is not None
+            try:
+                span = await find_quote(sentence.text, passage, self._retriever.similarity)
+            except EmbeddingError:
+                span = await find_quote(sentence.text, passage, None)
+            if span is None:
+                self.dropped += 1
+                continue
+            self._given.add((sentence.n, sentence.start, sentence.end))
+            yield await self._citation(sentence.n, sentence.start, sentence.end, *span)
+
+    async def _quote(self, quote: Quote) -> AsyncIterator[ev.AnyEvent]:
+        self.length += len(quote.text)
+        start = self._tracker.length
+        for _ in self._tracker.add(quote.text):
+            pass
+        yield ev.TextDelta(part_id=self._part_id, text=quote.text)
+        yield await self._citation(quote.n, start, start + len(quote.text), quote.start, quote.end)
+
+    async def _citation(self, n: int, start: int, end: int, quote_start: int, quote_end: int) -> ev.Citation:
+        passage = self._passages[n - 1]
+        assert self._retriever is not None
+        page = await self._retriever.page_at(passage.version, quote_start) if passage.page is not None else None
+        return ev.Citation(
+            part_id=self._part_id,
+            source_id=_source_id(n),
+            n=n,
+            start=start,
+            end=end,
+            quote=passage.text[quote_start - passage.start : quote_end - passage.start],
+            document=ev.Place(
+                document_id=passage.document_id, version=passage.version, page=page, start=quote_start, end=quote_end
+            ),
+        )
+
+
+def _source_id(n: int) -> str:
+    return f"s{n}"
+
+
+def _source(n: int, passage: Passage) -> ev.Source:
+    snippet = passage.text if len(passage.text) <= _SNIPPET else passage.text[: _SNIPPET - 1].rstrip() + "…"
+    return ev.Source(
+        source_id=_source_id(n),
+        n=n,
+        title=passage.title,
+        document_id=passage.document_id,
+        version=passage.version,
+        chunk_id=passage.chunk_id,
+        page=passage.page,
+        heading=passage.heading,
+        score=round(passage.score, 4),
+        snippet=snippet,
+    )
+
+
+def _usage(model: str, tokens: Tokens) -> ev.Usage:
+    return ev.Usage(
+        model=model,
+        input_tokens=tokens.input,
+        output_tokens=tokens.output,
+        reasoning_tokens=tokens.reasoning,
+        cached_tokens=tokens.cached,
+    )
+
+
+def _estimated(model: str, prompt: Prompt, output_chars: int) -> ev.Usage:
+    told = "".join([prompt.system, *(m.text for m in prompt.history), prompt.content])
+    return ev.Usage(
+        model=model, input_tokens=estimate_tokens(told), output_tokens=output_chars // 4 + 1, estimated=True
+    )

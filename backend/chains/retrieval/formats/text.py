@@ -1,0 +1,31 @@
+"""Plain text in any common encoding: also source code, CSV, logs, whatever reads as lines."""
+
+from pathlib import Path
+
+from backend.chains.retrieval.decoding import NotText, decode
+from backend.chains.retrieval.formats._base import Format
+from backend.chains.retrieval.parsed import ParsedDocument, canonical
+from backend.errors import DocumentUnreadable
+
+
+def _sniff(head: bytes, path: Path, name: str) -> float:
+    try:
+        decode(head, whole=False)
+    except NotText:
+        return 0.0
+    return 0.3
+
+
+def _parse(path: Path) -> ParsedDocument:
+    try:
+        text = canonical(decode(path.read_bytes()))
+    except NotText:
+        raise DocumentUnreadable(
+            "document_unsupported", "This is no text but binary data. Save it as text, PDF or DOCX."
+        ) from None
+    if not text.strip():
+        raise DocumentUnreadable("document_empty", "There is no text in this file.")
+    return ParsedDocument(text, PLUGIN.media_type)
+
+
+PLUGIN = Format("text", "plain text", "text/plain", (".txt", ".text", ".log", ".csv"), _sniff, _parse)

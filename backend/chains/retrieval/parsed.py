@@ -1,0 +1,123 @@
+"""What every document becomes: one text, and a map from places in it to pages and headings."""
+
+import re
+from bisect import bisect_right
+from functools import cached_property
+
+import msgspec
+
+# Longer ones are no headings but text that someone has styled as one.
+MAX_HEADING = 300
+
+_NEWLINES = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+# Controls other than tab and newline, surrogates, byte order marks, and what Unicode says is never a character.
+_UNWANTED = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+
+
+class PageStart(msgspec.Struct, frozen=True):
+    """Page `page`, counted from 1, begins at the code point `start`. An empty page begins where the next one does."""
+
+    page: int
+    start: int
+
+
+class Heading(msgspec.Struct, frozen=True):
+    """A heading whose line begins at the code point `start`; level 1 is the highest."""
+
+    start: int
+    level: int
+    title: str
+
+
+class ParsedDocument(msgspec.Struct, frozen=True, dict=True):
+    """A document as text.
+
+    `text` is canonical (see `canonical`): citations point into it and never change, so it is stored as it is.
+    All offsets are code points, that is indexes of a Python string. `pages` and `headings` are in order of `start`;
+    `pages` is empty for what has no pages.
+    """
+
+    text: str
+    media_type: str
+    title: str | None = None
+    pages: list[PageStart] = []
+    headings: list[Heading] = []
+
+    def page_at(self, offset: int) -> int | None:
+        """The page that holds the code point, counted from 1; None when there are no pages."""
+        place = bisect_right(self._page_starts, offset)
+        return self.pages[max(place - 1, 0)].page if self.pages else None
+
+    def heading_at(self, offset: int) -> str | None:
+        """The path of headings above the code point, `Part > Chapter`; None above the first heading."""
+        place = bisect_right(self._heading_starts, offset)
+        return self._heading_paths[place - 1] if place else None
+
+    @cached_property
+    def _page_starts(self) -> list[int]:
+        return [page.start for page in self.pages]
+
+    @cached_property
+    def _heading_starts(self) -> list[int]:
+        return [heading.start for heading in self.headings]
+
+    @cached_property
+    def _heading_paths(self) -> list[str]:
+        paths: list[str] = []
+        above: list[Heading] = []
+        for heading in self.headings:
+            while above and above[-1].level >= heading.level:
+                above.pop()
+            above.append(heading)
+            paths.append(" > ".join(each.title for each in above))
+        return paths
+
+
+def canonical(text: str) -> str:
+    """Lines end with a newline and nothing else; no NUL or other control but tab, no surrogate, no byte order mark."""
+    return _UNWANTED.sub("", _NEWLINES.sub("\n", text))
+
+
+def one_line(text: str) -> str | None:
+    """A title or a heading: white space folded, cut to MAX_HEADING characters; None when nothing is left."""
+    return " ".join(canonical(text[: 4 * MAX_HEADING]).split())[:MAX_HEADING].rstrip() or None
+
+
+class TextBuilder:
+    """Collects a canonical text piece by piece, and where its headings and pages begin."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self.length = 0
+        self.headings: list[Heading] = []
+        self.pages: list[PageStart] = []
+
+    def add(self, piece: str, separator: str = "\n\n") -> None:
+        """Append a piece, which is made canonical and stripped of newlines around it; an empty one changes nothing.
+
+        `separator` goes between it and what is there already.
+        """
+        piece = canonical(piece).strip("\n")
+        if not piece.strip():
+            return
+        if self._pieces:
+            piece = separator + piece
+        self._pieces.append(piece)
+        self.length += len(piece)
+
+    def heading(self, title: str, level: int) -> None:
+        """Append a heading as a paragraph of its own."""
+        line = one_line(title)
+        if line:
+            start = self.length + (2 if self._pieces else 0)
+            self.headings.append(Heading(start, level, line))
+            self.add(" ".join(canonical(title).split()))
+
+    def page(self, number: int) -> None:
+        """What is added next is on this page."""
+        self.pages.append(PageStart(number, self.length + (2 if self._pieces else 0)))
+
+    def build(self, media_type: str, title: str | None) -> ParsedDocument:
+        """The document. Pages after the last text begin at its end."""
+        pages = [PageStart(each.page, min(each.start, self.length)) for each in self.pages]
+        return ParsedDocument("".join(self._pieces), media_type, title, pages, self.headings)

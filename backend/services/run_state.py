@@ -1,0 +1,200 @@
+"""A run's events folded into what they say: the message, the snapshot, the totals.
+
+The same fold serves the live run (what to store at its end), recovery (what a crash left) and the JSON form.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from backend import events as ev
+
+
+class CitationRef(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A citation inside a stored text part: `[start:end]` of the part's text, and the quote in the document."""
+
+    source_id: str
+    n: int
+    start: int
+    end: int
+    quote: str
+    document: ev.Place
+
+
+class TextPart(msgspec.Struct, tag="text", omit_defaults=True, kw_only=True):
+    """Text of a message, with the citations that stand in it."""
+
+    text: str
+    part_id: str | None = None
+    citations: list[CitationRef] = []
+
+
+class ReasoningPart(msgspec.Struct, tag="reasoning", omit_defaults=True, kw_only=True):
+    """What the model thought aloud."""
+
+    text: str
+    part_id: str | None = None
+
+
+class SourcesPart(msgspec.Struct, tag="sources", kw_only=True):
+    """The passages that the answer was given."""
+
+    items: list[ev.Source]
+
+
+MessagePart = TextPart | ReasoningPart | SourcesPart
+MessageStatus = Literal["complete", "partial", "failed", "cancelled"]
+_parts_decoder: msgspec.json.Decoder[list[MessagePart]] = msgspec.json.Decoder(list[MessagePart])
+
+
+def encode_parts(parts: list[MessagePart]) -> str:
+    """Parts as the JSON text that the database holds."""
+    return msgspec.json.encode(parts).decode()
+
+
+def decode_parts(stored: str) -> list[MessagePart]:
+    """Parts from the database's JSON text."""
+    return _parts_decoder.decode(stored)
+
+
+def text_of(parts: list[MessagePart]) -> str:
+    """The text of a message alone."""
+    return "\n\n".join(p.text for p in parts if isinstance(p, TextPart))
+
+
+class RunState:
+    """What a run's events say so far. Feed it every event in order."""
+
+    def __init__(self) -> None:
+        self.started: ev.RunStarted | ev.Snapshot | None = None
+        self.sources: list[ev.Source] = []
+        self.citations: list[ev.Citation] = []
+        self.usage: list[ev.Usage] = []
+        self.terminal: ev.Terminal | None = None
+        self._parts: list[_OpenPart] = []
+
+    def apply(self, event: ev.AnyEvent) -> None:
+        """Take one event in."""
+        match event:
+            case ev.TextDelta() | ev.ReasoningDelta():
+                self._parts[-1].pieces.append(event.text)
+            case ev.TextStart():
+                self._parts.append(_OpenPart("text", event.part_id))
+            case ev.ReasoningStart():
+                self._parts.append(_OpenPart("reasoning", event.part_id))
+            case ev.TextEnd() | ev.ReasoningEnd():
+                self._parts[-1].open = False
+            case ev.Citation():
+                self.citations.append(event)
+            case ev.Sources():
+                self.sources.extend(event.items)
+            case ev.Usage():
+                self.usage.append(event)
+            case ev.RunStarted():
+                self.started = event
+            case ev.Snapshot():
+                self._restore(event)
+            case ev.RunCompleted() | ev.RunFailed() | ev.RunCancelled() | ev.RunInterrupted():
+                self.terminal = event
+            case ev.Status():
+                pass
+
+    def _restore(self, snapshot: ev.Snapshot) -> None:
+        self.started = snapshot
+        self.sources, self.citations, self.usage = snapshot.sources, snapshot.citations, snapshot.usage
+        self._parts = [_OpenPart(p.kind, p.part_id, [p.text], p.open) for p in snapshot.parts]
+
+    @property
+    def has_text(self) -> bool:
+        """Whether any part has begun with some text in it."""
+        return any(p.pieces for p in self._parts)
+
+    def closing_events(self) -> list[ev.AnyEvent]:
+        """The end of a part that is still open, so that every start has its end."""
+        if not self._parts or not self._parts[-1].open:
+            return []
+        part = self._parts[-1]
+        return [ev.TextEnd(part_id=part.id) if part.kind == "text" else ev.ReasoningEnd(part_id=part.id)]
+
+    def text(self) -> str:
+        """The text parts of the answer so far."""
+        return "\n\n".join(p.text for p in self._parts if p.kind == "text")
+
+    def total(self) -> ev.TokenUsage:
+        """All calls together; a field that no call gave stays unknown."""
+        total = ev.TokenUsage()
+        for use in self.usage:
+            total.input_tokens += use.input_tokens
+            total.output_tokens += use.output_tokens
+            total.estimated |= use.estimated
+            for name in ("reasoning_tokens", "cached_tokens"):
+                if (value := getattr(use, name)) is not None:
+                    setattr(total, name, (getattr(total, name) or 0) + value)
+        if self.usage and all(u.cost is not None for u in self.usage):
+            total.cost = sum(u.cost or 0 for u in self.usage)
+        return total
+
+    def message_parts(self) -> list[MessagePart]:
+        """The answer as it is stored."""
+        parts: list[MessagePart] = []
+        if self.sources:
+            parts.append(SourcesPart(items=self.sources))
+        for part in self._parts:
+            if part.kind == "reasoning":
+                parts.append(ReasoningPart(text=part.text, part_id=part.id))
+                continue
+            citations = [_stored(c) for c in self.citations if c.part_id == part.id]
+            parts.append(TextPart(text=part.text, part_id=part.id, citations=citations))
+        return parts
+
+    def message_status(self, terminal: ev.Terminal) -> MessageStatus:
+        """Status of the answer's message when the run ends so."""
+        match terminal:
+            case ev.RunCompleted() | ev.RunInterrupted():
+                return "complete"
+            case ev.RunCancelled():
+                return "cancelled"
+            case ev.RunFailed():
+                return "partial" if self.has_text else "failed"
+
+    def snapshot(self, run: ev.RunStarted) -> ev.Snapshot:
+        """The run so far, for clients that can't be given the events themselves."""
+        return ev.Snapshot(
+            run_id=run.run_id,
+            session_id=run.session_id,
+            user_message_id=run.user_message_id,
+            message_id=run.message_id,
+            model=run.model,
+            v=run.v,
+            parts=[ev.Part(kind=p.kind, part_id=p.id, text=p.text, open=p.open) for p in self._parts],
+            sources=self.sources,
+            citations=self.citations,
+            usage=self.usage,
+        )
+
+
+class _OpenPart:
+    __slots__ = ("id", "kind", "open", "pieces")
+
+    def __init__(
+        self, kind: Literal["text", "reasoning"], id: str, pieces: list[str] | None = None, open: bool = True
+    ) -> None:
+        self.kind: Literal["text", "reasoning"] = kind
+        self.id = id
+        self.pieces = pieces or []
+        self.open = open
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+def _stored(citation: ev.Citation) -> CitationRef:
+    return CitationRef(
+        source_id=citation.source_id,
+        n=citation.n,
+        start=citation.start,
+        end=citation.end,
+        quote=citation.quote,
+        document=citation.document,
+    )

@@ -1,0 +1,414 @@
+"""The run hub: owns the task of every live run, its log, its checkpoints, and its one terminal event."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+import structlog
+
+from backend import events as ev
+from backend.config.settings import RunSettings
+from backend.errors import (
+    BadRequest,
+    Conflict,
+    InternalError,
+    NotSaved,
+    RunError,
+    ServerRestarted,
+    ShuttingDown,
+    StreamForgeError,
+    TooManyRuns,
+    Unavailable,
+)
+from backend.services.run_log import FrameEncoder, LogFull, RunLog, replay
+from backend.services.run_state import RunState, encode_parts
+from backend.storage.ids import new_id, now_ms
+from backend.storage.turns import ClosedTurn, EventLines, StoredRun, Turns
+
+log = structlog.get_logger(__name__)
+
+LEASE_MS = 60_000
+RECOVERY_GAP = 1_001
+CancelledBy = Literal["user", "replaced", "session_deleted", "no_watcher"]
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """A live run. `body` appends events through `emit`; the hub appends the terminal one."""
+
+    owner: str
+    started: ev.RunStarted
+    log: RunLog
+    state: RunState = field(default_factory=RunState)
+    request_id: str | None = None
+    ending: bool = False
+    cancelled_by: CancelledBy | Literal["shutdown", "not_saved"] | None = None
+    task: asyncio.Task[None] | None = None
+    begun: bool = False
+    backlog: asyncio.Event = field(default_factory=asyncio.Event)
+    backlog_size: int = 500
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.started.run_id
+
+    def emit(self, event: ev.AnyEvent) -> None:
+        """Append one event to the log. Raises LogFull when storage has been gone for too long."""
+        self.log.append(event)
+        self.state.apply(event)
+        if self.log.unstored >= self.backlog_size:
+            self.backlog.set()
+
+
+Body = Callable[[Run], Awaitable[str]]
+"""Answers the message by emitting events; returns the finish reason. Raises RunError."""
+
+
+class RunHub:
+    """All live runs of this process, and the door to the stored ones."""
+
+    def __init__(self, turns: Turns, settings: RunSettings, retention_hours: float) -> None:
+        self.instance_id = new_id("ins")
+        self._turns = turns
+        self._settings = settings
+        self._retention_ms = int(retention_hours * 3_600_000)
+        self._runs: dict[str, Run] = {}
+        self._by_session: dict[str, list[Run]] = {}
+        self._unsaved: dict[Run, ClosedTurn] = {}
+        self._places = 0
+        self._closing = False
+        self._checkpoint_now = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """End what an earlier process left unfinished, then keep checkpoints and leases going."""
+        await self._turns.release_leases()
+        for stored in await self._turns.unfinished(now_ms()):
+            await self._recover(stored)
+        self._keeper = asyncio.create_task(self._keep(), name="run-keeper")
+
+    # --- live runs
+
+    def reserve(self) -> None:
+        """Take a place among MAX_RUNS. Raises TooManyRuns, or Unavailable while shutting down."""
+        if self._closing:
+            raise Unavailable("The server is shutting down. Try again in a moment.", code="shutdown")
+        if self._places >= self._settings.max_runs:
+            raise TooManyRuns(
+                f"{self._places} answers are under way, the most this server allows (MAX_RUNS). Try again in a moment."
+            )
+        self._places += 1
+
+    def release(self) -> None:
+        """Give a reserved place back: the run was not started."""
+        self._places -= 1
+
+    def start(self, owner: str, started: ev.RunStarted, body: Body, request_id: str | None) -> Run:
+        """Begin a run whose place was reserved: its log opens with `started`, its task runs `body`."""
+        settings = self._settings
+        run_log = RunLog(
+            started.run_id,
+            window=settings.send_window_ms / 1000,
+            max_events=settings.log_tail_events,
+            max_bytes=int(settings.log_tail_mb * 1_048_576),
+        )
+        run = Run(
+            owner=owner,
+            started=started,
+            log=run_log,
+            request_id=request_id,
+            backlog=self._checkpoint_now,
+            backlog_size=settings.checkpoint_events,
+        )
+        run.emit(started)
+        self._runs[run.id] = run
+        self._by_session.setdefault(started.session_id, []).append(run)
+        run.task = asyncio.create_task(self._drive(run, body), name=f"run {run.id}")
+        return run
+
+    def live(self, owner: str, run_id: str) -> Run | None:
+        """The live run of that id, if it is the owner's."""
+        run = self._runs.get(run_id)
+        return run if run is not None and run.owner == owner else None
+
+    def live_in_session(self, session_id: str) -> Run | None:
+        """The last live run of a session (others may wait behind each other before it)."""
+        runs = self._by_session.get(session_id)
+        return runs[-1] if runs else None
+
+    def all_in_session(self, session_id: str) -> list[Run]:
+        """Every live run of a session, in order."""
+        return list(self._by_session.get(session_id, ()))
+
+    def cancel(self, run: Run, by: CancelledBy | Literal["shutdown", "not_saved"]) -> None:
+        """Ask the run to end. A run that is already ending ends as it was going to."""
+        if run.ending or run.cancelled_by is not None or run.task is None:
+            return
+        run.cancelled_by = by
+        # A task that is cancelled before its first step never runs, and would leave the run without an end.
+        if run.begun:
+            run.task.cancel()
+
+    # --- watching
+
+    async def follow(self, owner: str, run_id: str, after: int, frame: FrameEncoder) -> AsyncGenerator[bytes] | None:
+        """Frames of a run's events after seq `after`, live or stored. None: the terminal event was delivered already.
+
+        Raises NotFound, Conflict (`cursor_ahead`).
+        """
+        run = self.live(owner, run_id)
+        if run is not None:
+            if after > run.log.head:
+                raise _ahead(after, run.log.head)
+            if run.log.done and after == run.log.head:
+                return None
+            return run.log.follow(after, frame, self._turns.events)
+        await self._turns.run(owner, run_id)
+        rows = await self._turns.events(run_id, 0, 1)
+        last = await self._turns.last_seq(run_id)
+        if after > last:
+            raise _ahead(after, last)
+        # A log past its verbatim life begins with a snapshot; the seq before was the terminal event's.
+        if after == last or (rows and rows[0].first_seq > 1 and after == rows[0].first_seq - 1):
+            return None
+        return replay(run_id, after, frame, self._turns.events)
+
+    # --- one run
+
+    async def _drive(self, run: Run, body: Body) -> None:
+        structlog.contextvars.bind_contextvars(run_id=run.id)
+        terminal: ev.Terminal
+        run.begun = True
+        try:
+            if run.cancelled_by is not None:
+                raise asyncio.CancelledError
+            finish_reason = await body(run)
+            terminal = ev.RunCompleted(finish_reason=finish_reason, usage=run.state.total())
+        except asyncio.CancelledError:
+            # Nobody but `cancel` cancels this task, and it must live on to store the partial answer.
+            if run.task is not None:
+                run.task.uncancel()
+            terminal = self._cancelled(run)
+        except LogFull:
+            terminal = _failed(run, _not_saved())
+        except RunError as error:
+            terminal = _failed(run, error)
+        except StreamForgeError as error:
+            terminal = _failed(run, InternalError(error.message))
+            log.warning("run_failed", code=error.code, run_id=run.id)
+        except Exception:
+            log.exception("run_crashed", run_id=run.id)
+            terminal = _failed(run, InternalError("Something went wrong here. The server's log has the details."))
+        run.ending = True
+        try:
+            await self._end(run, terminal)
+        finally:
+            self._forget(run)
+
+    def _cancelled(self, run: Run) -> ev.Terminal:
+        match run.cancelled_by:
+            case "shutdown":
+                message = "The server was stopped while it answered. Ask again, or continue from the partial answer."
+                return _failed(run, ShuttingDown(message))
+            case "not_saved":
+                return _failed(run, _not_saved())
+            case None:
+                return _failed(run, InternalError("The answer was broken off by the server."))
+            case by:
+                return ev.RunCancelled(by=by, usage=run.state.total())
+
+    async def _end(self, run: Run, terminal: ev.Terminal) -> None:
+        last: list[ev.AnyEvent] = [*run.state.closing_events(), terminal]
+        for event in last:
+            run.state.apply(event)
+        try:
+            await self._turns.close(_closed(run.id, run.state, terminal, run.log.encode_next(last)))
+            run.log.finish(last, stored=True)
+        except Exception as error:
+            log.error("run_not_saved", run_id=run.id, exc_info=not isinstance(error, StreamForgeError))
+            last[-1] = terminal = _failed(run, _not_saved())
+            self._unsaved[run] = _closed(run.id, run.state, terminal, run.log.encode_next(last))
+            run.log.finish(last, stored=False)
+        code = terminal.error.code if isinstance(terminal, ev.RunFailed) else None
+        log.info("run_ended", run_id=run.id, status=_status(terminal), code=code, events=run.log.head)
+
+    def _forget(self, run: Run) -> None:
+        self._places -= 1
+        if run not in self._unsaved:
+            self._runs.pop(run.id, None)
+        session_id = run.started.session_id
+        rest = [r for r in self._by_session.get(session_id, ()) if r is not run]
+        if rest:
+            self._by_session[session_id] = rest
+        else:
+            self._by_session.pop(session_id, None)
+
+    # --- checkpoints and leases
+
+    async def _keep(self) -> None:
+        interval = self._settings.checkpoint_seconds
+        renewed = swept = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout(interval):
+                    await self._checkpoint_now.wait()
+            except TimeoutError:
+                pass
+            self._checkpoint_now.clear()
+            try:
+                await self._checkpoint()
+                await self._save_late()
+                if loop.time() - renewed > LEASE_MS / 4000 and self._runs:
+                    await self._turns.renew_leases(self.instance_id, now_ms() + LEASE_MS)
+                    renewed = loop.time()
+                if loop.time() - swept > 600 or swept == 0:
+                    await self._expire_logs()
+                    swept = loop.time()
+            except StreamForgeError as error:
+                log.warning("checkpoint_failed", code=error.code)
+            except Exception:
+                log.exception("checkpoint_crashed")
+
+    async def _checkpoint(self) -> None:
+        batch = [(r, lines) for r in self._runs.values() if not r.ending and (lines := r.log.unstored_lines())]
+        if not batch:
+            return
+        await self._turns.append([lines for _, lines in batch])
+        for run, lines in batch:
+            run.log.mark_stored(lines.last_seq)
+
+    async def _save_late(self) -> None:
+        """Store what could not be stored when it ended, as the failure that its watchers were told of."""
+        for run, closed in list(self._unsaved.items()):
+            await self._turns.close(closed)
+            del self._unsaved[run]
+            self._runs.pop(run.id, None)
+
+    async def _expire_logs(self) -> None:
+        for stored in await self._turns.expired_logs(now_ms() - self._retention_ms):
+            state, last = await self._fold(stored)
+            if state.terminal is None:
+                continue
+            events: list[ev.AnyEvent] = [state.snapshot(_started(stored)), state.terminal]
+            await self._turns.replace_log(_lines(stored.id, last + 1, events))
+
+    # --- recovery
+
+    async def _fold(self, stored: StoredRun) -> tuple[RunState, int]:
+        state, last = RunState(), 0
+        while rows := await self._turns.events(stored.id, last):
+            for row in rows:
+                for line in row.lines.split(b"\n"):
+                    state.apply(ev.decode(line))
+                last = row.last_seq
+        return state, last
+
+    async def _recover(self, stored: StoredRun) -> None:
+        """End a run that a crash cut: a snapshot ahead of every client's cursor, then the terminal event."""
+        state, last = await self._fold(stored)
+        snapshot = state.snapshot(_started(stored))
+        error = ServerRestarted("The server restarted while it answered. Ask again; what had been stored is kept.")
+        terminal = ev.RunFailed(error=ev.RunFault(code=error.code, message=error.message, retryable=error.retryable))
+        for part in snapshot.parts:
+            part.open = False
+        events = _lines(stored.id, last + RECOVERY_GAP, [snapshot, terminal])
+        await self._turns.close(_closed(stored.id, state, terminal, [events]))
+        log.info("run_recovered", run_id=stored.id, events=last)
+
+    # --- the end
+
+    async def close(self, grace: float) -> None:
+        """Refuse new runs, let live ones finish for `grace` seconds, end the rest with a terminal event."""
+        self._closing = True
+        tasks = [r.task for r in self._runs.values() if r.task is not None]
+        if tasks and grace:
+            await asyncio.wait(tasks, timeout=grace)
+        for run in list(self._runs.values()):
+            self.cancel(run, "shutdown")
+        tasks = [r.task for r in self._runs.values() if r.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=7)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+
+
+def _started(stored: StoredRun) -> ev.RunStarted:
+    return ev.RunStarted(
+        run_id=stored.id,
+        session_id=stored.session_id,
+        user_message_id=stored.user_message_id,
+        message_id=stored.message_id,
+        model=stored.model,
+        v=ev.PROTOCOL_VERSION,
+    )
+
+
+def _lines(run_id: str, first_seq: int, events: list[ev.AnyEvent]) -> EventLines:
+    for seq, event in enumerate(events, first_seq):
+        event.seq = seq
+    return EventLines(run_id, first_seq, first_seq + len(events) - 1, b"\n".join(map(ev.encode, events)))
+
+
+def _status(terminal: ev.Terminal) -> str:
+    match terminal:
+        case ev.RunCompleted():
+            return "completed"
+        case ev.RunCancelled():
+            return "cancelled"
+        case ev.RunInterrupted():
+            return "interrupted"
+        case ev.RunFailed():
+            return "failed"
+
+
+def _closed(run_id: str, state: RunState, terminal: ev.Terminal, events: list[EventLines]) -> ClosedTurn:
+    error = msgspec.json.encode(terminal.error).decode() if isinstance(terminal, ev.RunFailed) else None
+    return ClosedTurn(
+        run_id=run_id,
+        status=_status(terminal),
+        error=error,
+        usage=msgspec.json.encode(state.total()).decode(),
+        message_status=state.message_status(terminal),
+        parts=encode_parts(state.message_parts()),
+        events=events,
+    )
+
+
+def _failed(run: Run, error: RunError) -> ev.RunFailed:
+    fault = ev.RunFault(
+        code=error.code, message=error.message, retryable=error.retryable, request_id=run.request_id
+    )
+    return ev.RunFailed(error=fault)
+
+
+def _not_saved() -> NotSaved:
+    return NotSaved("The answer could not be stored: the database is gone or the disk is full. It is not in the history.")
+
+
+def _ahead(after: int, head: int) -> Conflict:
+    return Conflict(f"The cursor {after} is ahead of the run, which is at {head}.", code="cursor_ahead", head=head)
+
+
+def parse_cursor(run_id: str, last_event_id: str | None, after: str | None) -> int:
+    """The seq to go on after: `Last-Event-ID` (`<run_id>:<seq>`) wins over `?after=` (a bare seq); else 0.
+
+    Raises BadRequest (`bad_cursor`).
+    """
+    if last_event_id is not None:
+        owner, _, seq = last_event_id.rpartition(":")
+        if owner != run_id:
+            raise BadRequest(
+                f"Last-Event-ID must be {run_id}:<seq>, the id of an event of this run.", code="bad_cursor"
+            )
+    elif after is not None:
+        seq = after
+    else:
+        return 0
+    if not (seq.isascii() and seq.isdigit() and len(seq) <= 15):
+        raise BadRequest("The cursor must be the seq of an event, a whole number.", code="bad_cursor")
+    return int(seq)

@@ -1,0 +1,409 @@
+"""Documents, their versions and chunks, and the jobs that make them searchable."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from backend.errors import NotFound
+from backend.storage.database import Database
+from backend.storage.ids import new_id, now_ms
+from backend.storage.tables import chunks, collections, document_versions, documents, jobs
+
+FINAL = ("ready", "failed")
+DEFAULT_COLLECTION = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRow:
+    """A collection; `fingerprint` is the embedding that filled it, None while empty."""
+
+    id: str
+    fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """A document with its (only) version and its job's progress. Times in ms."""
+
+    id: str
+    collection_id: str
+    name: str
+    status: str
+    reason_code: str | None
+    reason: str | None
+    created_at: int
+    updated_at: int
+    version: str
+    sha256: str
+    size: int
+    media_type: str | None
+    title: str | None
+    pages: int | None
+    chunks: int | None
+    progress: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as its worker needs it. `parsed`: the text is stored already."""
+
+    id: str
+    owner: str
+    document_id: str
+    version_id: str
+    collection_id: str
+    name: str
+    attempts: int
+    progress: dict[str, Any]
+    parsed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A chunk of an active version, with its text."""
+
+    id: str
+    document_id: str
+    version_id: str
+    name: str
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """A chunk to be stored."""
+
+    id: str
+    ordinal: int
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+
+
+_DOCUMENT = (
+    select(
+        documents.c.id,
+        documents.c.collection_id,
+        documents.c.name,
+        documents.c.status,
+        documents.c.reason_code,
+        documents.c.reason,
+        documents.c.created_at,
+        documents.c.updated_at,
+        document_versions.c.id.label("version"),
+        document_versions.c.sha256,
+        document_versions.c.size,
+        document_versions.c.media_type,
+        document_versions.c.title,
+        document_versions.c.pages,
+        document_versions.c.chunks,
+        jobs.c.progress,
+    )
+    .join(document_versions, document_versions.c.document_id == documents.c.id)
+    .join(jobs, jobs.c.version_id == document_versions.c.id)
+)
+
+
+class Documents:
+    """Documents of an owner. Somebody else's raise NotFound."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def collection(self, owner: str) -> CollectionRow:
+        """The owner's collection; made when it isn't there."""
+        query = select(collections.c.id, collections.c.fingerprint).where(
+            collections.c.owner == owner, collections.c.name == DEFAULT_COLLECTION
+        )
+        async with self._db.read() as conn:
+            row = (await conn.execute(query)).first()
+        if row is not None:
+            return CollectionRow(*row)
+        async with self._db.write() as conn:
+            row = (await conn.execute(query)).first()
+            if row is None:
+                row = (new_id("col"), None)
+                values = {"id": row[0], "owner": owner, "name": DEFAULT_COLLECTION, "generation": 1}
+                await conn.execute(insert(collections).values(**values, created_at=now_ms()))
+            return CollectionRow(*row)
+
+    async def collections(self) -> list[CollectionRow]:
+        """Every collection of every owner, for the sweep."""
+        async with self._db.read() as conn:
+            rows = await conn.execute(select(collections.c.id, collections.c.fingerprint))
+            return [CollectionRow(*row) for row in rows]
+
+    async def add(
+        self, owner: str, collection_id: str, version_id: str, name: str, sha256: str, size: int
+    ) -> tuple[DocumentRow, bool]:
+        """The document of these bytes and whether it is new; a failed one is queued again."""
+        known = and_(document_versions.c.collection_id == collection_id, document_versions.c.sha256 == sha256)
+        async with self._db.write() as conn:
+            row = (await conn.execute(_DOCUMENT.where(known))).first()
+            if row is None:
+                await _insert_document(conn, owner, collection_id, version_id, name, sha256, size)
+            elif row.status == "failed":
+                await _requeue(conn, row.id)
+            found = (await conn.execute(_DOCUMENT.where(known))).one()
+            return DocumentRow(*found), row is None
+
+    async def get(self, owner: str, document_id: str) -> DocumentRow:
+        """One document. Raises NotFound."""
+        query = _DOCUMENT.where(documents.c.id == document_id, documents.c.owner == owner)
+        async with self._db.read() as conn:
+            row = (await conn.execute(query)).first()
+        if row is None:
+            raise NotFound("No such document.")
+        return DocumentRow(*row)
+
+    async def page(self, owner: str, limit: int, before: str | None) -> list[DocumentRow]:
+        """At most `limit` documents, the newest first, older than the one named `before`."""
+        query = _DOCUMENT.where(documents.c.owner == owner)
+        if before is not None:
+            query = query.where(documents.c.id < before)
+        async with self._db.read() as conn:
+            rows = await conn.execute(query.order_by(documents.c.id.desc()).limit(limit))
+            return [DocumentRow(*row) for row in rows]
+
+    async def missing(self, owner: str, ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are no documents of the owner's."""
+        query = select(documents.c.id).where(documents.c.owner == owner, documents.c.id.in_(ids))
+        async with self._db.read() as conn:
+            found = {row.id for row in await conn.execute(query)}
+        return [i for i in ids if i not in found]
+
+    async def any_ready(self, owner: str) -> bool:
+        """Whether the owner has a searchable document."""
+        query = select(documents.c.id).where(documents.c.owner == owner, documents.c.active_version.is_not(None))
+        async with self._db.read() as conn:
+            return (await conn.execute(query.limit(1))).first() is not None
+
+    async def delete(self, owner: str, document_id: str) -> None:
+        """Delete the rows; vectors and file are the caller's, afterwards. Raises NotFound."""
+        remove = delete(documents).where(documents.c.id == document_id, documents.c.owner == owner)
+        async with self._db.write() as conn:
+            if (await conn.execute(remove)).rowcount == 0:
+                raise NotFound("No such document.")
+
+    async def text(self, owner: str, document_id: str, version: str | None, start: int, end: int | None) -> str | None:
+        """`[start:end]` of the canonical text; None before it was read. Raises NotFound."""
+        length = func.length(document_versions.c.text) if end is None else end - start
+        query = (
+            select(func.substr(document_versions.c.text, start + 1, length))
+            .join(documents, documents.c.id == document_versions.c.document_id)
+            .where(documents.c.id == document_id, documents.c.owner == owner)
+        )
+        if version is not None:
+            query = query.where(document_versions.c.id == version)
+        async with self._db.read() as conn:
+            row = (await conn.execute(query)).first()
+        if row is None:
+            raise NotFound("No such document, or no such version of it.")
+        return row[0]
+
+    async def version_map(self, version: str) -> dict[str, Any]:
+        """The stored map of pages and headings of a version; empty when there is none."""
+        query = select(document_versions.c.map).where(document_versions.c.id == version)
+        async with self._db.read() as conn:
+            return (await conn.execute(query)).scalar() or {}
+
+    async def chunks(self, owner: str, ids: Sequence[str]) -> dict[str, ChunkRow]:
+        """Those of the chunks that are of the owner's and of an active version."""
+        length = chunks.c.end - chunks.c.start
+        query = (
+            select(
+                chunks.c.id,
+                documents.c.id,
+                document_versions.c.id,
+                documents.c.name,
+                chunks.c.start,
+                chunks.c.end,
+                chunks.c.page,
+                chunks.c.heading,
+                func.substr(document_versions.c.text, chunks.c.start + 1, length),
+            )
+            .join(document_versions, document_versions.c.id == chunks.c.version_id)
+            .join(documents, documents.c.active_version == document_versions.c.id)
+            .where(chunks.c.id.in_(ids), documents.c.owner == owner)
+        )
+        async with self._db.read() as conn:
+            return {row[0]: ChunkRow(*row) for row in await conn.execute(query)}
+
+    async def version_ids(self) -> set[str]:
+        """Every version there is, for the sweep of vectors and files."""
+        async with self._db.read() as conn:
+            return {row[0] for row in await conn.execute(select(document_versions.c.id))}
+
+
+class Jobs:
+    """The queue of ingestion: rows with a stage and a lease."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def claim(self, instance_id: str, lease_ms: int) -> JobRow | None:
+        """The oldest job that nobody works on, now ours; None when there is none."""
+        now = now_ms()
+        query = (
+            select(
+                jobs.c.id,
+                jobs.c.owner,
+                jobs.c.document_id,
+                jobs.c.version_id,
+                documents.c.collection_id,
+                documents.c.name,
+                jobs.c.attempts,
+                jobs.c.progress,
+                document_versions.c.text.is_not(None),
+            )
+            .join(documents, documents.c.id == jobs.c.document_id)
+            .join(document_versions, document_versions.c.id == jobs.c.version_id)
+            .where(jobs.c.stage.not_in(FINAL), or_(jobs.c.instance_id.is_(None), jobs.c.lease_until <= now))
+            .order_by(jobs.c.created_at, jobs.c.id)
+            .limit(1)
+        )
+        async with self._db.read() as conn:
+            if (await conn.execute(query)).first() is None:
+                return None
+        async with self._db.write() as conn:
+            row = (await conn.execute(query)).first()
+            if row is None:
+                return None
+            change = {"instance_id": instance_id, "lease_until": now + lease_ms, "attempts": row.attempts + 1}
+            await conn.execute(update(jobs).where(jobs.c.id == row.id).values(**change))
+            return JobRow(*row)
+
+    async def release(self) -> None:
+        """Let go of every lease: the lock on DATA_DIR proves that no holder lives."""
+        async with self._db.write() as conn:
+            await conn.execute(update(jobs).values(instance_id=None, lease_until=0))
+
+    async def stage(self, job: JobRow, stage: str, progress: dict[str, Any], lease_ms: int) -> bool:
+        """Say how far the job is, and keep the lease. False: the document was deleted."""
+        now = now_ms()
+        async with self._db.write() as conn:
+            change = {"stage": stage, "progress": progress, "lease_until": now + lease_ms, "updated_at": now}
+            done = await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**change))
+            status = {"status": stage, "updated_at": now}
+            await conn.execute(update(documents).where(documents.c.id == job.document_id).values(**status))
+            return done.rowcount == 1
+
+    async def save_text(self, job: JobRow, **values: Any) -> None:
+        """Store what reading the file gave: text, map, media_type, title, pages."""
+        change = update(document_versions).where(document_versions.c.id == job.version_id).values(**values)
+        async with self._db.write() as conn:
+            await conn.execute(change)
+
+    async def load_text(self, job: JobRow) -> tuple[str, dict[str, Any], str, str | None]:
+        """What `save_text` stored: text, map, media_type, title."""
+        v = document_versions.c
+        query = select(v.text, v.map, v.media_type, v.title).where(v.id == job.version_id)
+        async with self._db.read() as conn:
+            row = (await conn.execute(query)).one()
+            return row[0], row[1], row[2], row[3]
+
+    async def finish(self, job: JobRow, fingerprint: str, new: Sequence[NewChunk], progress: dict[str, Any]) -> bool:
+        """All chunks, the active version and `ready`, in one commit. False: the document was deleted."""
+        now = now_ms()
+        async with self._db.write() as conn:
+            ready = {"status": "ready", "active_version": job.version_id, "updated_at": now}
+            change = update(documents).where(documents.c.id == job.document_id)
+            if (await conn.execute(change.values(**ready, reason=None, reason_code=None))).rowcount == 0:
+                return False
+            await conn.execute(delete(chunks).where(chunks.c.version_id == job.version_id))
+            rows = [
+                {
+                    "id": c.id,
+                    "version_id": job.version_id,
+                    "ordinal": c.ordinal,
+                    "start": c.start,
+                    "end": c.end,
+                    "page": c.page,
+                    "heading": c.heading,
+                }
+                for c in new
+            ]
+            await conn.execute(insert(chunks), rows)
+            version = update(document_versions).where(document_versions.c.id == job.version_id)
+            await conn.execute(version.values(chunks=len(rows)))
+            collection = update(collections).where(collections.c.id == job.collection_id)
+            await conn.execute(collection.values(fingerprint=fingerprint))
+            done = {"stage": "ready", "progress": progress, "updated_at": now, "lease_until": 0, "instance_id": None}
+            await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**done))
+            return True
+
+    async def fail(self, job: JobRow, code: str, reason: str) -> None:
+        """The document can't become searchable, for a reason in words."""
+        now = now_ms()
+        async with self._db.write() as conn:
+            failed = {"stage": "failed", "reason": reason, "updated_at": now, "lease_until": 0, "instance_id": None}
+            await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**failed))
+            status = {"status": "failed", "reason_code": code, "reason": reason, "updated_at": now}
+            await conn.execute(update(documents).where(documents.c.id == job.document_id).values(**status))
+
+    async def postpone(self, job: JobRow, until_ms: int) -> None:
+        """Try again later: what failed may pass."""
+        async with self._db.write() as conn:
+            change = {"stage": "queued", "instance_id": "waiting", "lease_until": until_ms}
+            await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**change))
+            status = {"status": "queued", "updated_at": now_ms()}
+            await conn.execute(update(documents).where(documents.c.id == job.document_id).values(**status))
+
+
+async def _insert_document(
+    conn: AsyncConnection, owner: str, collection_id: str, version_id: str, name: str, sha256: str, size: int
+) -> None:
+    now = now_ms()
+    document_id = new_id("doc")
+    await conn.execute(
+        insert(documents).values(
+            id=document_id,
+            owner=owner,
+            collection_id=collection_id,
+            name=name,
+            status="queued",
+            created_at=now,
+            updated_at=now,
+        )
+    )
+    await conn.execute(
+        insert(document_versions).values(
+            id=version_id,
+            owner=owner,
+            document_id=document_id,
+            collection_id=collection_id,
+            sha256=sha256,
+            size=size,
+            created_at=now,
+        )
+    )
+    await conn.execute(
+        insert(jobs).values(
+            id=new_id("job"),
+            owner=owner,
+            document_id=document_id,
+            version_id=version_id,
+            stage="queued",
+            progress={},
+            attempts=0,
+            lease_until=0,
+            created_at=now,
+            updated_at=now,
+        )
+    )
+
+
+async def _requeue(conn: AsyncConnection, document_id: str) -> None:
+    now = now_ms()
+    job = {"stage": "queued", "attempts": 0, "progress": {}, "reason": None, "instance_id": None, "lease_until": 0}
+    await conn.execute(update(jobs).where(jobs.c.document_id == document_id).values(**job, updated_at=now))
+    status = {"status": "queued", "reason": None, "reason_code": None, "updated_at": now}
+    await conn.execute(update(documents).where(documents.c.id == document_id).values(**status))

@@ -1,0 +1,109 @@
+"""Sessions and their messages: ordinary queries."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import and_, delete, or_, select, update
+
+from backend.errors import NotFound
+from backend.storage.database import Database
+from backend.storage.ids import now_ms
+from backend.storage.tables import messages, sessions
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session. Times in ms."""
+
+    id: str
+    title: str
+    head_message_id: str | None
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """A message; `parts` is a JSON value."""
+
+    id: str
+    parent_id: str | None
+    run_id: str | None
+    role: str
+    status: str
+    parts: list[dict[str, Any]]
+    created_at: int
+
+
+_SESSION = (
+    sessions.c.id,
+    sessions.c.title,
+    sessions.c.head_message_id,
+    sessions.c.created_at,
+    sessions.c.updated_at,
+)
+_MESSAGE = (
+    messages.c.id,
+    messages.c.parent_id,
+    messages.c.run_id,
+    messages.c.role,
+    messages.c.status,
+    messages.c.parts,
+    messages.c.created_at,
+)
+
+
+class Sessions:
+    """Sessions of an owner. Somebody else's raise NotFound."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def page(
+        self, owner: str, limit: int, before: tuple[int, str] | None, search: str | None
+    ) -> list[SessionRow]:
+        """At most `limit` sessions, the last changed first, after the one at `before` (updated_at, id)."""
+        query = select(*_SESSION).where(sessions.c.owner == owner)
+        if search:
+            query = query.where(sessions.c.title.icontains(search, autoescape=True))
+        if before is not None:
+            updated_at, id_ = before
+            older = sessions.c.updated_at < updated_at
+            query = query.where(or_(older, and_(sessions.c.updated_at == updated_at, sessions.c.id < id_)))
+        query = query.order_by(sessions.c.updated_at.desc(), sessions.c.id.desc()).limit(limit)
+        async with self._db.read() as conn:
+            return [SessionRow(*row) for row in await conn.execute(query)]
+
+    async def get(self, owner: str, session_id: str) -> SessionRow:
+        """One session. Raises NotFound."""
+        query = select(*_SESSION).where(sessions.c.id == session_id, sessions.c.owner == owner)
+        async with self._db.read() as conn:
+            row = (await conn.execute(query)).first()
+        if row is None:
+            raise NotFound("No such session.")
+        return SessionRow(*row)
+
+    async def rename(self, owner: str, session_id: str, title: str) -> None:
+        """Give it another title. Raises NotFound."""
+        change = (
+            update(sessions)
+            .where(sessions.c.id == session_id, sessions.c.owner == owner)
+            .values(title=title, updated_at=now_ms())
+        )
+        async with self._db.write() as conn:
+            if (await conn.execute(change)).rowcount == 0:
+                raise NotFound("No such session.")
+
+    async def delete(self, owner: str, session_id: str) -> None:
+        """Delete it with its messages, runs and events. Raises NotFound."""
+        remove = delete(sessions).where(sessions.c.id == session_id, sessions.c.owner == owner)
+        async with self._db.write() as conn:
+            if (await conn.execute(remove)).rowcount == 0:
+                raise NotFound("No such session.")
+
+    async def messages(self, session_id: str) -> list[MessageRow]:
+        """All messages of a session, every branch, in order of creation."""
+        query = select(*_MESSAGE).where(messages.c.session_id == session_id)
+        query = query.order_by(messages.c.created_at, messages.c.id)
+        async with self._db.read() as conn:
+            return [MessageRow(*row) for row in await conn.execute(query)]

@@ -1,0 +1,296 @@
+"""The quick lane: opening, checkpointing and closing a turn, as plain SQL on the writer's thread.
+
+These run at every message and every second of a stream; everything else goes through SQLAlchemy. JSON columns come
+and go as text that the services encoded.
+"""
+
+import sqlite3
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.errors import Conflict, NotFound
+from backend.storage.database import Database
+from backend.storage.ids import now_ms
+
+LIVE = ("queued", "running")
+_HISTORY_LIMIT = 400
+
+
+@dataclass(slots=True, frozen=True)
+class NewTurn:
+    """A user's message and the run that will answer it. `session_id` is new where `title` is given."""
+
+    owner: str
+    session_id: str
+    title: str | None
+    user_message_id: str
+    message_id: str
+    run_id: str
+    parts: str
+    model: str
+    instance_id: str
+    lease_until: int
+    parent_id: str | None = None
+    expect_head: str | None = None
+    after_live: str | None = None
+    idempotency_key: str | None = None
+    request_hash: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class StoredMessage:
+    """A message of the active path: role, status and its parts as JSON text."""
+
+    id: str
+    role: str
+    status: str
+    parts: str
+
+
+@dataclass(slots=True, frozen=True)
+class OpenedTurn:
+    """`history` is the active path up to the new message, oldest first; `repeats` is the run that has the key already."""
+
+    history: list[StoredMessage] = field(default_factory=lambda: [])
+    repeats: str | None = None
+    repeats_hash: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class EventLines:
+    """Events first_seq..last_seq of a run, one JSON line each, joined by newlines."""
+
+    run_id: str
+    first_seq: int
+    last_seq: int
+    lines: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class ClosedTurn:
+    """How a run ended: its last events and the answer's message. JSON columns are text."""
+
+    run_id: str
+    status: str
+    error: str | None
+    usage: str
+    message_status: str
+    parts: str
+    events: list[EventLines]
+
+
+@dataclass(slots=True, frozen=True)
+class StoredRun:
+    """A row of runs, JSON columns as text."""
+
+    id: str
+    owner: str
+    session_id: str
+    user_message_id: str
+    message_id: str
+    model: str
+    status: str
+    error: str | None
+    usage: str | None
+    started_at: int
+    finished_at: int | None
+
+
+_RUN_COLUMNS = (
+    "id, owner, session_id, user_message_id, message_id, model, status, error, usage, started_at, finished_at"
+)
+_PATH = """
+WITH RECURSIVE path(id, parent_id, role, status, parts, depth) AS (
+    SELECT id, parent_id, role, status, parts, 0 FROM messages WHERE id = ? AND session_id = ?
+    UNION ALL
+    SELECT m.id, m.parent_id, m.role, m.status, m.parts, path.depth + 1
+    FROM messages m JOIN path ON m.id = path.parent_id WHERE path.depth < ?
+) SELECT id, role, status, parts FROM path ORDER BY depth DESC"""
+
+
+class Turns:
+    """Turns in the database. Every method is one commit or one read on the writer's thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._writer = database.writer
+
+    async def open(self, turn: NewTurn) -> OpenedTurn:
+        """Store the user's message and the run. Raises NotFound, Conflict (`head_moved`)."""
+        return await self._writer.run(lambda conn: _open(conn, turn))
+
+    async def history(self, session_id: str, message_id: str | None) -> list[StoredMessage]:
+        """The path from the root to `message_id`, oldest first."""
+        return await self._writer.run(lambda conn: _path(conn, session_id, message_id))
+
+    async def append(self, batch: list[EventLines]) -> None:
+        """Store events; those of runs that were deleted meanwhile are left out."""
+        await self._writer.run(lambda conn: _append(conn, batch))
+
+    async def close(self, turn: ClosedTurn) -> bool:
+        """Store the end of a run and its answer in one commit. False: the run was deleted, or had ended before."""
+        return await self._writer.run(lambda conn: _close(conn, turn))
+
+    async def events(self, run_id: str, after: int, limit: int = 4) -> list[EventLines]:
+        """Stored events with a seq above `after`, at most `limit` rows; the first row may begin before."""
+        sql = (
+            "SELECT run_id, first_seq, last_seq, lines FROM run_events WHERE run_id = ? AND last_seq > ? "
+            "ORDER BY first_seq LIMIT ?"
+        )
+        return await self._writer.run(
+            lambda conn: [EventLines(*row) for row in conn.execute(sql, (run_id, after, limit))]
+        )
+
+    async def run(self, owner: str, run_id: str) -> StoredRun:
+        """One run of the owner's. Raises NotFound."""
+
+        def find(conn: sqlite3.Connection) -> StoredRun:
+            sql = f"SELECT {_RUN_COLUMNS} FROM runs WHERE id = ? AND owner = ?"
+            row = conn.execute(sql, (run_id, owner)).fetchone()
+            if row is None:
+                raise NotFound("No such run.")
+            return StoredRun(*row)
+
+        return await self._writer.run(find)
+
+    async def last_seq(self, run_id: str) -> int:
+        """The last stored seq of a run; 0 when nothing was stored."""
+        sql = "SELECT coalesce(max(last_seq), 0) FROM run_events WHERE run_id = ?"
+        return await self._writer.run(lambda conn: conn.execute(sql, (run_id,)).fetchone()[0])
+
+    async def unfinished(self, now: int) -> list[StoredRun]:
+        """Runs that look live although nobody's lease holds them any more."""
+        sql = f"SELECT {_RUN_COLUMNS} FROM runs WHERE status IN (?, ?) AND lease_until <= ?"
+        return await self._writer.run(lambda conn: [StoredRun(*row) for row in conn.execute(sql, (*LIVE, now))])
+
+    async def renew_leases(self, instance_id: str, lease_until: int) -> None:
+        """Keep this instance's live runs its own."""
+        sql = "UPDATE runs SET lease_until = ? WHERE instance_id = ? AND status IN (?, ?)"
+        await self._writer.run(lambda conn: conn.execute(sql, (lease_until, instance_id, *LIVE)) and None)
+
+    async def release_leases(self) -> None:
+        """Let go of every lease. Only for the embedded mode, whose lock on DATA_DIR proves that no holder lives."""
+        await self._writer.run(lambda conn: conn.execute("UPDATE runs SET lease_until = 0 WHERE lease_until > 0") and None)
+
+    async def expired_logs(self, finished_before: int, limit: int = 50) -> list[StoredRun]:
+        """Ended runs whose verbatim log has outlived its time (more than a snapshot and a terminal event)."""
+        columns = ", ".join(f"runs.{c.strip()}" for c in _RUN_COLUMNS.split(","))
+        sql = (
+            f"SELECT {columns} FROM runs WHERE finished_at < ? AND EXISTS "
+            "(SELECT 1 FROM run_events e WHERE e.run_id = runs.id AND e.first_seq = 1) LIMIT ?"
+        )
+        return await self._writer.run(lambda conn: [StoredRun(*row) for row in conn.execute(sql, (finished_before, limit))])
+
+    async def replace_log(self, events: EventLines) -> None:
+        """Put `events` in the place of everything that the run's log holds."""
+
+        def replace(conn: sqlite3.Connection) -> None:
+            conn.execute("DELETE FROM run_events WHERE run_id = ?", (events.run_id,))
+            _append(conn, [events])
+
+        await self._writer.run(replace)
+
+
+def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
+    if turn.idempotency_key is not None:
+        sql = "SELECT id, request_hash FROM runs WHERE owner = ? AND idempotency_key = ?"
+        found = conn.execute(sql, (turn.owner, turn.idempotency_key)).fetchone()
+        if found is not None:
+            return OpenedTurn(repeats=found[0], repeats_hash=found[1])
+    now = now_ms()
+    if turn.title is not None:
+        conn.execute(
+            "INSERT INTO sessions (id, owner, title, head_message_id, settings, created_at, updated_at) "
+            "VALUES (?, ?, ?, NULL, '{}', ?, ?)",
+            (turn.session_id, turn.owner, turn.title, now, now),
+        )
+        parent = None
+    else:
+        parent = _parent(conn, turn)
+    conn.execute(
+        "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, created_at) "
+        "VALUES (?, ?, ?, ?, ?, 'user', 'complete', ?, ?)",
+        (turn.user_message_id, turn.owner, turn.session_id, parent, turn.run_id, turn.parts, now),
+    )
+    conn.execute(
+        "INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, status, instance_id, "
+        "lease_until, idempotency_key, request_hash, started_at) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?)",
+        (
+            turn.run_id,
+            turn.owner,
+            turn.session_id,
+            turn.user_message_id,
+            turn.message_id,
+            turn.model,
+            turn.instance_id,
+            turn.lease_until,
+            turn.idempotency_key,
+            turn.request_hash,
+            now,
+        ),
+    )
+    conn.execute(
+        "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ?",
+        (turn.user_message_id, now, turn.session_id),
+    )
+    return OpenedTurn(history=_path(conn, turn.session_id, parent))
+
+
+def _parent(conn: sqlite3.Connection, turn: NewTurn) -> str | None:
+    """The message that the new one follows: the named one, the live answer it queues behind, or the head."""
+    sql = "SELECT head_message_id FROM sessions WHERE id = ? AND owner = ?"
+    row = conn.execute(sql, (turn.session_id, turn.owner)).fetchone()
+    if row is None:
+        raise NotFound("No such session. Leave session_id out to begin a new one.")
+    if turn.expect_head is not None and turn.expect_head != row[0]:
+        raise Conflict(
+            "The session has moved on: its last message is another than expect_head. Read the session and try again.",
+            code="head_moved",
+            head_message_id=row[0],
+        )
+    if turn.parent_id is not None:
+        sql = "SELECT 1 FROM messages WHERE id = ? AND session_id = ?"
+        if conn.execute(sql, (turn.parent_id, turn.session_id)).fetchone() is None:
+            raise NotFound("parent_id: no such message in this session.")
+        return turn.parent_id
+    return turn.after_live or row[0]
+
+
+def _path(conn: sqlite3.Connection, session_id: str, message_id: str | None) -> list[StoredMessage]:
+    if message_id is None:
+        return []
+    return [StoredMessage(*row) for row in conn.execute(_PATH, (message_id, session_id, _HISTORY_LIMIT))]
+
+
+def _append(conn: sqlite3.Connection, batch: list[EventLines]) -> None:
+    # A run may end while its checkpoint is under way: its last write then begins at the same seq and holds more.
+    conn.executemany(
+        "INSERT INTO run_events (run_id, first_seq, last_seq, v, lines) "
+        "SELECT ?, ?, ?, 1, ? WHERE EXISTS (SELECT 1 FROM runs WHERE id = ?) "
+        "ON CONFLICT (run_id, first_seq) DO UPDATE SET last_seq = excluded.last_seq, lines = excluded.lines",
+        [(e.run_id, e.first_seq, e.last_seq, e.lines, e.run_id) for e in batch],
+    )
+
+
+def _close(conn: sqlite3.Connection, turn: ClosedTurn) -> bool:
+    now = now_ms()
+    params: tuple[Any, ...] = (turn.status, turn.error, turn.usage, now, turn.run_id, *LIVE)
+    done = conn.execute(
+        "UPDATE runs SET status = ?, error = ?, usage = ?, finished_at = ?, lease_until = 0 "
+        "WHERE id = ? AND status IN (?, ?) RETURNING owner, session_id, user_message_id, message_id",
+        params,
+    ).fetchone()
+    if done is None:
+        return False
+    owner, session_id, user_message_id, message_id = done
+    _append(conn, turn.events)
+    conn.execute(
+        "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, created_at) "
+        "VALUES (?, ?, ?, ?, ?, 'assistant', ?, ?, ?)",
+        (message_id, owner, session_id, user_message_id, turn.run_id, turn.message_status, turn.parts, now),
+    )
+    conn.execute(
+        "UPDATE sessions SET updated_at = ?, head_message_id = "
+        "CASE WHEN head_message_id = ? THEN ? ELSE head_message_id END WHERE id = ?",
+        (now, user_message_id, message_id, session_id),
+    )
+    return True
