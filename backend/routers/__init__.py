@@ -1,0 +1,1 @@
+"""The edge: parse, authorise, one service call, encode."""

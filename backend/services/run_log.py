@@ -173,7 +173,13 @@ class RunLog:
     async def _changed(self) -> None:
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            # A watcher that leaves a quiet run leaves nothing behind.
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
 
 
 async def _stored_chunk(

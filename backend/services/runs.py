@@ -176,6 +176,19 @@ class RunHub:
             return None
         return replay(run_id, after, frame, self._turns.events)
 
+    async def outcome(self, owner: str, run_id: str) -> RunState:
+        """What a run's events say, once it has ended. Raises NotFound."""
+        run = self.live(owner, run_id)
+        if run is not None:
+            await run.log.finished()
+            return run.state
+        state, _ = await self._fold(await self._turns.run(owner, run_id))
+        return state
+
+    async def stored(self, owner: str, run_id: str) -> StoredRun:
+        """The run as the database has it. Raises NotFound."""
+        return await self._turns.run(owner, run_id)
+
     # --- one run
 
     async def _drive(self, run: Run, body: Body) -> None:

@@ -237,6 +237,16 @@ class Documents:
         async with self._db.read() as conn:
             return {row[0]: ChunkRow(*row) for row in await conn.execute(query)}
 
+    async def chunk_ids(self, owner: str, document_ids: Sequence[str]) -> list[str]:
+        """All chunks of the active versions of these documents."""
+        query = (
+            select(chunks.c.id)
+            .join(documents, documents.c.active_version == chunks.c.version_id)
+            .where(documents.c.id.in_(document_ids), documents.c.owner == owner)
+        )
+        async with self._db.read() as conn:
+            return [row.id for row in await conn.execute(query)]
+
     async def version_ids(self) -> set[str]:
         """Every version there is, for the sweep of vectors and files."""
         async with self._db.read() as conn:

@@ -1,9 +1,8 @@
 """Sessions and their messages: ordinary queries."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy import Text, and_, delete, or_, select, type_coerce, update
 
 from backend.errors import NotFound
 from backend.storage.database import Database
@@ -24,14 +23,14 @@ class SessionRow:
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """A message; `parts` is a JSON value."""
+    """A message; `parts` is JSON text."""
 
     id: str
     parent_id: str | None
     run_id: str | None
     role: str
     status: str
-    parts: list[dict[str, Any]]
+    parts: str
     created_at: int
 
 
@@ -48,7 +47,7 @@ _MESSAGE = (
     messages.c.run_id,
     messages.c.role,
     messages.c.status,
-    messages.c.parts,
+    type_coerce(messages.c.parts, Text),
     messages.c.created_at,
 )
 

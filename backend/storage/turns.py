@@ -152,6 +152,11 @@ class Turns:
 
         return await self._writer.run(find)
 
+    async def by_key(self, owner: str, idempotency_key: str) -> tuple[str, str] | None:
+        """The run that has the key, and the hash of its request."""
+        sql = "SELECT id, request_hash FROM runs WHERE owner = ? AND idempotency_key = ?"
+        return await self._writer.run(lambda conn: conn.execute(sql, (owner, idempotency_key)).fetchone())
+
     async def last_seq(self, run_id: str) -> int:
         """The last stored seq of a run; 0 when nothing was stored."""
         sql = "SELECT coalesce(max(last_seq), 0) FROM run_events WHERE run_id = ?"

@@ -33,8 +33,9 @@ class Chunk(msgspec.Struct, frozen=True):
 def chunk(parsed: ParsedDocument, size: int) -> list[Chunk]:
     """Chunks of about `size` code points, in order, without overlap; together they hold all but white space.
 
-    A chunk ends where a sentence ends; only a sentence that is longer than `size` is cut. A section (a heading and what
-    is under it) never shares a chunk with another one, except that headings with nothing under them go with the next.
+    A chunk ends where a sentence ends; only a sentence that is longer than `size` is cut. A section (a
+    heading and what is under it) never shares a chunk with another one, except that headings with nothing
+    under them go with the next.
     """
     if size < 1:
         raise ValueError("size must be positive")
@@ -46,7 +47,7 @@ def chunk(parsed: ParsedDocument, size: int) -> list[Chunk]:
 
 
 def indexed_text(parsed: ParsedDocument, chunk: Chunk) -> str:
-    """What is embedded and searched for a chunk: the title and the headings above, then the chunk's own text."""
+    """What is embedded and searched for a chunk: title and headings above it, then its own text."""
     above = [part for part in (parsed.title, chunk.heading) if part]
     if len(above) == 2 and above[1].split(" > ", 1)[0] == above[0]:
         del above[0]
@@ -54,7 +55,9 @@ def indexed_text(parsed: ParsedDocument, chunk: Chunk) -> str:
 
 
 def _sections(parsed: ParsedDocument) -> Iterator[tuple[Span, str | None]]:
-    """Spans between headings, with the path above; a heading without any text of its own is left to the next section."""
+    """Spans between headings, with the path above; a heading without any text of its own is left to the next
+    section.
+    """
     text = parsed.text
     borders = sorted({0, *(heading.start for heading in parsed.headings), len(text)})
     ends = _line_ends(parsed)
@@ -67,7 +70,9 @@ def _sections(parsed: ParsedDocument) -> Iterator[tuple[Span, str | None]]:
 
 
 def _line_ends(parsed: ParsedDocument) -> dict[int, int]:
-    """Where the line of each heading ends, by its start. A setext heading's underline is white space for this."""
+    """Where the line of each heading ends, by its start. A setext heading's underline is white space for
+    this.
+    """
     ends: dict[int, int] = {}
     for heading in parsed.headings:
         match = _HEADING_LINES.match(parsed.text, heading.start)
@@ -100,7 +105,9 @@ def _is_full(text: str, current: list[Span], following: Span, size: int) -> bool
 
 
 def _without_tiny(spans: list[Span], size: int) -> list[Span]:
-    """A chunk too small to mean anything goes with the one before it, or the first one with the one behind it."""
+    """A chunk too small to mean anything goes with the one before it, or the first one with the one behind
+    it.
+    """
     merged: list[Span] = []
     for start, end in spans:
         if merged:
@@ -119,16 +126,20 @@ def _pieces(text: str, section: Span, size: int) -> Iterator[Span]:
         while end - start > size:
             cut = _cut(text, start, start + size)
             yield start, start + len(text[start:cut].rstrip())
-            start = cut + len(text[cut:end]) - len(text[cut:end].lstrip())
+            rest = _SOLID.search(text, cut, end)
+            start = rest.start() if rest else end
         if start < end:
             yield start, end
 
 
+_SOLID = re.compile(r"\S")
 _PLACES = (re.compile(r"\n"), re.compile(r"[;:,、，；]\s?"), re.compile(r"\s"))
 
 
 def _cut(text: str, start: int, limit: int) -> int:
-    """Where to cut text[start:limit]: after the last newline, else clause, else word in its second half, else anywhere."""
+    """Where to cut text[start:limit]: after the last newline, else clause, else word in its second half, else
+    anywhere.
+    """
     middle = start + (limit - start) // 2
     for place in _PLACES:
         ends = [match.end() for match in place.finditer(text, middle, limit)]

@@ -22,7 +22,8 @@ class NotText(ValueError):
 def decode(raw: bytes, *, declared: str | None = None, whole: bool = True) -> str:
     """The text in `raw`: by its byte order mark, as UTF-8, as `declared`, or by a guess, in this order.
 
-    `whole=False` is for the beginning of a file, whose last character may be cut. Raises NotText for binary data.
+    `whole=False` is for the beginning of a file, whose last character may be cut. Raises NotText for binary
+    data.
     """
     for encoding in _candidates(raw, declared):
         try:

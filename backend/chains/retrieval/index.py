@@ -1,8 +1,9 @@
 """The vectors of every collection. Chroma is behind this file and nowhere else.
 
-One Chroma collection for each collection of ours, and no metadata filter in a query: at 100k vectors a filter costs
-fifty times the query itself. The database is the truth; a hit whose version is not active is for the caller to drop.
-Chroma's client is synchronous, and SQLite beneath it wants one writer: every call runs in one thread of our own.
+One Chroma collection for each collection of ours, and no metadata filter in a query: at 100k vectors a filter
+costs fifty times the query itself. The database is the truth; a hit whose version is not active is for the
+caller to drop. Chroma's client is synchronous, and SQLite beneath it wants one writer: every call runs in one
+thread of our own.
 """
 
 import asyncio
@@ -38,7 +39,8 @@ class Hit(msgspec.Struct, frozen=True):
 class VectorIndex:
     """Vectors on disk under `path`. Use `open()` first and `close()` last; calls may come from any task.
 
-    Collections come into being with their first vectors. One process at a time may have a path open: the caller locks.
+    Collections come into being with their first vectors. One process at a time may have a path open: the
+    caller locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +76,8 @@ class VectorIndex:
         document_id: str,
         version_id: str,
     ) -> None:
-        """Store vectors, (len(ids), dimension), under the ids of their chunks; those that are there are replaced.
+        """Store vectors, (len(ids), dimension), under the ids of their chunks; those that are there are
+        replaced.
 
         Raises EmbeddingMismatch when the collection holds vectors of another embedding.
         """
@@ -83,7 +86,9 @@ class VectorIndex:
         metadata = {"document_id": document_id, "version_id": version_id}
         for at in range(0, len(ids), _BATCH):
             part = slice(at, at + _BATCH)
-            await self._run(self._upsert, collection_id, fingerprint, list(ids[part]), vectors[part], metadata)
+            await self._run(
+                self._upsert, collection_id, fingerprint, list(ids[part]), vectors[part], metadata
+            )
 
     async def query(
         self, collection_id: str, fingerprint: str, vector: "NDArray[np.float32]", k: int
@@ -99,7 +104,9 @@ class VectorIndex:
         return await self._run(self._delete_version, collection_id, version_id)
 
     async def drop(self, collection_id: str) -> None:
-        """Remove a collection with all of its vectors, if it exists. It may then begin with another embedding."""
+        """Remove a collection with all of its vectors, if it exists. It may then begin with another
+        embedding.
+        """
         await self._run(self._drop, collection_id)
 
     async def count(self, collection_id: str) -> int:

@@ -10,12 +10,15 @@ import msgspec
 MAX_HEADING = 300
 
 _NEWLINES = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-# Controls other than tab and newline, surrogates, byte order marks, and what Unicode says is never a character.
+# Controls other than tab and newline, surrogates, byte order marks, and what Unicode says is never a
+# character.
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 class PageStart(msgspec.Struct, frozen=True):
-    """Page `page`, counted from 1, begins at the code point `start`. An empty page begins where the next one does."""
+    """Page `page`, counted from 1, begins at the code point `start`. An empty page begins where the next one
+    does.
+    """
 
     page: int
     start: int
@@ -33,8 +36,8 @@ class ParsedDocument(msgspec.Struct, frozen=True, dict=True):
     """A document as text.
 
     `text` is canonical (see `canonical`): citations point into it and never change, so it is stored as it is.
-    All offsets are code points, that is indexes of a Python string. `pages` and `headings` are in order of `start`;
-    `pages` is empty for what has no pages.
+    All offsets are code points, that is indexes of a Python string. `pages` and `headings` are in order of
+    `start`; `pages` is empty for what has no pages.
     """
 
     text: str
@@ -74,7 +77,9 @@ class ParsedDocument(msgspec.Struct, frozen=True, dict=True):
 
 
 def canonical(text: str) -> str:
-    """Lines end with a newline and nothing else; no NUL or other control but tab, no surrogate, no byte order mark."""
+    """Lines end with a newline and nothing else; no NUL or other control but tab, no surrogate, no byte order
+    mark.
+    """
     return _UNWANTED.sub("", _NEWLINES.sub("\n", text))
 
 
@@ -93,7 +98,8 @@ class TextBuilder:
         self.pages: list[PageStart] = []
 
     def add(self, piece: str, separator: str = "\n\n") -> None:
-        """Append a piece, which is made canonical and stripped of newlines around it; an empty one changes nothing.
+        """Append a piece, which is made canonical and stripped of newlines around it; an empty one changes
+        nothing.
 
         `separator` goes between it and what is there already.
         """

@@ -1,30 +1,41 @@
-"""Where sentences begin and end. By rule, without a model: in linear time, for any language with Western or CJK stops.
+"""Where sentences begin and end. By rule, without a model: in linear time, for any language with Western or
+CJK stops.
 
 Offsets are code points, as everywhere.
 """
 
 import re
 
-# A stop with the closing marks behind it, or the break of a line. Each match is consumed whatever it turns out to be,
-# so that a megabyte of dots is one step and not a quadratic search.
+# A stop with the closing marks behind it, or the break of a line. Each match is consumed whatever it turns
+# out to be, so that a megabyte of dots is one step and not a quadratic search.
 _CANDIDATE = re.compile(r"[.!?…]+[\"'”’»)\]*_]*|[。！？｡]+[」』”’）】]*|\n[ \t\n]*")
 _WIDE = frozenset("。！？｡")
 # Looked at before a full stop to tell an abbreviation.
 _LOOK_BACK = 24
 _DOTTED = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Never the end of a sentence.
-_BOUND = frozenset(
-    "e.g i.e dr mr mrs ms prof rev hon gen col capt lt sgt st vs cf ca approx resp incl fig figs eq eqs sec chap ch vol "
-    "vols ed eds pp p al viz z.b d.h u.a bzw usw nr abb vgl".split()
+_BOUND = _words(
+    """
+    e.g i.e dr mr mrs ms prof rev hon gen col capt lt sgt st vs cf ca approx resp incl fig figs eq eqs
+    sec chap ch vol vols ed eds pp p al viz z.b d.h u.a bzw usw nr abb vgl
+    """
 )
 # The end of a sentence, unless a number follows.
-_BEFORE_NUMBER = frozenset(
-    "no nos jan feb mar apr jun jul aug sep sept oct nov dec art par tab sect ver min max".split()
+_BEFORE_NUMBER = _words(
+    """
+    no nos jan feb mar apr jun jul aug sep sept oct nov dec art par tab sect ver min max
+    """
 )
 _CLOCK = frozenset(("a.m", "p.m"))
 
-# The beginning of a line that goes with no line before it: a bullet, a number, a heading, a table, a quotation, code.
+# The beginning of a line that goes with no line before it: a bullet, a number, a heading, a table, a
+# quotation, code.
 _OWN_LINE = re.compile(r"(?:[-*+•●◦▪‣·–—]|\(?\w{1,3}[.)])\s|#{1,6}\s|[|>]|```|~~~")
 _FENCE_OR_HEADING = re.compile(r"#{1,6}\s|\||```|~~~")
 
@@ -32,8 +43,9 @@ _FENCE_OR_HEADING = re.compile(r"#{1,6}\s|\||```|~~~")
 def sentences(text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
     """The spans (start, end) of the sentences in text[start:end], in order, white space around them left out.
 
-    They do not overlap, and all but white space is in one of them. A heading, a list item and the row of a table each
-    count as a sentence. A newline inside of a paragraph ends one only where the line would not have had to break.
+    They do not overlap, and all but white space is in one of them. A heading, a list item and the row of a
+    table each count as a sentence. A newline inside of a paragraph ends one only where the line would not
+    have had to break.
     """
     end = len(text) if end is None else min(end, len(text))
     spans: list[tuple[int, int]] = []
@@ -75,13 +87,17 @@ def _is_end(text: str, begin: int, stop: int, after: int, end: int) -> bool:
 
 
 def _is_abbreviation(before: str, length: int, following: str) -> bool:
-    """`before` is what stands before the full stop, `length` how much of the sentence does, `following` what comes."""
+    """`before` is what stands before the full stop, `length` how much of the sentence does, `following` what
+    comes.
+    """
     words = before.split()
     word = words[-1].lstrip("\"'“‘«([*_") if words and not before[-1].isspace() else ""
     lowered = word.lower()
     if lowered in _BOUND:
         return True
-    if lowered in _BEFORE_NUMBER or (word.isdigit() and length <= len(before) and len(words) == 1 and len(word) < 4):
+    if lowered in _BEFORE_NUMBER or (
+        word.isdigit() and length <= len(before) and len(words) == 1 and len(word) < 4
+    ):
         return following.isdigit() if lowered in _BEFORE_NUMBER else True
     if len(word) == 1 and word.isalpha():
         return word != "I"
@@ -91,8 +107,8 @@ def _is_abbreviation(before: str, length: int, following: str) -> bool:
 class _Lines:
     """Tells breaks that are meant from those that only keep a line from growing too long.
 
-    A break was meant where the first word of the next line would still have fitted: where the line, with that word,
-    is no longer than the longest of its paragraph. And always before bullets, headings, tables.
+    A break was meant where the first word of the next line would still have fitted: where the line, with that
+    word, is no longer than the longest of its paragraph. And always before bullets, headings, tables.
     """
 
     def __init__(self, text: str, start: int, end: int) -> None:
@@ -103,7 +119,9 @@ class _Lines:
         self._width = 0
 
     def breaks(self, at: int, after: int) -> bool:
-        """Whether the white space from `at` to `after`, which begins with a newline, ends a sentence. Call in order."""
+        """Whether the white space from `at` to `after`, which begins with a newline, ends a sentence. Call in
+        order.
+        """
         text = self._text
         line, self._line = self._line, after
         line = max(line, text.rfind("\n", line, at) + 1)

@@ -1,8 +1,9 @@
 """Text to vectors. One file a provider, found by its `PLUGIN`; a model is named `provider/model`.
 
-    embedder = open_embedder("minilm/all-MiniLM-L6-v2", settings)
-    await embedder.prepare()
-    vectors = await embedder.embed_passages(["one", "two"])     # float32 (2, embedder.dimension), rows of length 1
+embedder = open_embedder("minilm/all-MiniLM-L6-v2", settings)
+await embedder.prepare()
+vectors = await embedder.embed_passages(["one", "two"])     # float32 (2, embedder.dimension), rows of length
+1
 """
 
 import importlib
@@ -16,8 +17,12 @@ __all__ = ["Embedder", "EmbeddingPlugin", "EmbeddingSettings", "open_embedder", 
 
 @cache
 def providers() -> dict[str, EmbeddingPlugin]:
-    """Every provider by its name: the modules of this folder, less those whose name begins with an underscore."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    """Every provider by its name: the modules of this folder, less those whose name begins with an
+    underscore.
+    """
+    names = sorted(
+        module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
+    )
     plugins: list[EmbeddingPlugin] = [importlib.import_module(f"{__name__}.{name}").PLUGIN for name in names]
     return {plugin.name: plugin for plugin in plugins}
 

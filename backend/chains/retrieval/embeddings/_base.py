@@ -26,18 +26,18 @@ class EmbeddingSettings:
 class Embedder(Protocol):
     """Turns text into vectors of length 1, so that a dot product is a cosine.
 
-    All methods but `aclose` prepare the embedder first if nobody has. They raise EmbeddingFailed when the model
-    cannot be loaded, reached or understood.
+    All methods but `aclose` prepare the embedder first if nobody has. They raise EmbeddingFailed when the
+    model cannot be loaded, reached or understood.
     """
 
     @property
     def fingerprint(self) -> str:
-        """Which vectors these are: `provider/model:dimension`. Valid after `prepare()`, RuntimeError before."""
+        """`provider/model:dimension`: which vectors these are. RuntimeError before `prepare()`."""
         ...
 
     @property
     def dimension(self) -> int:
-        """Length of a vector. Valid after `prepare()`, RuntimeError before."""
+        """Length of a vector. RuntimeError before `prepare()`."""
         ...
 
     async def prepare(self) -> None:
@@ -45,7 +45,9 @@ class Embedder(Protocol):
         ...
 
     async def embed_passages(self, texts: Sequence[str]) -> "Vectors":
-        """float32 (len(texts), dimension), in the order of `texts`. An empty text gives some vector, no error."""
+        """float32 (len(texts), dimension), in the order of `texts`. An empty text gives some vector, no
+        error.
+        """
         ...
 
     async def embed_query(self, text: str) -> "Vectors":

@@ -1,11 +1,12 @@
 """MiniLM's forward pass as an ONNX graph without weights.
 
-Weights are not in the graph: it says where they are in the safetensors file, and onnxruntime maps them from there. So
-nothing of the 90 MB is written a second time, and the graph itself is a few kilobytes.
+Weights are not in the graph: it says where they are in the safetensors file, and onnxruntime maps them from
+there. So nothing of the 90 MB is written a second time, and the graph itself is a few kilobytes.
 
     token ids (batch, tokens) --embedding, 6 x (attention, feed forward)--> mean over real tokens --> L2 norm
 
-Attention is onnxruntime's fused operator; matrices stay as PyTorch stores them, (out, in), which Gemm takes as `transB`.
+Attention is onnxruntime's fused operator; matrices stay as PyTorch stores them, (out, in), which Gemm takes
+as `transB`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ class _Graph:
         self._make_node = helper.make_node
         self.nodes: list[Any] = []
 
-    def add(self, operator: str, inputs: Sequence[str], domain: str = "", **attributes: object) -> str:
+    def add(self, operator: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
         result = f"n{len(self.nodes)}"
         self.nodes.append(self._make_node(operator, list(inputs), [result], domain=domain, **attributes))
         return result
@@ -46,8 +47,8 @@ class _Graph:
 def build(weights: Mapping[str, Weight], location: str, *, hidden: int, heads: int, layers: int) -> bytes:
     """The serialized model.
 
-    `weights` tells where every weight is in the safetensors file, `location` is that file's name. Inputs: `ids` and `mask`, int64
-    (batch, tokens); output: `vectors`, float32 (batch, hidden), of length 1.
+    `weights` tells where every weight is in the safetensors file, `location` is that file's name. Inputs:
+    `ids` and `mask`, int64 (batch, tokens); output: `vectors`, float32 (batch, hidden), of length 1.
     """
     from onnx import TensorProto, helper
 
@@ -70,22 +71,24 @@ def build(weights: Mapping[str, Weight], location: str, *, hidden: int, heads: i
             graph.add("Reshape", [linear(flat, f"{prefix}.attention.self.{part}"), "shape"])
             for part in ("query", "key", "value")
         )
-        attended = graph.add(
-            "MultiHeadAttention", [q, k, v, "", "lengths"], domain=_FUSED, num_heads=heads
-        )
+        attended = graph.add("MultiHeadAttention", [q, k, v, "", "lengths"], domain=_FUSED, num_heads=heads)
         attended = linear(graph.add("Reshape", [attended, "flat"]), f"{prefix}.attention.output.dense")
         flat = norm(graph.add("Add", [attended, flat]), f"{prefix}.attention.output")
         inner = graph.add("Gelu", [linear(flat, f"{prefix}.intermediate.dense")])
         return norm(graph.add("Add", [linear(inner, f"{prefix}.output.dense"), flat]), f"{prefix}.output")
 
     words = graph.add("Gather", [weight("embeddings.word_embeddings.weight"), "ids"])
-    places = graph.add("Slice", [weight("embeddings.position_embeddings.weight"), "zero", _tokens(graph), "zero"])
+    places = graph.add(
+        "Slice", [weight("embeddings.position_embeddings.weight"), "zero", _tokens(graph), "zero"]
+    )
     kind = graph.add("Slice", [weight("embeddings.token_type_embeddings.weight"), "zero", "one", "zero"])
     summed = graph.add("Add", [graph.add("Add", [words, places]), kind])
     flat = graph.add("Reshape", [norm(summed, "embeddings"), "flat"])
     graph.nodes.append(helper.make_node("Shape", [words], ["shape"]))
     graph.nodes.append(
-        helper.make_node("Cast", [graph.add("ReduceSum", ["mask", "one"], keepdims=0)], ["lengths"], to=TensorProto.INT32)
+        helper.make_node(
+            "Cast", [graph.add("ReduceSum", ["mask", "one"], keepdims=0)], ["lengths"], to=TensorProto.INT32
+        )
     )
     for number in range(layers):
         flat = layer(flat, f"encoder.layer.{number}")
@@ -109,11 +112,19 @@ def _serialize(nodes: list[Any], weights: Mapping[str, Weight], location: str, h
     def constant(name: str, values: list[int]) -> Any:
         return helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
 
-    constants = [constant("zero", [0]), constant("one", [1]), constant("two", [2]), constant("flat", [-1, hidden])]
+    constants = [
+        constant("zero", [0]),
+        constant("one", [1]),
+        constant("two", [2]),
+        constant("flat", [-1, hidden]),
+    ]
     graph = helper.make_graph(
         nodes,
         "sentence-embedding",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in ("ids", "mask")],
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+            for name in ("ids", "mask")
+        ],
         [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", hidden])],
         constants + [_external(name, place, location) for name, place in weights.items()],
     )

@@ -1,4 +1,6 @@
-"""What embedders behind an HTTP API share: discovering the dimension, checking and normalising what comes back."""
+"""What embedders behind an HTTP API share: discovering the dimension, checking and normalising what comes
+back.
+"""
 
 import asyncio
 from abc import abstractmethod
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 class RemoteEmbedder:
     """See `Embedder`. A provider adds `_client()`, a LangChain `Embeddings`.
 
-    `label` is the provider's name in messages, `hint` what to check when it fails, `batch` texts of one request.
+    `label` is the provider's name in messages, `hint` what to check when it fails, `batch` texts of one
+    request.
     """
 
     def __init__(self, name: str, *, label: str, hint: str, batch: int) -> None:
@@ -65,7 +68,8 @@ class RemoteEmbedder:
         try:
             answer = await self._client().aembed_documents(sent)
         except Exception as error:
-            # The provider's own words may hold a key or a part of a document: the log gets the class, no more.
+            # The provider's own words may hold a key or a part of a document: the log gets the class, no
+            # more.
             kind = type(error).__name__
             raise EmbeddingFailed(f"{self._label} could not embed text ({kind}). {self._hint}") from None
         return self._checked(answer, len(texts))
@@ -74,11 +78,11 @@ class RemoteEmbedder:
         import numpy as np
 
         try:
-            vectors = np.asarray(answer, np.float32)
+            vectors = np.asarray(answer, np.float32).reshape(count, self._dimension or -1)
+            good = vectors.size > 0 and bool(np.isfinite(vectors).all()) and len(answer) == count
         except (TypeError, ValueError):
-            vectors = np.empty(0, np.float32)
-        good = vectors.ndim == 2 and len(vectors) == count and vectors.shape[1] > 0
-        if not good or not np.isfinite(vectors).all() or self._dimension not in (None, vectors.shape[1]):
+            vectors, good = np.empty((0, 0), np.float32), False
+        if not good:
             raise EmbeddingFailed(f"{self._label} sent vectors of another shape than asked for. {self._hint}")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)

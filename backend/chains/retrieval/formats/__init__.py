@@ -1,4 +1,6 @@
-"""Files to text. One file a format, found by its `PLUGIN`; which one reads a file is told by the file's content."""
+"""Files to text. One file a format, found by its `PLUGIN`; which one reads a file is told by the file's
+content.
+"""
 
 import importlib
 import pkgutil
@@ -19,8 +21,10 @@ MAX_CHARACTERS = 20_000_000
 
 @cache
 def formats() -> dict[str, Format]:
-    """Every format by its name: the modules of this folder, less those whose name begins with an underscore."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    """Every format by its name: the modules of this folder that have no underscore in front."""
+    names = sorted(
+        module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
+    )
     plugins: list[Format] = [importlib.import_module(f"{__name__}.{name}").PLUGIN for name in names]
     return {plugin.name: plugin for plugin in plugins}
 
@@ -31,7 +35,8 @@ def supported() -> str:
 
 
 def detect(path: Path, name: str) -> Format:
-    """The format of a file. `name` is the name its owner gave it, and counts only where the content leaves it open.
+    """The format of a file. `name` is the name its owner gave it, and counts only where the content leaves it
+    open.
 
     Raises DocumentUnreadable: `document_empty`, `document_unsupported`.
     """
@@ -39,10 +44,13 @@ def detect(path: Path, name: str) -> Format:
         head = file.read(HEAD_BYTES)
     if not head:
         raise DocumentUnreadable("document_empty", "The file is empty. Choose a file with text in it.")
-    score, best = max(((plugin.sniff(head, path, name), plugin) for plugin in formats().values()), key=lambda s: s[0])
+    score, best = max(
+        ((plugin.sniff(head, path, name), plugin) for plugin in formats().values()), key=lambda s: s[0]
+    )
     if score <= 0:
         raise DocumentUnreadable(
-            "document_unsupported", f"This is not a kind of file that can be read. Supported are: {supported()}."
+            "document_unsupported",
+            f"This is not a kind of file that can be read. Supported are: {supported()}.",
         )
     return best
 

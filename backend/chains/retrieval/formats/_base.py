@@ -13,8 +13,9 @@ class Format:
 
     `name` is its id, `label` what people call it, `suffixes` the ends of file names that go with it.
 
-    `sniff(head, path, name)`: how surely the file is of this format, 0 to 1, told by its first bytes; `path` is there
-    for formats that keep their proof elsewhere, and `name` (the owner's, unsafe) for those that have none.
+    `sniff(head, path, name)`: how surely the file is of this format, 0 to 1, told by its first bytes; `path`
+    is there for formats that keep their proof elsewhere, and `name` (the owner's, unsafe) for those that have
+    none.
 
     `parse(path)`: the document. Raises DocumentUnreadable and nothing else, whatever the file holds.
     """

@@ -15,7 +15,9 @@ _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of text; edges and height in points, `bottom` from the foot of the page. `\\xad` ends a hyphenated line."""
+    """A line of text; edges and height in points, `bottom` from the foot of the page. `\\xad` ends a
+    hyphenated line.
+    """
 
     text: str
     left: float
@@ -52,12 +54,12 @@ def _blocks(lines: list[Line], levels: dict[float, int], words: "_Words") -> lis
         level = _level(line, levels)
         gap = "\n\n" if last is None else _gap(last, line, page)
         previous = blocks[-1] if blocks else None
-        if previous is None or level != previous.level or (level is None and gap == "\n\n"):
-            blocks.append(Block(line.text, level))
-        elif level is not None and last is not None and last.bottom - line.bottom > 2.2 * line.size:
+        if level is not None:  # lines of a heading are one heading unless they are far apart
+            gap = "\n\n" if last is None or last.bottom - line.bottom > 2.2 * line.size else " "
+        if previous is None or level != previous.level or gap == "\n\n":
             blocks.append(Block(line.text, level))
         else:
-            blocks[-1] = Block(words.join(previous.text, line.text, "\n" if gap == "\n" and level is None else " "), level)
+            blocks[-1] = Block(words.join(previous.text, line.text, gap), level)
         last = line
     return [Block(block.text.replace("\xad", ""), block.level) for block in blocks]
 
@@ -67,9 +69,12 @@ class _Measures:
 
     def __init__(self, lines: list[Line]) -> None:
         steps = [above.bottom - below.bottom for above, below in zip(lines, lines[1:], strict=False)]
-        usual = [step for step, line in zip(steps, lines, strict=False) if 0.5 * line.size < step < 2 * line.size]
+        usual = [
+            step for step, line in zip(steps, lines, strict=False) if 0.5 * line.size < step < 2 * line.size
+        ]
         self.leading = median(usual) if usual else 0.0
-        # The upper half: on a page of short lines (a list, a poem), none is to be taken for the end of a paragraph.
+        # The upper half: on a page of short lines (a list, a poem), none is to be taken for the end of a
+        # paragraph.
         widths = sorted(line.right - line.left for line in lines)
         self.width = widths[len(widths) * 3 // 4] if widths else 0.0
 
@@ -112,7 +117,9 @@ def _rounded(size: float) -> float:
 
 
 class _Words:
-    """Joins lines, and mends words that were cut at a line's end when the rest of the document knows them whole."""
+    """Joins lines, and mends words that were cut at a line's end when the rest of the document knows them
+    whole.
+    """
 
     def __init__(self, pages: list[PageText]) -> None:
         self._known: set[str] | None = None
@@ -133,6 +140,9 @@ class _Words:
     def _vocabulary(self) -> set[str]:
         if self._known is None:
             self._known = {
-                word.casefold() for page in self._pages for line in page.lines for word in _WORD.findall(line.text)
+                word.casefold()
+                for page in self._pages
+                for line in page.lines
+                for word in _WORD.findall(line.text)
             }
         return self._known

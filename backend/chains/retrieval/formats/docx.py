@@ -62,12 +62,13 @@ def _parse(path: Path) -> ParsedDocument:
     try:
         _check_zip(path)
         return _read(path)
-    except DocumentUnreadable:
+    except (DocumentUnreadable, MemoryError):
         raise
     except Exception as error:
         # zipfile, lxml and python-docx have a dozen ways to stumble over a broken file.
         raise DocumentUnreadable(
-            "document_corrupt", "This Word document is damaged. Open it in Word, save it again and try once more."
+            "document_corrupt",
+            "This Word document is damaged. Open it in Word, save it again and try once more.",
         ) from error
 
 
@@ -88,7 +89,9 @@ def _check_zip(path: Path) -> None:
     if unpacked > _RATIO_MATTERS_FROM and unpacked > MAX_RATIO * path.stat().st_size:
         raise _too_large()
     if _MAIN_PART.decode() not in {entry.filename for entry in entries}:
-        raise DocumentUnreadable("document_unsupported", "This archive is not a Word document. Upload its files one by one.")
+        raise DocumentUnreadable(
+            "document_unsupported", "This archive is not a Word document. Upload its files one by one."
+        )
 
 
 def _too_large() -> DocumentUnreadable:
@@ -104,10 +107,11 @@ def _read(path: Path) -> ParsedDocument:
 
     # From memory: python-docx keeps a file that it failed on open.
     try:
-        document = docx.Document(io.BytesIO(path.read_bytes()))
+        document: Any = docx.Document(io.BytesIO(path.read_bytes()))
     except ValueError:
         raise DocumentUnreadable(
-            "document_unsupported", "This is a Word template or a document with macros. Save it as DOCX and try again."
+            "document_unsupported",
+            "This is a Word template or a document with macros. Save it as DOCX and try again.",
         ) from None
     styles = {style.style_id: style for style in document.styles}
     levels = {style_id: _level(style) for style_id, style in styles.items()}
@@ -126,7 +130,8 @@ def _read(path: Path) -> ParsedDocument:
         previous = kind
     if not out.length:
         raise DocumentUnreadable(
-            "document_empty", "There is no text in this document. If it holds scanned pages, run OCR on them first."
+            "document_empty",
+            "There is no text in this document. If it holds scanned pages, run OCR on them first.",
         )
     return out.build(PLUGIN.media_type, one_line(document.core_properties.title or ""))
 
@@ -138,7 +143,7 @@ def _gap(previous: str, kind: str) -> str:
 def _level(style: Any) -> int | None:
     """The heading level of a style: by its outline level, which any language has, or by its name."""
     for element in style.element.iter(_WORD + "outlineLvl"):
-        level = int(element.get(_WORD + "val", "9"))
+        level = int(element.get(f"{_WORD}val", "9"))
         return level + 1 if level < 9 else None
     name = style.name or ""
     match = _HEADING_STYLE.fullmatch(name)
@@ -146,7 +151,9 @@ def _level(style: Any) -> int | None:
 
 
 def _blocks(body: Any) -> Iterator[tuple[str, str, str | None]]:
-    """What is in the body: (kind, text, style id), where kind is `paragraph`, `item` (of a list) or `row` (of a table)."""
+    """What is in the body: (kind, text, style id), where kind is `paragraph`, `item` (of a list) or `row` (of
+    a table).
+    """
     for child in _unwrapped(body):
         if child.tag == _WORD + "p":
             numbered = child.find(f"{_WORD}pPr/{_WORD}numPr") is not None

@@ -10,23 +10,34 @@ from backend.chains.retrieval.formats._base import Format
 from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line
 from backend.errors import DocumentUnreadable
 
-_OPENING = re.compile(r"\s*(<\?xml[^>]*>\s*)?(<!--.{0,4000}?-->\s*)*<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+_OPENING = re.compile(
+    r"\s*(<\?xml[^>]*>\s*)?(<!--.{0,4000}?-->\s*)*<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
+)
 _ROOT = re.compile(r"<(html|body)\b", re.IGNORECASE)
 _TAG = re.compile(r"</(p|div|h[1-6]|table|ul|ol|a|span|td|body|section|article)>", re.IGNORECASE)
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _SPACES = re.compile(r"[ \t\r\n\f]+")
 
-_NOISE = frozenset(
-    "script style noscript template svg math nav footer aside form button select option iframe object embed canvas "
-    "audio video head dialog menu".split()
+_NOISE = _words(
+    """
+    script style noscript template svg math nav footer aside form button select option iframe object
+    embed canvas audio video head dialog menu
+    """
 )
 _NOISE_ROLES = frozenset(("navigation", "banner", "contentinfo", "search", "menu", "dialog"))
-_BLOCKS = frozenset(
-    "address article blockquote body caption dd details div dl dt fieldset figcaption figure header hgroup hr html "
-    "li main ol p pre section summary table tbody tfoot thead tr ul".split()
+_BLOCKS = _words(
+    """
+    address article blockquote body caption dd details div dl dt fieldset figcaption figure header
+    hgroup hr html li main ol p pre section summary table tbody tfoot thead tr ul
+    """
 )
-_TIGHT = frozenset("li tr dt dd".split())
+_TIGHT = _words("li tr dt dd")
 _CELLS = frozenset(("td", "th"))
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
@@ -57,11 +68,13 @@ def _parse(path: Path) -> ParsedDocument:
     except SelectolaxError:
         raise DocumentUnreadable("document_corrupt", "The HTML of this page cannot be read.") from None
     title = tree.css_first("title")
-    parsed = _Reader().read(_content(tree)).build(PLUGIN.media_type, one_line(title.text()) if title else None)
+    parsed = (
+        _Reader().read(_content(tree)).build(PLUGIN.media_type, one_line(title.text()) if title else None)
+    )
     if not parsed.text:
         raise DocumentUnreadable(
             "document_empty",
-            "There is no text in this page. If a browser shows text, it is made by scripts: save the page as PDF instead.",
+            "There is no text in this page. If a browser shows some, scripts make it: save the page as PDF.",
         )
     return parsed
 
@@ -77,8 +90,8 @@ def _content(tree: Any) -> Any:
 class _Reader:
     """Collects lines while the tree is walked.
 
-    Between two pieces of text stands the widest gap that any element border between them asks for: an empty line for
-    blocks, a newline for rows and list items.
+    Between two pieces of text stands the widest gap that any element border between them asks for: an empty
+    line for blocks, a newline for rows and list items.
     """
 
     def __init__(self) -> None:
@@ -100,7 +113,8 @@ class _Reader:
             elif tag in _BLOCKS:
                 self._flush("\n" if tag in _TIGHT else "\n\n")
                 self._pre += (tag == "pre") * (1 if entering else -1)
-                self._bullet = "- " if tag == "li" and entering else self._bullet
+                if tag == "li":
+                    self._bullet = "- " if entering else ""
             elif entering and tag == "br":
                 self._line.append("\n")
             elif entering and tag in _CELLS and "".join(self._line).strip():
@@ -121,11 +135,13 @@ class _Reader:
         if text.strip():
             self._out.add(self._bullet + text, self._gap or " ")
             self._gap = self._bullet = ""
-        self._gap = max(self._gap, gap)
+        if not self._bullet:  # a paragraph in a list item stays beside its bullet
+            self._gap = max(self._gap, gap)
 
 
 def _walk(root: Any) -> Iterator[tuple[Any, bool]]:
-    """Every node below `root`, on entering (True) and on leaving; noise is passed over, headings are not entered.
+    """Every node below `root`, on entering (True) and on leaving; noise is passed over, headings are not
+    entered.
 
     A loop, since hostile pages nest deeper than Python's stack.
     """
@@ -152,7 +168,11 @@ def _is_noise(node: Any) -> bool:
     if not node.is_element_node:
         return False
     attributes = node.attributes
-    return "hidden" in attributes or attributes.get("role") in _NOISE_ROLES or attributes.get("aria-hidden") == "true"
+    return (
+        "hidden" in attributes
+        or attributes.get("role") in _NOISE_ROLES
+        or attributes.get("aria-hidden") == "true"
+    )
 
 
 PLUGIN = Format("html", "HTML", "text/html", (".html", ".htm", ".xhtml"), _sniff, _parse)

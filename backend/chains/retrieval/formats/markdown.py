@@ -47,7 +47,9 @@ def _parse(path: Path) -> ParsedDocument:
 
 
 def _without_front_matter(text: str) -> tuple[str, str | None]:
-    """The text with its YAML head blanked out (else the head's last line reads as a heading), and the head's title."""
+    """The text with its YAML head blanked out (else the head's last line reads as a heading), and the head's
+    title.
+    """
     match = _FRONT_MATTER.match(text)
     if match is None:
         return text, None
@@ -63,21 +65,26 @@ def _headings(text: str) -> list[Heading]:
     blocks: Any = MarkdownIt("commonmark")
     blocks.core.ruler.enableOnly(["normalize", "block"])
     inline: Any = MarkdownIt("commonmark")
-    starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
+    starts: list[int] = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
     headings: list[Heading] = []
-    tokens = blocks.parse(text)
+    tokens: list[Any] = blocks.parse(text)
     for opening, content in zip(tokens, tokens[1:], strict=False):
         if opening.type == "heading_open":
             title = one_line(_plain(inline.parseInline(content.content[: 2 * MAX_HEADING])))
             if title:
-                headings.append(Heading(starts[opening.map[0]], int(opening.tag[1:]), title))
+                line: int = opening.map[0]
+                headings.append(Heading(starts[line], int(opening.tag[1:]), title))
     return headings
 
 
 def _plain(tokens: list[Any]) -> str:
     """What a reader sees of a heading."""
-    children = [child for token in tokens for child in token.children or []]
+    children: list[Any] = []
+    for token in tokens:
+        children.extend(token.children or [])
     return "".join(" " if child.type == "softbreak" else child.content for child in children)
 
 
-PLUGIN = Format("markdown", "Markdown", "text/markdown", (".md", ".markdown", ".mdown", ".mkd", ".mdx"), _sniff, _parse)
+PLUGIN = Format(
+    "markdown", "Markdown", "text/markdown", (".md", ".markdown", ".mdown", ".mkd", ".mdx"), _sniff, _parse
+)

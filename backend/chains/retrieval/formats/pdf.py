@@ -1,11 +1,11 @@
 """PDF, read by pdfium: lines with their places on the page, put together again as paragraphs and headings.
 
-A PDF knows glyphs at places, no words in order, no paragraphs. pdfium gives the lines; two boxes a line (its first and
-its last character) tell indents, gaps, sizes and columns, at a fraction of what a box for every character costs.
+A PDF knows glyphs at places, no words in order, no paragraphs. pdfium gives the lines; two boxes a line (its
+first and its last character) tell indents, gaps, sizes and columns, at a fraction of what a box for every
+character costs.
 """
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,30 @@ from backend.errors import DocumentUnreadable
 _HEADER = re.compile(rb"%PDF-\d\.\d")
 _MAX_OUTLINE = 5_000
 # Titles that programs put there and nobody wrote.
-_JUNK_TITLE = re.compile(r"(untitled.*|\(?(anonymous|unspecified)\)?|.*\.(docx?|indd|dvi|tmp|qxd|pptx?|xlsx?))", re.IGNORECASE)
+_JUNK_TITLE = re.compile(
+    r"(untitled.*|\(?(anonymous|unspecified)\)?|.*\.(docx?|indd|dvi|tmp|qxd|pptx?|xlsx?))", re.IGNORECASE
+)
 _PROGRAM = re.compile(r"^Microsoft (Word|PowerPoint|Excel) - ")
 _LIGATURES = str.maketrans(
-    {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", "\xa0": " ", "\x02": "\xad", "\ufffe": "\xad"}
+    {
+        "ﬀ": "ff",
+        "ﬁ": "fi",
+        "ﬂ": "fl",
+        "ﬃ": "ffi",
+        "ﬄ": "ffl",
+        "ﬅ": "st",
+        "ﬆ": "st",
+        "\xa0": " ",
+        "\x02": "\xad",
+        "\ufffe": "\xad",
+    }
 )
 
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
-    """The mark stands at the beginning; readers also take it after some junk, and then there must be objects, too."""
+    """The mark stands at the beginning; readers also take it after some junk, and then there must be objects,
+    too.
+    """
     match = _HEADER.search(head[:1024])
     if match is None:
         return 0.0
@@ -105,7 +120,9 @@ def _lines(textpage: Any) -> list[Line]:
             first = unit + len(piece) - len(piece.lstrip())
             last = first + _units(stripped) - 1
             left, bottom, _, top = _box(raw, textpage, first)
-            right = _box(raw, textpage, last)[2]
+            _, last_bottom, right, last_top = _box(raw, textpage, last)
+            if not stripped[0].isalnum():  # a bullet is often set in another font
+                bottom, top = last_bottom, last_top
             # Old newlines inside of a line would be taken for breaks that the author made.
             content = " ".join(stripped.translate(_LIGATURES).split())
             lines.append(Line(content, left, right, bottom, top - bottom))
@@ -127,7 +144,7 @@ def _box(raw: Any, textpage: Any, text_index: int) -> tuple[float, float, float,
 
 
 def _outline(pdf: Any) -> list[tuple[int, int, str]]:
-    """The table of contents: (page counted from 1, level from 1, title). Entries without a page are left out."""
+    """The table of contents: (page from 1, level from 1, title); no entries that lead nowhere."""
     from pypdfium2 import PdfiumError
 
     entries: list[tuple[int, int, str]] = []
@@ -145,12 +162,18 @@ def _outline(pdf: Any) -> list[tuple[int, int, str]]:
     return entries
 
 
-def _placed(outline: list[tuple[int, int, str]], starts: list[list[tuple[int, str]]], out: TextBuilder) -> list[Heading]:
-    """The outline's entries at the paragraphs that begin with their words, or else at the beginning of their page."""
+def _placed(
+    outline: list[tuple[int, int, str]], starts: list[list[tuple[int, str]]], out: TextBuilder
+) -> list[Heading]:
+    """The outline's entries at the paragraphs that begin with their words, or else at the beginning of their
+    page.
+    """
     headings: list[Heading] = []
     for page, level, title in outline:
         wanted = _folded(title)
-        start = next((at for at, text in starts[page - 1] if wanted and wanted in text[: len(wanted) + 20]), None)
+        start = next(
+            (at for at, text in starts[page - 1] if wanted and wanted in text[: len(wanted) + 20]), None
+        )
         headings.append(Heading(out.pages[page - 1].start if start is None else start, level, title))
     headings.sort(key=lambda heading: heading.start)
     return [heading for heading in headings if heading.start < out.length]
@@ -195,7 +218,7 @@ def _textless(pdf: Any) -> DocumentUnreadable:
         if found:
             return DocumentUnreadable(
                 "document_scanned",
-                "This PDF holds pictures of its pages and no text, as scanners make them. Run OCR on it and try again.",
+                "This PDF was scanned: it holds pictures of its pages and no text. Run OCR on it first.",
             )
     return DocumentUnreadable("document_empty", "There is no text in this PDF.")
 

@@ -1,0 +1,285 @@
+"""The only place where parts are wired. `python -m backend.main` serves; `create_app()` is for those who embed it."""
+
+import asyncio
+import importlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from sse_starlette.sse import AppStatus
+from starlette.middleware.cors import CORSMiddleware
+
+from backend import __version__
+from backend.chains.retrieval.embeddings import Embedder, EmbeddingSettings, open_embedder
+from backend.chains.retrieval.index import VectorIndex
+from backend.chains.retrieval.parser import Parser
+from backend.config.logging import configure_logging
+from backend.config.settings import Settings, SettingsError, parse_keys
+from backend.routers import chat, documents, models, problems, runs, sessions, system
+from backend.routers.guard import Guard
+from backend.routers.openapi import install_openapi
+from backend.routers.state import Services
+from backend.services.chat import ChatService
+from backend.services.documents import DocumentService
+from backend.services.ingestion import Ingestion
+from backend.services.knowledge import Knowledge
+from backend.services.models import Models
+from backend.services.readiness import Readiness
+from backend.services.runs import RunHub
+from backend.services.sessions import SessionService
+from backend.storage.database import Database, DataDirInUse, DataDirLock
+from backend.storage.documents import Documents, Jobs
+from backend.storage.sessions import Sessions
+from backend.storage.turns import Turns
+
+log = structlog.get_logger("streamforge")
+
+_DESCRIPTION = """A self-hosted streaming answer engine: ask, and the answer streams, grounded in your documents, with
+citations that quote them. A stream never gets lost: come back to it at any event.
+
+**In a minute:** `POST /documents/upload` a file, then `POST /chat` a question that it answers."""
+_MAX_BODY = 1_000_000
+_FILES_A_REQUEST = 4
+_CLOSE_SECONDS = 3
+
+
+def create_app(settings: Settings | None = None, lock: DataDirLock | None = None) -> FastAPI:
+    """The ASGI application. Its lifespan opens what lies in DATA_DIR and closes it.
+
+    Raises SettingsError on a wrong setting; the lifespan raises DataDirInUse unless `lock` is held already.
+    """
+    settings = settings or Settings.load()
+    configure_logging(settings.log)
+    AppStatus.disable_automatic_graceful_drain()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _opened(settings, lock) as services:
+            app.state.services = services
+            yield
+
+    app = FastAPI(
+        title=system.NAME,
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=_MAX_BODY,
+        license_info={"name": "MIT"},
+    )
+    for module in (chat, runs, documents, sessions, models, system):
+        app.include_router(module.router)
+    app.include_router(documents.search_router)
+    system.install_docs(app)
+    install_openapi(app)
+    problems.install(app)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.server.cors_origins),
+        allow_methods=["*"],
+        allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "Idempotency-Key", "X-Request-ID"],
+        expose_headers=["Location", "Content-Location", "Retry-After", "X-StreamForge-Protocol", "X-Request-ID"],
+    )
+    app.add_middleware(Guard, settings=settings.server)
+    return app
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncIterator[Services]:
+    """Every part, opened in order and closed in the opposite one."""
+    async with AsyncExitStack() as stack:
+        data_dir = settings.storage.data_dir
+        if lock is None:
+            lock = DataDirLock(data_dir)
+        stack.callback(lock.release)
+        files = data_dir / "files"
+        files.mkdir(exist_ok=True)
+        database = Database(settings.storage.database_path)
+        stack.push_async_callback(database.close)
+        turns, document_rows, job_rows = Turns(database), Documents(database), Jobs(database)
+        hub = RunHub(turns, settings.runs, settings.storage.event_retention_hours)
+        await hub.open()
+        index = VectorIndex(data_dir / "vectors")
+        stack.push_async_callback(index.close)
+        embedder = _embedder(settings)
+        stack.push_async_callback(embedder.aclose)
+        language_models = Models(settings.models)
+        stack.push_async_callback(language_models.close)
+        knowledge = Knowledge(document_rows, index, embedder, settings.knowledge.relevance_floor)
+        parser = Parser(timeout=settings.knowledge.parse_timeout)
+        ingestion = Ingestion(
+            document_rows, job_rows, index, embedder, parser, knowledge, files, settings.knowledge.chunk_size
+        )
+        stack.push_async_callback(ingestion.close)
+        max_bytes = settings.knowledge.max_upload_mb * 1_000_000
+        docs = DocumentService(document_rows, ingestion, knowledge, index, files, max_bytes)
+        turn_service = ChatService(
+            turns,
+            hub,
+            language_models,
+            docs,
+            knowledge,
+            settings.models,
+            settings.knowledge,
+            settings.runs.max_message_chars,
+        )
+
+        async def load() -> None:
+            await language_models.open()
+            _announce(settings, language_models, embedder)
+            await asyncio.gather(index.open(), embedder.prepare(), asyncio.to_thread(_import_sdk, language_models))
+            await ingestion.open()
+            log.info("ready")
+
+        readiness = Readiness(load)
+        readiness.open()
+        stack.push_async_callback(readiness.close)
+        stack.push_async_callback(hub.close, settings.server.shutdown_grace)
+        yield Services(
+            settings=settings,
+            keys=parse_keys(settings.server.api_keys),
+            readiness=readiness,
+            chat=turn_service,
+            hub=hub,
+            sessions=SessionService(Sessions(database), hub),
+            documents=docs,
+            knowledge=knowledge,
+            models=language_models,
+        )
+
+
+def _embedder(settings: Settings) -> Embedder:
+    key = settings.models.openai_api_key
+    options = EmbeddingSettings(
+        cache_dir=settings.storage.data_dir / "cache",
+        openai_api_key=key.get_secret_value() if key is not None else None,
+        openai_base_url=settings.models.openai_base_url,
+        ollama_base_url=settings.models.ollama_base_url,
+        threads=max(1, (os.cpu_count() or 2) // 2),
+    )
+    return open_embedder(settings.knowledge.embedding_model, options)
+
+
+def _import_sdk(language_models: Models) -> None:
+    """Import what the default model needs, so that the first answer doesn't wait for it."""
+    for module in language_models.default_needs():
+        importlib.import_module(module)
+
+
+def _announce(settings: Settings, language_models: Models, embedder: Embedder) -> None:
+    """What a person who started the server wants to know first."""
+    del embedder
+    default = language_models.default
+    log.info("chat_model", model=default.name, why=default.reason)
+    log.info("embedding", model=settings.knowledge.embedding_model, why=_why_embedding(settings))
+    log.info("data", folder=str(settings.storage.data_dir.resolve()))
+    if default.name.startswith("extractive/"):
+        log.info("for_more", set="OPENAI_API_KEY, or OPENAI_BASE_URL, or start Ollama; see .env.example")
+
+
+def _why_embedding(settings: Settings) -> str:
+    return "built in, no download" if settings.knowledge.embedding_model.startswith("minilm/") else "EMBEDDING_MODEL"
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but asked to stop it first lets the runs end: its own way would cut the streams without a last event."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings) -> None:
+        super().__init__(config)
+        self._app = app
+        self._settings = settings
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Open the port, and say where."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            host, port = self._settings.server.host, self.servers[0].sockets[0].getsockname()[1]
+            base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            log.info("serving", address=base, docs=f"{base}/docs", version=__version__)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: end the runs, then exit. Second: exit at once."""
+        if self._draining is not None or self._loop is None:
+            super().handle_exit(signal.SIGINT, frame)
+        else:
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self._draining = asyncio.create_task(self._end_runs(), name="drain")
+
+    async def _end_runs(self) -> None:
+        services: Services | None = getattr(self._app.state, "services", None)
+        try:
+            if services is not None:
+                log.info("stopping")
+                await services.hub.close(self._settings.server.shutdown_grace)
+        finally:
+            self.should_exit = True
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal; the exit code."""
+    try:
+        lock = DataDirLock(settings.storage.data_dir)
+    except (DataDirInUse, OSError) as error:
+        print(f"streamforge: {error}", file=sys.stderr)
+        return 1
+    app = create_app(settings, lock)
+    config = uvicorn.Config(
+        app,
+        host=settings.server.host,
+        port=settings.server.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
+        lifespan="on",
+    )
+    server = Server(config, app, settings)
+    server.run()
+    return 0 if server.started else 1
+
+
+def main() -> int:
+    """Read the settings and serve."""
+    try:
+        settings = Settings.load()
+        open_embedder(settings.knowledge.embedding_model, EmbeddingSettings(cache_dir=Path()))
+    except (SettingsError, ValueError) as error:
+        print(f"streamforge: {error}", file=sys.stderr)
+        return 2
+    if settings.server.reload:
+        uvicorn.run(
+            "backend.main:create_app",
+            factory=True,
+            reload=True,
+            reload_dirs=[str(Path(__file__).parent)],
+            host=settings.server.host,
+            port=settings.server.port,
+            log_config=None,
+        )
+        return 0
+    return serve(settings)
+
+
+def __getattr__(name: str) -> FastAPI:
+    """`backend.main:app`, made when a server asks for it."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""POST /chat, and what the first version of this API had beside it."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from backend.errors import BadRequest
+from backend.routers.problems import request_id_of, responses
+from backend.routers.state import Owner, Ready, ServicesDep
+from backend.routers.streams import STREAM_RESPONSES, FormatQuery, LastEventId, marked_text, run_response
+from backend.services.chat import ChatTurn, IfBusy
+from backend.services.run_state import decode_parts
+from backend.services.runs import parse_cursor
+
+router = APIRouter(prefix="/chat", tags=["chat"])
+
+
+class ChatRequest(BaseModel):
+    """A message to answer. Unknown fields are refused: providers and keys are the server's settings."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"message": "What does the contract say about termination?"},
+                {"message": "And how long is the notice?", "session_id": "ses_0193…", "documents": ["doc_0193…"]},
+                {"message": "Hello", "model": "simulated/words", "documents": False},
+            ]
+        },
+    )
+
+    message: str = Field(description="What the user says. Not blank; at most MAX_MESSAGE_CHARS characters.")
+    session_id: str | None = Field(None, description="The conversation to go on with; none begins a new one.")
+    parent_id: str | None = Field(None, description="Branch from this message instead of the session's last.")
+    expect_head: str | None = Field(None, description="409 unless this is the session's last message.")
+    model: str | None = Field(None, description="`provider/model`, see GET /models; none is the default.")
+    documents: bool | list[str] = Field(True, description="All of your documents, none, or the ids of some.")
+    system_prompt: str | None = Field(None, max_length=20_000, description="Instead of the default system prompt.")
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Limit of the answer, in tokens.")
+    if_busy: IfBusy = Field("reject", description="What to do while the session still answers another message.")
+
+    @field_validator("message", "system_prompt")
+    @classmethod
+    def _text(cls, value: str | None, info: Any) -> str | None:
+        if value is not None and "\x00" in value:
+            raise ValueError("must not hold NUL characters")
+        if value is not None and info.field_name == "message" and not value.strip():
+            raise ValueError("must not be empty")
+        return value
+
+    @field_validator("documents")
+    @classmethod
+    def _some(cls, value: bool | list[str]) -> bool | list[str]:
+        if isinstance(value, list) and not 1 <= len(value) <= 100:
+            raise ValueError("must be true, false, or 1 to 100 document ids")
+        return value
+
+    def turn(self, idempotency_key: str | None) -> ChatTurn:
+        """The request as the service takes it."""
+        fields = self.model_dump()
+        documents = self.documents if isinstance(self.documents, bool) else tuple(self.documents)
+        return ChatTurn(**{**fields, "documents": documents}, idempotency_key=idempotency_key)
+
+
+@router.post(
+    "",
+    dependencies=[Ready],
+    response_class=Response,
+    responses={**STREAM_RESPONSES, **responses(400, 401, 403, 404, 409, 413, 421, 422, 429, 503, 507)},
+    summary="Ask; the answer streams",
+)
+async def chat(
+    body: ChatRequest,
+    request: Request,
+    services: ServicesDep,
+    owner: Owner,
+    format: FormatQuery = "events",
+    last_event_id: LastEventId = None,
+    idempotency_key: Annotated[
+        str | None,
+        Header(max_length=200, description="The same key and body again attaches to the first run, never a second."),
+    ] = None,
+) -> Response:
+    """Store the message, start a run, and stream its events (`docs/protocol.md`).
+
+    Leaving doesn't stop the run: come back with `GET /runs/{id}/events` and `Last-Event-ID`, or send the same POST with
+    it. `Accept: text/plain` gives the bare text, `Accept: application/json` one answer when it is done.
+    """
+    if last_event_id:
+        run_id = last_event_id.rpartition(":")[0]
+        if not run_id:
+            raise BadRequest("Last-Event-ID must be <run_id>:<seq>.", code="bad_cursor")
+        after = parse_cursor(run_id, last_event_id, None)
+    else:
+        run_id = await services.chat.start(owner, body.turn(idempotency_key), request_id_of(request))
+        after = 0
+    return await run_response(services, owner, run_id, after, request, format)
+
+
+class ChatHealth(BaseModel):
+    """The chat service is there."""
+
+    service: str = "chat"
+    status: str = "healthy"
+    streaming: str = "enabled"
+
+
+@router.get("/health", summary="Is chat there")
+async def chat_health() -> ChatHealth:
+    """Answers as soon as the port is open."""
+    return ChatHealth()
+
+
+class HistoryMessage(BaseModel):
+    """One message, its text with ` [n]` where a citation stands."""
+
+    role: str
+    content: str
+    status: str
+
+
+class History(BaseModel):
+    """A conversation as plain text."""
+
+    session_id: str
+    messages: list[HistoryMessage]
+
+
+@router.get("/history/{session_id}", responses=responses(401, 404), summary="A conversation as plain text")
+async def history(session_id: str, services: ServicesDep, owner: Owner) -> History:
+    """The active path of the session, oldest first. `GET /sessions/{id}/messages` has the parts and citations."""
+    rows = await services.sessions.messages(owner, session_id, every_branch=False)
+    messages = [
+        HistoryMessage(role=row.role, content=marked_text(decode_parts(row.parts)), status=row.status) for row in rows
+    ]
+    return History(session_id=session_id, messages=messages)

@@ -1,0 +1,108 @@
+"""The first thing a request meets: is this caller, this Host, this Origin one that may call at all?
+
+Plain ASGI. A server on localhost can be reached by every web page that the user opens, and by DNS names rebound to
+loopback; FastAPI's own checks come too late for those.
+"""
+
+import ipaddress
+import re
+import time
+from urllib.parse import urlsplit
+
+import structlog
+import uuid_utils
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.config.settings import ServerSettings
+from backend.errors import Forbidden, Misdirected, RequestError
+from backend.routers.problems import problem_of
+
+log = structlog.get_logger(__name__)
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_FORM = b"application/x-www-form-urlencoded"
+
+
+class Guard:
+    """Refuses foreign callers, names the request, mends curl's content type, logs the outcome."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self._app = app
+        self._local_only = settings.api_keys is None
+        self._loopback = settings.loopback
+        self._origins = frozenset(settings.cors_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name, value)
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid_utils.uuid7().hex
+        scope["streamforge.request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        began, status = time.perf_counter(), 0
+
+        async def named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            self._check(scope, headers)
+        except RequestError as error:
+            await problem_of(error, request_id)(scope, receive, named)
+        else:
+            _mend(scope, headers)
+            await self._app(scope, receive, named)
+        finally:
+            milliseconds = round((time.perf_counter() - began) * 1000, 1)
+            log.info("request", method=scope["method"], path=_route(scope), status=status, ms=milliseconds)
+
+    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        if self._local_only and not _is_loopback((scope.get("client") or ("127.0.0.1", 0))[0]):
+            raise Forbidden(
+                "Only programs on this machine may call while no keys are set. Set API_KEYS to let others in.",
+                code="foreign_peer",
+            )
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self._loopback and not _is_loopback(urlsplit(f"//{host}").hostname or ""):
+            raise Misdirected("This server answers on localhost and 127.0.0.1 only; the Host header names another.")
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and scope["method"] not in _SAFE_METHODS and origin not in self._origins:
+            if origin != f"{scope['scheme']}://{host}":
+                raise Forbidden(
+                    "Pages of this origin may not call. Add it to CORS_ORIGINS if it is yours.", code="foreign_origin"
+                )
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _mend(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """`curl -d` calls its JSON a form. A browser's request is left alone: that refusal keeps foreign pages out."""
+    if scope["method"] != "POST" or b"origin" in headers or b"sec-fetch-site" in headers:
+        return
+    if scope["path"] in ("/chat", "/search") and headers.get(b"content-type", _FORM).startswith(_FORM):
+        kept = [(k, v) for k, v in scope["headers"] if k != b"content-type"]
+        scope["headers"] = [*kept, (b"content-type", b"application/json")]
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern; a path may hold what a person typed."""
+    return getattr(scope.get("route"), "path", "-")

@@ -1,0 +1,65 @@
+"""The OpenAPI document: FastAPI's own, with the stream's events as schemas."""
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from backend.events import AnyEvent
+from backend.routers.documents import DocumentEvent
+from backend.routers.documents import DocumentEvent
+from backend.routers.problems import Problem
+
+_ANSWER: dict[str, Any] = {
+    "title": "Answer",
+    "description": "A finished run, folded: what `Accept: application/json` gives.",
+    "type": "object",
+    "required": ["run_id", "session_id", "message_id", "model", "status", "text", "citations", "sources", "usage"],
+    "properties": {
+        "run_id": {"type": "string"},
+        "session_id": {"type": "string"},
+        "user_message_id": {"type": "string"},
+        "message_id": {"type": "string"},
+        "model": {"type": "string"},
+        "status": {"enum": ["completed", "cancelled"]},
+        "finish_reason": {"type": ["string", "null"]},
+        "text": {"type": "string", "description": "With ` [n]` after each sentence that has a citation."},
+        "citations": {"type": "array", "items": {"type": "object"}},
+        "sources": {"type": "array", "items": {"$ref": "#/components/schemas/Source"}},
+        "usage": {"$ref": "#/components/schemas/TokenUsage"},
+    },
+}
+
+
+def install_openapi(app: FastAPI) -> None:
+    """Make `app.openapi()` complete; it is built at the first request for it."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes, tags=_TAGS
+            )
+            schemas = schema["components"]["schemas"]
+            (event,), structs = msgspec.json.schema_components([AnyEvent], ref_template="#/components/schemas/{name}")
+            schemas.update(structs)
+            schemas["Event"] = {"title": "Event", "description": "One event of a run's stream.", **event}
+            schemas["Answer"] = _ANSWER
+            for model in (Problem, DocumentEvent):
+                described = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(described.pop("$defs", {}))
+                schemas[model.__name__] = described
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi
+
+
+_TAGS: list[dict[str, Any]] = [
+    {"name": "chat", "description": "Ask, and watch the answer stream."},
+    {"name": "runs", "description": "One attempt to answer one message: watch, come back, cancel."},
+    {"name": "documents", "description": "What answers are grounded in."},
+    {"name": "sessions", "description": "Conversations and their messages."},
+    {"name": "models", "description": "Which models can be used."},
+    {"name": "system", "description": "The server about itself."},
+]

@@ -1,0 +1,161 @@
+"""Errors as `application/problem+json`: one place for all of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from backend.errors import RequestError, StreamForgeError
+
+log = structlog.get_logger(__name__)
+
+
+class Problem(BaseModel):
+    """What went wrong and what to do (RFC 9457). `code` is stable; docs/errors.md lists all."""
+
+    type: str = Field(examples=["urn:streamforge:error:session_busy"])
+    title: str = Field(examples=["Conflict"])
+    status: int = Field(examples=[409])
+    code: str = Field(examples=["session_busy"])
+    detail: str = Field(examples=["The session is still answering. Wait for that run, or cancel it."])
+    retryable: bool = Field(examples=[False])
+    request_id: str | None = None
+    errors: list[dict[str, str]] | None = Field(None, description="Fields that are wrong, for 422.")
+
+
+_TITLES = {
+    400: "Bad request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Too large",
+    421: "Misdirected request",
+    422: "Invalid request",
+    429: "Too many requests",
+    500: "Internal error",
+    502: "Bad gateway",
+    503: "Unavailable",
+    504: "Gateway timeout",
+    507: "Storage full",
+}
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    retryable: bool = False,
+    request_id: str | None = None,
+    headers: dict[str, str] | None = None,
+    **extra: object,
+) -> JSONResponse:
+    """The response for one error."""
+    body: dict[str, Any] = {
+        "type": f"urn:streamforge:error:{code}",
+        "title": _TITLES.get(status, "Error"),
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "retryable": retryable,
+        "request_id": request_id,
+        **extra,
+    }
+    return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
+
+
+def problem_of(error: StreamForgeError, request_id: str | None) -> JSONResponse:
+    """The response for one of our own errors."""
+    headers = type(error).headers if isinstance(error, RequestError) else None
+    return problem(
+        error.status,
+        error.code,
+        error.message,
+        retryable=error.retryable,
+        request_id=request_id,
+        headers=headers,
+        **error.extra,
+    )
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of an endpoint, for OpenAPI."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _TITLES[status], "content": content} for status in statuses}
+
+
+def request_id_of(request: Request) -> str | None:
+    """The id that the guard gave to this request."""
+    return request.scope.get("streamforge.request_id")
+
+
+def install(app: FastAPI) -> None:
+    """Render every error of the app."""
+
+    async def own(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, StreamForgeError)
+        return problem_of(error, request_id_of(request))
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return _invalid(error.errors(), request_id_of(request))
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        code, detail = _HTTP.get(error.status_code, ("bad_request", str(error.detail)))
+        headers = dict(error.headers or {})
+        return problem(error.status_code, code, detail, request_id=request_id_of(request), headers=headers)
+
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("request_crashed", path=request.url.path, exc_info=error)
+        detail = "Something went wrong here. The server's log has the details, under the request id."
+        return problem(500, "internal", detail, request_id=request_id_of(request))
+
+    app.add_exception_handler(StreamForgeError, own)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unexpected)
+
+
+_HTTP = {
+    400: ("bad_request", "The request can't be read: send UTF-8 JSON, or multipart for uploads, of sane depth."),
+    404: ("not_found", "There is nothing at this path. GET /docs shows what there is."),
+    405: ("method_not_allowed", "This path knows other methods. GET /docs shows which."),
+    413: ("too_large", "The request is larger than this endpoint takes."),
+}
+
+
+def _invalid(errors: Sequence[Any], request_id: str | None) -> JSONResponse:
+    if any(e["type"] == "json_invalid" for e in errors):
+        detail = 'The body is not JSON. Send an object like {"message": "hello"}.'
+        return problem(400, "bad_json", detail, request_id=request_id)
+    found = [{"field": _field(e["loc"]), "problem": _said(e)} for e in errors]
+    detail = "; ".join(f"{e['field']}: {e['problem']}" for e in found[:5])
+    return problem(422, "invalid_request", detail, request_id=request_id, errors=found[:20])
+
+
+def _field(loc: Sequence[Any]) -> str:
+    names = [str(p).encode("utf-8", "replace").decode()[:80] for p in loc]
+    return ".".join(names[1:] if len(names) > 1 and names[0] in ("body", "query", "path", "header") else names)
+
+
+def _said(error: Any) -> str:
+    match error["type"]:
+        case "extra_forbidden":
+            return "is not a field of this request. GET /docs shows which there are"
+        case "missing":
+            return "is required"
+        case "model_attributes_type" | "dict_type":
+            return "must be a JSON object; send Content-Type: application/json"
+        case "string_unicode":
+            return "must be valid Unicode text"
+        case _:
+            said = str(error["msg"]).removeprefix("Value error, ")
+            return said[0].lower() + said[1:]

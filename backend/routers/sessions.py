@@ -1,0 +1,166 @@
+"""Sessions: the conversations and their messages."""
+
+import base64
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from backend.errors import BadRequest
+from backend.events import clean_text
+from backend.routers.problems import responses
+from backend.routers.state import Owner, ServicesDep
+from backend.routers.times import Time, iso
+from backend.storage.sessions import MessageRow, SessionRow
+
+router = APIRouter(prefix="/sessions", tags=["sessions"])
+
+Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
+
+
+class Session(BaseModel):
+    """A conversation."""
+
+    id: str
+    title: str
+    head_message_id: str | None = Field(None, description="The last message of the active path.")
+    created_at: Time
+    updated_at: Time
+
+
+class SessionList(BaseModel):
+    """A page of sessions, last changed first."""
+
+    items: list[Session]
+    next_cursor: str | None = None
+
+
+class SessionChange(BaseModel):
+    """What of a session can be changed."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"title": "Contract questions"}]})
+
+    title: str = Field(min_length=1, max_length=200)
+
+    @field_validator("title")
+    @classmethod
+    def _line(cls, value: str) -> str:
+        value = " ".join(clean_text(value).split())
+        if not value:
+            raise ValueError("must not be blank")
+        return value
+
+
+class Message(BaseModel):
+    """A message; text parts hold their citations, `[start:end]` in Unicode code points."""
+
+    id: str
+    parent_id: str | None = None
+    run_id: str | None = None
+    role: str = Field(examples=["assistant"])
+    status: str = Field(description="complete, partial, failed or cancelled", examples=["complete"])
+    parts: list[dict[str, Any]] = Field(
+        description="`{type: text, text, citations}`, `{type: reasoning, text}`, `{type: sources, items}`"
+    )
+    created_at: Time
+
+
+class MessageList(BaseModel):
+    """Messages, oldest first."""
+
+    items: list[Message]
+
+
+class ActiveRun(BaseModel):
+    """The live run of a session, if there is one: watch it at /runs/{run_id}/events."""
+
+    run_id: str | None = None
+
+
+@router.get("", responses=responses(400, 401, 422), summary="Your sessions")
+async def sessions(
+    services: ServicesDep,
+    owner: Owner,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    q: Annotated[str | None, Query(max_length=200, description="Text that the title holds.")] = None,
+) -> SessionList:
+    """Last changed first, a page at a time."""
+    page = await services.sessions.page(owner, limit, _decode(cursor), q)
+    last = page.items[-1] if page.more else None
+    return SessionList(items=[_session(row) for row in page.items], next_cursor=_encode(last) if last else None)
+
+
+@router.get("/{session_id}", responses=responses(401, 404), summary="One session")
+async def session(session_id: str, services: ServicesDep, owner: Owner) -> Session:
+    """Title and times of a session."""
+    return _session(await services.sessions.get(owner, session_id))
+
+
+@router.patch("/{session_id}", responses=responses(401, 403, 404, 422), summary="Rename a session")
+async def rename(session_id: str, change: SessionChange, services: ServicesDep, owner: Owner) -> Session:
+    """Another title."""
+    return _session(await services.sessions.rename(owner, session_id, change.title))
+
+
+@router.delete("/{session_id}", status_code=204, responses=responses(401, 403, 404), summary="Delete a session")
+async def delete(session_id: str, services: ServicesDep, owner: Owner) -> Response:
+    """Cancels its live run and deletes its messages, runs and events."""
+    await services.sessions.delete(owner, session_id)
+    return Response(status_code=204)
+
+
+@router.get("/{session_id}/messages", responses=responses(401, 404), summary="Its messages")
+async def messages(
+    session_id: str,
+    services: ServicesDep,
+    owner: Owner,
+    branches: Annotated[bool, Query(description="Every branch, not only the active path.")] = False,
+) -> MessageList:
+    """The active path, oldest first, with citations and sources."""
+    rows = await services.sessions.messages(owner, session_id, every_branch=branches)
+    return MessageList(items=[_message(row) for row in rows])
+
+
+@router.get("/{session_id}/active", responses=responses(401, 404), summary="Its live run")
+async def active(session_id: str, services: ServicesDep, owner: Owner) -> ActiveRun:
+    """What a page asks after a refresh, to go on watching."""
+    return ActiveRun(run_id=await services.sessions.active_run(owner, session_id))
+
+
+def _session(row: SessionRow) -> Session:
+    return Session(
+        id=row.id,
+        title=row.title,
+        head_message_id=row.head_message_id,
+        created_at=iso(row.created_at),
+        updated_at=iso(row.updated_at),
+    )
+
+
+def _message(row: MessageRow) -> Message:
+    return Message(
+        id=row.id,
+        parent_id=row.parent_id,
+        run_id=row.run_id,
+        role=row.role,
+        status=row.status,
+        parts=msgspec.json.decode(row.parts),
+        created_at=iso(row.created_at),
+    )
+
+
+def _encode(row: SessionRow) -> str:
+    return base64.urlsafe_b64encode(f"{row.updated_at} {row.id}".encode()).decode()
+
+
+def _decode(cursor: str | None) -> tuple[int, str] | None:
+    if cursor is None:
+        return None
+    try:
+        updated_at, _, id_ = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        return int(updated_at), id_
+    except ValueError:
+        raise BadRequest("cursor: must be the next_cursor of a page.", code="bad_cursor") from None

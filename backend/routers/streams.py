@@ -1,0 +1,160 @@
+"""A run's log as an HTTP response, in the dialect that the client asked for."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import Header, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from sse_starlette import EventSourceResponse
+
+from backend import events as ev
+from backend.config.settings import RunSettings
+from backend.errors import RunError
+from backend.routers.problems import problem, request_id_of
+from backend.routers.state import Services
+from backend.routers.wire.sse import HEARTBEAT, event_frame
+from backend.routers.wire.text import data_frame, plain_frame
+from backend.services.run_log import FrameEncoder
+from backend.services.run_state import CitationRef, MessagePart, TextPart
+
+Format = Literal["events", "text"]
+FormatQuery = Annotated[Format, Query(description="`text`: frames of text alone, `data: word`.")]
+LastEventId = Annotated[
+    str | None, Header(description="Id of the last event you have, `<run_id>:<seq>`; the stream goes on after it.")
+]
+AfterQuery = Annotated[str | None, Query(description="The same as a bare seq. Last-Event-ID wins.", examples=["17"])]
+_STATUS = {cls.code: cls.status for cls in RunError.__subclasses__()}
+
+_EXAMPLE = (
+    'id: run_0193…:1\ndata: {"type":"run.started","seq":1,"run_id":"run_0193…","session_id":"ses_0193…",'
+    '"user_message_id":"msg_0193…","message_id":"msg_0194…","model":"extractive/quotes","v":1}\n\n'
+    'id: run_0193…:5\ndata: {"type":"text.delta","seq":5,"part_id":"p1","text":"The notice period is 30 days."}\n\n'
+    'id: run_0193…:9\ndata: {"type":"run.completed","seq":9,"finish_reason":"stop",'
+    '"usage":{"input_tokens":0,"output_tokens":0}}\n\n'
+)
+
+STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The run's events. Each `data:` line is one `Event`; its `id:` is what to come back with.",
+        "content": {
+            "text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}, "example": _EXAMPLE},
+            "text/plain": {"schema": {"type": "string"}, "example": "The notice period is 30 days. [1]\n"},
+            "application/json": {"schema": {"$ref": "#/components/schemas/Answer"}},
+        },
+        "headers": {
+            "Location": {"description": "Where to watch this run.", "schema": {"type": "string"}},
+            "Content-Location": {"description": "The run itself.", "schema": {"type": "string"}},
+            "X-StreamForge-Protocol": {"description": "Version of the stream.", "schema": {"type": "string"}},
+        },
+    }
+}
+
+
+async def run_response(
+    services: Services, owner: str, run_id: str, after: int, request: Request, format: Format
+) -> Response:
+    """The run's events after seq `after`: as SSE, bare text, text frames, or folded into one JSON answer."""
+    accept = request.headers.get("accept", "")
+    headers = _headers(run_id)
+    if format == "events" and _wants(accept, "application/json"):
+        return await _folded(services, owner, run_id, headers, request)
+    plain = format == "events" and _wants(accept, "text/plain")
+    frame: FrameEncoder = plain_frame if plain else data_frame if format == "text" else event_frame
+    stream = await services.hub.follow(owner, run_id, after, frame)
+    if stream is None:
+        if request.method == "GET":
+            # Tells an EventSource to stop; clients that stream from a POST take a 204 for a failure.
+            return Response(status_code=204, headers=headers)
+        stream = _nothing()
+    if plain:
+        return StreamingResponse(stream, media_type="text/plain; charset=utf-8", headers=headers)
+    return sse_response(stream, services.settings.runs, headers)
+
+
+def sse_response(
+    stream: AsyncGenerator[bytes], settings: RunSettings, headers: dict[str, str] | None = None
+) -> EventSourceResponse:
+    """Bytes that are SSE already, with heartbeats, dropped when the reader takes nothing for too long."""
+    return EventSourceResponse(
+        stream,
+        headers={"Cache-Control": "no-cache, no-transform", **(headers or {})},
+        ping=settings.heartbeat_seconds,
+        ping_message_factory=lambda: HEARTBEAT,  # pyright: ignore[reportArgumentType] it takes bytes, undeclared
+        send_timeout=settings.send_timeout,
+    )
+
+
+def _wants(accept: str, media_type: str) -> bool:
+    """Whether the client names this type and not an event stream."""
+    return media_type in accept and "text/event-stream" not in accept
+
+
+def _headers(run_id: str) -> dict[str, str]:
+    return {
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+        "X-StreamForge-Protocol": str(ev.PROTOCOL_VERSION),
+        "Location": f"/runs/{run_id}/events",
+        "Content-Location": f"/runs/{run_id}",
+    }
+
+
+async def _nothing() -> AsyncGenerator[bytes]:
+    return
+    yield b""
+
+
+async def _folded(
+    services: Services, owner: str, run_id: str, headers: dict[str, str], request: Request
+) -> JSONResponse:
+    state = await services.hub.outcome(owner, run_id)
+    stored = await services.hub.stored(owner, run_id)
+    terminal = state.terminal
+    if isinstance(terminal, ev.RunFailed):
+        error = terminal.error
+        return problem(
+            _STATUS.get(error.code, 502),
+            error.code,
+            error.message,
+            retryable=error.retryable,
+            request_id=request_id_of(request),
+            headers=headers,
+            run_id=run_id,
+            session_id=stored.session_id,
+            text=state.text(),
+        )
+    parts = state.message_parts()
+    body = {
+        "run_id": run_id,
+        "session_id": stored.session_id,
+        "message_id": stored.message_id,
+        "user_message_id": stored.user_message_id,
+        "model": stored.model,
+        "status": "cancelled" if isinstance(terminal, ev.RunCancelled) else "completed",
+        "finish_reason": terminal.finish_reason if isinstance(terminal, ev.RunCompleted) else None,
+        "text": marked_text(parts),
+        "citations": builtins([c for p in parts if isinstance(p, TextPart) for c in p.citations]),
+        "sources": builtins(state.sources),
+        "usage": builtins(state.total()),
+    }
+    return JSONResponse(body, headers=headers)
+
+
+def builtins(value: object) -> object:
+    """Structs of our own as plain JSON values."""
+    return msgspec.to_builtins(value)
+
+
+def marked_text(parts: list[MessagePart]) -> str:
+    """The text of a message with ` [n]` after each sentence that has a citation."""
+    return "\n\n".join(_with_marks(p.text, p.citations) for p in parts if isinstance(p, TextPart))
+
+
+def _with_marks(text: str, citations: list[CitationRef]) -> str:
+    pieces: list[str] = []
+    at = 0
+    for citation in sorted(citations, key=lambda c: c.end):
+        pieces += [text[at : citation.end], f" [{citation.n}]"]
+        at = citation.end
+    return "".join([*pieces, text[at:]])

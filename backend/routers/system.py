@@ -1,0 +1,99 @@
+"""The server about itself: what it is, whether it lives, whether it is ready, its documentation."""
+
+import importlib.util
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+
+from backend import __version__
+from backend.routers.state import ServicesDep
+
+NAME = "StreamForge API"
+_STATIC = "/docs/static"
+
+router = APIRouter(tags=["system"])
+
+
+class Endpoints(BaseModel):
+    """Where to go on."""
+
+    chat: str = "/chat"
+    health: str = "/chat/health"
+    docs: str = "/docs"
+    openapi: str = "/openapi.json"
+
+
+class Root(BaseModel):
+    """What this is."""
+
+    name: str = NAME
+    version: str = __version__
+    status: str = "running"
+    endpoints: Endpoints = Endpoints()
+
+
+class Health(BaseModel):
+    """The process lives and answers."""
+
+    status: str = "healthy"
+    service: str = NAME
+    version: str = __version__
+
+
+class Readiness(BaseModel):
+    """`ready` when models and index are loaded. `problem` says what stands in the way, if something does."""
+
+    status: str = Field(examples=["ready"])
+    problem: str | None = None
+
+
+_HEALTH = Health().model_dump_json().encode()
+
+
+@router.get("/", summary="What this is")
+async def root() -> Root:
+    """Name, version, and where to go on."""
+    return Root()
+
+
+@router.get("/health", response_model=Health, summary="Does the process live")
+async def health() -> Response:
+    """Answers from the moment the port is open. The body never changes, so it is encoded once."""
+    return Response(_HEALTH, media_type="application/json")
+
+
+@router.get(
+    "/ready",
+    responses={503: {"model": Readiness, "description": "Still loading, or something stands in the way."}},
+    summary="Is everything loaded",
+)
+async def ready(services: ServicesDep, response: Response) -> Readiness:
+    """Requests that need the models wait for this by themselves."""
+    if services.readiness.ready:
+        return Readiness(status="ready")
+    response.status_code = 503
+    return Readiness(status="starting", problem=services.readiness.problem)
+
+
+def install_docs(app: FastAPI) -> None:
+    """Swagger UI at /docs, its files from a package on this disk: it works without a network."""
+    spec = importlib.util.find_spec("fastapi_offline")
+    assert spec is not None and spec.origin is not None
+    app.mount(_STATIC, StaticFiles(directory=Path(spec.origin).parent / "static"), name="docs-static")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        base = request.scope.get("root_path", "")
+        return get_swagger_ui_html(
+            openapi_url=f"{base}/openapi.json",
+            title=f"{NAME} - docs",
+            swagger_js_url=f"{base}{_STATIC}/swagger-ui-bundle.js",
+            swagger_css_url=f"{base}{_STATIC}/swagger-ui.css",
+            swagger_favicon_url=f"{base}{_STATIC}/favicon.png",
+            swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
+        )
+
+    del docs

@@ -1,0 +1,257 @@
+"""A chat turn: the user's message becomes a run that answers it."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Literal
+from weakref import WeakValueDictionary
+
+import structlog
+
+from backend import events as ev
+from backend.chains.models.base import ChatModel, Message
+from backend.chains.passages import Retriever
+from backend.chains.rag import Ask, Finished, answer
+from backend.config.settings import KnowledgeSettings, ModelSettings
+from backend.errors import Conflict, Invalid
+from backend.services.documents import DocumentService
+from backend.services.knowledge import Knowledge, OwnedKnowledge
+from backend.services.models import Models
+from backend.services.run_state import TextPart, decode_parts, encode_parts, text_of
+from backend.services.runs import LEASE_MS, Run, RunHub
+from backend.storage.ids import new_id, now_ms
+from backend.storage.turns import NewTurn, StoredMessage, Turns
+
+log = structlog.get_logger(__name__)
+
+IfBusy = Literal["reject", "queue", "replace"]
+_TITLE = 80
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTurn:
+    """What a caller asks. `documents`: True all, False none, or the ids of some."""
+
+    message: str
+    session_id: str | None = None
+    parent_id: str | None = None
+    expect_head: str | None = None
+    model: str | None = None
+    documents: bool | tuple[str, ...] = True
+    system_prompt: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    if_busy: IfBusy = "reject"
+    idempotency_key: str | None = None
+
+    def fingerprint(self) -> str:
+        """Tells whether two requests ask the same (SHA-256, hex)."""
+        return hashlib.sha256(repr(self).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class ChatService:
+    """Starts runs. The run itself is the hub's."""
+
+    def __init__(
+        self,
+        turns: Turns,
+        hub: RunHub,
+        models: Models,
+        documents: DocumentService,
+        knowledge: Knowledge,
+        model_settings: ModelSettings,
+        knowledge_settings: KnowledgeSettings,
+        max_message_chars: int,
+    ) -> None:
+        self._turns = turns
+        self._hub = hub
+        self._models = models
+        self._documents = documents
+        self._knowledge = knowledge
+        self._model_settings = model_settings
+        self._knowledge_settings = knowledge_settings
+        self._max_message_chars = max_message_chars
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
+        """The id of the run that answers: a new one, or with a repeated Idempotency-Key the one it has already.
+
+        The user's message is stored when this returns. Raises RequestError, EmbeddingMismatch.
+        """
+        limit = self._max_message_chars
+        if len(turn.message) > limit:
+            raise Invalid(
+                f"message: has {len(turn.message)} characters, the limit is {limit} (MAX_MESSAGE_CHARS). Shorten it, or "
+                "upload the text as a document.",
+                code="message_too_long",
+            )
+        if (repeated := await self._repeated(owner, turn)) is not None:
+            return repeated
+        name, model = self._models.resolve(turn.model)
+        retriever = await self._retriever(owner, turn)
+        session_id = turn.session_id or new_id("ses")
+        async with self._lock(session_id):
+            before = await self._free(owner, session_id, turn)
+            self._hub.reserve()
+            try:
+                return await self._open(owner, turn, session_id, name, model, retriever, before, request_id)
+            except BaseException:
+                self._hub.release()
+                raise
+
+    def _lock(self, session_id: str) -> asyncio.Lock:
+        lock = self._locks.get(session_id)
+        if lock is None:
+            lock = self._locks[session_id] = asyncio.Lock()
+        return lock
+
+    async def _repeated(self, owner: str, turn: ChatTurn) -> str | None:
+        if turn.idempotency_key is None:
+            return None
+        found = await self._turns.by_key(owner, turn.idempotency_key)
+        return _same(found[0], found[1], turn) if found is not None else None
+
+    async def _retriever(self, owner: str, turn: ChatTurn) -> Retriever | None:
+        if turn.documents is False or not self._knowledge_settings.enable_rag:
+            return None
+        only: Sequence[str] | None = None
+        if turn.documents is not True:
+            await self._documents.check_exist(owner, turn.documents)
+            only = turn.documents
+        await self._knowledge.check(owner)
+        return OwnedKnowledge(self._knowledge, owner, self._knowledge_settings.top_k, only)
+
+    async def _free(self, owner: str, session_id: str, turn: ChatTurn) -> Run | None:
+        """The live run to wait for, if the session is busy and the caller says so. Raises Conflict."""
+        live = self._hub.live_in_session(session_id)
+        if live is None or live.owner != owner:
+            return None
+        match turn.if_busy:
+            case "queue":
+                return live
+            case "replace":
+                for run in self._hub.all_in_session(session_id):
+                    self._hub.cancel(run, "replaced")
+                    await run.log.finished()
+                return None
+            case "reject":
+                raise Conflict(
+                    "The session is still answering. Wait for that run, cancel it (POST /runs/{id}/cancel), or send "
+                    'if_busy "queue" or "replace".',
+                    code="session_busy",
+                    run_id=live.id,
+                )
+
+    async def _open(
+        self,
+        owner: str,
+        turn: ChatTurn,
+        session_id: str,
+        name: str,
+        model: ChatModel,
+        retriever: Retriever | None,
+        before: Run | None,
+        request_id: str | None,
+    ) -> str:
+        new = NewTurn(
+            owner=owner,
+            session_id=session_id,
+            title=title_of(turn.message) if turn.session_id is None else None,
+            user_message_id=new_id("msg"),
+            message_id=new_id("msg"),
+            run_id=new_id("run"),
+            parts=encode_parts([TextPart(text=turn.message)]),
+            model=name,
+            instance_id=self._hub.instance_id,
+            lease_until=now_ms() + LEASE_MS,
+            parent_id=turn.parent_id,
+            expect_head=turn.expect_head,
+            after_live=before.started.message_id if before is not None else None,
+            idempotency_key=turn.idempotency_key,
+            request_hash=turn.fingerprint() if turn.idempotency_key is not None else None,
+        )
+        opened = await self._turns.open(new)
+        if opened.repeats is not None:
+            self._hub.release()
+            return _same(opened.repeats, opened.repeats_hash, turn)
+        started = ev.RunStarted(
+            run_id=new.run_id,
+            session_id=session_id,
+            user_message_id=new.user_message_id,
+            message_id=new.message_id,
+            model=name,
+            v=ev.PROTOCOL_VERSION,
+        )
+
+        async def body(run: Run) -> str:
+            history = opened.history if before is None else await self._queued(run, before, turn.parent_id)
+            return await self._answer(run, turn, name, model, retriever, history)
+
+        self._hub.start(owner, started, body, request_id)
+        return new.run_id
+
+    async def _queued(self, run: Run, before: Run, parent_id: str | None) -> list[StoredMessage]:
+        run.emit(ev.Status(phase="queued"))
+        await before.log.finished()
+        return await self._turns.history(run.started.session_id, parent_id or before.started.message_id)
+
+    async def _answer(
+        self,
+        run: Run,
+        turn: ChatTurn,
+        name: str,
+        model: ChatModel,
+        retriever: Retriever | None,
+        history: list[StoredMessage],
+    ) -> str:
+        settings = self._model_settings
+        ask = Ask(
+            model_name=name,
+            model=model,
+            question=turn.message,
+            history=tuple(_history(history)),
+            retriever=retriever,
+            system=turn.system_prompt,
+            temperature=settings.llm_temperature if turn.temperature is None else turn.temperature,
+            max_tokens=settings.llm_max_tokens if turn.max_tokens is None else turn.max_tokens,
+            history_tokens=settings.llm_history_tokens,
+            first_token_timeout=settings.first_token_timeout,
+            idle_timeout=settings.idle_timeout,
+        )
+        reason = "stop"
+        async with aclosing(answer(ask)) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    reason = event.reason
+                    if event.dropped_marks:
+                        log.info("citations_dropped", count=event.dropped_marks)
+                else:
+                    run.emit(event)
+        return reason
+
+
+def _history(stored: list[StoredMessage]) -> list[Message]:
+    messages: list[Message] = []
+    for row in stored:
+        if text := text_of(decode_parts(row.parts)):
+            messages.append(Message("user" if row.role == "user" else "assistant", text))
+    return messages
+
+
+def _same(run_id: str, request_hash: str | None, turn: ChatTurn) -> str:
+    if request_hash != turn.fingerprint():
+        raise Invalid(
+            "This Idempotency-Key was used for another request. Use a new key for each message.",
+            code="idempotency_key_reused",
+        )
+    return run_id
+
+
+def title_of(message: str) -> str:
+    """A session's first title: the beginning of its first message, on one line."""
+    line = " ".join(message.split())
+    return line if len(line) <= _TITLE else line[: _TITLE - 1].rstrip() + "…"
+
+

@@ -1,0 +1,1 @@
+"""Benchmarks: what a token, a request and a document cost, beside floors measured in the same run."""

@@ -1,0 +1,223 @@
+"""`python -m bench stream`: what a token and a request cost, server by server."""
+
+import asyncio
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .load import Arrivals, Client, spread
+from .process import CLIENT_CORE, BenchError, Server, free_port, pin
+from .tables import print_streams
+
+SETTLED = 1.2  # seconds after which a server has done what it puts off (StreamForge checkpoints every second)
+STREAMS, RATE = 300, 10
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured. `flat`: tokens of each of 32 streams; `window`: seconds at 300 paced streams."""
+
+    flat: int = 1000
+    rounds: int = 3
+    requests: int = 200
+    ramp: float = 4
+    window: float = 10
+    pings: int = 1000
+
+
+QUICK = Sizes(flat=300, rounds=1, requests=40, ramp=3, window=3, pings=200)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server of the table: what starts it (`{port}` is filled in), and the body that asks for a model."""
+
+    name: str
+    module: tuple[str, ...]
+    body: Callable[[str], dict[str, Any]] = lambda model: {"message": "hi", "model": model}
+    ready: str = "/"
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Figures:
+    """One row. CPU is the server's own, user and system, its children's too."""
+
+    name: str
+    memory_mb: float = 0
+    request_ms: float = 0  # CPU of a request of one token
+    first_ms: float = 0  # p50 from the request to its first token, nothing else running
+    flat_us: float = 0  # CPU per token, 32 streams flat out
+    paced_us: float = 0  # CPU per token, 300 streams of 10 tokens/s
+    delay_p50_ms: float = 0  # from sent to received, at that load
+    delay_p99_ms: float = 0
+    kept_up: float = 0  # share of the tokens due in the window that came
+    health_ratio: float | None = None  # /health p50 over that of a bare app, the same run
+    health_ms: float | None = None
+    until_model_ms: float | None = None  # CPU from the POST until the server waits for the model
+
+
+TARGETS = {
+    "passed": Target("bytes passed through (uvicorn, aiohttp)", ("bench.floors", "passed", "{port}")),
+    "parsed": Target(
+        "hand-written: each token parsed, one typed event out", ("bench.floors", "parsed", "{port}")
+    ),
+    "plain": Target(
+        "FastAPI + sse-starlette + ChatOpenAI.astream", ("bench.plain", "{port}"), ready="/health"
+    ),
+    "streamforge": Target(
+        "StreamForge",
+        ("backend.main",),
+        lambda model: {"message": "hi", "model": f"openai/{model}", "documents": False},
+        ready="/ready",
+        env={
+            "LLM_MODEL": "openai/bench-flat-1",
+            "MAX_RUNS": "2000",
+            "LOG_LEVEL": "WARNING",
+            "HOST": "127.0.0.1",
+        },
+    ),
+}
+
+
+async def measure(target: Target, upstream_url: str, sizes: Sizes) -> Figures:
+    figures = Figures(target.name)
+    with tempfile.TemporaryDirectory() as data:
+        env = {"OPENAI_BASE_URL": upstream_url, "OPENAI_API_KEY": "none", "DATA_DIR": data, **target.env}
+        with Server(target.module, target.ready, env) as server:
+            async with Client(server.url, target.body) as client:
+                await client.first_token("bench-flat-1")
+                await asyncio.sleep(SETTLED)
+                figures.memory_mb = server.memory_mb()
+                check_events(target, await client.whole(200))
+                await measure_requests(figures, server, client, sizes)
+                if target is TARGETS["streamforge"]:
+                    await measure_edges(figures, server, client, sizes)
+                await measure_flat(figures, server, client, sizes)
+                await measure_paced(figures, server, client, sizes)
+    return figures
+
+
+def check_events(target: Target, events: list[dict[str, Any]]) -> None:
+    """StreamForge's stream is the promised one: run.started, no gap, the terminal event at the end."""
+    if target is not TARGETS["streamforge"]:
+        return
+    types = [event["type"] for event in events]
+    gapless = [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    if types[0] != "run.started" or types[-1] != "run.completed" or not gapless:
+        raise BenchError(f"not the stream that was promised: {types}, gapless: {gapless}")
+
+
+async def measure_requests(figures: Figures, server: Server, client: Client, sizes: Sizes) -> None:
+    """Requests of one token, one after the other with a pause, so that each finds an idle server."""
+    for _ in range(20):
+        await client.first_token("bench-flat-1")
+    await asyncio.sleep(SETTLED)
+    before, firsts = server.cpu(), []
+    for _ in range(sizes.requests):
+        firsts.append(await client.first_token("bench-flat-1"))
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(SETTLED)
+    figures.request_ms = (server.cpu() - before) / sizes.requests * 1e3
+    figures.first_ms = statistics.median(firsts) * 1e3
+
+
+async def measure_flat(figures: Figures, server: Server, client: Client, sizes: Sizes) -> None:
+    """32 streams as quick as they go, their requests and what is stored afterwards included."""
+    costs: list[float] = []
+    for _ in range(sizes.rounds):
+        before = server.cpu()
+        counts = await asyncio.gather(*(client.counted(f"bench-flat-{sizes.flat}") for _ in range(32)))
+        if any(count != sizes.flat for count in counts):
+            raise BenchError(f"flat out, not all tokens came: {counts}, {sizes.flat} due each")
+        await asyncio.sleep(SETTLED)
+        costs.append((server.cpu() - before) / (32 * sizes.flat) * 1e6)
+    figures.flat_us = statistics.median(costs)
+
+
+async def measure_paced(figures: Figures, server: Server, client: Client, sizes: Sizes) -> None:
+    """300 streams of 10 tokens/s, measured in a window in which all are running and none begins or ends.
+
+    The server is stopped after it, so what runs on beyond the window disturbs nothing.
+    """
+    arrivals = Arrivals()
+    model = f"bench-rate{RATE}-{int(RATE * (sizes.ramp + sizes.window + 5))}"
+    tasks = await spread(STREAMS, sizes.ramp, lambda: asyncio.create_task(client.paced(model, arrivals)))
+    await asyncio.sleep(1)
+    before, start = server.cpu(), time.monotonic()
+    await asyncio.sleep(sizes.window)
+    cpu, end = server.cpu() - before, time.monotonic()
+    for task in tasks:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    if broken := [result for result in results if isinstance(result, Exception)]:
+        raise BenchError(f"{len(broken)} of {STREAMS} paced streams broke: {broken[0]!r}") from broken[0]
+    delays = sorted(d for d, at in zip(arrivals.delay, arrivals.at, strict=True) if start <= at < end)
+    if not delays:
+        raise BenchError(f"not one token came in {sizes.window} s at {STREAMS} streams of {RATE} tokens/s")
+    figures.paced_us = cpu / len(delays) * 1e6
+    figures.delay_p50_ms = delays[len(delays) // 2] * 1e3
+    figures.delay_p99_ms = delays[int(len(delays) * 0.99)] * 1e3
+    figures.kept_up = len(delays) / (STREAMS * RATE * (end - start))
+
+
+async def measure_edges(figures: Figures, server: Server, client: Client, sizes: Sizes) -> None:
+    """What only StreamForge promises: the time of `/health`, and the CPU until run.started is on the wire."""
+    with Server(("bench.bare", "{port}"), "/health") as bare:
+        mine, theirs = [], []
+        for _ in range(5):  # in turns, so that both see the same machine
+            theirs += pings(bare.port, sizes.pings // 5)
+            mine += pings(server.port, sizes.pings // 5)
+    figures.health_ms = statistics.median(mine) * 1e3
+    figures.health_ratio = statistics.median(mine) / statistics.median(theirs)
+    costs = [await until_model(server, client) for _ in range(max(10, sizes.requests // 5))]
+    figures.until_model_ms = statistics.median(costs) * 1e3
+
+
+def pings(port: int, count: int) -> list[float]:
+    """Seconds from `GET /health` to its answer, over one connection and the thinnest client: a socket."""
+    request = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
+    times: list[float] = []
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for i in range(count + 20):
+            start = time.perf_counter()
+            sock.sendall(request)
+            answer = sock.recv(65536)
+            while b"}" not in answer:
+                answer += sock.recv(65536)
+            if i >= 20:  # the first ones warm up
+                times.append(time.perf_counter() - start)
+            if not answer.startswith(b"HTTP/1.1 200"):
+                raise BenchError(f"/health answered {answer[:200]!r}")
+    return times
+
+
+async def until_model(server: Server, client: Client) -> float:
+    """CPU seconds from the POST until the server waits for its first token, which the provider holds back.
+
+    run.started has been sent by then, so this is an upper bound: it holds the provider's request too.
+    """
+    before = server.cpu()
+    cost = 0.0
+    async for event, _ in client.events("bench-late100-1"):
+        if event["type"] == "run.started":
+            await asyncio.sleep(0.06)
+            cost = server.cpu() - before
+    await asyncio.sleep(0.1)
+    return cost
+
+
+async def run(only: list[str], sizes: Sizes) -> None:
+    pin(CLIENT_CORE)
+    rows: dict[str, Figures] = {}
+    port = free_port()
+    with Server(("bench.upstream", str(port)), "/v1/models", core=CLIENT_CORE, port=port) as upstream:
+        for key in only or TARGETS:
+            print(f"measuring {TARGETS[key].name} ...", flush=True)
+            rows[key] = await measure(TARGETS[key], f"{upstream.url}/v1", sizes)
+    print_streams(rows)
