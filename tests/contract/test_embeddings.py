@@ -154,16 +154,16 @@ async def test_failures_say_what_to_check_and_no_secret(
     server: Server, settings: EmbeddingSettings, provider: str, status: int, answer: object
 ) -> None:
     server.status, server.answer = status, answer
+    embedder = open_embedder(MODELS[provider], settings)
     with pytest.raises(EmbeddingFailed, match="Check") as caught:
-        await open_embedder(MODELS[provider], settings).prepare()
+        await embedder.prepare()
+    await embedder.aclose()
     assert KEY not in str(caught.value) and "private" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize("provider", ["openai", "ollama"])
-async def test_nothing_is_remembered_of_a_failure(
-    settings: EmbeddingSettings, server: Server, provider: str
-) -> None:
+async def test_nothing_is_remembered_of_a_failure(settings: EmbeddingSettings, server: Server, provider: str) -> None:
     server.status = 400
     embedder = open_embedder(MODELS[provider], settings)
     with pytest.raises(EmbeddingFailed):
@@ -173,19 +173,23 @@ async def test_nothing_is_remembered_of_a_failure(
     server.status = 200
     await embedder.prepare()
     assert embedder.dimension == DIMENSION
+    await embedder.aclose()
 
 
 async def test_the_wire(server: Server, settings: EmbeddingSettings) -> None:
     """Text goes out as text: with token ids, or a base64 answer read as floats, nothing compatible would
     work.
     """
-    await open_embedder(MODELS["openai"], settings).prepare()
+    openai, ollama = open_embedder(MODELS["openai"], settings), open_embedder(MODELS["ollama"], settings)
+    await openai.prepare()
     path, body, key = server.requests[-1]
     assert path == "/v1/embeddings" and key == f"Bearer {KEY}"
     assert body["model"] == "text-embedding-3-small" and body["input"] == ["dimension"]
-    await open_embedder(MODELS["ollama"], settings).prepare()
+    await ollama.prepare()
     path, body, _ = server.requests[-1]
     assert path == "/api/embed" and body["model"] == "nomic-embed-text"
+    await openai.aclose()
+    await ollama.aclose()
 
 
 @pytest.mark.parametrize("name", ["", "minilm", "minilm/", "nobody/model", "minilm/other", "/x"])

@@ -13,12 +13,8 @@ from backend.errors import DocumentUnreadable
 from tests import samples
 
 GOOD: dict[str, Callable[[Path], Path]] = {
-    "pdf": lambda path: samples.pdf(
-        path, [samples.PARAGRAPH] * 2, title="Harbour", headings=["Pilots", "Boarding"]
-    ),
-    "docx": lambda path: samples.docx(
-        path, headings=[(1, "Pilots", "A."), (2, "Boarding", "B.")], table=[["x", "y"]]
-    ),
+    "pdf": lambda path: samples.pdf(path, [samples.PARAGRAPH] * 2, title="Harbour", headings=["Pilots", "Boarding"]),
+    "docx": lambda path: samples.docx(path, headings=[(1, "Pilots", "A."), (2, "Boarding", "B.")], table=[["x", "y"]]),
     "markdown": samples.markdown,
     "html": samples.html,
     "text": samples.text,
@@ -115,9 +111,7 @@ def test_survives_damage(plugin: Format, good: Path) -> None:
 @pytest.mark.parametrize(
     "make", [samples.png, samples.plain_zip, lambda path: (path.write_bytes(b"MZ" + bytes(5000)), path)[1]]
 )
-def test_what_nobody_reads_is_refused_with_what_can_be_read(
-    make: Callable[[Path], Path], tmp_path: Path
-) -> None:
+def test_what_nobody_reads_is_refused_with_what_can_be_read(make: Callable[[Path], Path], tmp_path: Path) -> None:
     with pytest.raises(DocumentUnreadable, match=r"PDF.*Word.*plain text") as caught:
         detect(make(tmp_path / "thing"), "thing.pdf")
     assert caught.value.code == "document_unsupported"

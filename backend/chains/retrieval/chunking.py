@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 import msgspec
 
@@ -62,7 +63,7 @@ def _sections(parsed: ParsedDocument) -> Iterator[tuple[Span, str | None]]:
     borders = sorted({0, *(heading.start for heading in parsed.headings), len(text)})
     ends = _line_ends(parsed)
     start = 0
-    for border, following in zip(borders, borders[1:], strict=False):
+    for border, following in pairwise(borders):
         if following < len(text) and not text[ends.get(border, border) : following].strip():
             continue
         yield (start, following), parsed.heading_at(following - 1)

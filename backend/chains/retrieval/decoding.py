@@ -15,14 +15,14 @@ _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _GUESS_BYTES = 64_000
 
 
-class NotText(ValueError):
+class NotTextError(ValueError):
     """The bytes are no text in any encoding we know."""
 
 
 def decode(raw: bytes, *, declared: str | None = None, whole: bool = True) -> str:
     """The text in `raw`: by its byte order mark, as UTF-8, as `declared`, or by a guess, in this order.
 
-    `whole=False` is for the beginning of a file, whose last character may be cut. Raises NotText for binary
+    `whole=False` is for the beginning of a file, whose last character may be cut. Raises NotTextError for binary
     data.
     """
     for encoding in _candidates(raw, declared):
@@ -51,7 +51,7 @@ def _wide(sample: bytes) -> list[str]:
     """UTF-16 without a mark: the zeros of Western text are all in the even or all in the odd places."""
     even, odd = sample[0::2].count(0), sample[1::2].count(0)
     if min(even, odd) * 20 > max(even, odd) or max(even, odd) * 10 < len(sample):
-        raise NotText
+        raise NotTextError
     return ["utf-16-le" if odd > even else "utf-16-be"]
 
 
@@ -76,5 +76,5 @@ def _checked(text: str) -> str:
     """Text has hardly any control characters; binary data that happens to decode is full of them."""
     sample = text[:_GUESS_BYTES]
     if len(_CONTROLS.findall(sample)) * 100 > len(sample):
-        raise NotText
+        raise NotTextError
     return text

@@ -86,13 +86,9 @@ class VectorIndex:
         metadata = {"document_id": document_id, "version_id": version_id}
         for at in range(0, len(ids), _BATCH):
             part = slice(at, at + _BATCH)
-            await self._run(
-                self._upsert, collection_id, fingerprint, list(ids[part]), vectors[part], metadata
-            )
+            await self._run(self._upsert, collection_id, fingerprint, list(ids[part]), vectors[part], metadata)
 
-    async def query(
-        self, collection_id: str, fingerprint: str, vector: "NDArray[np.float32]", k: int
-    ) -> list[Hit]:
+    async def query(self, collection_id: str, fingerprint: str, vector: "NDArray[np.float32]", k: int) -> list[Hit]:
         """The k chunks nearest to `vector`, (dimension,), best first. [] when there is no such collection.
 
         Raises EmbeddingMismatch when the collection holds vectors of another embedding.

@@ -47,9 +47,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 def main() -> None:
     """Serve until stdin ends, even in the middle of a file: then nobody is left to answer."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the server, which ends us when it has finished
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us when it has finished
     replies = _own_stdout()
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests,), daemon=True).start()
@@ -102,9 +100,7 @@ def _answer(request: Request) -> Reply:
         return Reply(code="document_too_large", message=message, spent=True)
     except Exception:
         message = "This file could not be read: it is damaged, or of a kind that the reader does not know."
-        return Reply(
-            code="document_corrupt", message=message, detail=traceback.format_exc(limit=-8), spent=True
-        )
+        return Reply(code="document_corrupt", message=message, detail=traceback.format_exc(limit=-8), spent=True)
 
 
 if __name__ == "__main__":

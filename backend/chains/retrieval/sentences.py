@@ -95,9 +95,7 @@ def _is_abbreviation(before: str, length: int, following: str) -> bool:
     lowered = word.lower()
     if lowered in _BOUND:
         return True
-    if lowered in _BEFORE_NUMBER or (
-        word.isdigit() and length <= len(before) and len(words) == 1 and len(word) < 4
-    ):
+    if lowered in _BEFORE_NUMBER or (word.isdigit() and length <= len(before) and len(words) == 1 and len(word) < 4):
         return following.isdigit() if lowered in _BEFORE_NUMBER else True
     if len(word) == 1 and word.isalpha():
         return word != "I"

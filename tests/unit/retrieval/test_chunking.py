@@ -1,6 +1,7 @@
 """Sentences and chunks: what is kept, where it is cut, and that nothing hostile is slow."""
 
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -135,7 +136,7 @@ def test_nothing_is_lost_and_nothing_is_said_twice(pieces: list[str], size: int,
     spans = [(each.start, each.end) for each in chunk(parsed, size)]
     for found in (spans, sentences(text)):
         assert found == sorted(found)
-        assert all(before[1] <= after[0] for before, after in zip(found, found[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in pairwise(found))
         assert all(text[start:end].strip() == text[start:end] != "" for start, end in found)
         assert "".join("".join(text[start:end].split()) for start, end in found) == "".join(text.split())
     assert all(end - start <= 1.3 * size + 1 for start, end in spans)
@@ -179,9 +180,7 @@ def test_a_heading_with_nothing_under_it_goes_with_the_next() -> None:
 
 
 def test_a_tiny_rest_joins_its_section() -> None:
-    parsed = ParsedDocument(
-        "A sentence that has about sixty characters, more or less so. " * 3 + "Bye.", "text/plain"
-    )
+    parsed = ParsedDocument("A sentence that has about sixty characters, more or less so. " * 3 + "Bye.", "text/plain")
     assert texts(parsed, 190)[-1].endswith("so. Bye.")
 
 

@@ -51,9 +51,7 @@ def test_broken_files_are_corrupt(tmp_path: Path) -> None:
 
 def test_an_office_file_with_a_password_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.docx"
-    path.write_bytes(
-        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1000) + "EncryptedPackage".encode("utf-16-le")
-    )
+    path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1000) + "EncryptedPackage".encode("utf-16-le"))
     assert reason(path) == "document_encrypted"
 
 
@@ -75,9 +73,7 @@ def test_entities_of_a_docx_are_not_expanded(tmp_path: Path) -> None:
         for entry in source.infolist():
             content = source.read(entry)
             if entry.filename == "word/document.xml":
-                content = content.replace(b"<w:document", head + b"<w:document", 1).replace(
-                    b"PLACE", b"[&a;]"
-                )
+                content = content.replace(b"<w:document", head + b"<w:document", 1).replace(b"PLACE", b"[&a;]")
             target.writestr(entry.filename, content)
     assert parse_file(evil, "evil.docx").text == "["
 
@@ -102,9 +98,7 @@ def test_docx_keeps_order_headings_lists_and_tables(tmp_path: Path) -> None:
 
 def test_pdf_pages_paragraphs_and_headings(tmp_path: Path) -> None:
     first = " ".join(["The first paragraph is long enough to be wrapped over lines."] * 4)
-    path = samples.pdf(
-        tmp_path / "a.pdf", [f"{first}\n\nSecond.", "", "Third."], title="T", headings=["Alpha"]
-    )
+    path = samples.pdf(tmp_path / "a.pdf", [f"{first}\n\nSecond.", "", "Third."], title="T", headings=["Alpha"])
     parsed = parse_file(path, "a.pdf")
     assert parsed.title == "T"
     assert parsed.text == f"Alpha\n\n{first}\n\nSecond.\n\nThird."
@@ -146,9 +140,7 @@ def test_html_keeps_content_and_drops_noise(tmp_path: Path) -> None:
 
 
 def test_html_that_nests_without_end(tmp_path: Path) -> None:
-    path = samples.text(
-        tmp_path / "a.html", "<html><body>" + "<div>" * 50_000 + "deep" + "<b>" * 50_000 + "er"
-    )
+    path = samples.text(tmp_path / "a.html", "<html><body>" + "<div>" * 50_000 + "deep" + "<b>" * 50_000 + "er")
     began = time.monotonic()
     assert parse_file(path, "a.html").text == "deeper"
     assert time.monotonic() - began < 10

@@ -39,9 +39,7 @@ async def reason(parser: Parser, path: Path) -> str:
     return caught.value.code
 
 
-async def test_parses_by_content_in_one_child(
-    parser: Parser, page: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_parses_by_content_in_one_child(parser: Parser, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(page.parent)
     parsed = await parser.parse(Path(page.name), "letter.txt")
     assert parsed.media_type == "application/pdf" and parsed.title == "Harbour"

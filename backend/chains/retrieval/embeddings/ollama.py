@@ -30,6 +30,10 @@ class OllamaEmbedder(RemoteEmbedder):
     def _client(self) -> Any:
         return self._langchain
 
+    async def aclose(self) -> None:
+        if "_langchain" in self.__dict__:
+            await self._langchain._async_client.close()  # LangChain has no way of its own
+
     @cached_property
     def _langchain(self) -> Any:
         from langchain_ollama import OllamaEmbeddings

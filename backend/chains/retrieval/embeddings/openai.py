@@ -32,6 +32,16 @@ class OpenAIEmbedder(RemoteEmbedder):
     def _client(self) -> Any:
         return self._langchain
 
+    async def aclose(self) -> None:
+        if "_http" in self.__dict__:
+            await self._http.aclose()
+
+    @cached_property
+    def _http(self) -> Any:
+        from openai import DefaultAsyncHttpxClient
+
+        return DefaultAsyncHttpxClient()
+
     @cached_property
     def _langchain(self) -> Any:
         from langchain_openai import OpenAIEmbeddings
@@ -46,6 +56,8 @@ class OpenAIEmbedder(RemoteEmbedder):
             # limit.
             check_embedding_ctx_length=False,
             chunk_size=256,
+            # Ours, so that it can be closed.
+            http_async_client=self._http,
             timeout=60.0,
             max_retries=3,
         )

@@ -22,9 +22,7 @@ MAX_CHARACTERS = 20_000_000
 @cache
 def formats() -> dict[str, Format]:
     """Every format by its name: the modules of this folder that have no underscore in front."""
-    names = sorted(
-        module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
-    )
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     plugins: list[Format] = [importlib.import_module(f"{__name__}.{name}").PLUGIN for name in names]
     return {plugin.name: plugin for plugin in plugins}
 
@@ -44,9 +42,7 @@ def detect(path: Path, name: str) -> Format:
         head = file.read(HEAD_BYTES)
     if not head:
         raise DocumentUnreadable("document_empty", "The file is empty. Choose a file with text in it.")
-    score, best = max(
-        ((plugin.sniff(head, path, name), plugin) for plugin in formats().values()), key=lambda s: s[0]
-    )
+    score, best = max(((plugin.sniff(head, path, name), plugin) for plugin in formats().values()), key=lambda s: s[0])
     if score <= 0:
         raise DocumentUnreadable(
             "document_unsupported",

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 # How much larger than the body text a heading is set.
@@ -68,10 +69,8 @@ class _Measures:
     """What is usual on a page: distance of lines and their width, in points."""
 
     def __init__(self, lines: list[Line]) -> None:
-        steps = [above.bottom - below.bottom for above, below in zip(lines, lines[1:], strict=False)]
-        usual = [
-            step for step, line in zip(steps, lines, strict=False) if 0.5 * line.size < step < 2 * line.size
-        ]
+        steps = [above.bottom - below.bottom for above, below in pairwise(lines)]
+        usual = [step for step, line in zip(steps, lines, strict=False) if 0.5 * line.size < step < 2 * line.size]
         self.leading = median(usual) if usual else 0.0
         # The upper half: on a page of short lines (a list, a poem), none is to be taken for the end of a
         # paragraph.
@@ -140,9 +139,6 @@ class _Words:
     def _vocabulary(self) -> set[str]:
         if self._known is None:
             self._known = {
-                word.casefold()
-                for page in self._pages
-                for line in page.lines
-                for word in _WORD.findall(line.text)
+                word.casefold() for page in self._pages for line in page.lines for word in _WORD.findall(line.text)
             }
         return self._known

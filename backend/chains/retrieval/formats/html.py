@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from backend.chains.retrieval.decoding import NotText, decode
+from backend.chains.retrieval.decoding import NotTextError, decode
 from backend.chains.retrieval.formats._base import Format
 from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line
 from backend.errors import DocumentUnreadable
@@ -45,7 +45,7 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 def _sniff(head: bytes, path: Path, name: str) -> float:
     try:
         text = decode(head, whole=False).lstrip("\ufeff")
-    except NotText:
+    except NotTextError:
         return 0.0
     if _OPENING.match(text):
         return 0.95
@@ -63,14 +63,12 @@ def _parse(path: Path) -> ParsedDocument:
     try:
         source = decode(raw, declared=declared[1].decode("ascii") if declared else None)
         tree = LexborHTMLParser(source.replace("\0", "").encode("utf-8", "replace"))
-    except NotText:
+    except NotTextError:
         raise DocumentUnreadable("document_unsupported", "This is no HTML but binary data.") from None
     except SelectolaxError:
         raise DocumentUnreadable("document_corrupt", "The HTML of this page cannot be read.") from None
     title = tree.css_first("title")
-    parsed = (
-        _Reader().read(_content(tree)).build(PLUGIN.media_type, one_line(title.text()) if title else None)
-    )
+    parsed = _Reader().read(_content(tree)).build(PLUGIN.media_type, one_line(title.text()) if title else None)
     if not parsed.text:
         raise DocumentUnreadable(
             "document_empty",
@@ -168,11 +166,7 @@ def _is_noise(node: Any) -> bool:
     if not node.is_element_node:
         return False
     attributes = node.attributes
-    return (
-        "hidden" in attributes
-        or attributes.get("role") in _NOISE_ROLES
-        or attributes.get("aria-hidden") == "true"
-    )
+    return "hidden" in attributes or attributes.get("role") in _NOISE_ROLES or attributes.get("aria-hidden") == "true"
 
 
 PLUGIN = Format("html", "HTML", "text/html", (".html", ".htm", ".xhtml"), _sniff, _parse)

@@ -1,11 +1,11 @@
 """Markdown. The text stays the source as it is, so that a citation is what the author wrote."""
 
 import re
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from backend.chains.retrieval.decoding import NotText, decode
+from backend.chains.retrieval.decoding import NotTextError, decode
 from backend.chains.retrieval.formats._base import Format
 from backend.chains.retrieval.parsed import MAX_HEADING, Heading, ParsedDocument, canonical, one_line
 from backend.errors import DocumentUnreadable
@@ -26,7 +26,7 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
         return 0.0
     try:
         text = canonical(decode(head, whole=False))
-    except NotText:
+    except NotTextError:
         return 0.0
     if suffix:
         return 0.6
@@ -36,7 +36,7 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
 def _parse(path: Path) -> ParsedDocument:
     try:
         text = canonical(decode(path.read_bytes()))
-    except NotText:
+    except NotTextError:
         raise DocumentUnreadable("document_unsupported", "This is no Markdown but binary data.") from None
     if not text.strip():
         raise DocumentUnreadable("document_empty", "There is no text in this file.")
@@ -68,7 +68,7 @@ def _headings(text: str) -> list[Heading]:
     starts: list[int] = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
     headings: list[Heading] = []
     tokens: list[Any] = blocks.parse(text)
-    for opening, content in zip(tokens, tokens[1:], strict=False):
+    for opening, content in pairwise(tokens):
         if opening.type == "heading_open":
             title = one_line(_plain(inline.parseInline(content.content[: 2 * MAX_HEADING])))
             if title:
@@ -85,6 +85,4 @@ def _plain(tokens: list[Any]) -> str:
     return "".join(" " if child.type == "softbreak" else child.content for child in children)
 
 
-PLUGIN = Format(
-    "markdown", "Markdown", "text/markdown", (".md", ".markdown", ".mdown", ".mkd", ".mdx"), _sniff, _parse
-)
+PLUGIN = Format("markdown", "Markdown", "text/markdown", (".md", ".markdown", ".mdown", ".mkd", ".mdx"), _sniff, _parse)

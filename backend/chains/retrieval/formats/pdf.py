@@ -171,9 +171,7 @@ def _placed(
     headings: list[Heading] = []
     for page, level, title in outline:
         wanted = _folded(title)
-        start = next(
-            (at for at, text in starts[page - 1] if wanted and wanted in text[: len(wanted) + 20]), None
-        )
+        start = next((at for at, text in starts[page - 1] if wanted and wanted in text[: len(wanted) + 20]), None)
         headings.append(Heading(out.pages[page - 1].start if start is None else start, level, title))
     headings.sort(key=lambda heading: heading.start)
     return [heading for heading in headings if heading.start < out.length]
@@ -192,9 +190,7 @@ def _unopened(error: Any) -> DocumentUnreadable:
     import pypdfium2.raw as raw
 
     if error.err_code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
-        return DocumentUnreadable(
-            "document_encrypted", "This PDF has a password. Save it without one and try again."
-        )
+        return DocumentUnreadable("document_encrypted", "This PDF has a password. Save it without one and try again.")
     return _corrupt()
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from backend.chains.retrieval.decoding import NotText, decode
+from backend.chains.retrieval.decoding import NotTextError, decode
 from backend.chains.retrieval.formats._base import Format
 from backend.chains.retrieval.parsed import ParsedDocument, canonical
 from backend.errors import DocumentUnreadable
@@ -11,7 +11,7 @@ from backend.errors import DocumentUnreadable
 def _sniff(head: bytes, path: Path, name: str) -> float:
     try:
         decode(head, whole=False)
-    except NotText:
+    except NotTextError:
         return 0.0
     return 0.3
 
@@ -19,7 +19,7 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
 def _parse(path: Path) -> ParsedDocument:
     try:
         text = canonical(decode(path.read_bytes()))
-    except NotText:
+    except NotTextError:
         raise DocumentUnreadable(
             "document_unsupported", "This is no text but binary data. Save it as text, PDF or DOCX."
         ) from None

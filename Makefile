@@ -1,0 +1,40 @@
+# Everything here works on a fresh machine with Python 3.11+: what a target needs, it installs into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint format bench lock clean
+
+run:
+	@backend/start.sh
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check backend tests bench
+	$(BIN)/ruff format --check backend tests bench
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pyright
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check --fix backend tests bench
+	$(BIN)/ruff format backend tests bench
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pyright
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench
+
+# Locks are made with uv: `pip install uv`. No registry is named in them.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	--override backend/requirements-overrides.txt
+lock:
+	$(COMPILE) backend/requirements.in -o backend/requirements.txt
+	$(COMPILE) backend/requirements-dev.in -c backend/requirements.txt -o backend/requirements-dev.txt
+
+$(VENV)/.dev: backend/requirements-dev.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r backend/requirements-dev.txt
+	@touch $(VENV)/.dev $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,63 @@
+"""The main job, whole, over real sockets."""
+
+from tests.harness import Running, read_events, text_of
+from tests.provider_server import ProviderServer, answer
+
+CONTRACT = b"""# Supply agreement
+
+This agreement between Acme and Borealis begins on 1 March 2025.
+
+## Termination
+
+Either party may terminate this agreement with a notice period of 45 days. Notice must be given in writing.
+
+## Payment
+
+Invoices are due within 30 days of receipt. Late payments bear interest of 8 percent a year.
+"""
+
+
+async def test_upload_ask_cite(server: Running) -> None:
+    document = await server.upload("contract.md", CONTRACT)
+    assert document["status"] == "ready"
+    events = await server.events({"message": "How long is the notice period?"})
+    assert [e["seq"] for e in events] == list(range(1, len(events) + 1))
+    assert events[0]["type"] == "run.started"
+    assert events[-1]["type"] == "run.completed"
+    citation = next(e for e in events if e["type"] == "citation")
+    assert "45 days" in citation["quote"]
+    place = citation["document"]
+    params = {"version": place["version"], "start": place["start"], "end": place["end"]}
+    text = (await server.client.get(f"/documents/{document['id']}/text", params=params)).json()
+    assert text["text"] == citation["quote"]
+
+
+async def test_a_question_that_nothing_answers(server: Running) -> None:
+    await server.upload("contract.md", CONTRACT)
+    events = await server.events({"message": "Who painted the Mona Lisa?"})
+    assert "no answer" in text_of(events)
+    assert not [e for e in events if e["type"] == "citation"]
+
+
+async def test_cut_and_resumed_it_is_whole(server: Running) -> None:
+    await server.upload("contract.md", CONTRACT)
+    body = {"message": "When are invoices due?"}
+    async with server.client.stream("POST", "/chat", json=body) as response:
+        first = await read_events(response, stop_after=3)
+        path = response.headers["location"]
+    async with server.client.stream("GET", path, headers={"Last-Event-ID": first[-1]["_id"]}) as response:
+        rest = await read_events(response)
+    async with server.client.stream("GET", path) as response:
+        whole = await read_events(response)
+    assert first + rest == whole
+
+
+async def test_a_model_of_openais_api_cites(with_provider: Running, provider: ProviderServer) -> None:
+    await with_provider.upload("contract.md", CONTRACT)
+    provider.script(answer("The notice period is 45 days [1]. It must be written.", chunk_by=3))
+    events = await with_provider.events({"message": "How long is the notice period?"})
+    assert text_of(events) == "The notice period is 45 days. It must be written."
+    (citation,) = [e for e in events if e["type"] == "citation"]
+    assert "45 days" in citation["quote"]
+    assert (citation["start"], citation["end"]) == (0, 29)
+    assert "passage-" in provider.requests[-1].json["messages"][-1]["content"]
