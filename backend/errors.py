@@ -13,6 +13,8 @@ A message says what is wrong and what to do, in words meant for the caller. It n
 a stack trace or a secret. The stable part is `code`; docs/errors.md lists every one.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -38,7 +40,7 @@ class StreamForgeError(Exception):
 class RequestError(StreamForgeError):
     """Refused before anything was run or stored."""
 
-    headers: ClassVar[dict[str, str]] = {}
+    headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
 
 class BadRequest(RequestError):
@@ -53,11 +55,11 @@ class Unauthorized(RequestError):
 
     code = "unauthorized"
     status = 401
-    headers = {"WWW-Authenticate": "Bearer"}
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
 
 
 class Forbidden(RequestError):
-    """403: `foreign_origin` (another web page is calling), `foreign_peer` (no keys are set, the caller is not local)."""
+    """403: `foreign_origin` (another web page calls), `foreign_peer` (no keys are set, the caller is not local)."""
 
     code = "forbidden"
     status = 403
@@ -104,7 +106,7 @@ class TooManyRuns(RequestError):
     code = "too_many_runs"
     status = 429
     retryable = True
-    headers = {"Retry-After": "1"}
+    headers = MappingProxyType({"Retry-After": "1"})
 
 
 class Unavailable(RequestError):
@@ -113,7 +115,7 @@ class Unavailable(RequestError):
     code = "unavailable"
     status = 503
     retryable = True
-    headers = {"Retry-After": "5"}
+    headers = MappingProxyType({"Retry-After": "5"})
 
 
 class StorageFull(RequestError):

@@ -5,7 +5,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import FrameType
@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
     AppStatus.disable_automatic_graceful_drain()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with _opened(settings, lock) as services:
             app.state.services = services
             yield
@@ -94,7 +94,7 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncIterator[Services]:
+async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerator[Services]:
     """Every part, opened in order and closed in the opposite one."""
     async with AsyncExitStack() as stack:
         data_dir = settings.storage.data_dir

@@ -12,9 +12,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["all", "stream", "ingest", "start"], default="all")
     parser.add_argument("--quick", action="store_true", help="small sizes: about two minutes, and rougher")
-    parser.add_argument(
-        "--only", nargs="+", choices=list(stream.TARGETS), default=[], help="servers of `stream`"
-    )
+    parser.add_argument("--only", nargs="+", choices=list(stream.TARGETS), default=[], help="servers of `stream`")
     options = parser.parse_args()
     try:
         if options.what in ("all", "stream"):

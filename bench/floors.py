@@ -45,9 +45,7 @@ class Floor:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self.session is None:
             connector = aiohttp.TCPConnector(limit=0)
-            self.session = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=None)
-            )
+            self.session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         body = b""
         more = scope["method"] == "POST"
         while more:
@@ -69,6 +67,4 @@ class Floor:
 
 
 if __name__ == "__main__":
-    uvicorn.run(
-        Floor(sys.argv[1]), port=int(sys.argv[2]), lifespan="off", log_level="warning", access_log=False
-    )
+    uvicorn.run(Floor(sys.argv[1]), port=int(sys.argv[2]), lifespan="off", log_level="warning", access_log=False)

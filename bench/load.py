@@ -130,9 +130,7 @@ class Client:
                 arrivals.add(text, now)
 
 
-async def spread(
-    count: int, over: float, start: Callable[[], asyncio.Task[None]]
-) -> list[asyncio.Task[None]]:
+async def spread(count: int, over: float, start: Callable[[], asyncio.Task[None]]) -> list[asyncio.Task[None]]:
     """Starts `count` tasks evenly over so many seconds."""
     begun = time.monotonic()
     tasks: list[asyncio.Task[None]] = []

@@ -63,12 +63,8 @@ class Figures:
 
 TARGETS = {
     "passed": Target("bytes passed through (uvicorn, aiohttp)", ("bench.floors", "passed", "{port}")),
-    "parsed": Target(
-        "hand-written: each token parsed, one typed event out", ("bench.floors", "parsed", "{port}")
-    ),
-    "plain": Target(
-        "FastAPI + sse-starlette + ChatOpenAI.astream", ("bench.plain", "{port}"), ready="/health"
-    ),
+    "parsed": Target("hand-written: each token parsed, one typed event out", ("bench.floors", "parsed", "{port}")),
+    "plain": Target("FastAPI + sse-starlette + ChatOpenAI.astream", ("bench.plain", "{port}"), ready="/health"),
     "streamforge": Target(
         "StreamForge",
         ("backend.main",),

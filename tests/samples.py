@@ -4,6 +4,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 PARAGRAPH = (
     "Harbour pilots board arriving ships two miles out. They know every sandbank, and they answer for the "
@@ -27,7 +28,7 @@ def pdf(
     from reportlab.platypus import PageBreak, Paragraph, SimpleDocTemplate, Spacer
 
     styles = getSampleStyleSheet()
-    flow: list[object] = []
+    flow: list[Any] = []
     for number, text in enumerate(pages):
         if number:
             flow.append(PageBreak())

@@ -1,7 +1,7 @@
 """Citation marks in a model's text: found in the stream, taken out of it, tied to sentences, and checked.
 
-Models write `[1]`, `[1, 2]`, `[[1]]`, `[^1]` or `【1】`, sometimes cut in two by the stream. `MarkFilter` holds back what
-may become a mark, `SentenceTracker` knows which sentence a mark supports and when that sentence is complete, and
+Models write `[1]`, `[1, 2]`, `[[1]]`, `[^1]` or `【1】`, sometimes cut in two by the stream. `MarkFilter` holds back
+what may become a mark, `SentenceTracker` knows which sentence a mark supports and when it is complete, and
 `find_quote` looks for the sentence of the passage that says the same.
 """
 
@@ -14,7 +14,9 @@ from backend.chains.retrieval.sentences import sentences
 from backend.chains.words import words
 
 _NUMBERS = r"\d{1,3}(?:\s*[,;]\s*\d{1,3})*"
-_MARK = re.compile(rf"[ \t]*(?:\[\[\s*({_NUMBERS})\s*\]\]|\[\^?\s*({_NUMBERS})\s*\](?!\()|【\s*({_NUMBERS})[^】\n]{{0,20}}】)")
+_MARK = re.compile(
+    rf"[ \t]*(?:\[\[\s*({_NUMBERS})\s*\]\]|\[\^?\s*({_NUMBERS})\s*\](?!\()|【\s*({_NUMBERS})[^】\n]{{0,20}}】)"
+)
 # What may still become a mark: blanks, or an opening bracket with nothing but digits behind it.
 _PARTIAL = re.compile(r"[ \t]+$|[ \t]*(?:\[\[?\^?[\d\s,;]{0,24}\]?|\[\[?[\d\s,;]{1,24}\]|【[^】\n]{0,24})$")
 _CODE = re.compile(r"`+")
@@ -154,7 +156,9 @@ class SentenceTracker:
     def close(self) -> list[Cited]:
         """The citations of the last sentence, which has no end but the text's."""
         spans = sentences(self._text)
-        cited = [self._cited(n, start - self._offset, _end_from(spans, start - self._offset)) for n, start in self._pending]
+        cited = [
+            self._cited(n, start - self._offset, _end_from(spans, start - self._offset)) for n, start in self._pending
+        ]
         self._pending.clear()
         return cited
 

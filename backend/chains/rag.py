@@ -154,7 +154,7 @@ class _Weave:
 
     def begin(self, output: Output) -> list[ev.AnyEvent]:
         """The start of the part that the output belongs to, if it isn't open; and the end of the one before."""
-        kind = {Text: "text", Quote: "text", Reasoning: "reasoning"}.get(type(output))
+        kind = "text" if isinstance(output, Text | Quote) else "reasoning" if isinstance(output, Reasoning) else None
         if kind is None or kind == self._open:
             return []
         events = self._end()

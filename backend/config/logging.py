@@ -4,7 +4,6 @@ What a person wrote, what a model answered and every secret stay out of the log:
 """
 
 import logging
-import logging.config
 import sys
 from typing import Any
 

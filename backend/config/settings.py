@@ -210,6 +210,17 @@ class RunSettings(_Group):
     send_timeout: float = Field(30.0, gt=0, description="Seconds after which a reader that takes nothing is dropped.")
 
 
+GROUPS: dict[str, type[_Group]] = {
+    "server": ServerSettings,
+    "storage": StorageSettings,
+    "log": LogSettings,
+    "models": ModelSettings,
+    "knowledge": KnowledgeSettings,
+    "runs": RunSettings,
+}
+"""Every group by its name in `Settings`."""
+
+
 class Settings(BaseModel):
     """All groups. `load()` reads them from the environment and `.env`."""
 
@@ -228,21 +239,16 @@ class Settings(BaseModel):
 
         Raises SettingsError on a wrong value.
         """
-        groups: dict[str, Any] = {}
-        for name, field in cls.model_fields.items():
-            group = field.annotation
-            assert group is not None and issubclass(group, _Group)
+        groups: dict[str, _Group] = {}
+        for name, group in GROUPS.items():
             mine = {k: v for k, v in overrides.items() if k in group.model_fields}
             try:
-                groups[name] = group(_env_file=env_file, **mine)
+                groups[name] = group(_env_file=env_file, **mine)  # pyright: ignore[reportCallIssue] undeclared
             except ValidationError as error:
                 raise SettingsError(_one_line(error)) from None
             except UnicodeDecodeError:
                 raise SettingsError(f"{env_file}: is not UTF-8 text") from None
-        unknown = [k for k in overrides if not any(k in g.model_fields for g in map(type, groups.values()))]
-        if unknown:
-            raise SettingsError(f"no such setting: {', '.join(unknown)}")
-        return cls(**groups)
+        return cls.model_validate(groups)
 
 
 def _one_line(error: ValidationError) -> str:

@@ -59,9 +59,9 @@ class ChatRequest(BaseModel):
 
     def turn(self, idempotency_key: str | None) -> ChatTurn:
         """The request as the service takes it."""
-        fields = self.model_dump()
+        fields: dict[str, Any] = self.model_dump(exclude={"documents"})
         documents = self.documents if isinstance(self.documents, bool) else tuple(self.documents)
-        return ChatTurn(**{**fields, "documents": documents}, idempotency_key=idempotency_key)
+        return ChatTurn(**fields, documents=documents, idempotency_key=idempotency_key)
 
 
 @router.post(

@@ -142,9 +142,7 @@ async def _settled(services: ServicesDep, owner: str, uploaded: Uploaded) -> Upl
     if uploaded.id is None:
         return uploaded
     row = await services.documents.settled(owner, uploaded.id)
-    return uploaded.model_copy(
-        update={"status": row.status, "reason_code": row.reason_code, "reason": row.reason}
-    )
+    return uploaded.model_copy(update={"status": row.status, "reason_code": row.reason_code, "reason": row.reason})
 
 
 @router.get("", responses=responses(401, 422), summary="Your documents")
@@ -324,5 +322,3 @@ def _document(row: DocumentRow) -> Document:
 def _frame(row: DocumentRow) -> bytes:
     event = DocumentEvent(document=_document(row))
     return b"data: " + event.model_dump_json(exclude_none=True).encode() + b"\n\n"
-
-

@@ -35,6 +35,7 @@ class Guard:
         self._origins = frozenset(settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -76,11 +77,11 @@ class Guard:
         if self._loopback and not _is_loopback(urlsplit(f"//{host}").hostname or ""):
             raise Misdirected("This server answers on localhost and 127.0.0.1 only; the Host header names another.")
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and scope["method"] not in _SAFE_METHODS and origin not in self._origins:
-            if origin != f"{scope['scheme']}://{host}":
-                raise Forbidden(
-                    "Pages of this origin may not call. Add it to CORS_ORIGINS if it is yours.", code="foreign_origin"
-                )
+        known = origin in self._origins or origin == f"{scope['scheme']}://{host}"
+        if origin and not known and scope["method"] not in _SAFE_METHODS:
+            raise Forbidden(
+                "Pages of this origin may not call. Add it to CORS_ORIGINS if it is yours.", code="foreign_origin"
+            )
 
 
 def _is_loopback(host: str) -> bool:

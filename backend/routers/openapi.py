@@ -8,8 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from backend.events import AnyEvent
 from backend.routers.documents import DocumentEvent
-from backend.routers.documents import DocumentEvent
-from backend.routers.problems import Problem
+from backend.routers.problems import Problem, responses
 
 _ANSWER: dict[str, Any] = {
     "title": "Answer",
@@ -49,10 +48,21 @@ def install_openapi(app: FastAPI) -> None:
                 described = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(described.pop("$defs", {}))
                 schemas[model.__name__] = described
+            _render_invalid(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = openapi
+
+
+def _render_invalid(schema: dict[str, Any]) -> None:
+    """FastAPI describes its own 422, which this server never sends: it sends a problem."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if "422" in operation["responses"]:
+                operation["responses"]["422"] = responses(422)[422]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
 
 
 _TAGS: list[dict[str, Any]] = [

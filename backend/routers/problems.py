@@ -1,6 +1,6 @@
 """Errors as `application/problem+json`: one place for all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -54,7 +54,7 @@ def problem(
     *,
     retryable: bool = False,
     request_id: str | None = None,
-    headers: dict[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
     **extra: object,
 ) -> JSONResponse:
     """The response for one error."""

@@ -42,9 +42,7 @@ def _services(request: Request) -> Services:
 _bearer = HTTPBearer(auto_error=False, description="A key of API_KEYS. Not needed while none are set.")
 
 
-def _principal(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> str:
+def _principal(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
     keys = _services(request).keys
     if not keys:
         return LOCAL

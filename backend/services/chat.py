@@ -76,15 +76,15 @@ class ChatService:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
-        """The id of the run that answers: a new one, or with a repeated Idempotency-Key the one it has already.
+        """The id of the run that answers: a new one, or the one that a repeated Idempotency-Key has already.
 
         The user's message is stored when this returns. Raises RequestError, EmbeddingMismatch.
         """
         limit = self._max_message_chars
         if len(turn.message) > limit:
             raise Invalid(
-                f"message: has {len(turn.message)} characters, the limit is {limit} (MAX_MESSAGE_CHARS). Shorten it, or "
-                "upload the text as a document.",
+                f"message: has {len(turn.message)} characters, the limit is {limit} (MAX_MESSAGE_CHARS). Shorten it, "
+                "or upload the text as a document.",
                 code="message_too_long",
             )
         if (repeated := await self._repeated(owner, turn)) is not None:
@@ -233,11 +233,8 @@ class ChatService:
 
 
 def _history(stored: list[StoredMessage]) -> list[Message]:
-    messages: list[Message] = []
-    for row in stored:
-        if text := text_of(decode_parts(row.parts)):
-            messages.append(Message("user" if row.role == "user" else "assistant", text))
-    return messages
+    texts = ((row.role, text_of(decode_parts(row.parts))) for row in stored)
+    return [Message("user" if role == "user" else "assistant", text) for role, text in texts if text]
 
 
 def _same(run_id: str, request_hash: str | None, turn: ChatTurn) -> str:
@@ -253,5 +250,3 @@ def title_of(message: str) -> str:
     """A session's first title: the beginning of its first message, on one line."""
     line = " ".join(message.split())
     return line if len(line) <= _TITLE else line[: _TITLE - 1].rstrip() + "…"
-
-

@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from backend.chains.retrieval.index import VectorIndex
 from backend.errors import Conflict, DocumentUnreadable, Invalid, NotFound, StorageFull, TooLarge
 from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
-from backend.chains.retrieval.index import VectorIndex
 from backend.storage.documents import FINAL, DocumentRow, Documents
 from backend.storage.ids import new_id
 
@@ -89,10 +89,8 @@ class DocumentService:
 
     async def settled(self, owner: str, document_id: str) -> DocumentRow:
         """The document once it is ready or failed. Raises NotFound when it is deleted meanwhile."""
-        row = await self._documents.get(owner, document_id)
-        async for row in self.watch(owner, document_id):
-            pass
-        return row
+        rows = [row async for row in self.watch(owner, document_id)]
+        return rows[-1]
 
     async def text(self, owner: str, document_id: str, version: str | None, start: int, end: int | None) -> str:
         """`[start:end]` of the canonical text. Raises NotFound, Conflict (`document_not_ready`)."""
@@ -154,5 +152,3 @@ def _copy(source: BinaryIO, path: Path, max_bytes: int, name: str) -> tuple[str,
     if size == 0:
         raise DocumentUnreadable("document_empty", f"{name} is empty. Upload a file with text in it.")
     return digest.hexdigest(), size
-
-

@@ -175,9 +175,7 @@ class Ingestion:
         """The chunks; off the loop, a long text takes a second."""
         return await asyncio.to_thread(chunk, parsed, self._chunk_size)
 
-    async def embed(
-        self, parsed: ParsedDocument, chunks: list[Chunk], told: Callable[[int], Awaitable[None]]
-    ) -> Any:
+    async def embed(self, parsed: ParsedDocument, chunks: list[Chunk], told: Callable[[int], Awaitable[None]]) -> Any:
         """float32 (len(chunks), dimension)."""
         import numpy as np
 

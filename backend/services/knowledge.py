@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _OVERFETCH = 5
 _MIN_FETCH = 30
 _COVERAGE = 0.5
-"""Weight of the share of the question's words that a passage holds, beside its cosine (measured: docs/retrieval.md)."""
+"""Weight of the share of the question's words that a passage holds, beside its cosine."""
 _SECOND_QUERY = 0.9
 _KEPT_MAPS = 256
 
@@ -54,7 +54,7 @@ class Knowledge:
         if collection.fingerprint not in (None, self._embedder.fingerprint):
             raise EmbeddingMismatch(
                 f"Your documents were embedded by {collection.fingerprint}, and the server now uses "
-                f"{self._embedder.fingerprint}. Set EMBEDDING_MODEL back, or delete the documents and upload them again."
+                f"{self._embedder.fingerprint}. Set EMBEDDING_MODEL back, or delete them and upload them again."
             )
 
     async def search(

@@ -48,7 +48,9 @@ class Readiness:
                         raise Unavailable(f"The server could not get ready: {self.problem}", code="not_ready")
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise Unavailable("The server is still loading. GET /ready tells when it is done.", code="not_ready") from None
+            raise Unavailable(
+                "The server is still loading. GET /ready tells when it is done.", code="not_ready"
+            ) from None
 
     async def _run(self) -> None:
         while True:

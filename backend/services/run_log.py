@@ -182,9 +182,7 @@ class RunLog:
             raise
 
 
-async def _stored_chunk(
-    run_id: str, cursor: int, frame: FrameEncoder, read_stored: ReadStored
-) -> tuple[int, bytes]:
+async def _stored_chunk(run_id: str, cursor: int, frame: FrameEncoder, read_stored: ReadStored) -> tuple[int, bytes]:
     frames: list[bytes] = []
     for row in await read_stored(run_id, cursor):
         for seq, line in enumerate(row.lines.split(b"\n"), row.first_seq):

@@ -393,14 +393,14 @@ def _closed(run_id: str, state: RunState, terminal: ev.Terminal, events: list[Ev
 
 
 def _failed(run: Run, error: RunError) -> ev.RunFailed:
-    fault = ev.RunFault(
-        code=error.code, message=error.message, retryable=error.retryable, request_id=run.request_id
-    )
+    fault = ev.RunFault(code=error.code, message=error.message, retryable=error.retryable, request_id=run.request_id)
     return ev.RunFailed(error=fault)
 
 
 def _not_saved() -> NotSaved:
-    return NotSaved("The answer could not be stored: the database is gone or the disk is full. It is not in the history.")
+    return NotSaved(
+        "The answer could not be stored: the database is gone or the disk is full. It is not in the history."
+    )
 
 
 def _ahead(after: int, head: int) -> Conflict:

@@ -1,7 +1,7 @@
 """Opening the database: lock, schema, connections for ordinary queries."""
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class Database:
             upgrade(self.path)
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self) -> AsyncGenerator[AsyncConnection]:
         """A connection for reading. Raises Unavailable when the database is gone."""
         try:
             async with self._engine.connect() as conn:
@@ -75,7 +75,7 @@ class Database:
             raise (storage_error(error) or error) from error
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self) -> AsyncGenerator[AsyncConnection]:
         """A unit of work: commits at the end, rolls back on an exception. Raises Unavailable or StorageFull."""
         try:
             async with self._engine.connect() as conn:

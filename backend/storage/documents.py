@@ -129,11 +129,12 @@ class Documents:
             return CollectionRow(*row)
         async with self._db.write() as conn:
             row = (await conn.execute(query)).first()
-            if row is None:
-                row = (new_id("col"), None)
-                values = {"id": row[0], "owner": owner, "name": DEFAULT_COLLECTION, "generation": 1}
-                await conn.execute(insert(collections).values(**values, created_at=now_ms()))
-            return CollectionRow(*row)
+            if row is not None:
+                return CollectionRow(*row)
+            made = CollectionRow(new_id("col"), None)
+            values = {"id": made.id, "owner": owner, "name": DEFAULT_COLLECTION, "generation": 1}
+            await conn.execute(insert(collections).values(**values, created_at=now_ms()))
+            return made
 
     async def collections(self) -> list[CollectionRow]:
         """Every collection of every owner, for the sweep."""
@@ -413,7 +414,14 @@ async def _insert_document(
 
 async def _requeue(conn: AsyncConnection, document_id: str) -> None:
     now = now_ms()
-    job = {"stage": "queued", "attempts": 0, "progress": {}, "reason": None, "instance_id": None, "lease_until": 0}
+    job: dict[str, Any] = {
+        "stage": "queued",
+        "attempts": 0,
+        "progress": {},
+        "reason": None,
+        "instance_id": None,
+        "lease_until": 0,
+    }
     await conn.execute(update(jobs).where(jobs.c.document_id == document_id).values(**job, updated_at=now))
     status = {"status": "queued", "reason": None, "reason_code": None, "updated_at": now}
     await conn.execute(update(documents).where(documents.c.id == document_id).values(**status))

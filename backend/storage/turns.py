@@ -49,9 +49,9 @@ class StoredMessage:
 
 @dataclass(slots=True, frozen=True)
 class OpenedTurn:
-    """`history` is the active path up to the new message, oldest first; `repeats` is the run that has the key already."""
+    """`history`: the path up to the new message, oldest first. `repeats`: the run that has the key already."""
 
-    history: list[StoredMessage] = field(default_factory=lambda: [])
+    history: list[StoredMessage] = field(default_factory=list[StoredMessage])
     repeats: str | None = None
     repeats_hash: str | None = None
 
@@ -174,7 +174,9 @@ class Turns:
 
     async def release_leases(self) -> None:
         """Let go of every lease. Only for the embedded mode, whose lock on DATA_DIR proves that no holder lives."""
-        await self._writer.run(lambda conn: conn.execute("UPDATE runs SET lease_until = 0 WHERE lease_until > 0") and None)
+        await self._writer.run(
+            lambda conn: conn.execute("UPDATE runs SET lease_until = 0 WHERE lease_until > 0") and None
+        )
 
     async def expired_logs(self, finished_before: int, limit: int = 50) -> list[StoredRun]:
         """Ended runs whose verbatim log has outlived its time (more than a snapshot and a terminal event)."""
@@ -183,7 +185,9 @@ class Turns:
             f"SELECT {columns} FROM runs WHERE finished_at < ? AND EXISTS "
             "(SELECT 1 FROM run_events e WHERE e.run_id = runs.id AND e.first_seq = 1) LIMIT ?"
         )
-        return await self._writer.run(lambda conn: [StoredRun(*row) for row in conn.execute(sql, (finished_before, limit))])
+        return await self._writer.run(
+            lambda conn: [StoredRun(*row) for row in conn.execute(sql, (finished_before, limit))]
+        )
 
     async def replace_log(self, events: EventLines) -> None:
         """Put `events` in the place of everything that the run's log holds."""

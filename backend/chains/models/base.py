@@ -1,7 +1,7 @@
 """What a provider is to the rest: it lists models and opens them; a model streams its answer to a prompt."""
 
 import importlib.util
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -141,11 +141,12 @@ def langchain_messages(prompt: Prompt) -> list[tuple[str, str]]:
     return [*head, *((roles[m.role], m.text) for m in prompt.history), ("human", prompt.content)]
 
 
-def langchain_tokens(usage: Any) -> Tokens:
-    """LangChain's usage metadata (a mapping of counts) as Tokens."""
+def langchain_tokens(usage: Mapping[str, Any]) -> Tokens:
+    """LangChain's usage metadata as Tokens."""
+    details: Mapping[str, Any] = {**usage.get("output_token_details", {}), **usage.get("input_token_details", {})}
     return Tokens(
         input=usage.get("input_tokens", 0),
         output=usage.get("output_tokens", 0),
-        reasoning=(usage.get("output_token_details") or {}).get("reasoning"),
-        cached=(usage.get("input_token_details") or {}).get("cache_read"),
+        reasoning=details.get("reasoning"),
+        cached=details.get("cache_read"),
     )

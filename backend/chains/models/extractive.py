@@ -125,6 +125,8 @@ class _Provider:
 
 
 PLUGIN = Plugin(
-    name="extractive", summary="answers by quoting the documents, without a language model", create=_Provider,
+    name="extractive",
+    summary="answers by quoting the documents, without a language model",
+    create=_Provider,
     default_rank=30,
 )

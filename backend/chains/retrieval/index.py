@@ -95,6 +95,18 @@ class VectorIndex:
         """
         return await self._run(self._query, collection_id, fingerprint, vector, k)
 
+    async def score(
+        self, collection_id: str, fingerprint: str, vector: "NDArray[np.float32]", ids: Sequence[str]
+    ) -> list[Hit]:
+        """The cosines of these chunks to `vector`, exact, in no order; those without a vector are left out.
+
+        For a search in a few documents: quicker than a filter in the query, and complete. Raises EmbeddingMismatch.
+        """
+        hits: list[Hit] = []
+        for at in range(0, len(ids), _BATCH):
+            hits += await self._run(self._score, collection_id, fingerprint, vector, list(ids[at : at + _BATCH]))
+        return hits
+
     async def delete_version(self, collection_id: str, version_id: str) -> int:
         """Remove a version's vectors. Returns how many there were."""
         return await self._run(self._delete_version, collection_id, version_id)
@@ -178,6 +190,15 @@ class VectorIndex:
         found = collection.query(query_embeddings=[vector], n_results=k, include=["metadatas", "distances"])
         rows = zip(found["ids"][0], found["metadatas"][0], found["distances"][0], strict=True)
         return [Hit(id, meta["document_id"], meta["version_id"], 1.0 - far) for id, meta, far in rows]
+
+    def _score(self, collection_id: str, fingerprint: str, vector: Any, ids: list[str]) -> list[Hit]:
+        collection = self._matching(collection_id, fingerprint)
+        if collection is None:
+            return []
+        found = collection.get(ids=ids, include=["metadatas", "embeddings"])
+        scores: Sequence[float] = found["embeddings"] @ vector if found["ids"] else []
+        rows = zip(found["ids"], found["metadatas"], scores, strict=True)
+        return [Hit(id, meta["document_id"], meta["version_id"], float(score)) for id, meta, score in rows]
 
     def _delete_version(self, collection_id: str, version_id: str) -> int:
         collection = self._find(collection_id)

@@ -64,9 +64,11 @@ class MiniLM:
         self._model: _Model | None = None
 
     async def prepare(self) -> None:
+        """Load the model."""
         await self._loaded()
 
     async def embed_passages(self, texts: Sequence[str]) -> "Vectors":
+        """float32 (len(texts), 384)."""
         import numpy as np
 
         model = await self._loaded()
@@ -81,10 +83,12 @@ class MiniLM:
         return vectors
 
     async def embed_query(self, text: str) -> "Vectors":
+        """float32 (384,)."""
         model = await self._loaded()
         return await asyncio.get_running_loop().run_in_executor(self._queries, model.embed, text)
 
     async def aclose(self) -> None:
+        """Let both threads end."""
         for executor in (self._passages, self._queries):
             executor.shutdown(wait=False, cancel_futures=True)
         self._model = None

@@ -31,6 +31,7 @@ class OllamaEmbedder(RemoteEmbedder):
         return self._langchain
 
     async def aclose(self) -> None:
+        """Close the connections."""
         if "_langchain" in self.__dict__:
             await self._langchain._async_client.close()  # LangChain has no way of its own
 

@@ -33,6 +33,7 @@ class OpenAIEmbedder(RemoteEmbedder):
         return self._langchain
 
     async def aclose(self) -> None:
+        """Close the connections."""
         if "_http" in self.__dict__:
             await self._http.aclose()
 

@@ -5,6 +5,7 @@ first and its last character) tell indents, gaps, sizes and columns, at a fracti
 character costs.
 """
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -47,17 +48,19 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
     return 1.0 if match.start() == 0 or b" obj" in head else 0.0
 
 
-def _parse(path: Path) -> ParsedDocument:
-    import pypdfium2
-    from pypdfium2 import PdfiumError
+def _pdfium(part: str = "") -> Any:
+    """The library, or a part of it, which has no types. Its PdfiumError is a RuntimeError."""
+    return importlib.import_module(f"pypdfium2.{part}".rstrip("."))
 
+
+def _parse(path: Path) -> ParsedDocument:
     try:
-        pdf = pypdfium2.PdfDocument(path)
-    except PdfiumError as error:
+        pdf = _pdfium().PdfDocument(path)
+    except RuntimeError as error:
         raise _unopened(error) from error
     try:
         return _read(pdf)
-    except PdfiumError as error:
+    except RuntimeError as error:
         raise _corrupt() from error
     finally:
         pdf.close()
@@ -90,11 +93,9 @@ def _read(pdf: Any) -> ParsedDocument:
 
 def _page(pdf: Any, index: int) -> PageText | None:
     """The lines of a page; None when pdfium cannot make sense of it."""
-    from pypdfium2 import PdfiumError
-
     try:
         page = pdf[index]
-    except PdfiumError:
+    except RuntimeError:
         return None
     try:
         textpage = page.get_textpage()
@@ -102,15 +103,14 @@ def _page(pdf: Any, index: int) -> PageText | None:
             return PageText(_lines(textpage))
         finally:
             textpage.close()
-    except PdfiumError:
+    except RuntimeError:
         return None
     finally:
         page.close()
 
 
 def _lines(textpage: Any) -> list[Line]:
-    import pypdfium2.raw as raw
-
+    raw = _pdfium("raw")
     text = textpage.get_text_range()
     lines: list[Line] = []
     unit = 0  # pdfium counts in UTF-16
@@ -145,8 +145,6 @@ def _box(raw: Any, textpage: Any, text_index: int) -> tuple[float, float, float,
 
 def _outline(pdf: Any) -> list[tuple[int, int, str]]:
     """The table of contents: (page from 1, level from 1, title); no entries that lead nowhere."""
-    from pypdfium2 import PdfiumError
-
     entries: list[tuple[int, int, str]] = []
     try:
         for bookmark in pdf.get_toc(max_depth=6):
@@ -157,7 +155,7 @@ def _outline(pdf: Any) -> list[tuple[int, int, str]]:
                 entries.append((page + 1, bookmark.level + 1, title))
             if len(entries) >= _MAX_OUTLINE:
                 break
-    except (PdfiumError, ValueError):
+    except (RuntimeError, ValueError):
         pass
     return entries
 
@@ -187,8 +185,7 @@ def _title(pdf: Any) -> str | None:
 
 
 def _unopened(error: Any) -> DocumentUnreadable:
-    import pypdfium2.raw as raw
-
+    raw = _pdfium("raw")
     if error.err_code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
         return DocumentUnreadable("document_encrypted", "This PDF has a password. Save it without one and try again.")
     return _corrupt()
@@ -202,8 +199,7 @@ def _corrupt() -> DocumentUnreadable:
 
 def _textless(pdf: Any) -> DocumentUnreadable:
     """No page has text: tell pictures of text from nothing at all."""
-    import pypdfium2.raw as raw
-
+    raw = _pdfium("raw")
     for index in range(min(len(pdf), 20)):
         try:
             page = pdf[index]
