@@ -43,7 +43,7 @@ def upload(client: httpx.Client, path: Path) -> Ingested:
     accepted = time.monotonic() - start
     document = wait_until_ready(client, reply.json()["documents"][0]["id"], start + PATIENCE)
     ready = time.monotonic() - start
-    return Ingested(document["pages"], document["chunks"], accepted, ready, document.get("stages") or {})
+    return Ingested(document["pages"], document["chunks"], accepted, ready, document["progress"].get("seconds", {}))
 
 
 def wait_until_ready(client: httpx.Client, document_id: str, deadline: float) -> dict[str, Any]:

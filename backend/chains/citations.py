@@ -13,12 +13,13 @@ from backend.chains.passages import Passage, Similarity
 from backend.chains.retrieval.sentences import sentences
 from backend.chains.words import words
 
-_NUMBERS = r"\d{1,3}(?:\s*[,;]\s*\d{1,3})*"
+_NUMBERS = r"\d{1,3}(?:\s{0,2}[,;]\s{0,2}\d{1,3}){0,19}"
 _MARK = re.compile(
-    rf"[ \t]*(?:\[\[\s*({_NUMBERS})\s*\]\]|\[\^?\s*({_NUMBERS})\s*\](?!\()|【\s*({_NUMBERS})[^】\n]{{0,20}}】)"
+    rf"[ \t]*(?:\[\[\^?\s{{0,2}}({_NUMBERS})\s{{0,2}}\]\]|\[\^?\s{{0,2}}({_NUMBERS})\s{{0,2}}\](?!\()"
+    rf"|【\s{{0,2}}({_NUMBERS})[^】\n]{{0,20}}】)"
 )
-# What may still become a mark: blanks, or an opening bracket with nothing but digits behind it.
-_PARTIAL = re.compile(r"[ \t]+$|[ \t]*(?:\[\[?\^?[\d\s,;]{0,24}\]?|\[\[?[\d\s,;]{1,24}\]|【[^】\n]{0,24})$")
+# What may still become a mark, or a link that looks like one: everything that a mark can begin with.
+_PARTIAL = re.compile(r"[ \t]*(?:\[{1,2}\^?[\d\s,;]{0,160}\]?|【\s{0,2}(?:\d[^】\n]{0,180})?)\Z|[ \t]+\Z")
 _CODE = re.compile(r"`+")
 _TERMINALS = frozenset(".!?…。！？:")
 _WINDOW = 4_000
@@ -46,6 +47,12 @@ class MarkFilter:
         while position < len(text):
             if self._fence is not None:
                 end = text.find(self._fence, position)
+                line = text.find("\n", position, end if end >= 0 else len(text))
+                if line >= 0 and len(self._fence) < 3:
+                    # A backtick that nobody closes on its line is no code: the marks after it count again.
+                    yield text[position : line + 1]
+                    position, self._fence = line + 1, None
+                    continue
                 if end < 0:
                     # A closing fence may be cut in two as well.
                     keep = len(text) - len(text.rstrip("`"))
@@ -70,22 +77,16 @@ class MarkFilter:
             position, self._fence = code.end(), code.group()
 
     def _plain(self, text: str, *, last: bool) -> Iterator[str | Mark]:
-        position = 0
-        for found in _MARK.finditer(text):
-            if last and found.end() == len(text) and text[-1] == "]":
-                # `[1]` may go on as a link, `[1](...)`: wait for the next character.
-                break
+        position, until = 0, len(text)
+        if last and (partial := _PARTIAL.search(text)) is not None:
+            until, self._held = partial.start(), text[partial.start() :]
+        for found in _MARK.finditer(text, 0, until):
             if found.start() > position:
                 yield text[position : found.start()]
             yield _mark(found)
             position = found.end()
-        rest = text[position:]
-        partial = _PARTIAL.search(rest) if last else None
-        if partial is not None:
-            self._held = partial.group()
-            rest = rest[: partial.start()]
-        if rest:
-            yield rest
+        if until > position:
+            yield text[position:until]
 
     def close(self) -> Iterator[str | Mark]:
         """What was held back, at the end of the text."""
