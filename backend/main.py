@@ -47,7 +47,9 @@ citations that quote them. A stream never gets lost: come back to it at any even
 
 **In a minute:** `POST /documents/upload` a file, then `POST /chat` a question that it answers."""
 _MAX_BODY = 1_000_000
+"""Bytes of a JSON request; far more than a message may have."""
 _FILES_A_REQUEST = 4
+"""Largest files that fit into one upload; more go into another."""
 _CLOSE_SECONDS = 3
 
 
@@ -73,12 +75,14 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=_MAX_BODY,
         license_info={"name": "MIT"},
     )
-    for module in (chat, runs, documents, sessions, models, system):
-        app.include_router(module.router)
-    app.include_router(documents.search_router)
+    # Limits are the routers', not the app's: FastAPI would apply the app's before the guard has seen the request.
+    for module in (chat, runs, sessions, models, system):
+        app.include_router(module.router, max_body_size=_MAX_BODY)
+    most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
+    app.include_router(documents.router, max_body_size=most)
+    app.include_router(documents.search_router, max_body_size=_MAX_BODY)
     system.install_docs(app)
     install_openapi(app)
     problems.install(app)

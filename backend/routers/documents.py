@@ -199,8 +199,8 @@ async def text(
     services: ServicesDep,
     owner: Owner,
     version: Annotated[str | None, Query(description="As in a citation; none is the active one.")] = None,
-    start: Annotated[int, Query(ge=0)] = 0,
-    end: Annotated[int | None, Query(ge=0)] = None,
+    start: Annotated[int, Query(ge=0, le=2**40)] = 0,
+    end: Annotated[int | None, Query(ge=0, le=2**40)] = None,
 ) -> DocumentText:
     """What citations point into: `quote` of a citation is exactly its `[start:end]` here."""
     found = await services.documents.text(owner, document_id, version, start, end)

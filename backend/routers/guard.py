@@ -15,7 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.config.settings import ServerSettings
-from backend.errors import Forbidden, Misdirected, RequestError
+from backend.errors import Forbidden, Misdirected, RequestError, TooLarge
 from backend.routers.problems import problem_of
 
 log = structlog.get_logger(__name__)
@@ -47,14 +47,20 @@ class Guard:
         scope["streamforge.request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        began, status = time.perf_counter(), 0
+        began, status, replaced = time.perf_counter(), 0, False
 
         async def named(message: Message) -> None:
-            nonlocal status
+            nonlocal status, replaced
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
-            await send(message)
+                answer = MutableHeaders(scope=message)
+                answer["X-Request-ID"] = request_id
+                if status == 413 and answer["content-type"].startswith("text/plain"):
+                    # The body limit answers before our error handlers are there.
+                    replaced = True
+                    await problem_of(too_large(), request_id)(scope, receive, send)
+            if not replaced:
+                await send(message)
 
         try:
             self._check(scope, headers)
@@ -82,6 +88,14 @@ class Guard:
             raise Forbidden(
                 "Pages of this origin may not call. Add it to CORS_ORIGINS if it is yours.", code="foreign_origin"
             )
+
+
+def too_large() -> TooLarge:
+    """The body is over the endpoint's limit."""
+    return TooLarge(
+        "The request is larger than this endpoint takes. Shorten it; upload long texts as documents, large files one "
+        "by one (MAX_UPLOAD_MB)."
+    )
 
 
 def _is_loopback(host: str) -> bool:

@@ -128,7 +128,7 @@ _HTTP = {
     400: ("bad_request", "The request can't be read: send UTF-8 JSON, or multipart for uploads, of sane depth."),
     404: ("not_found", "There is nothing at this path. GET /docs shows what there is."),
     405: ("method_not_allowed", "This path knows other methods. GET /docs shows which."),
-    413: ("too_large", "The request is larger than this endpoint takes."),
+    413: ("too_large", "The request is larger than this endpoint takes. Shorten it, or upload files one by one."),
 }
 
 

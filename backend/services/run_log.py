@@ -108,7 +108,11 @@ class RunLog:
         """Frames of all events after `cursor`, as they come, joined; ends after the terminal event."""
         while True:
             if cursor < self._first - 1:
+                before = cursor
                 cursor, chunk = await _stored_chunk(self.run_id, cursor, frame, read_stored)
+                if cursor == before:
+                    # Its session was deleted: there is nothing to go on with.
+                    return
             elif cursor < self._visible():
                 cursor, chunk = self._chunk(cursor, frame)
             elif self.done:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.api.helpers import data_dir, document_events, multipart, stored, unique
+from tests.api.helpers import data_dir, document_events, multipart, problem, stored, unique
 from tests.harness import Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -22,7 +22,7 @@ NAMES: dict[bytes, str | None] = {
     b"<img src=x onerror=alert(1)>.txt": "<img src=x onerror=alert(1)>.txt",
     b"{{7*7}}.txt": "{{7*7}}.txt",
     b"\xff\xfe.txt": None,
-    b"a" * 5000 + b".txt": "a" * 250 + "….txt",
+    b"a" * 2000 + b".txt": "a" * 250 + "….txt",
     "名前 🚢.txt".encode(): "名前 🚢.txt",
 }
 
@@ -45,6 +45,17 @@ async def test_a_hostile_name_is_display_only(api: Running, name: bytes, shown: 
     assert download.content == data
     assert re.fullmatch(r"attachment; filename\*=UTF-8''[\w.%~-]+", download.headers["content-disposition"], re.A)
     assert len(await document_events(api, document["id"])) == 1
+
+
+async def test_a_name_of_5000_bytes_is_refused_or_shortened(api: Running) -> None:
+    before = stored(api)
+    body, headers = multipart(b"a" * 5000 + b".txt", unique("Named."))
+    response = await api.client.post("/documents/upload", params={"wait": "true"}, content=body, headers=headers)
+    if response.status_code == 200:
+        assert len(response.json()["documents"][0]["filename"]) == 255
+    else:
+        problem(response, 400, "bad_request")
+        assert stored(api) == before
 
 
 async def test_line_breaks_in_a_name_reach_no_header_and_no_event(api: Running) -> None:

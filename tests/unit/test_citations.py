@@ -1,7 +1,7 @@
 """Citation marks: however the stream cuts them, they come out the same."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backend.chains.citations import Cited, Mark, MarkFilter, SentenceTracker, find_quote
@@ -120,6 +120,7 @@ BITS = st.sampled_from(
 )
 
 
+@settings(deadline=None, max_examples=300)
 @given(bits=st.lists(BITS, max_size=30), cuts=st.lists(st.integers(0, 120), max_size=8))
 @example(bits=["Word. ", "\n", "word"], cuts=[7])
 @example(bits=["word", " ", "\n", "word"], cuts=[6])
@@ -130,6 +131,7 @@ def test_random_cuts_change_neither_text_nor_marks(bits: list[str], cuts: list[i
     assert filtered(pieces) == filtered([text])
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_characters="[]【】 \t"), max_size=200), st.integers(1, 9))
 def test_text_without_brackets_comes_through_untouched(text: str, size: int) -> None:
     assert filtered([text[i : i + size] for i in range(0, len(text), size)]) == (text, [])

@@ -1,0 +1,227 @@
+"""Ingestion under attack: deleted, cut, killed; and a search sees all of a document or none."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from backend.chains.retrieval.index import VectorIndex
+from backend.errors import EmbeddingFailed
+from tests.api.helpers import data_dir, document_events, rows, search, stored, unique
+from tests.harness import Running, ServerProcess, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LONG = "\n\n".join(f"Paragraph {n}: the lighthouse of harbour {n} burns oil number {n * 7}. " * 6 for n in range(12))
+
+
+class Held:
+    """A place in the ingestion where the work stops until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+
+@asynccontextmanager
+async def hold(target: Any, method: str) -> AsyncGenerator[Held]:
+    """Stop before `target.method` runs."""
+    real: Callable[..., Awaitable[Any]] = getattr(target, method)
+    held = Held()
+
+    async def stopped(*args: Any, **kwargs: Any) -> Any:
+        held.reached.set()
+        await held.go_on.wait()
+        return await real(*args, **kwargs)
+
+    setattr(target, method, stopped)
+    try:
+        yield held
+    finally:
+        held.go_on.set()
+        setattr(target, method, real)
+
+
+async def idle(running: Running) -> None:
+    """Return when the worker has nothing to do: another document has gone through."""
+    await running.upload("after.txt", unique("After."))
+
+
+async def vectors(folder: Path) -> set[str]:
+    """The versions that have vectors in a DATA_DIR whose server has stopped."""
+    index = VectorIndex(folder / "vectors")
+    await index.open()
+    try:
+        return {v for c in await index.collections() for v in await index.versions(c)}
+    finally:
+        await index.close()
+
+
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [("_parser", "parse"), ("_embedder", "embed_passages"), ("_index", "upsert"), ("_jobs", "finish")],
+)
+async def test_delete_during_ingestion_leaves_nothing(tmp_path: Path, part: str, method: str) -> None:
+    async with serving(tmp_path / "data") as running:
+        before = stored(running)
+        worker = running.services.documents._ingestion
+        async with hold(getattr(worker, part), method) as held:
+            response = await running.client.post("/documents/upload", files={"file": ("a.txt", LONG.encode())})
+            await held.reached.wait()
+            path = f"/documents/{response.json()['id']}"
+            delete = asyncio.create_task(running.client.delete(path))
+            # The rows go first, whatever the worker is at.
+            while rows(data_dir(running), "SELECT count(*) FROM documents") != [(0,)]:
+                await asyncio.sleep(0.005)
+            held.go_on.set()
+            assert (await delete).status_code == 204
+        await idle(running)
+        kept = {row[0] for row in rows(data_dir(running), "SELECT id FROM document_versions")}
+        after = stored(running)
+        assert after["documents"] == before["documents"] + 1  # that of `idle`
+        assert after["files"] == sorted(kept)
+    assert await vectors(tmp_path / "data") == kept
+
+
+async def test_a_search_sees_all_of_a_documents_chunks_or_none(fresh: Running) -> None:
+    worker = fresh.services.documents._ingestion
+    async with hold(worker._jobs, "finish") as held:
+        response = await fresh.client.post("/documents/upload", files={"file": ("a.txt", LONG.encode())})
+        await held.reached.wait()
+        # Every vector is in the index now, and nothing of it may be seen.
+        assert await search(fresh, "lighthouse harbour", top_k=100) == []
+        document = (await fresh.client.get(f"/documents/{response.json()['id']}")).json()
+        assert document["status"] == "indexing"
+        held.go_on.set()
+    assert (await document_events(fresh, document["id"]))[-1]["document"]["status"] == "ready"
+    found = await search(fresh, "lighthouse harbour", top_k=100)
+    chunks = rows(data_dir(fresh), "SELECT id FROM chunks")
+    assert sorted(p["chunk_id"] for p in found) == sorted(c[0] for c in chunks)
+    assert len(chunks) > 5
+
+
+async def test_a_document_that_waits_does_not_hide_the_others(fresh: Running) -> None:
+    first = await fresh.upload("first.txt", unique("The first one speaks of cranes."))
+    worker = fresh.services.documents._ingestion
+    async with hold(worker._embedder, "embed_passages") as held:
+        await fresh.client.post("/documents/upload", files={"file": ("second.txt", unique("The second of cranes."))})
+        await held.reached.wait()
+        assert {p["document_id"] for p in await search(fresh, "cranes")} == {first["id"]}
+
+
+async def test_an_embedding_that_fails_for_a_while_only_delays(fresh: Running) -> None:
+    worker = fresh.services.documents._ingestion
+    real, failures = worker._embedder.embed_passages, 1
+
+    async def failing(texts: Any) -> Any:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise EmbeddingFailed("The embedding provider could not be reached.")
+        return await real(texts)
+
+    worker._embedder.embed_passages = failing  # type: ignore[method-assign]
+    document = await fresh.upload("late.txt", unique("Late."))
+    assert document["status"] == "ready"
+    assert failures < 0
+
+
+async def test_after_too_many_failures_the_reason_is_told(fresh: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = fresh.services.documents._ingestion
+    monkeypatch.setattr("backend.services.ingestion.MAX_ATTEMPTS", 1)
+
+    async def failing(texts: Any) -> Any:
+        raise EmbeddingFailed("The embedding provider could not be reached. Check the address.")
+
+    monkeypatch.setattr(worker._embedder, "embed_passages", failing)
+    document = await fresh.upload("never.txt", unique("Never."))
+    assert (document["status"], document["reason_code"]) == ("failed", "embedding_failed")
+    assert "could not be reached" in document["reason"]
+
+
+async def test_a_crash_of_ours_fails_the_document_without_details(
+    fresh: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.services.ingestion.MAX_ATTEMPTS", 1)
+
+    def broken(*_: object) -> Any:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("backend.services.ingestion.chunk", broken)
+    document = await fresh.upload("crash.txt", unique("Crash."))
+    assert (document["status"], document["reason_code"]) == ("failed", "internal")
+    assert "secret" not in document["reason"]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 200, -1])
+async def test_an_upload_cut_mid_body_leaves_nothing(api: Running, keep: int) -> None:
+    before = stored(api)
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n' + b"word " * 100 + b"\r\n--b--\r\n"
+    head = (
+        f"POST /documents/upload HTTP/1.1\r\nHost: {api.base[7:]}\r\nContent-Length: {len(body)}\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    _, writer = await asyncio.open_connection("127.0.0.1", int(api.base.rpartition(":")[2]))
+    writer.write(head.encode() + body[:keep])
+    await writer.drain()
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.shutdown(socket.SHUT_RDWR)
+    writer.close()
+    await idle(api)
+    after = stored(api)
+    assert after["documents"] == before["documents"] + 1  # that of `idle`
+    assert len(after["files"]) == len(before["files"]) + 1
+
+
+async def test_what_a_crash_left_behind_is_swept_at_the_next_start(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as running:
+        document = await running.upload("keep.txt", unique("Keep."))
+        lost = await running.upload("lost.txt", unique("Lost."))
+        # As if the process had died right after the rows were deleted.
+        await running.services.documents._documents.delete("local", lost["id"])
+    (tmp_path / "data" / "files" / "ver_orphan").write_bytes(b"orphan")
+    async with serving(tmp_path / "data") as running:
+        assert [p.name for p in (tmp_path / "data" / "files").iterdir()] == [document["version"]]
+        assert {p["document_id"] for p in await search(running, "keep")} == {document["id"]}
+    assert await vectors(tmp_path / "data") == {document["version"]}
+
+
+async def test_killed_during_ingestion_it_goes_on_after_the_restart(tmp_path: Path) -> None:
+    data = "\n\n".join(f"Ship {n} carried cargo {n * 13} to berth {n % 17}. " * 12 for n in range(500)).encode()
+    server = ServerProcess(tmp_path / "data")
+    await asyncio.to_thread(server.start)
+    async with httpx.AsyncClient(base_url=server.base, trust_env=False, timeout=60) as client:
+        response = await client.post("/documents/upload", files={"file": ("ships.txt", data)})
+        document_id = response.json()["id"]
+        while True:
+            document = (await client.get(f"/documents/{document_id}")).json()
+            assert document["status"] != "ready", "the document is too small for this test"
+            if document["progress"].get("done", 0) > 0:
+                break
+            await asyncio.sleep(0.02)
+        server.kill()
+    assert rows(tmp_path / "data", "SELECT count(*) FROM chunks") == [(0,)]
+    server = ServerProcess(tmp_path / "data")
+    await asyncio.to_thread(server.start)
+    async with httpx.AsyncClient(base_url=server.base, trust_env=False, timeout=60) as client:
+        running = Running(server.base, client, None)  # type: ignore[arg-type]
+        last = (await document_events(running, document_id))[-1]["document"]
+        assert last["status"] == "ready"
+        text = (await client.get(f"/documents/{document_id}/text")).json()["text"]
+        assert "Ship 499 carried cargo" in text
+        only = [document_id]
+        passage = (await search(running, "cargo 6487 ship 499", documents=only))[0]
+        assert text[passage["start"] : passage["end"]] == passage["text"]
+    await asyncio.to_thread(server.stop)
+    ordinals = [r[0] for r in rows(tmp_path / "data", "SELECT ordinal FROM chunks ORDER BY ordinal")]
+    assert ordinals == list(range(last["chunks"]))
+    collection = rows(tmp_path / "data", "SELECT id FROM collections")[0][0]
+    index = VectorIndex(tmp_path / "data" / "vectors")
+    await index.open()
+    assert await index.count(collection) == last["chunks"]
+    await index.close()
