@@ -140,7 +140,10 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
         async def load() -> None:
             await language_models.open()
             _announce(settings, language_models, embedder)
-            await asyncio.gather(index.open(), embedder.prepare(), asyncio.to_thread(_import_sdk, language_models))
+            # One after the other: packages with import cycles (numpy) break when two threads import them at once.
+            await index.open()
+            await embedder.prepare()
+            await asyncio.to_thread(_import_sdk, language_models)
             await ingestion.open()
             log.info("ready")
 

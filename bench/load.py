@@ -10,7 +10,7 @@ import codecs
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,7 +80,7 @@ class Client:
                 raise BenchError(f"{self._url} answered {response.status}: {(await response.text())[:500]}")
             yield response.content.iter_any()
 
-    async def events(self, model: str) -> AsyncIterator[tuple[Event, float]]:
+    async def events(self, model: str) -> AsyncGenerator[tuple[Event, float]]:
         """Events and when their bytes came."""
         reader = Reader()
         async with self.stream(model) as parts:

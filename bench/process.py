@@ -62,7 +62,7 @@ class Server:
         self._argv = [sys.executable, "-m", *(part.format(port=self.port) for part in module)]
         self._ready, self._core, self._patience = ready, core, patience
         self._env = {**os.environ, **(env or {}), "PORT": str(self.port)}
-        self._output = tempfile.TemporaryFile("w+")
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 lives as long as the process
         self.seconds_to: dict[str, float] = {}  # path -> seconds from the start to its first 200
 
     def __enter__(self) -> "Server":

@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from .tables import print_streams
 
 SETTLED = 1.2  # seconds after which a server has done what it puts off (StreamForge checkpoints every second)
 STREAMS, RATE = 300, 10
+SLOW_MODEL = "simulated/words"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Figures:
     kept_up: float = 0  # share of the tokens due in the window that came
     health_ratio: float | None = None  # /health p50 over that of a bare app, the same run
     health_ms: float | None = None
-    until_model_ms: float | None = None  # CPU from the POST until the server waits for the model
+    started_ms: float | None = None  # CPU from the POST until run.started is on the wire
 
 
 TARGETS = {
@@ -68,11 +70,12 @@ TARGETS = {
     "streamforge": Target(
         "StreamForge",
         ("backend.main",),
-        lambda model: {"message": "hi", "model": f"openai/{model}", "documents": False},
+        lambda model: {"message": "hi", "model": model if "/" in model else f"openai/{model}", "documents": False},
         ready="/ready",
         env={
             "LLM_MODEL": "openai/bench-flat-1",
             "MAX_RUNS": "2000",
+            "STREAM_DELAY": "0.2",
             "LOG_LEVEL": "WARNING",
             "HOST": "127.0.0.1",
         },
@@ -170,8 +173,8 @@ async def measure_edges(figures: Figures, server: Server, client: Client, sizes:
             mine += pings(server.port, sizes.pings // 5)
     figures.health_ms = statistics.median(mine) * 1e3
     figures.health_ratio = statistics.median(mine) / statistics.median(theirs)
-    costs = [await until_model(server, client) for _ in range(max(10, sizes.requests // 5))]
-    figures.until_model_ms = statistics.median(costs) * 1e3
+    costs = [await until_started(server, client) for _ in range(max(10, sizes.requests // 5))]
+    figures.started_ms = statistics.median(costs) * 1e3
 
 
 def pings(port: int, count: int) -> list[float]:
@@ -193,19 +196,15 @@ def pings(port: int, count: int) -> list[float]:
     return times
 
 
-async def until_model(server: Server, client: Client) -> float:
-    """CPU seconds from the POST until the server waits for its first token, which the provider holds back.
-
-    run.started has been sent by then, so this is an upper bound: it holds the provider's request too.
-    """
+async def until_started(server: Server, client: Client) -> float:
+    """CPU seconds from the POST until run.started is on the wire, and the first word of a model that then waits."""
     before = server.cpu()
-    cost = 0.0
-    async for event, _ in client.events("bench-late100-1"):
-        if event["type"] == "run.started":
-            await asyncio.sleep(0.06)
-            cost = server.cpu() - before
-    await asyncio.sleep(0.1)
-    return cost
+    async with aclosing(client.events(SLOW_MODEL)) as events:
+        async for event, _ in events:
+            if event["type"] == "run.started":
+                await asyncio.sleep(0.06)
+                return server.cpu() - before
+    raise BenchError("the stream ended before it began")
 
 
 async def run(only: list[str], sizes: Sizes) -> None:

@@ -177,7 +177,7 @@ class KnowledgeSettings(_Group):
     chunk_size: int = Field(500, ge=100, le=8000, description="Characters of a passage.")
     top_k: int = Field(6, ge=1, le=50, description="Passages handed to the model.")
     relevance_floor: float = Field(
-        0.35,
+        0.45,
         ge=0,
         le=1.5,
         description="Least relevance of a passage (cosine + half the share of the question's words it holds).",

@@ -1,11 +1,12 @@
 """POST /chat, and what the first version of this API had beside it."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Header, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from backend.errors import BadRequest
+from backend.events import clean_text
 from backend.routers.problems import request_id_of, responses
 from backend.routers.state import Owner, Ready, ServicesDep
 from backend.routers.streams import STREAM_RESPONSES, FormatQuery, LastEventId, marked_text, run_response
@@ -41,12 +42,13 @@ class ChatRequest(BaseModel):
     max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Limit of the answer, in tokens.")
     if_busy: IfBusy = Field("reject", description="What to do while the session still answers another message.")
 
-    @field_validator("message", "system_prompt")
+    @field_validator("*")
     @classmethod
-    def _text(cls, value: str | None, info: Any) -> str | None:
-        if value is not None and "\x00" in value:
-            raise ValueError("must not hold NUL characters")
-        if value is not None and info.field_name == "message" and not value.strip():
+    def _text(cls, value: Any, info: Any) -> Any:
+        for each in value if isinstance(value, list) else (value,):
+            if isinstance(each, str) and each != clean_text(each):
+                raise ValueError("must not hold NUL characters or lone surrogates")
+        if info.field_name == "message" and not value.strip():
             raise ValueError("must not be empty")
         return value
 
@@ -56,6 +58,12 @@ class ChatRequest(BaseModel):
         if isinstance(value, list) and not 1 <= len(value) <= 100:
             raise ValueError("must be true, false, or 1 to 100 document ids")
         return value
+
+    @model_validator(mode="after")
+    def _place(self) -> Self:
+        if self.session_id is None and (self.parent_id is not None or self.expect_head is not None):
+            raise ValueError("parent_id and expect_head need the session_id that they belong to")
+        return self
 
     def turn(self, idempotency_key: str | None) -> ChatTurn:
         """The request as the service takes it."""

@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from backend.errors import Invalid, NotFound, StreamForgeError
+from backend.events import clean_text
 from backend.routers.problems import responses
 from backend.routers.state import Owner, Ready, ServicesDep
 from backend.routers.streams import sse_response
@@ -241,6 +242,13 @@ class SearchRequest(BaseModel):
     query: str = Field(min_length=1, max_length=4000)
     top_k: int = Field(5, ge=1, le=100)
     documents: list[str] | None = Field(None, max_length=100, description="Only in these; none is all of yours.")
+
+    @field_validator("documents")
+    @classmethod
+    def _ids(cls, value: list[str] | None) -> list[str] | None:
+        if any(each != clean_text(each) for each in value or ()):
+            raise ValueError("must be document ids")
+        return value
 
     @field_validator("query")
     @classmethod

@@ -55,10 +55,12 @@ class Guard:
                 status = message["status"]
                 answer = MutableHeaders(scope=message)
                 answer["X-Request-ID"] = request_id
-                if status == 413 and answer["content-type"].startswith("text/plain"):
+                if status == 413 and answer.get("content-type", "").startswith("text/plain"):
                     # The body limit answers before our error handlers are there.
                     replaced = True
-                    await problem_of(too_large(), request_id)(scope, receive, send)
+                    refusal = problem_of(too_large(), request_id)
+                    refusal.headers["X-Request-ID"] = request_id
+                    await refusal(scope, receive, send)
             if not replaced:
                 await send(message)
 
@@ -80,7 +82,7 @@ class Guard:
                 code="foreign_peer",
             )
         host = headers.get(b"host", b"").decode("latin-1")
-        if self._loopback and not _is_loopback(urlsplit(f"//{host}").hostname or ""):
+        if self._loopback and not _is_loopback(_hostname(host)):
             raise Misdirected("This server answers on localhost and 127.0.0.1 only; the Host header names another.")
         origin = headers.get(b"origin", b"").decode("latin-1")
         known = origin in self._origins or origin == f"{scope['scheme']}://{host}"
@@ -96,6 +98,14 @@ def too_large() -> TooLarge:
         "The request is larger than this endpoint takes. Shorten it; upload long texts as documents, large files one "
         "by one (MAX_UPLOAD_MB)."
     )
+
+
+def _hostname(host: str) -> str:
+    """The Host header's name, without the port; nothing where there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

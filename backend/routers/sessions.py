@@ -161,6 +161,8 @@ def _decode(cursor: str | None) -> tuple[int, str] | None:
         return None
     try:
         updated_at, _, id_ = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        return int(updated_at), id_
+        if (moment := int(updated_at)) >= 2**63:
+            raise ValueError
+        return moment, id_
     except ValueError:
         raise BadRequest("cursor: must be the next_cursor of a page.", code="bad_cursor") from None

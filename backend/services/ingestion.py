@@ -186,16 +186,16 @@ class Ingestion:
             await told(min(at + _EMBED_BATCH, len(texts)))
         return np.concatenate(pieces)
 
-    async def store(self, job: JobRow, chunks: list[Chunk], vectors: Any, progress: dict[str, Any]) -> None:
-        """Vectors, then everything else in one commit. Raises _Gone, EmbeddingMismatch."""
+    async def index(self, job: JobRow, chunks: list[Chunk], vectors: Any) -> None:
+        """Store the vectors; nothing finds them yet. Raises EmbeddingMismatch."""
+        ids = [_chunk_id(job, c) for c in chunks]
         fingerprint = self._embedder.fingerprint
-        rows = [
-            NewChunk(f"chk_{job.version_id[4:]}_{c.ordinal}", c.ordinal, c.start, c.end, c.page, c.heading)
-            for c in chunks
-        ]
-        ids = [row.id for row in rows]
         await self._index.upsert(job.collection_id, fingerprint, ids, vectors, job.document_id, job.version_id)
-        if not await self._jobs.finish(job, fingerprint, rows, progress):
+
+    async def finish(self, job: JobRow, chunks: list[Chunk], progress: dict[str, Any]) -> None:
+        """Everything else in one commit: now the document is found. Raises _Gone."""
+        rows = [NewChunk(_chunk_id(job, c), c.ordinal, c.start, c.end, c.page, c.heading) for c in chunks]
+        if not await self._jobs.finish(job, self._embedder.fingerprint, rows, progress):
             raise _Gone
 
 
@@ -221,7 +221,8 @@ class _Ingest:
         await self._enter("embedding", done=0, total=len(chunks))
         vectors = await worker.embed(parsed, chunks, lambda done: self._tell(done, len(chunks)))
         await self._enter("indexing", done=len(chunks), total=len(chunks))
-        await worker.store(job, chunks, vectors, self._progress(done=len(chunks), total=len(chunks)))
+        await worker.index(job, chunks, vectors)
+        await worker.finish(job, chunks, self._progress(done=len(chunks), total=len(chunks)))
         return len(chunks)
 
     async def _enter(self, stage: str, **progress: int) -> None:
@@ -237,6 +238,11 @@ class _Ingest:
     def _progress(self, **progress: int) -> dict[str, Any]:
         seconds = {**self._seconds, self._stage: round(time.monotonic() - self._began, 3)}
         return {**progress, "seconds": seconds}
+
+
+def _chunk_id(job: JobRow, chunk: Chunk) -> str:
+    """Deterministic, so that indexing again after a crash replaces and never adds."""
+    return f"chk_{job.version_id.removeprefix('ver_')}_{chunk.ordinal}"
 
 
 def _since(began: float) -> float:

@@ -33,18 +33,19 @@ class Knowledge:
         self._index = index
         self._embedder = embedder
         self._floor = floor
-        self._ready: dict[str, bool] = {}
+        self._ready: set[str] = set()
         self._pages: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
 
     def changed(self, owner: str) -> None:
         """Documents of the owner came or went."""
-        self._ready.pop(owner, None)
+        self._ready.discard(owner)
 
     async def has_documents(self, owner: str) -> bool:
         """Whether the owner has anything searchable."""
-        if owner not in self._ready:
-            self._ready[owner] = await self._documents.any_ready(owner)
-        return self._ready[owner]
+        # Only a yes is remembered: a no may be out of date before it is.
+        if owner not in self._ready and await self._documents.any_ready(owner):
+            self._ready.add(owner)
+        return owner in self._ready
 
     async def check(self, owner: str) -> None:
         """Raises EmbeddingMismatch when the owner's documents were embedded by another model than is set now."""
@@ -66,6 +67,8 @@ class Knowledge:
         Raises EmbeddingMismatch, EmbeddingFailed.
         """
         await self.check(owner)
+        if not await self.has_documents(owner):
+            return []
         collection = await self._documents.collection(owner)
         best: dict[str, Hit] = {}
         for number, query in enumerate(dict.fromkeys(queries)):

@@ -61,7 +61,7 @@ class Models:
 
     def resolve(self, name: str | None) -> tuple[str, ChatModel]:
         """The full name and the opened model. Raises Invalid with the nearest names; RunError from the provider."""
-        full = name or self.default.name
+        full = self.default.name if name is None else name
         provider, slash, model = full.partition("/")
         if provider not in self._plugins or not slash or not model:
             near = difflib.get_close_matches(provider, self._plugins, n=3, cutoff=0.4)

@@ -89,7 +89,7 @@ def _candidates(passages: Sequence[Passage], wanted: set[str]) -> list[_Candidat
     for n, passage in enumerate(passages, 1):
         for start, end in sentences(passage.text):
             text = passage.text[start:end]
-            if len(text) >= 12:
+            if len(text) >= 12 and not text.endswith(("?", "？")):
                 found.append(_Candidate(n, passage.start + start, passage.start + end, text, 0.0))
     bags = [set(words(c.text)) for c in found]
     seen = Counter(word for bag in bags for word in bag)

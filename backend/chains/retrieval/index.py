@@ -25,6 +25,9 @@ T = TypeVar("T")
 # Chroma takes 5,461 rows in one call, as many as SQLite has variables for.
 _BATCH = 5000
 _FINGERPRINT = "fingerprint"
+# Chroma's own settings (16 neighbours, 100 candidates) don't find a passage that is unlike all others: in 18,000 vectors
+# they missed 21 of 60 such needles, these none, at 6 ms a query instead of 2 and 1,000 vectors a second instead of 4,000.
+_HNSW = {"space": "cosine", "max_neighbors": 64, "ef_construction": 400, "ef_search": 800}
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -177,7 +180,7 @@ class VectorIndex:
         if collection is None:
             collection = self._collections[collection_id] = self._client.create_collection(
                 _name(collection_id),
-                configuration={"hnsw": {"space": "cosine"}},
+                configuration={"hnsw": _HNSW},
                 metadata={_FINGERPRINT: fingerprint},
                 embedding_function=None,
             )

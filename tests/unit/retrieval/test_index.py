@@ -126,3 +126,24 @@ async def test_calls_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     await index.query("c", PRINT, vectors(1)[0], 1)
     await index.close()
     assert called == []
+
+
+async def test_a_passage_unlike_all_others_is_found(tmp_path: Path) -> None:
+    """With Chroma's own HNSW settings a third of such needles can't be reached."""
+    rng = np.random.default_rng(5)
+    theme = rng.normal(size=64)
+    crowd = theme + 0.25 * rng.normal(size=(6_000, 64))
+    needles = 0.3 * theme + rng.normal(size=(40, 64)) * np.linalg.norm(theme) / 8
+    vectors = np.concatenate([crowd, needles]).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    order = rng.permutation(len(vectors))
+    index = VectorIndex(tmp_path)
+    await index.open()
+    try:
+        ids = [f"c{i}" for i in order]
+        await index.upsert("needles", "model:64", ids, vectors[order], "doc", "ver")
+        for i in range(len(crowd), len(vectors)):
+            hits = await index.query("needles", "model:64", vectors[i], 10)
+            assert hits[0].chunk_id == f"c{i}"
+    finally:
+        await index.close()
