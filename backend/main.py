@@ -23,6 +23,7 @@ from backend.chains.retrieval.index import VectorIndex
 from backend.chains.retrieval.parser import Parser
 from backend.config.logging import configure_logging
 from backend.config.settings import Settings, SettingsError, parse_keys
+from backend.errors import Invalid
 from backend.routers import chat, documents, models, problems, runs, sessions, system
 from backend.routers.guard import Guard
 from backend.routers.openapi import install_openapi
@@ -36,7 +37,8 @@ from backend.services.readiness import Readiness
 from backend.services.runs import RunHub
 from backend.services.sessions import SessionService
 from backend.storage.database import Database, DataDirInUse, DataDirLock
-from backend.storage.documents import Documents, Jobs
+from backend.storage.documents import Documents
+from backend.storage.jobs import Jobs
 from backend.storage.sessions import Sessions
 from backend.storage.turns import Turns
 
@@ -75,6 +77,7 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         license_info={"name": "MIT"},
     )
     # Limits are the routers', not the app's: FastAPI would apply the app's before the guard has seen the request.
@@ -176,6 +179,19 @@ def _embedder(settings: Settings) -> Embedder:
     return open_embedder(settings.knowledge.embedding_model, options)
 
 
+def _check_models(settings: Settings) -> None:
+    """Raises SettingsError when a setting names a model that can't be. Calls nobody."""
+    try:
+        _embedder(settings)
+    except ValueError as error:
+        raise SettingsError(f"EMBEDDING_MODEL: {error}") from None
+    if settings.models.llm_model is not None:
+        try:
+            Models(settings.models).resolve(settings.models.llm_model)
+        except Invalid as error:
+            raise SettingsError(f"LLM_MODEL: {error.message.removeprefix('model: ')}") from None
+
+
 def _import_sdk(language_models: Models) -> None:
     """Import what the default model needs, so that the first answer doesn't wait for it."""
     for module in language_models.default_needs():
@@ -263,8 +279,8 @@ def main() -> int:
     """Read the settings and serve."""
     try:
         settings = Settings.load()
-        open_embedder(settings.knowledge.embedding_model, EmbeddingSettings(cache_dir=Path()))
-    except (SettingsError, ValueError) as error:
+        _check_models(settings)
+    except SettingsError as error:
         print(f"streamforge: {error}", file=sys.stderr)
         return 2
     if settings.server.reload:

@@ -26,7 +26,7 @@ from backend.chains.models.base import (
     Tokens,
 )
 from backend.chains.passages import Passage, Retriever
-from backend.errors import EmbeddingError, ProviderTimeout, UpstreamStalled
+from backend.errors import EmbeddingError, ProviderTimeout, RunError, UpstreamStalled
 
 _SNIPPET = 280
 
@@ -75,10 +75,17 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
     yield ev.Status(phase="generating")
     prompt = _prompt(ask, grounding, passages)
     weave = _Weave(passages, ask.retriever)
-    async with aclosing(_written(ask, prompt, weave)) as written:
-        async for event in written:
-            yield event
-    yield _usage(ask.model_name, weave.tokens) if weave.tokens else _estimated(ask.model_name, prompt, weave.length)
+    try:
+        async with aclosing(_written(ask, prompt, weave)) as written:
+            async for event in written:
+                yield event
+    except (asyncio.CancelledError, RunError):
+        # What was generated until a stop or a failure was paid for.
+        if weave.length:
+            for event in [*weave.end(), weave.usage(ask.model_name, prompt)]:
+                yield event
+        raise
+    yield weave.usage(ask.model_name, prompt)
     yield Finished(weave.reason, weave.dropped)
 
 
@@ -91,7 +98,7 @@ async def _written(ask: Ask, prompt: Prompt, weave: "_Weave") -> AsyncGenerator[
             async for output in outputs:
                 begun = True
                 deadline.reschedule(loop.time() + ask.idle_timeout)
-                for event in weave.begin(output):
+                async for event in weave.begin(output):
                     yield event
                 async for event in weave.take(output):
                     yield event
@@ -152,17 +159,18 @@ class _Weave:
         self.length = 0
         self.dropped = 0
 
-    def begin(self, output: Output) -> list[ev.AnyEvent]:
+    async def begin(self, output: Output) -> AsyncIterator[ev.AnyEvent]:
         """The start of the part that the output belongs to, if it isn't open; and the end of the one before."""
         kind = "text" if isinstance(output, Text | Quote) else "reasoning" if isinstance(output, Reasoning) else None
         if kind is None or kind == self._open:
-            return []
-        events = self._end()
+            return
+        async for event in self.close():
+            yield event
         self._count += 1
         self._open, self._part_id = kind, f"p{self._count}"
         self._marks, self._tracker = MarkFilter(), SentenceTracker()
-        start = ev.TextStart(part_id=self._part_id) if kind == "text" else ev.ReasoningStart(part_id=self._part_id)
-        return [*events, start]
+        self._given.clear()
+        yield ev.TextStart(part_id=self._part_id) if kind == "text" else ev.ReasoningStart(part_id=self._part_id)
 
     async def take(self, output: Output) -> AsyncIterator[ev.AnyEvent]:
         """The deltas and citations of one output, whose part has begun."""
@@ -199,10 +207,15 @@ class _Weave:
                     yield event
             async for event in self._cite(self._tracker.close()):
                 yield event
-        for event in self._end():
+        for event in self.end():
             yield event
 
-    def _end(self) -> list[ev.AnyEvent]:
+    def usage(self, model: str, prompt: Prompt) -> ev.Usage:
+        """What the provider counted, or an estimate."""
+        return _usage(model, self.tokens) if self.tokens else _estimated(model, prompt, self.length)
+
+    def end(self) -> list[ev.AnyEvent]:
+        """The end of the open part."""
         kind, self._open = self._open, None
         if kind is None:
             return []

@@ -11,7 +11,18 @@ import structlog
 
 from backend.config.settings import LogSettings
 
-_QUIET = ("httpx", "httpx2", "httpcore", "chromadb", "openai", "sse_starlette", "aiosqlite", "alembic", "asyncio")
+_QUIET = (
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "httpcore2",
+    "chromadb",
+    "openai",
+    "sse_starlette",
+    "aiosqlite",
+    "alembic",
+    "asyncio",
+)
 
 
 def configure_logging(settings: LogSettings) -> None:
@@ -23,7 +34,9 @@ def configure_logging(settings: LogSettings) -> None:
     ]
     renderer: Any
     if settings.log_format == "json":
-        shared.append(structlog.processors.dict_tracebacks)
+        # Locals in a traceback would print messages and keys: structlog's own dict_tracebacks has them.
+        transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        shared.append(structlog.processors.ExceptionRenderer(transformer))
         renderer = structlog.processors.JSONRenderer()
     else:
         # Locals in a traceback would print messages and keys.

@@ -98,7 +98,7 @@ class StorageSettings(_Group):
     @field_validator("database_url")
     @classmethod
     def _sqlite(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("sqlite:///"):
+        if value is not None and (not value.startswith("sqlite:///") or value[10:] in ("", ":memory:")):
             raise ValueError("must be sqlite:///path (other databases are not supported yet), or unset")
         return value
 

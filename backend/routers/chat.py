@@ -1,6 +1,6 @@
 """POST /chat, and what the first version of this API had beside it."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -15,6 +15,10 @@ from backend.services.run_state import decode_parts
 from backend.services.runs import parse_cursor
 
 router = APIRouter(prefix="/chat", tags=["chat"])
+
+
+def _each(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 
 class ChatRequest(BaseModel):
@@ -45,10 +49,11 @@ class ChatRequest(BaseModel):
     @field_validator("*")
     @classmethod
     def _text(cls, value: Any, info: Any) -> Any:
-        for each in value if isinstance(value, list) else (value,):
+        texts = cast(list[Any], value) if isinstance(value, list) else [value]
+        for each in texts:
             if isinstance(each, str) and each != clean_text(each):
                 raise ValueError("must not hold NUL characters or lone surrogates")
-        if info.field_name == "message" and not value.strip():
+        if info.field_name == "message" and not str(texts[0]).strip():
             raise ValueError("must not be empty")
         return value
 

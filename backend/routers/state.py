@@ -1,7 +1,7 @@
 """What the endpoints get from the app: the services, and who is calling."""
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -25,7 +25,7 @@ class Services:
     """Everything the endpoints call; `main` makes it."""
 
     settings: Settings
-    keys: dict[str, str]
+    keys: dict[str, str] = field(repr=False)
     readiness: Readiness
     chat: ChatService
     hub: RunHub

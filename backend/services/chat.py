@@ -87,30 +87,36 @@ class ChatService:
                 "or upload the text as a document.",
                 code="message_too_long",
             )
-        if (repeated := await self._repeated(owner, turn)) is not None:
-            return repeated
+        if turn.idempotency_key is None:
+            return await self._start(owner, turn, request_id)
+        # A repetition that comes while the first is being stored waits here, and finds it.
+        async with self._lock(f"key {owner} {turn.idempotency_key}"):
+            repeated = await self._repeated(owner, turn, turn.idempotency_key)
+            return repeated or await self._start(owner, turn, request_id)
+
+    async def _start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
         name, model = self._models.resolve(turn.model)
         retriever = await self._retriever(owner, turn)
         session_id = turn.session_id or new_id("ses")
         async with self._lock(session_id):
-            before = await self._free(owner, session_id, turn)
+            before, expect_head = await self._free(owner, session_id, turn)
             self._hub.reserve()
             try:
-                return await self._open(owner, turn, session_id, name, model, retriever, before, request_id)
+                return await self._open(
+                    owner, turn, session_id, expect_head, name, model, retriever, before, request_id
+                )
             except BaseException:
                 self._hub.release()
                 raise
 
-    def _lock(self, session_id: str) -> asyncio.Lock:
-        lock = self._locks.get(session_id)
+    def _lock(self, name: str) -> asyncio.Lock:
+        lock = self._locks.get(name)
         if lock is None:
-            lock = self._locks[session_id] = asyncio.Lock()
+            lock = self._locks[name] = asyncio.Lock()
         return lock
 
-    async def _repeated(self, owner: str, turn: ChatTurn) -> str | None:
-        if turn.idempotency_key is None:
-            return None
-        found = await self._turns.by_key(owner, turn.idempotency_key)
+    async def _repeated(self, owner: str, turn: ChatTurn, key: str) -> str | None:
+        found = await self._turns.by_key(owner, key)
         return _same(found[0], found[1], turn) if found is not None else None
 
     async def _retriever(self, owner: str, turn: ChatTurn) -> Retriever | None:
@@ -123,19 +129,24 @@ class ChatService:
         await self._knowledge.check(owner)
         return OwnedKnowledge(self._knowledge, owner, self._knowledge_settings.top_k, only)
 
-    async def _free(self, owner: str, session_id: str, turn: ChatTurn) -> Run | None:
-        """The live run to wait for, if the session is busy and the caller says so. Raises Conflict."""
+    async def _free(self, owner: str, session_id: str, turn: ChatTurn) -> tuple[Run | None, str | None]:
+        """The live run to wait for, if the session is busy and the caller says so; the head still to be expected.
+
+        Raises Conflict, NotFound.
+        """
         live = self._hub.live_in_session(session_id)
         if live is None or live.owner != owner:
-            return None
+            return None, turn.expect_head
         match turn.if_busy:
             case "queue":
-                return live
+                return live, turn.expect_head
             case "replace":
+                # Checked before anything is cancelled, and not again: ending the live run moves the head.
+                await self._turns.check(owner, session_id, turn.parent_id, turn.expect_head)
                 for run in self._hub.all_in_session(session_id):
                     self._hub.cancel(run, "replaced")
                     await run.log.finished()
-                return None
+                return None, None
             case "reject":
                 raise Conflict(
                     "The session is still answering. Wait for that run, cancel it (POST /runs/{id}/cancel), or send "
@@ -149,6 +160,7 @@ class ChatService:
         owner: str,
         turn: ChatTurn,
         session_id: str,
+        expect_head: str | None,
         name: str,
         model: ChatModel,
         retriever: Retriever | None,
@@ -167,15 +179,16 @@ class ChatService:
             instance_id=self._hub.instance_id,
             lease_until=now_ms() + LEASE_MS,
             parent_id=turn.parent_id,
-            expect_head=turn.expect_head,
+            expect_head=expect_head,
             after_live=before.started.message_id if before is not None else None,
             idempotency_key=turn.idempotency_key,
             request_hash=turn.fingerprint() if turn.idempotency_key is not None else None,
         )
         opened = await self._turns.open(new)
         if opened.repeats is not None:
+            repeated = _same(opened.repeats, opened.repeats_hash, turn)
             self._hub.release()
-            return _same(opened.repeats, opened.repeats_hash, turn)
+            return repeated
         started = ev.RunStarted(
             run_id=new.run_id,
             session_id=session_id,

@@ -21,8 +21,9 @@ from backend.chains.retrieval.parsed import ParsedDocument
 from backend.chains.retrieval.parser import Parser
 from backend.errors import DocumentUnreadable, EmbeddingFailed, EmbeddingMismatch, StreamForgeError
 from backend.services.knowledge import Knowledge
-from backend.storage.documents import Documents, JobRow, Jobs, NewChunk
+from backend.storage.documents import Documents
 from backend.storage.ids import new_id, now_ms
+from backend.storage.jobs import JobRow, Jobs, NewChunk
 
 log = structlog.get_logger(__name__)
 

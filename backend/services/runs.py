@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-import msgspec
 import structlog
 
 from backend import events as ev
@@ -16,21 +15,20 @@ from backend.errors import (
     InternalError,
     NotSaved,
     RunError,
-    ServerRestarted,
     ShuttingDown,
     StreamForgeError,
     TooManyRuns,
     Unavailable,
 )
+from backend.services.run_archive import RunArchive, closed_turn, status_of
 from backend.services.run_log import FrameEncoder, LogFull, RunLog, replay
-from backend.services.run_state import RunState, encode_parts
+from backend.services.run_state import RunState
 from backend.storage.ids import new_id, now_ms
-from backend.storage.turns import ClosedTurn, EventLines, StoredRun, Turns
+from backend.storage.turns import ClosedTurn, StoredRun, Turns
 
 log = structlog.get_logger(__name__)
 
 LEASE_MS = 60_000
-RECOVERY_GAP = 1_001
 CancelledBy = Literal["user", "replaced", "session_deleted", "no_watcher"]
 
 
@@ -73,6 +71,7 @@ class RunHub:
     def __init__(self, turns: Turns, settings: RunSettings, retention_hours: float) -> None:
         self.instance_id = new_id("ins")
         self._turns = turns
+        self._archive = RunArchive(turns)
         self._settings = settings
         self._retention_ms = int(retention_hours * 3_600_000)
         self._runs: dict[str, Run] = {}
@@ -85,9 +84,7 @@ class RunHub:
 
     async def open(self) -> None:
         """End what an earlier process left unfinished, then keep checkpoints and leases going."""
-        await self._turns.release_leases()
-        for stored in await self._turns.unfinished(now_ms()):
-            await self._recover(stored)
+        await self._archive.recover()
         self._keeper = asyncio.create_task(self._keep(), name="run-keeper")
 
     # --- live runs
@@ -182,8 +179,7 @@ class RunHub:
         if run is not None:
             await run.log.finished()
             return run.state
-        state, _ = await self._fold(await self._turns.run(owner, run_id))
-        return state
+        return await self._archive.fold(await self._turns.run(owner, run_id))
 
     async def stored(self, owner: str, run_id: str) -> StoredRun:
         """The run as the database has it. Raises NotFound."""
@@ -238,15 +234,15 @@ class RunHub:
         for event in last:
             run.state.apply(event)
         try:
-            await self._turns.close(_closed(run.id, run.state, terminal, run.log.encode_next(last)))
+            await self._turns.close(closed_turn(run.id, run.state, terminal, run.log.encode_next(last)))
             run.log.finish(last, stored=True)
         except Exception as error:
             log.error("run_not_saved", run_id=run.id, exc_info=not isinstance(error, StreamForgeError))
             last[-1] = terminal = _failed(run, _not_saved())
-            self._unsaved[run] = _closed(run.id, run.state, terminal, run.log.encode_next(last))
+            self._unsaved[run] = closed_turn(run.id, run.state, terminal, run.log.encode_next(last))
             run.log.finish(last, stored=False)
         code = terminal.error.code if isinstance(terminal, ev.RunFailed) else None
-        log.info("run_ended", run_id=run.id, status=_status(terminal), code=code, events=run.log.head)
+        log.info("run_ended", run_id=run.id, status=status_of(terminal), code=code, events=run.log.head)
 
     def _forget(self, run: Run) -> None:
         self._places -= 1
@@ -279,7 +275,7 @@ class RunHub:
                     await self._turns.renew_leases(self.instance_id, now_ms() + LEASE_MS)
                     renewed = loop.time()
                 if loop.time() - swept > 600 or swept == 0:
-                    await self._expire_logs()
+                    await self._archive.expire(now_ms() - self._retention_ms)
                     swept = loop.time()
             except StreamForgeError as error:
                 log.warning("checkpoint_failed", code=error.code)
@@ -301,37 +297,6 @@ class RunHub:
             del self._unsaved[run]
             self._runs.pop(run.id, None)
 
-    async def _expire_logs(self) -> None:
-        for stored in await self._turns.expired_logs(now_ms() - self._retention_ms):
-            state, last = await self._fold(stored)
-            if state.terminal is None:
-                continue
-            events: list[ev.AnyEvent] = [state.snapshot(_started(stored)), state.terminal]
-            await self._turns.replace_log(_lines(stored.id, last + 1, events))
-
-    # --- recovery
-
-    async def _fold(self, stored: StoredRun) -> tuple[RunState, int]:
-        state, last = RunState(), 0
-        while rows := await self._turns.events(stored.id, last):
-            for row in rows:
-                for line in row.lines.split(b"\n"):
-                    state.apply(ev.decode(line))
-                last = row.last_seq
-        return state, last
-
-    async def _recover(self, stored: StoredRun) -> None:
-        """End a run that a crash cut: a snapshot ahead of every client's cursor, then the terminal event."""
-        state, last = await self._fold(stored)
-        snapshot = state.snapshot(_started(stored))
-        error = ServerRestarted("The server restarted while it answered. Ask again; what had been stored is kept.")
-        terminal = ev.RunFailed(error=ev.RunFault(code=error.code, message=error.message, retryable=error.retryable))
-        for part in snapshot.parts:
-            part.open = False
-        events = _lines(stored.id, last + RECOVERY_GAP, [snapshot, terminal])
-        await self._turns.close(_closed(stored.id, state, terminal, [events]))
-        log.info("run_recovered", run_id=stored.id, events=last)
-
     # --- the end
 
     async def close(self, grace: float) -> None:
@@ -348,48 +313,6 @@ class RunHub:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-
-
-def _started(stored: StoredRun) -> ev.RunStarted:
-    return ev.RunStarted(
-        run_id=stored.id,
-        session_id=stored.session_id,
-        user_message_id=stored.user_message_id,
-        message_id=stored.message_id,
-        model=stored.model,
-        v=ev.PROTOCOL_VERSION,
-    )
-
-
-def _lines(run_id: str, first_seq: int, events: list[ev.AnyEvent]) -> EventLines:
-    for seq, event in enumerate(events, first_seq):
-        event.seq = seq
-    return EventLines(run_id, first_seq, first_seq + len(events) - 1, b"\n".join(map(ev.encode, events)))
-
-
-def _status(terminal: ev.Terminal) -> str:
-    match terminal:
-        case ev.RunCompleted():
-            return "completed"
-        case ev.RunCancelled():
-            return "cancelled"
-        case ev.RunInterrupted():
-            return "interrupted"
-        case ev.RunFailed():
-            return "failed"
-
-
-def _closed(run_id: str, state: RunState, terminal: ev.Terminal, events: list[EventLines]) -> ClosedTurn:
-    error = msgspec.json.encode(terminal.error).decode() if isinstance(terminal, ev.RunFailed) else None
-    return ClosedTurn(
-        run_id=run_id,
-        status=_status(terminal),
-        error=error,
-        usage=msgspec.json.encode(state.total()).decode(),
-        message_status=state.message_status(terminal),
-        parts=encode_parts(state.message_parts()),
-        events=events,
-    )
 
 
 def _failed(run: Run, error: RunError) -> ev.RunFailed:

@@ -52,11 +52,15 @@ class SessionService:
         if every_branch:
             return rows
         by_id = {row.id: row for row in rows}
+        # A queued message follows an answer that is still being written: the path goes on at what that one answers.
+        unwritten = {r.started.message_id: r.started.user_message_id for r in self._hub.all_in_session(session_id)}
         path: list[MessageRow] = []
         at = session.head_message_id
-        while at is not None and (row := by_id.pop(at, None)) is not None:
-            path.append(row)
-            at = row.parent_id
+        while at is not None:
+            row = by_id.pop(at, None)
+            if row is not None:
+                path.append(row)
+            at = row.parent_id if row is not None else unwritten.pop(at, None)
         return path[::-1]
 
     async def active_run(self, owner: str, session_id: str) -> str | None:

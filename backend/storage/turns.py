@@ -118,6 +118,10 @@ class Turns:
         """Store the user's message and the run. Raises NotFound, Conflict (`head_moved`)."""
         return await self._writer.run(lambda conn: _open(conn, turn))
 
+    async def check(self, owner: str, session_id: str, parent_id: str | None, expect_head: str | None) -> None:
+        """Whether a message could follow there. Raises NotFound, Conflict (`head_moved`)."""
+        await self._writer.run(lambda conn: _checked_head(conn, owner, session_id, parent_id, expect_head))
+
     async def history(self, session_id: str, message_id: str | None) -> list[StoredMessage]:
         """The path from the root to `message_id`, oldest first."""
         return await self._writer.run(lambda conn: _path(conn, session_id, message_id))
@@ -214,7 +218,8 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
         )
         parent = None
     else:
-        parent = _parent(conn, turn)
+        head = _checked_head(conn, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
+        parent = turn.parent_id or turn.after_live or head
     conn.execute(
         "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, created_at) "
         "VALUES (?, ?, ?, ?, ?, 'user', 'complete', ?, ?)",
@@ -244,24 +249,25 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
     return OpenedTurn(history=_path(conn, turn.session_id, parent))
 
 
-def _parent(conn: sqlite3.Connection, turn: NewTurn) -> str | None:
-    """The message that the new one follows: the named one, the live answer it queues behind, or the head."""
+def _checked_head(
+    conn: sqlite3.Connection, owner: str, session_id: str, parent_id: str | None, expect_head: str | None
+) -> str | None:
+    """The session's head, after checking that a message may follow as asked."""
     sql = "SELECT head_message_id FROM sessions WHERE id = ? AND owner = ?"
-    row = conn.execute(sql, (turn.session_id, turn.owner)).fetchone()
+    row = conn.execute(sql, (session_id, owner)).fetchone()
     if row is None:
         raise NotFound("No such session. Leave session_id out to begin a new one.")
-    if turn.expect_head is not None and turn.expect_head != row[0]:
+    if expect_head is not None and expect_head != row[0]:
         raise Conflict(
             "The session has moved on: its last message is another than expect_head. Read the session and try again.",
             code="head_moved",
             head_message_id=row[0],
         )
-    if turn.parent_id is not None:
+    if parent_id is not None:
         sql = "SELECT 1 FROM messages WHERE id = ? AND session_id = ?"
-        if conn.execute(sql, (turn.parent_id, turn.session_id)).fetchone() is None:
+        if conn.execute(sql, (parent_id, session_id)).fetchone() is None:
             raise NotFound("parent_id: no such message in this session.")
-        return turn.parent_id
-    return turn.after_live or row[0]
+    return row[0]
 
 
 def _path(conn: sqlite3.Connection, session_id: str, message_id: str | None) -> list[StoredMessage]:

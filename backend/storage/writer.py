@@ -67,6 +67,7 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._closed = False
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="storage-writer", daemon=True)
         self._thread.start()
@@ -76,12 +77,15 @@ class Writer:
 
         A caller that is cancelled while waiting doesn't undo the operation.
         """
+        if self._closed:
+            raise Unavailable("The database is closed: the server is shutting down.", code="shutdown")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put(_Operation(fn, future))
         return await future
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""
+        self._closed = True
         self._queue.put(None)
         self._thread.join(timeout=10)
 
@@ -134,7 +138,9 @@ class Writer:
         conn.execute("SAVEPOINT op")
         try:
             op.result = op.fn(conn)
-        except (StreamForgeError, ValueError, KeyError, TypeError, sqlite3.IntegrityError) as error:
+        except Exception as error:
+            if storage_error(error) is not None:
+                raise  # The disk's fault or the lock's: it is everybody's.
             conn.execute("ROLLBACK TO op")
             op.error = error
         conn.execute("RELEASE op")

@@ -77,12 +77,9 @@ def unique(text: str) -> bytes:
 
 async def document_events(running: Running, document_id: str, **kwargs: Any) -> list[dict[str, Any]]:
     """All events of GET /documents/{id}/events, by a parser that isn't ours."""
-    found: list[dict[str, Any]] = []
     async with running.client.stream("GET", f"/documents/{document_id}/events", **kwargs) as response:
         assert response.status_code == 200, await response.aread()
-        async for event in EventSource(response).aiter_sse():
-            found.append(event.json())
-    return found
+        return [event.json() async for event in EventSource(response).aiter_sse()]
 
 
 async def search(running: Running, query: str, **fields: Any) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ class Endpoint(NamedTuple):
         """The path with something in the place of each parameter."""
         filled = self.path
         for name in ("session_id", "run_id", "document_id"):
-            filled = filled.replace("{%s}" % name, f"{name[:3]}_unknown")
+            filled = filled.replace(f"{{{name}}}", f"{name[:3]}_unknown")
         assert "{" not in filled, f"give {self.path} an example here"
         return filled
 

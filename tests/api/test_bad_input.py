@@ -118,7 +118,7 @@ async def test_a_body_of_10_mb_is_413(api: Running, path: str, declared: bool) -
     before = stored(api)
     body = b'{"message": "' + b"x" * 10_000_000 + b'"}'
 
-    async def pieces():  # noqa: ANN202
+    async def pieces():
         for at in range(0, len(body), 100_000):
             yield body[at : at + 100_000]
 
@@ -150,7 +150,10 @@ async def test_a_million_form_fields_are_refused(api: Running) -> None:
         ("multipart/form-data", b"x"),
         ("multipart/form-data; boundary=", b"x"),
         ("multipart/form-data; boundary=b", b"--c\r\n\r\nx"),
-        ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx'),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx',
+        ),
         ("multipart/form-data; boundary=\x00", b"x"),
     ],
 )
@@ -205,7 +208,9 @@ async def test_a_broken_cursor_is_400(api: Running, path: str) -> None:
     problem(await api.client.get(path), 400, "bad_cursor")
 
 
-@pytest.mark.parametrize("path", ["/sessions?limit=0", "/sessions?limit=201", "/sessions?limit=x", f"/sessions?q={'x' * 201}"])
+@pytest.mark.parametrize(
+    "path", ["/sessions?limit=0", "/sessions?limit=201", "/sessions?limit=x", f"/sessions?q={'x' * 201}"]
+)
 async def test_a_list_out_of_bounds_is_422(api: Running, path: str) -> None:
     problem(await api.client.get(path), 422, "invalid_request")
 

@@ -95,7 +95,15 @@ async def test_preflight_of_a_foreign_page_is_refused(api: Running) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8001", "localhost.evil.example", "127.0.0.1.evil.example", "8.8.8.8", "0.0.0.0", "["],
+    [
+        "evil.example",
+        "evil.example:8001",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "8.8.8.8",
+        "0.0.0.0",
+        "[",
+    ],
 )
 @pytest.mark.parametrize("path", ["/", "/health", "/sessions", "/docs", "/openapi.json", "/nothing"])
 async def test_a_rebound_name_is_421(api: Running, host: str, path: str) -> None:
@@ -215,8 +223,3 @@ async def test_an_allowed_origin_over_https_behind_a_proxy() -> None:
     reachable = {"host": "0.0.0.0", "api_keys": f"alice:{ALICE}", "cors_origins": "https://stream.example"}
     headers = [(b"host", b"stream.example"), (b"origin", b"https://stream.example")]
     assert (await through(reachable, client=("10.0.0.1", 1), headers=headers, method="POST"))[0] == 204
-
-
-async def test_a_foreign_second_origin_header_is_not_overlooked() -> None:
-    headers = [(b"host", b"localhost"), (b"origin", b"http://localhost"), (b"origin", b"http://evil.example")]
-    assert (await through({}, headers=headers, method="POST"))[0] == 403

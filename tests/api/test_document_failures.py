@@ -90,7 +90,7 @@ async def test_an_endless_upload_is_cut_at_a_limit(tmp_path: Path, chunked: bool
         before = stored(running)
         body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"x" * 30_000_000
 
-        async def pieces():  # noqa: ANN202
+        async def pieces():
             for at in range(0, len(body), 1_000_000):
                 yield body[at : at + 1_000_000]
 

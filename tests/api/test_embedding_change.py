@@ -51,7 +51,7 @@ async def test_another_embedding_is_refused_until_it_is_set_back(tmp_path: Path,
             ("/chat", {"json": {"message": "When does the zeppelin land?"}}),
         ]
         for path, body in calls:
-            said = problem(await running.client.post(path, **body), 409, "embedding_mismatch")  # type: ignore[arg-type]
+            said = problem(await running.client.post(path, **body), 409, "embedding_mismatch")
             assert "EMBEDDING_MODEL" in said["detail"] and "minilm/all-MiniLM-L6-v2" in said["detail"]
         assert stored(running) == before
         # What needs no embedding goes on: chat without documents, reading, listing, deleting.

@@ -114,9 +114,7 @@ async def test_a_document_that_waits_does_not_hide_the_others(fresh: Running) ->
         assert {p["document_id"] for p in await search(fresh, "cranes")} == {first["id"]}
 
 
-async def test_an_embedding_that_fails_for_a_while_only_delays(
-    fresh: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_embedding_that_fails_for_a_while_only_delays(fresh: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     # The time to wait until the next attempt is over at once.
     monkeypatch.setattr("backend.services.ingestion.now_ms", lambda: 0)
     worker = fresh.services.documents._ingestion
@@ -129,7 +127,7 @@ async def test_an_embedding_that_fails_for_a_while_only_delays(
             raise EmbeddingFailed("The embedding provider could not be reached.")
         return await real(texts)
 
-    worker._embedder.embed_passages = failing  # type: ignore[method-assign]
+    worker._embedder.embed_passages = failing
     document = await fresh.upload("late.txt", unique("Late."))
     assert document["status"] == "ready"
     assert failures < 0
@@ -165,7 +163,11 @@ async def test_a_crash_of_ours_fails_the_document_without_details(
 @pytest.mark.parametrize("keep", [0, 1, 200, -1])
 async def test_an_upload_cut_mid_body_leaves_nothing(api: Running, keep: int) -> None:
     before = stored(api)
-    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n' + b"word " * 100 + b"\r\n--b--\r\n"
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
+        + b"word " * 100
+        + b"\r\n--b--\r\n"
+    )
     head = (
         f"POST /documents/upload HTTP/1.1\r\nHost: {api.base[7:]}\r\nContent-Length: {len(body)}\r\n"
         "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
@@ -215,7 +217,7 @@ async def test_killed_during_ingestion_it_goes_on_after_the_restart(tmp_path: Pa
     async with httpx.AsyncClient(base_url=server.base, trust_env=False, timeout=60) as client:
         running = Running(server.base, client, None)  # type: ignore[arg-type]
         last = (await document_events(running, document_id))[-1]["document"]
-        assert last["status"] == "ready"
+        assert last["status"] == "ready", (last, server.stop())
         text = (await client.get(f"/documents/{document_id}/text")).json()["text"]
         assert "Ship 159 carried cargo" in text
         only = [document_id]

@@ -1,5 +1,6 @@
 """API_KEYS: who may call, and that nobody sees what is somebody else's."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -16,7 +17,6 @@ WRONG_HEADERS: list[dict[str, str]] = [
     {},
     {"Authorization": ""},
     {"Authorization": "Bearer"},
-    {"Authorization": "Bearer "},
     {"Authorization": "Bearer wrong"},
     {"Authorization": f"Bearer {ALICE}x"},
     {"Authorization": f"Bearer {ALICE[:-1]}"},
@@ -75,6 +75,23 @@ async def test_without_a_key_the_body_is_not_judged(keyed: Running) -> None:
     for content in (b"{", b'{"message": ""}', b'{"base_url": "x"}'):
         headers = {"Content-Type": "application/json"}
         problem(await keyed.client.post("/chat", content=content, headers=headers), 401, "unauthorized")
+
+
+async def test_without_a_key_a_large_body_is_not_even_waited_for(keyed: Running) -> None:
+    """Else anybody can fill the disk with uploads that are refused at their end."""
+    host, _, port = keyed.base[7:].partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = (
+        f"POST /documents/upload HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 40000000\r\n"
+        'Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\nContent-Disposition: form-data; name="file"; '
+        'filename="a.txt"\r\n\r\nfirst bytes'
+    )
+    writer.write(head.encode())
+    try:
+        status = await asyncio.wait_for(reader.readline(), 5)
+    finally:
+        writer.close()
+    assert b" 401 " in status
 
 
 async def test_no_key_is_in_the_api_description_or_the_settings_text(keyed: Running) -> None:

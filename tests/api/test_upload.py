@@ -76,7 +76,7 @@ async def test_with_wait_it_answers_200_when_searchable(api: Running) -> None:
 
 
 async def test_a_file_of_several_megabytes_is_taken(api: Running) -> None:
-    """The limit is MAX_UPLOAD_MB, 50 by default: not that of JSON bodies. It is a file that fails at once, to be quick."""
+    """The limit is MAX_UPLOAD_MB, not that of JSON bodies. The file is one that fails at once, to be quick."""
     data = b"%PDF-1.7\n" + bytes(range(256)) * 20_000
     response = await api.client.post("/documents/upload", files={"file": ("big.pdf", data)})
     assert response.status_code == 202, response.text

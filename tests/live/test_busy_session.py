@@ -213,9 +213,7 @@ async def test_the_same_post_ten_times_at_once_is_one_run(
     assert len(provider.calls) == before + 1
 
 
-async def test_the_same_turn_started_in_one_breath_is_one_run(
-    with_provider: Running, provider: ProviderServer
-) -> None:
+async def test_the_same_turn_started_in_one_breath_is_one_run(with_provider: Running, provider: ProviderServer) -> None:
     """Straight at the service, so that all ten look for the key before any of them is stored."""
     gate = asyncio.Event()
     session_id = (await with_provider.events(ask()))[0]["session_id"]

@@ -120,7 +120,7 @@ async def test_cancel_before_the_task_has_begun_ends_the_run(server: Running) ->
         hub.cancel(run, "user")
         return run
 
-    hub.start = start_and_cancel  # type: ignore[method-assign]
+    hub.start = start_and_cancel
     events = await server.events(ask(model="simulated/words"))
     assert [e["type"] for e in events] == ["run.started", "run.cancelled"]
 
@@ -165,11 +165,11 @@ async def test_cancel_at_every_event_has_one_end(server: Running) -> None:
 
             return start(owner, started, cancelled_at, request_id)
 
-        hub.start = watched  # type: ignore[method-assign]
+        hub.start = watched
         try:
             events = await server.events(ask(model="simulated/words", max_tokens=5))
         finally:
-            hub.start = start  # type: ignore[method-assign]
+            hub.start = start
         ordered(events)
         ends.append(events[-1]["type"])
     assert set(ends) == {"run.cancelled", "run.completed"}

@@ -114,13 +114,15 @@ async def test_silence_is_filled_with_a_comment_and_one_newline(tmp_path, provid
     gate = asyncio.Event()
     provider.script([chunk({"content": "Hi"}), Gate(gate), *answer(" there")])
     keys = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
-    async with serving(tmp_path / "data", heartbeat_seconds=0.05, llm_model="openai/m", **keys) as server:
-        async with server.client.stream("POST", "/chat", json=ask()) as response:
-            body = b""
-            async for piece in response.aiter_raw():
-                body += piece
-                if body.count(b": hb") >= 2:
-                    gate.set()
+    body = b""
+    async with (
+        serving(tmp_path / "data", heartbeat_seconds=0.05, llm_model="openai/m", **keys) as server,
+        server.client.stream("POST", "/chat", json=ask()) as response,
+    ):
+        async for piece in response.aiter_raw():
+            body += piece
+            if body.count(b": hb") >= 2:
+                gate.set()
     assert b"\n\n: hb\n: hb\n" in body
     without = re.sub(rb"(?m)^: hb\n", b"", body)
     assert [f.split(b"\n")[0].rpartition(b":")[2] for f in without[:-2].split(b"\n\n")] == [

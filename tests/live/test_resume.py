@@ -122,7 +122,8 @@ async def test_a_cursor_ahead_of_the_run_is_409(with_provider: Running, provider
 
 
 @pytest.mark.parametrize(
-    "cursor", ["x", "5", "run_0:5", "{run}", "{run}:", "{run}:-1", "{run}:1.0", "{run}:٣", "{run}:1:2", "{run}:" + "9" * 40]
+    "cursor",
+    ["x", "5", "run_0:5", "{run}", "{run}:", "{run}:-1", "{run}:1.0", "{run}:٣", "{run}:1:2", "{run}:" + "9" * 40],
 )
 async def test_a_malformed_or_foreign_cursor_is_400(server: Running, cursor: str) -> None:
     path, _ = await finished(server)

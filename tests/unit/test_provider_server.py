@@ -44,9 +44,7 @@ async def streamed(client: openai.AsyncOpenAI, **more) -> tuple[str, str | None,
 async def test_openai_client_reads_a_scripted_stream(chunk_by):
     text = "Grüße, two  spaces and 🌍."
     async with ProviderServer() as provider, client_of(provider) as client:
-        provider.script(
-            answer(text, chunk_by=chunk_by, finish="length"), lambda request: answer(request["model"])
-        )
+        provider.script(answer(text, chunk_by=chunk_by, finish="length"), lambda request: answer(request["model"]))
         assert (await streamed(client))[:2] == (text, "length")
         assert await streamed(client) == ("m", "stop", 1)
         call = await provider.call(0)
@@ -69,9 +67,7 @@ async def test_unscripted_answers():
 
 async def test_refusals_reach_the_client_as_its_own_errors():
     async with ProviderServer() as provider, client_of(provider) as client:
-        provider.script(
-            rate_limited(3), model_not_found("m"), [chunk({"content": "a"}), error_in_stream("no")]
-        )
+        provider.script(rate_limited(3), model_not_found("m"), [chunk({"content": "a"}), error_in_stream("no")])
         with pytest.raises(openai.RateLimitError) as limited:
             await streamed(client)
         assert limited.value.response.headers["retry-after"] == "3"

@@ -18,7 +18,7 @@ from backend.chains.models.base import (
     langchain_tokens,
 )
 from backend.config.settings import ModelSettings
-from backend.errors import ModelNotFound, ProviderFailed, ProviderRefused, ProviderTimeout, RunError
+from backend.errors import ModelNotFound, ProviderFailed, ProviderRefused, ProviderTimeout, RateLimited, RunError
 
 _CONNECT_SECONDS = 5.0
 
@@ -106,6 +106,8 @@ def _translate(error: Exception, model: str) -> RunError:
             return ProviderFailed("Ollama can't be reached. Start it, or check OLLAMA_BASE_URL.")
         case _ if status == 404:
             return ModelNotFound(f"Ollama has no model {model!r}: ollama pull {model}")
+        case _ if status == 429:
+            return RateLimited("Ollama takes no more requests now. Try later.")
         case _ if isinstance(status, int) and 400 <= status < 500:
             return ProviderRefused(f"Ollama refused the request (HTTP {status}). Check model and parameters.")
         case _:

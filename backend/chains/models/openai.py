@@ -37,6 +37,7 @@ class _Provider:
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
         self._opened: dict[tuple[str, float, int], Any] = {}
+        self._http: Any = None
 
     @property
     def _configured(self) -> bool:
@@ -78,8 +79,12 @@ class _Provider:
 
     def client(self, model: str, temperature: float, max_tokens: int) -> Any:
         """The LangChain chat model for these parameters; making one takes milliseconds, so they are kept."""
+        import openai
         from langchain_openai import ChatOpenAI
 
+        if self._http is None:
+            # Our own, so that it can be closed: langchain's belongs to the process and to the loop that used it first.
+            self._http = openai.DefaultAsyncHttpxClient(timeout=_timeout(self._settings))
         key = (model, temperature, max_tokens)
         if key not in self._opened:
             if len(self._opened) >= _MAX_OPENED:
@@ -97,12 +102,16 @@ class _Provider:
                 "max_retries": 0,
                 "stream_chunk_timeout": None,
                 "timeout": _timeout(self._settings),
+                "http_async_client": self._http,
             }
             self._opened[key] = ChatOpenAI(**options)
         return self._opened[key]
 
     async def aclose(self) -> None:
         self._opened.clear()
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
 
 
 class _Model:

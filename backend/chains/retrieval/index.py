@@ -25,8 +25,9 @@ T = TypeVar("T")
 # Chroma takes 5,461 rows in one call, as many as SQLite has variables for.
 _BATCH = 5000
 _FINGERPRINT = "fingerprint"
-# Chroma's own settings (16 neighbours, 100 candidates) don't find a passage that is unlike all others: in 18,000 vectors
-# they missed 21 of 60 such needles, these none, at 6 ms a query instead of 2 and 1,000 vectors a second instead of 4,000.
+# Chroma's own settings (16 neighbours, 100 candidates) don't find a passage that is unlike all others: in 18,000
+# vectors they missed 21 of 60 such needles, these none; at 6 ms a query instead of 2, and 1,000 vectors a second
+# instead of 4,000.
 _HNSW = {"space": "cosine", "max_neighbors": 64, "ef_construction": 400, "ef_search": 800}
 
 
@@ -167,6 +168,9 @@ class VectorIndex:
     def _matching(self, collection_id: str, fingerprint: str) -> Any | None:
         collection = self._find(collection_id)
         if collection is not None and (stored := collection.metadata[_FINGERPRINT]) != fingerprint:
+            if collection.count() == 0:
+                self._drop(collection_id)
+                return None
             raise EmbeddingMismatch(
                 f"This collection was embedded with {stored}, and the server now uses {fingerprint}. "
                 f"Set EMBEDDING_MODEL back to {stored.rpartition(':')[0]}, or index the collection again."

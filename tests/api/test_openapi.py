@@ -1,0 +1,143 @@
+"""/openapi.json is whole: a client can be generated from it."""
+
+import copy
+from typing import Any, get_args
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from backend import events as ev
+from tests.api.helpers import references
+from tests.api.routes import PRIVATE, PUBLIC, make_app
+from tests.harness import Running
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    return make_app().openapi()
+
+
+def operations(schema: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(m.upper(), p, op) for p, ops in schema["paths"].items() for m, op in ops.items() if m in METHODS]
+
+
+async def test_it_is_served_as_it_is_made(api: Running, schema: dict[str, Any]) -> None:
+    assert (await api.client.get("/openapi.json")).json() == schema
+
+
+async def test_every_reference_resolves(schema: dict[str, Any]) -> None:
+    found = set(references(schema))
+    assert found
+    for reference in found:
+        at: Any = schema
+        assert reference.startswith("#/")
+        for step in reference[2:].split("/"):
+            assert step in at, reference
+            at = at[step]
+
+
+async def test_it_holds_every_endpoint_and_no_other(schema: dict[str, Any]) -> None:
+    hidden = {("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/docs/static")}
+    assert {(m, p) for m, p, _ in operations(schema)} == {tuple(e) for e in PRIVATE | PUBLIC} - hidden
+
+
+async def test_every_operation_has_a_summary_a_description_and_a_tag(schema: dict[str, Any]) -> None:
+    for method, path, operation in operations(schema):
+        assert operation.get("summary"), (method, path)
+        assert operation.get("description"), (method, path)
+        assert operation.get("tags"), (method, path)
+    ids = [operation["operationId"] for _, _, operation in operations(schema)]
+    assert len(ids) == len(set(ids))
+
+
+async def test_every_private_operation_names_its_errors_as_problems(schema: dict[str, Any]) -> None:
+    for method, path, operation in operations(schema):
+        if (method, path) not in PRIVATE:
+            continue
+        errors = {status: r for status, r in operation["responses"].items() if int(status) >= 400}
+        assert "401" in errors, (method, path)
+        if "{" in path:
+            assert "404" in errors, (method, path)
+        if method != "GET":
+            assert "403" in errors, (method, path)
+        for status, response in errors.items():
+            assert list(response["content"]) == ["application/problem+json"], (method, path, status)
+
+
+async def test_every_json_request_has_examples_that_are_valid(schema: dict[str, Any]) -> None:
+    checked = 0
+    for method, path, operation in operations(schema):
+        content = operation.get("requestBody", {}).get("content", {})
+        if "application/json" not in content:
+            continue
+        name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        model = schema["components"]["schemas"][name]
+        assert model.get("examples"), (method, path)
+        whole = {**copy.deepcopy(model), "components": schema["components"]}
+        for example in model["examples"]:
+            Draft202012Validator(whole).validate(example)
+        assert model["additionalProperties"] is False
+        checked += 1
+    assert checked >= 3
+
+
+async def test_no_request_takes_a_providers_address_or_key(schema: dict[str, Any]) -> None:
+    """CVE-2024-6587."""
+    for name in ("ChatRequest", "SearchRequest", "SessionChange"):
+        fields = schema["components"]["schemas"][name]["properties"]
+        assert not {f for f in fields if "url" in f or "key" in f or "secret" in f}
+
+
+async def test_the_events_discriminator_covers_every_event(schema: dict[str, Any]) -> None:
+    tags = {e.__struct_config__.tag for e in get_args(ev.AnyEvent)}
+    event = schema["components"]["schemas"]["Event"]
+    assert event["discriminator"]["propertyName"] == "type"
+    assert set(event["discriminator"]["mapping"]) == tags
+    assert len(event["anyOf"]) == len(tags)
+
+
+async def test_a_real_stream_is_as_described(api: Running, schema: dict[str, Any]) -> None:
+    document = await api.upload("described.txt", b"The bridge at Elsmere was painted green in 1911.")
+    body = {"message": "Which colour has the bridge at Elsmere?", "documents": [document["id"]]}
+    events = await api.events(body)
+    assert {"run.started", "sources", "citation", "run.completed"} <= {e["type"] for e in events}
+    whole = {**schema["components"]["schemas"]["Event"], "components": schema["components"]}
+    validator = Draft202012Validator(whole)
+    for event in events:
+        del event["_id"]
+        validator.validate(event)
+
+
+async def test_real_answers_are_as_described(api: Running, schema: dict[str, Any]) -> None:
+    document = await api.upload("described.txt", b"The bridge at Elsmere was painted green in 1911.")
+    headers = {"Accept": "application/json"}
+    body = {"message": "Which colour has the bridge at Elsmere?", "documents": [document["id"]]}
+    answer = (await api.client.post("/chat", json=body, headers=headers)).json()
+    calls = {
+        "Answer": answer,
+        "Document": document,
+        "DocumentList": (await api.client.get("/documents")).json(),
+        "SearchResult": (await api.client.post("/search", json={"query": "bridge"})).json(),
+        "SessionList": (await api.client.get("/sessions")).json(),
+        "MessageList": (await api.client.get(f"/sessions/{answer['session_id']}/messages")).json(),
+        "RunInfo": (await api.client.get(f"/runs/{answer['run_id']}")).json(),
+        "ModelList": (await api.client.get("/models")).json(),
+        "Problem": (await api.client.get("/runs/run_unknown")).json(),
+    }
+    for name, value in calls.items():
+        whole = {**schema["components"]["schemas"][name], "components": schema["components"]}
+        Draft202012Validator(whole).validate(value)
+
+
+async def test_bearer_is_swaggers_authorize(schema: dict[str, Any]) -> None:
+    schemes = schema["components"]["securitySchemes"]
+    (name,) = [n for n, s in schemes.items() if (s["type"], s["scheme"]) == ("http", "bearer")]
+    for method, path, operation in operations(schema):
+        wanted = (method, path) in PRIVATE
+        assert bool(operation.get("security")) == wanted, (method, path)
+        if wanted:
+            assert {name: []} in operation["security"]
