@@ -178,7 +178,7 @@ class _Weave:
             case Tokens():
                 self.tokens = output
             case Finish(reason):
-                self.reason = reason
+                self.reason = ev.clean_text(reason)
             case Quote():
                 async for event in self._quote(output):
                     yield event

@@ -49,7 +49,7 @@ class ChatRequest(BaseModel):
     @field_validator("*")
     @classmethod
     def _text(cls, value: Any, info: Any) -> Any:
-        texts = cast(list[Any], value) if isinstance(value, list) else [value]
+        texts = _each(value)
         for each in texts:
             if isinstance(each, str) and each != clean_text(each):
                 raise ValueError("must not hold NUL characters or lone surrogates")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import structlog
@@ -183,7 +183,11 @@ class RunHub:
 
     async def stored(self, owner: str, run_id: str) -> StoredRun:
         """The run as the database has it. Raises NotFound."""
-        return await self._turns.run(owner, run_id)
+        row = await self._turns.run(owner, run_id)
+        run = self._runs.get(run_id)
+        late = self._unsaved.get(run) if run is not None else None
+        # What its watchers were told, although it is not stored yet.
+        return replace(row, status=late.status, error=late.error, usage=late.usage) if late is not None else row
 
     # --- one run
 

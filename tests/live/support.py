@@ -70,7 +70,7 @@ class Watch:
     async def leave(self) -> None:
         """The client goes away: its connection is closed."""
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, httpx.TransportError):  # the server may have been killed
             await self._task
         await self.response.aclose()
 

@@ -6,6 +6,7 @@ import socket
 import httpx
 import pytest
 
+from backend.storage.ids import now_ms
 from tests.harness import Running, serving
 from tests.live.support import ask, gated, only_terminal, rows, watch
 from tests.provider_server import ProviderServer, Send, answer, chunk, done
@@ -214,13 +215,11 @@ async def _first_run(server: Running) -> list[str]:
 
 
 async def test_a_log_past_its_life_answers_with_snapshot_and_terminal(
-    with_provider: Running, provider: ProviderServer, monkeypatch: pytest.MonkeyPatch
+    with_provider: Running, provider: ProviderServer
 ) -> None:
     provider.script([Send(b": x\n\n"), *answer("Hello there.")])
     path, whole = await finished(with_provider, ask())
-    hub = with_provider.services.hub
-    monkeypatch.setattr(hub, "_retention_ms", -1_000)
-    await hub._expire_logs()
+    await with_provider.services.hub._archive.expire(now_ms() + 1_000)
     async with watch(with_provider.client, path) as late:
         snapshot, end = await late.all()
     assert (snapshot["type"], end["type"]) == ("snapshot", "run.completed")

@@ -7,7 +7,8 @@ import pytest
 from backend.errors import StorageFull, Unavailable
 from backend.storage.turns import ClosedTurn, Turns
 from tests.harness import Running, serving
-from tests.live.support import ask, messages, only_terminal, rows, said, watch
+from tests.live.support import ask, gated, messages, only_terminal, rows, said, watch
+from tests.provider_server import ProviderServer
 
 SIMULATED = ask(model="simulated/words", max_tokens=5)
 
@@ -115,21 +116,24 @@ async def test_a_start_that_cannot_be_stored_is_503_and_calls_nobody(
     assert rows(server, "SELECT count(*) FROM runs") == [(0,)]
 
 
-async def test_a_checkpoint_that_fails_costs_nothing(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = server.services.hub
-    failed = asyncio.Event()
+async def test_a_checkpoint_that_fails_costs_nothing(
+    with_provider: Running, provider: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, gate = asyncio.Event(), asyncio.Event()
 
     async def gone(*_: object) -> None:
         failed.set()
         raise Unavailable("The database is busy.", code="storage_busy")
 
-    body = ask(model="simulated/words")
-    async with watch(server.client, body=body) as client:
+    provider.script(gated("Half", gate, " and whole."))
+    async with watch(with_provider.client, body=ask()) as client:
+        await client.text("Half")
         with monkeypatch.context() as patch:
             patch.setattr(Turns, "append", gone)
-            patch.setattr(hub._settings, "checkpoint_seconds", 0.01) if False else hub._checkpoint_now.set()
-            await client.all()
-    events = client.events
+            with_provider.services.hub._checkpoint_now.set()
+            await asyncio.wait_for(failed.wait(), 5)
+        gate.set()
+        events = await client.all()
     assert only_terminal(events)["type"] == "run.completed"
-    async with watch(server.client, f"/runs/{client.run_id}/events") as again:
+    async with watch(with_provider.client, f"/runs/{client.run_id}/events") as again:
         assert await again.all() == events

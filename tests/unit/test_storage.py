@@ -15,6 +15,7 @@ from backend.storage import tables
 from backend.storage.database import SCHEMA_VERSION, Database, DataDirInUse, DataDirLock
 from backend.storage.documents import Documents
 from backend.storage.ids import new_id
+from backend.storage.jobs import Jobs, NewChunk
 from backend.storage.sessions import Sessions
 from backend.storage.writer import Writer, connect, storage_error
 
@@ -268,6 +269,29 @@ async def test_an_owners_collection_is_made_once(database: Database) -> None:
     made = await asyncio.gather(*(documents.collection("a") for _ in range(10)))
     assert len({c.id for c in made}) == 1
     assert (await documents.collection("b")).id != made[0].id
+
+
+async def test_nobody_reads_somebody_elses_document(database: Database) -> None:
+    """Each query filters by owner, whatever the caller has checked before."""
+    storage, jobs = Documents(database), Jobs(database)
+    collection = await storage.collection("a")
+    row, _ = await storage.add("a", collection.id, "ver_1", "a.txt", "sha", 5)
+    job = await jobs.claim("me", 1000)
+    assert job is not None
+    await jobs.save_text(job, text="words", map={}, media_type="text/plain", title=None, pages=None)
+    assert await jobs.finish(job, "model:1", [NewChunk("chk_1", 0, 0, 5, None, None)], {})
+    assert (await storage.chunks("a", ["chk_1"]))["chk_1"].text == "words"
+    assert await storage.chunk_ids("a", [row.id]) == ["chk_1"]
+    assert await storage.any_ready("a")
+    assert await storage.chunks("b", ["chk_1"]) == {}
+    assert await storage.chunk_ids("b", [row.id]) == []
+    assert await storage.missing("b", [row.id]) == [row.id]
+    assert await storage.page("b", 5, None) == []
+    assert not await storage.any_ready("b")
+    for call in (storage.get("b", row.id), storage.text("b", row.id, None, 0, None), storage.delete("b", row.id)):
+        with pytest.raises(NotFound):
+            await call
+    assert (await storage.get("a", row.id)).status == "ready"
 
 
 async def test_a_failing_unit_of_work_leaves_nothing(database: Database) -> None:
