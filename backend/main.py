@@ -26,6 +26,7 @@ from backend.config.settings import Settings, SettingsError, parse_keys
 from backend.errors import Invalid
 from backend.routers import chat, documents, models, problems, runs, sessions, system
 from backend.routers.guard import Guard
+from backend.routers.keys import KeyGate
 from backend.routers.openapi import install_openapi
 from backend.routers.state import Services
 from backend.services.chat import ChatService
@@ -89,6 +90,8 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
     system.install_docs(app)
     install_openapi(app)
     problems.install(app)
+    # The last one added sees a request first: guard, CORS, keys.
+    app.add_middleware(KeyGate, keys=parse_keys(settings.server.api_keys))
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(settings.server.cors_origins),
@@ -156,7 +159,6 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
         stack.push_async_callback(hub.close, settings.server.shutdown_grace)
         yield Services(
             settings=settings,
-            keys=parse_keys(settings.server.api_keys),
             readiness=readiness,
             chat=turn_service,
             hub=hub,
@@ -220,7 +222,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._settings = settings
-        self._draining: asyncio.Task[None] | None = None
+        self._draining: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
@@ -233,21 +235,22 @@ class Server(uvicorn.Server):
             log.info("serving", address=base, docs=f"{base}/docs", version=__version__)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: end the runs, then exit. Second: exit at once."""
-        if self._draining is not None or self._loop is None:
+        """First signal: let the runs end, then exit. Second: end them now. Third: exit at once."""
+        if self.should_exit or self._loop is None:
             super().handle_exit(signal.SIGINT, frame)
         else:
             self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
-        self._draining = asyncio.create_task(self._end_runs(), name="drain")
+        grace = 0.0 if self._draining else self._settings.server.shutdown_grace
+        self._draining.append(asyncio.create_task(self._end_runs(grace), name="drain"))
 
-    async def _end_runs(self) -> None:
+    async def _end_runs(self, grace: float) -> None:
         services: Services | None = getattr(self._app.state, "services", None)
         try:
             if services is not None:
                 log.info("stopping")
-                await services.hub.close(self._settings.server.shutdown_grace)
+                await services.hub.close(grace)
         finally:
             self.should_exit = True
 

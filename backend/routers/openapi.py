@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from backend.events import AnyEvent
 from backend.routers.documents import DocumentEvent
+from backend.routers.keys import is_public
 from backend.routers.problems import Problem, responses
 
 _ANSWER: dict[str, Any] = {
@@ -49,6 +50,7 @@ def install_openapi(app: FastAPI) -> None:
                 schemas.update(described.pop("$defs", {}))
                 schemas[model.__name__] = described
             _render_invalid(schema)
+            _render_keys(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -63,6 +65,16 @@ def _render_invalid(schema: dict[str, Any]) -> None:
                 operation["responses"]["422"] = responses(422)[422]
     for name in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
+
+
+def _render_keys(schema: dict[str, Any]) -> None:
+    """What `KeyGate` asks of every path that isn't public."""
+    described = "A key of API_KEYS. Not needed while none are set."
+    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": described}}
+    for path, operations in schema["paths"].items():
+        if not is_public(path):
+            for operation in operations.values():
+                operation["security"] = [{"key": []}]
 
 
 _TAGS: list[dict[str, Any]] = [

@@ -79,13 +79,14 @@ class DocumentService:
         """The document, again at each change, until it is ready or failed. Raises NotFound."""
         last: DocumentRow | None = None
         while True:
-            row = await self._documents.get(owner, document_id)
-            if row != last:
-                yield row
-                last = row
-            if row.status in FINAL:
-                return
-            await self._ingestion.changed(document_id, timeout=1.0)
+            with self._ingestion.next_change(document_id) as change:
+                row = await self._documents.get(owner, document_id)
+                if row != last:
+                    yield row
+                    last = row
+                if row.status in FINAL:
+                    return
+                await change
 
     async def settled(self, owner: str, document_id: str) -> DocumentRow:
         """The document once it is ready or failed. Raises NotFound when it is deleted meanwhile."""

@@ -6,8 +6,8 @@ hit without a chunk row is dropped by the search.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Ingestion:
         self._instance_id = new_id("ins")
         self._work = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
-        self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+        self._watchers: dict[str, set[asyncio.Future[None]]] = {}
 
     async def open(self) -> None:
         """Go on with the jobs that an earlier process left, and take new ones."""
@@ -80,13 +80,18 @@ class Ingestion:
         """There is a new job."""
         self._work.set()
 
-    async def changed(self, document_id: str, timeout: float) -> None:
-        """Wait until something about the document changes, at most `timeout` seconds."""
+    @contextmanager
+    def next_change(self, document_id: str) -> Generator["asyncio.Future[None]"]:
+        """Done when something about the document changes; ask before you read, so that nothing is missed between."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watchers.setdefault(document_id, []).append(future)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await future
+        self._watchers.setdefault(document_id, set()).add(future)
+        try:
+            yield future
+        finally:
+            watchers = self._watchers.get(document_id, set())
+            watchers.discard(future)
+            if not watchers:
+                self._watchers.pop(document_id, None)
 
     def announce(self, document_id: str) -> None:
         """Tell the watchers of a document that it changed."""
@@ -161,7 +166,10 @@ class Ingestion:
             fields = {"text": text, "media_type": media_type, "title": title, **stored}
             return msgspec.convert(fields, ParsedDocument)
         path = self._files / job.version_id
-        parsed = await self._parser.parse(path, job.name)
+        try:
+            parsed = await self._parser.parse(path, job.name)
+        except FileNotFoundError:
+            raise DocumentUnreadable("document_corrupt", "The stored file is gone. Upload it again.") from None
         await self._jobs.save_text(
             job,
             text=parsed.text,

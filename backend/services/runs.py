@@ -78,7 +78,7 @@ class RunHub:
         self._by_session: dict[str, list[Run]] = {}
         self._unsaved: dict[Run, ClosedTurn] = {}
         self._places = 0
-        self._closing = False
+        self._closing = self._grace_over = False
         self._checkpoint_now = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -124,6 +124,8 @@ class RunHub:
         self._runs[run.id] = run
         self._by_session.setdefault(started.session_id, []).append(run)
         run.task = asyncio.create_task(self._drive(run, body), name=f"run {run.id}")
+        if self._grace_over:
+            self.cancel(run, "shutdown")
         return run
 
     def live(self, owner: str, run_id: str) -> Run | None:
@@ -309,6 +311,7 @@ class RunHub:
         tasks = [r.task for r in self._runs.values() if r.task is not None]
         if tasks and grace:
             await asyncio.wait(tasks, timeout=grace)
+        self._grace_over = True
         for run in list(self._runs.values()):
             self.cancel(run, "shutdown")
         tasks = [r.task for r in self._runs.values() if r.task is not None]

@@ -73,7 +73,7 @@ class Jobs:
             row = (await conn.execute(query)).first()
             if row is None:
                 return None
-            change = {"instance_id": instance_id, "lease_until": now + lease_ms, "attempts": row.attempts + 1}
+            change = {"instance_id": instance_id, "lease_until": now + lease_ms}
             await conn.execute(update(jobs).where(jobs.c.id == row.id).values(**change))
             return JobRow(*row)
 
@@ -146,9 +146,10 @@ class Jobs:
             await conn.execute(update(documents).where(documents.c.id == job.document_id).values(**status))
 
     async def postpone(self, job: JobRow, until_ms: int) -> None:
-        """Try again later: what failed may pass."""
+        """Try again later: what failed may pass. Only failures are counted; a restart is none."""
         async with self._db.write() as conn:
-            change = {"stage": "queued", "instance_id": "waiting", "lease_until": until_ms}
+            attempts = job.attempts + 1
+            change = {"stage": "queued", "instance_id": "waiting", "lease_until": until_ms, "attempts": attempts}
             await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**change))
             status = {"status": "queued", "updated_at": now_ms()}
             await conn.execute(update(documents).where(documents.c.id == job.document_id).values(**status))

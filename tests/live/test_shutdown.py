@@ -5,6 +5,9 @@ import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
+
+from backend.storage.turns import NewTurn, OpenedTurn, Turns
 from tests.harness import ServerProcess, serving
 from tests.live.processes import Process, process, using
 from tests.live.support import ask, gated, only_terminal, ordered, rows, watch
@@ -88,23 +91,22 @@ async def test_what_a_stopped_run_had_said_is_there_after_the_start(tmp_path: Pa
     assert only_terminal(events)["error"]["code"] == "shutdown"
 
 
-async def test_a_run_that_begins_while_the_hub_closes_is_ended_too(tmp_path: Path, provider: ProviderServer) -> None:
+async def test_a_run_that_begins_while_the_hub_closes_is_ended_too(
+    tmp_path: Path, provider: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its place was taken before the signal, its message is stored after."""
     provider.script([Stall()])
     async with serving(tmp_path / "data", **_options(provider)) as server:
-        hub = server.services.hub
-        start, closed = hub.start, asyncio.Event()
+        stored = Turns.open
 
-        def start_late(*args, **kwargs):
-            hub._closing = True
-            closed.set()
-            return start(*args, **kwargs)
+        async def stored_late(turns: Turns, turn: NewTurn) -> OpenedTurn:
+            opened = await stored(turns, turn)
+            await server.services.hub.close(0)
+            return opened
 
-        hub.start = start_late
+        monkeypatch.setattr(Turns, "open", stored_late)
         async with watch(server.client, body=ask()) as client:
-            await closed.wait()
-            await asyncio.wait_for(hub.close(0), 5)
-            assert only_terminal(await client.all())["error"]["code"] == "shutdown"
+            assert only_terminal(await client.all(timeout=5))["error"]["code"] == "shutdown"
 
 
 def _options(provider: ProviderServer) -> dict[str, str]:
