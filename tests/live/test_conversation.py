@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.harness import Running, serving, text_of
 from tests.live.support import ask, messages, only_terminal, ordered, rows, said
 from tests.provider_server import ProviderServer, Send, answer, chunk, done, error
@@ -149,10 +147,12 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
-async def test_no_token_of_a_provider_can_forge_a_frame(
-    with_provider: Running, provider: ProviderServer, hostile: str
-) -> None:
+async def test_no_token_of_a_provider_can_forge_a_frame(with_provider: Running, provider: ProviderServer) -> None:
+    for hostile in HOSTILE:
+        await _streams_as_it_is(with_provider, provider, hostile)
+
+
+async def _streams_as_it_is(with_provider: Running, provider: ProviderServer, hostile: str) -> None:
     token = Send(b"data: " + json.dumps({**_HEAD, "choices": [_choice(hostile)]}).encode() + b"\n\n")
     provider.script([chunk({"role": "assistant", "content": ""}), token, chunk({"content": "!"}, "stop"), done()])
     async with with_provider.client.stream("POST", "/chat", json=ask()) as response:
@@ -179,12 +179,15 @@ def _choice(content: str) -> dict[str, Any]:
     return {"index": 0, "delta": {"content": content}, "finish_reason": None}
 
 
-@pytest.mark.parametrize("message", [text for text in HOSTILE if "\x00" not in text and "\ud800" not in text])
-async def test_a_hostile_message_is_stored_and_sent_as_it_is(
-    with_provider: Running, provider: ProviderServer, message: str
-) -> None:
+async def test_a_hostile_message_is_stored_and_sent_as_it_is(with_provider: Running, provider: ProviderServer) -> None:
+    for text in HOSTILE:
+        if "\x00" not in text and "\ud800" not in text:
+            await _is_sent_as_it_is(with_provider, provider, text)
+
+
+async def _is_sent_as_it_is(with_provider: Running, provider: ProviderServer, message: str) -> None:
     events = await with_provider.events(ask(message + "?"))
-    assert sent(provider.calls[0]) == [("user", message + "?")]
+    assert sent(provider.calls[-1]) == [("user", message + "?")]
     stored = await messages(with_provider, events[0]["session_id"])
     assert said(stored[0]) == message + "?"
     title = (await with_provider.client.get(f"/sessions/{events[0]['session_id']}")).json()["title"]
@@ -192,10 +195,10 @@ async def test_a_hostile_message_is_stored_and_sent_as_it_is(
     assert "\r" not in title
 
 
-@pytest.mark.parametrize("body", [b'{"message":"a\\u0000b"}', b'{"message":"\\ud800"}', b'{"message":"\xff"}'])
-async def test_text_that_no_database_holds_is_refused(server: Running, body: bytes) -> None:
-    response = await server.client.post("/chat", content=body, headers={"Content-Type": "application/json"})
-    assert response.status_code in (400, 422)
+async def test_text_that_no_database_holds_is_refused(server: Running) -> None:
+    for body in (b'{"message":"a\\u0000b"}', b'{"message":"\\ud800"}', b'{"message":"\xff"}'):
+        response = await server.client.post("/chat", content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code in (400, 422), body
     assert rows(server, "SELECT count(*) FROM messages") == [(0,)]
 
 

@@ -122,24 +122,16 @@ async def test_a_cursor_ahead_of_the_run_is_409(with_provider: Running, provider
         gate.set()
 
 
-@pytest.mark.parametrize(
-    "cursor",
-    ["x", "5", "run_0:5", "{run}", "{run}:", "{run}:-1", "{run}:1.0", "{run}:٣", "{run}:1:2", "{run}:" + "9" * 40],
-)
-async def test_a_malformed_or_foreign_cursor_is_400(server: Running, cursor: str) -> None:
+async def test_a_malformed_or_foreign_cursor_is_400(server: Running) -> None:
     path, _ = await finished(server)
-    run_id = path.split("/")[2]
-    headers = [(b"Last-Event-ID", cursor.replace("{run}", run_id).encode())]
-    response = await server.client.get(path, headers=headers)
-    assert response.status_code == 400, response.text
-    assert response.json()["code"] == "bad_cursor"
-
-
-@pytest.mark.parametrize("after", ["x", "-1", "1.5", " 1", "", "1e3", "9" * 30])
-async def test_a_malformed_after_is_400(server: Running, after: str) -> None:
-    path, _ = await finished(server)
-    response = await server.client.get(path, params={"after": after})
-    assert (response.status_code, response.json()["code"]) == (400, "bad_cursor")
+    run = path.split("/")[2]
+    wrong = ["x", "5", "run_0:5", run, *(f"{run}:{seq}" for seq in ("", "-1", "1.0", "٣", "1:2", "9" * 40))]
+    for cursor in wrong:
+        response = await server.client.get(path, headers=[(b"Last-Event-ID", cursor.encode())])
+        assert (response.status_code, response.json()["code"]) == (400, "bad_cursor"), cursor
+    for after in ("x", "-1", "1.5", " 1", "", "1e3", "9" * 30):
+        response = await server.client.get(path, params={"after": after})
+        assert (response.status_code, response.json()["code"]) == (400, "bad_cursor"), after
 
 
 async def test_an_unknown_run_is_404(server: Running) -> None:
