@@ -283,10 +283,11 @@ class RunHub:
                 if loop.time() - swept > 600 or swept == 0:
                     await self._archive.expire(now_ms() - self._retention_ms)
                     swept = loop.time()
-            except StreamForgeError as error:
-                log.warning("checkpoint_failed", code=error.code)
-            except Exception:
-                log.exception("checkpoint_crashed")
+            except Exception as error:
+                code = error.code if isinstance(error, StreamForgeError) else "internal"
+                log.warning("checkpoint_failed", code=code, exc_info=not isinstance(error, StreamForgeError))
+                # A full backlog asks again at every event: once a second is enough.
+                await asyncio.sleep(min(interval, 1.0))
 
     async def _checkpoint(self) -> None:
         batch = [(r, lines) for r in self._runs.values() if not r.ending and (lines := r.log.unstored_lines())]

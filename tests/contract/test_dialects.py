@@ -11,7 +11,8 @@ import pytest
 from tests.contract.wires import KEY, RAW, WIRES, Wire
 from tests.harness import Running, serving, text_of
 from tests.live.support import ask, messages, only_terminal, ordered, rows, said
-from tests.provider_server import Cut, ProviderServer, Stall, Status, Step
+from tests.provider_server import ProviderServer
+from tests.provider_wire import Cut, Stall, Status, Step
 
 pytestmark = pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.name)
 

@@ -11,7 +11,8 @@ from backend.chains.models import plugins
 from tests.contract.wires import KEY, RAW, OllamaWire, OpenAIWire
 from tests.harness import Running, serving, text_of
 from tests.live.support import ask, messages, only_terminal, ordered, rows, said
-from tests.provider_server import ProviderServer, Status, Step, answer, context_overflow, error, ollama_line
+from tests.provider_server import ProviderServer
+from tests.provider_wire import Status, Step, answer, context_overflow, error, ollama_line
 
 
 class ProviderContract:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.provider_server import (
-    ProviderServer,
+from tests.provider_server import ProviderServer
+from tests.provider_wire import (
     Send,
     Status,
     Step,

@@ -12,7 +12,7 @@ import httpx
 from httpx_sse import EventSource
 
 from tests.harness import Running
-from tests.provider_server import Gate, Send, Step, chunk, done, split, usage_chunk
+from tests.provider_wire import Gate, Send, Step, chunk, done, split, usage_chunk
 
 Event = dict[str, Any]
 TERMINAL = ("run.completed", "run.failed", "run.cancelled", "run.interrupted")

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from backend.errors import Conflict
 from backend.services.chat import ChatTurn
 from tests.harness import Running, serving, text_of
 from tests.live.support import ask, gated, messages, only_terminal, ordered, rows, said, watch
-from tests.provider_server import ProviderServer, Stall, answer, chunk, error
+from tests.provider_server import ProviderServer
+from tests.provider_wire import Stall, answer, chunk, error
 
 
 def contents(call: Any) -> list[tuple[str, str]]:
@@ -44,6 +46,18 @@ async def test_two_at_once_in_a_session_one_runs(with_provider: Running, provide
     assert sorted(statuses) == [200] + [409] * 7
     assert rows(with_provider, "SELECT count(*) FROM runs") == [(2,)]
     assert len(provider.calls) <= 2
+
+
+async def test_started_in_one_breath_in_a_session_one_runs(with_provider: Running, provider: ProviderServer) -> None:
+    """Straight at the service, so that all of them look whether the session is free before any of them is stored."""
+    session_id = (await with_provider.events(ask()))[0]["session_id"]
+    provider.script([chunk({"content": "Half"}), Stall()])
+    turn = ChatTurn("Hello?", session_id=session_id, documents=False)
+    tries = (with_provider.services.chat.start("local", turn, None) for _ in range(8))
+    results = await asyncio.gather(*tries, return_exceptions=True)
+    (started,) = [r for r in results if isinstance(r, str)]
+    refused = [r for r in results if isinstance(r, Conflict)]
+    assert [r.extra["run_id"] for r in refused] == [started] * 7
 
 
 async def test_a_queued_message_is_answered_after_the_first_and_knows_it(

@@ -6,7 +6,8 @@ import pytest
 
 from tests.harness import Running, text_of
 from tests.live.support import ask, gated, messages, only_terminal, ordered, rows, said, watch
-from tests.provider_server import ProviderServer, Stall, answer, chunk
+from tests.provider_server import ProviderServer
+from tests.provider_wire import Stall, answer, chunk
 
 
 async def test_leaving_does_not_stop_the_run(with_provider: Running, provider: ProviderServer) -> None:

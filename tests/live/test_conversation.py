@@ -6,7 +6,8 @@ from typing import Any
 
 from tests.harness import Running, serving, text_of
 from tests.live.support import ask, messages, only_terminal, ordered, rows, said
-from tests.provider_server import ProviderServer, Send, answer, chunk, done, error
+from tests.provider_server import ProviderServer
+from tests.provider_wire import Send, answer, chunk, done, error
 
 CONTRACT = b"# Terms\n\nThe notice period is 45 days. Invoices are due in 30 days."
 

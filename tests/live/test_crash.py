@@ -13,7 +13,8 @@ import pytest_asyncio
 
 from tests.live.processes import Process, process, using
 from tests.live.support import Event, ask, rows, said, watch
-from tests.provider_server import Gate, ProviderServer, Stall, answer, chunk
+from tests.provider_server import ProviderServer
+from tests.provider_wire import Gate, Stall, answer, chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,7 +1,8 @@
 """The main job, whole, over real sockets."""
 
 from tests.harness import Running, read_events, text_of
-from tests.provider_server import ProviderServer, answer
+from tests.provider_server import ProviderServer
+from tests.provider_wire import answer
 
 CONTRACT = b"""# Supply agreement
 

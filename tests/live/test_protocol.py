@@ -9,7 +9,8 @@ import pytest
 
 from tests.harness import Running, serving, text_of
 from tests.live.support import ask, gated, only_terminal, ordered, watch
-from tests.provider_server import Gate, ProviderServer, answer, chunk, done, error, usage_chunk
+from tests.provider_server import ProviderServer
+from tests.provider_wire import Gate, answer, chunk, done, error, usage_chunk
 
 SIMULATED = ask(model="simulated/words")
 

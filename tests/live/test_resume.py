@@ -9,7 +9,8 @@ import pytest
 from backend.storage.ids import now_ms
 from tests.harness import Running, serving
 from tests.live.support import ask, gated, only_terminal, rows, watch
-from tests.provider_server import ProviderServer, Send, answer, chunk, done
+from tests.provider_server import ProviderServer
+from tests.provider_wire import Send, answer, chunk, done
 
 SIMULATED = ask(model="simulated/words")
 CONTRACT = b"# Terms\n\nThe notice period is 45 days. Invoices are due in 30 days."

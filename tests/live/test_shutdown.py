@@ -11,7 +11,8 @@ from backend.storage.turns import NewTurn, OpenedTurn, Turns
 from tests.harness import ServerProcess, serving
 from tests.live.processes import Process, process, using
 from tests.live.support import ask, gated, only_terminal, ordered, rows, watch
-from tests.provider_server import ProviderServer, Stall, chunk
+from tests.provider_server import ProviderServer
+from tests.provider_wire import Stall, chunk
 
 
 def terminate(running: Process, sent: signal.Signals = signal.SIGTERM) -> None:

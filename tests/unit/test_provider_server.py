@@ -8,10 +8,10 @@ import httpx
 import openai
 import pytest
 
-from tests.provider_server import (
+from tests.provider_server import ProviderServer
+from tests.provider_wire import (
     Cut,
     Gate,
-    ProviderServer,
     Send,
     Stall,
     answer,
