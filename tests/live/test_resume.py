@@ -1,6 +1,8 @@
 """Coming back: the joined stream is the uninterrupted one, byte for byte."""
 
 import asyncio
+import io
+import logging
 import socket
 
 import httpx
@@ -173,11 +175,7 @@ async def test_a_reader_that_takes_nothing_holds_nobody_and_is_dropped(tmp_path,
     provider.script([*(chunk({"content": "x" * size}) for _ in range(count)), chunk({}, "stop"), done()])
     options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
     async with serving(tmp_path / "data", llm_model="openai/m", send_timeout=0.3, **options) as server:
-        frozen = socket.socket()
-        frozen.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        frozen.connect(("127.0.0.1", httpx.URL(server.base).port))
-        body = b'{"message":"hi","documents":false}'
-        frozen.sendall(b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        frozen = _frozen(server)
         (run_id,) = await _first_run(server)
         async with watch(server.client, f"/runs/{run_id}/events") as reader:
             assert only_terminal(await reader.all())["type"] == "run.completed"
@@ -191,6 +189,32 @@ async def test_a_reader_that_takes_nothing_holds_nobody_and_is_dropped(tmp_path,
                 got += len(piece)
         frozen.close()
         assert got < size * count, "it was given all in spite of taking nothing"
+
+
+@pytest.mark.xfail(strict=True, reason="sse-starlette's SendTimeoutError is logged as a crash of ours")
+async def test_a_reader_that_is_dropped_is_no_traceback_in_the_log(tmp_path, provider: ProviderServer) -> None:
+    provider.script([*(chunk({"content": "x" * 16_384}) for _ in range(400)), chunk({}, "stop"), done()])
+    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
+    async with serving(tmp_path / "data", llm_model="openai/m", send_timeout=0.3, **options) as server:
+        (handler,) = (h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler)
+        handler.setStream(logged := io.StringIO())
+        frozen = _frozen(server)
+        (run_id,) = await _first_run(server)
+        async with watch(server.client, f"/runs/{run_id}/events") as reader:
+            await reader.all()
+        await asyncio.sleep(0.5)  # longer than send_timeout
+        frozen.close()
+    assert "Traceback" not in logged.getvalue()
+
+
+def _frozen(server: Running) -> socket.socket:
+    """A client that asks and then reads nothing."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", httpx.URL(server.base).port))
+    body = b'{"message":"hi","documents":false}'
+    sock.sendall(b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    return sock
 
 
 async def _receive(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bytes:
