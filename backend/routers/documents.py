@@ -13,7 +13,7 @@ from backend.errors import Invalid, NotFound, StreamForgeError
 from backend.events import clean_text
 from backend.routers.problems import responses
 from backend.routers.state import Owner, Ready, ServicesDep
-from backend.routers.streams import sse_response
+from backend.routers.streams import stream_response
 from backend.routers.times import Time, iso
 from backend.storage.documents import DocumentRow
 
@@ -191,7 +191,7 @@ async def document_events(document_id: str, services: ServicesDep, owner: Owner)
             # Deleted while it was watched: there is nothing more to tell.
             return
 
-    return sse_response(frames(), services.settings.runs)
+    return stream_response(frames(), services.settings.runs)
 
 
 @router.get("/{document_id}/text", responses=responses(401, 404, 409, 422), summary="Its canonical text")

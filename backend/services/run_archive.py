@@ -12,7 +12,7 @@ from backend.storage.turns import ClosedTurn, EventLines, StoredRun, Turns
 log = structlog.get_logger(__name__)
 
 RECOVERY_GAP = 1_001
-"""Between the last stored seq and recovery's snapshot: no client was shown more than 999 events that weren't stored."""
+"""Between the last stored seq and recovery's snapshot: no client was shown as many that were not stored."""
 
 
 class RunArchive:
@@ -46,7 +46,11 @@ class RunArchive:
         while rows := await self._turns.events(stored.id, last):
             for row in rows:
                 for line in row.lines.split(b"\n"):
-                    state.apply(ev.decode(line))
+                    try:
+                        state.apply(ev.decode(line))
+                    except (msgspec.MsgspecError, IndexError):
+                        # One damaged event must not keep the server from starting.
+                        log.error("stored_event_unreadable", run_id=stored.id, row=row.first_seq)
                 last = row.last_seq
         return state, last
 

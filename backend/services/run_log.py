@@ -17,9 +17,9 @@ FrameEncoder = Callable[[str, int, bytes], bytes]
 ReadStored = Callable[[str, int], Awaitable[list[EventLines]]]
 """Of a run id and a seq: stored events after it, in order; an empty list when there are none."""
 
-MAX_UNSTORED = 999
-"""Watchers are never shown more than this beyond what is stored, so that recovery's snapshot (last stored seq + 1,001)
-is ahead of every cursor."""
+MAX_UNSTORED = 997
+"""Watchers are never shown more than this beyond what is stored, and the end of a run that could not be stored: so
+recovery's snapshot (last stored seq + 1,001) is ahead of every cursor."""
 
 _MAX_CHUNK_EVENTS = 500
 
@@ -79,6 +79,17 @@ class RunLog:
             self.stored = self.head
         self.done = True
         self._announce(False)
+
+    def drop_hidden(self) -> bytes | None:
+        """Forget what no watcher was shown, since it will never be stored. The last `start` or `end` event that remains
+        in memory, as JSON, if something was dropped."""
+        upto = self._visible()
+        if upto == self.head:
+            return None
+        del self._tail[upto + 1 - self._first :]
+        self.head = upto
+        borders = (b'{"type":"text.start', b'{"type":"reasoning.start', b'{"type":"text.end', b'{"type":"reasoning.end')
+        return next((line for line in reversed(self._tail) if line.startswith(borders)), b"")
 
     def unstored_lines(self) -> EventLines | None:
         """The events to checkpoint, or None."""

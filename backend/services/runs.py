@@ -1,6 +1,7 @@
 """The run hub: owns the task of every live run, its log, its checkpoints, and its one terminal event."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -244,7 +245,9 @@ class RunHub:
             run.log.finish(last, stored=True)
         except Exception as error:
             log.error("run_not_saved", run_id=run.id, exc_info=not isinstance(error, StreamForgeError))
-            last[-1] = terminal = _failed(run, _not_saved())
+            terminal = _failed(run, _not_saved())
+            border = run.log.drop_hidden()
+            last = [*(last[:-1] if border is None else _closing(border)), terminal]
             self._unsaved[run] = closed_turn(run.id, run.state, terminal, run.log.encode_next(last))
             run.log.finish(last, stored=False)
         code = terminal.error.code if isinstance(terminal, ev.RunFailed) else None
@@ -318,6 +321,8 @@ class RunHub:
         tasks = [r.task for r in self._runs.values() if r.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=7)
+        with contextlib.suppress(StreamForgeError):
+            await self._save_late()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -326,6 +331,17 @@ class RunHub:
 def _failed(run: Run, error: RunError) -> ev.RunFailed:
     fault = ev.RunFault(code=error.code, message=error.message, retryable=error.retryable, request_id=run.request_id)
     return ev.RunFailed(error=fault)
+
+
+def _closing(border: bytes) -> list[ev.AnyEvent]:
+    """The end of the part that is open after this event, the last one that opened or closed any."""
+    match ev.decode(border) if border else None:
+        case ev.TextStart(part_id=part_id):
+            return [ev.TextEnd(part_id=part_id)]
+        case ev.ReasoningStart(part_id=part_id):
+            return [ev.ReasoningEnd(part_id=part_id)]
+        case _:
+            return []
 
 
 def _not_saved() -> NotSaved:

@@ -191,7 +191,6 @@ async def test_a_reader_that_takes_nothing_holds_nobody_and_is_dropped(tmp_path,
         assert got < size * count, "it was given all in spite of taking nothing"
 
 
-@pytest.mark.xfail(strict=True, reason="sse-starlette's SendTimeoutError is logged as a crash of ours")
 async def test_a_reader_that_is_dropped_is_no_traceback_in_the_log(tmp_path, provider: ProviderServer) -> None:
     provider.script([*(chunk({"content": "x" * 16_384}) for _ in range(400)), chunk({}, "stop"), done()])
     options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}

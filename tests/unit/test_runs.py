@@ -194,7 +194,6 @@ async def test_runs_of_somebody_else_are_not_there(turns: Turns) -> None:
     await hub.close(0)
 
 
-@pytest.mark.xfail(strict=True, reason="a log that ends unsaved shows what was hidden, beyond recovery's snapshot")
 async def test_a_client_that_saw_an_unsaved_run_is_not_ahead_after_a_crash(
     turns: Turns, monkeypatch: pytest.MonkeyPatch
 ) -> None:

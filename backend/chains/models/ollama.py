@@ -21,11 +21,13 @@ from backend.config.settings import ModelSettings
 from backend.errors import ModelNotFound, ProviderFailed, ProviderRefused, ProviderTimeout, RateLimited, RunError
 
 _CONNECT_SECONDS = 5.0
+_MAX_OPENED = 64
 
 
 class _Provider:
     def __init__(self, settings: ModelSettings) -> None:
         self.settings = settings
+        self._opened: dict[tuple[str, float, int], Any] = {}
 
     async def listing(self) -> Listing:
         url = self.settings.ollama_base_url
@@ -43,30 +45,42 @@ class _Provider:
         return Listing(True, f"Ollama answers at {url}", tuple(models), chat[0] if chat else None)
 
     def open(self, model: str) -> "_Model":
-        return _Model(self.settings, model)
+        return _Model(self, model)
+
+    def client(self, model: str, temperature: float, max_tokens: int) -> Any:
+        """The LangChain chat model for these parameters, kept: each has connections of its own."""
+        from langchain_ollama import ChatOllama
+
+        key = (model, temperature, max_tokens)
+        if key not in self._opened:
+            if len(self._opened) >= _MAX_OPENED:
+                self._opened.pop(next(iter(self._opened)))
+            longest = max(self.settings.first_token_timeout, self.settings.idle_timeout) + 5
+            self._opened[key] = ChatOllama(
+                model=model,
+                base_url=self.settings.ollama_base_url,
+                temperature=temperature,
+                num_predict=max_tokens,
+                client_kwargs={"timeout": httpx.Timeout(longest, connect=_CONNECT_SECONDS), "trust_env": False},
+            )
+        return self._opened[key]
 
     async def aclose(self) -> None:
-        pass
+        # LangChain offers no way to close what it opened.
+        for opened in self._opened.values():
+            await opened._async_client.close()
+        self._opened.clear()
 
 
 class _Model:
     writes = True
 
-    def __init__(self, settings: ModelSettings, model: str) -> None:
-        self._settings = settings
+    def __init__(self, provider: _Provider, model: str) -> None:
+        self._provider = provider
         self._model = model
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
-        from langchain_ollama import ChatOllama
-
-        longest = max(self._settings.first_token_timeout, self._settings.idle_timeout) + 5
-        client = ChatOllama(
-            model=self._model,
-            base_url=self._settings.ollama_base_url,
-            temperature=prompt.temperature,
-            num_predict=prompt.max_tokens,
-            client_kwargs={"timeout": httpx.Timeout(longest, connect=_CONNECT_SECONDS), "trust_env": False},
-        )
+        client = self._provider.client(self._model, prompt.temperature, prompt.max_tokens)
         finished = False
         try:
             chunks = cast(AsyncGenerator[Any], client.astream(langchain_messages(prompt)))
