@@ -53,8 +53,8 @@ class Crash:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def crash(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Crash]:
-    gate = asyncio.Event()
-    env = {"CHECKPOINT_SECONDS": "60", "CHECKPOINT_EVENTS": "20"}
+    step, gate = asyncio.Event(), asyncio.Event()
+    env = {"CHECKPOINT_SECONDS": "60", "CHECKPOINT_EVENTS": "5"}
     async with (
         ProviderServer() as provider,
         process(tmp_path_factory.mktemp("crash") / "data", using(provider, **env)) as running,
@@ -62,8 +62,15 @@ async def crash(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Crash
         known = Crash(running, provider)
         provider.script(
             answer("All of this is stored, Grüße 🌍."),
-            # Three events and seventeen words are the twenty that make a checkpoint.
-            [*(chunk({"content": f"w{n} "}) for n in range(17)), Gate(gate), chunk({"content": "unstored"}), Stall()],
+            # Three events and two words, each sent when the one before was seen, are the five that make a checkpoint.
+            [
+                chunk({"content": "w15 "}),
+                Gate(step),
+                chunk({"content": "w16 "}),
+                Gate(gate),
+                chunk({"content": "unstored"}),
+                Stall(),
+            ],
             [chunk({"content": "Gone"}), Stall()],
             [Stall()],
         )
@@ -75,8 +82,10 @@ async def crash(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Crash
         async with (
             watch(running.client, body=ask(QUESTION)) as streaming,
         ):
+            await streaming.text("w15")
+            step.set()
             await streaming.text("w16")
-            await running.stored(streaming.run_id, 20)
+            await running.stored(streaming.run_id, 5)
             gate.set()
             await streaming.text("unstored")
             known.held["streaming"] = list(streaming.events)
@@ -106,7 +115,7 @@ async def test_every_run_has_ended(crash: Crash) -> None:
 
 async def test_what_was_stored_replays_then_a_snapshot_and_the_end(crash: Crash) -> None:
     held, stored = crash.held["streaming"], crash.stored_before("streaming")
-    assert 20 == stored < len(held), "the client must be ahead of what was stored, or this tests nothing"
+    assert 5 == stored < len(held), "the client must be ahead of what was stored, or this tests nothing"
     *prefix, snapshot, end = await crash.events("streaming")
     assert prefix == held[:stored]
     assert (snapshot["type"], snapshot["seq"]) == ("snapshot", stored + GAP)

@@ -46,7 +46,7 @@ async def test_a_finished_run_cut_after_any_event_is_whole_when_joined(
     await with_provider.upload("contract.md", CONTRACT)
     provider.script(answer("The notice period is 45 days [1]. Grüße 🌍 [1].", chunk_by=4))
     path, whole = await finished(with_provider, {"message": "How long is the notice period?"})
-    assert len(whole) > 15
+    assert len(whole) > 10
     for index, frame in enumerate(whole[:-1], 1):
         rest = await raw(with_provider.client, path, headers={"Last-Event-ID": cursor_of(frame)})
         assert whole[:index] + frames(rest) == whole

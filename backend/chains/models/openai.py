@@ -1,9 +1,10 @@
 """OpenAI, and any server that speaks its chat API, through langchain-openai."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+import os
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from backend.chains.models.base import (
     Finish,
@@ -28,6 +29,11 @@ from backend.errors import (
     RunError,
 )
 
+if TYPE_CHECKING:
+    import aiohttp
+
+    from backend.chains.models._openai_chat import WireChatOpenAI
+
 DEFAULT_MODEL = "gpt-4.1-mini"
 _CONNECT_SECONDS = 10.0
 _MAX_OPENED = 64
@@ -37,7 +43,7 @@ class _Provider:
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
         self._opened: dict[tuple[str, float, int], Any] = {}
-        self._http: Any = None
+        self._session: aiohttp.ClientSession | None = None
 
     @property
     def _configured(self) -> bool:
@@ -59,12 +65,17 @@ class _Provider:
     async def _list_models(self) -> list[str]:
         import httpx
 
-        base = self._settings.openai_base_url or "https://api.openai.com/v1"
         async with httpx.AsyncClient(timeout=httpx.Timeout(5.0, connect=2.0)) as client:
-            answer = await client.get(f"{base.rstrip('/')}/models", headers={"Authorization": f"Bearer {self._key}"})
+            answer = await client.get(
+                f"{self._base_url.rstrip('/')}/models", headers={"Authorization": f"Bearer {self._key}"}
+            )
             answer.raise_for_status()
             rows = cast(list[dict[str, Any]], answer.json().get("data", []))
             return sorted(str(row["id"]) for row in rows if "id" in row)
+
+    @property
+    def _base_url(self) -> str:
+        return self._settings.openai_base_url or "https://api.openai.com/v1"
 
     @property
     def _key(self) -> str:
@@ -77,41 +88,42 @@ class _Provider:
             raise ProviderRefused("openai is not set up: set OPENAI_API_KEY (or OPENAI_BASE_URL) and restart.")
         return _Model(self, model)
 
-    def client(self, model: str, temperature: float, max_tokens: int) -> Any:
+    def client(self, model: str, temperature: float, max_tokens: int) -> "WireChatOpenAI":
         """The LangChain chat model for these parameters; making one takes milliseconds, so they are kept."""
-        import openai
-        from langchain_openai import ChatOpenAI
+        from backend.chains.models._openai_chat import WireChatOpenAI
 
-        if self._http is None:
-            # Our own, so that it can be closed: langchain's belongs to the process and to the loop that used it first.
-            self._http = openai.DefaultAsyncHttpxClient(timeout=_timeout(self._settings))
         key = (model, temperature, max_tokens)
         if key not in self._opened:
             if len(self._opened) >= _MAX_OPENED:
                 self._opened.clear()
-            options: dict[str, Any] = {
-                "model": model,
-                "api_key": self._key,
-                "base_url": self._settings.openai_base_url,
-                "temperature": temperature,
-                "max_tokens": max_tokens,
-                "streaming": True,
-                "stream_usage": True,
+            self._opened[key] = WireChatOpenAI.over(
+                self._open_session,
+                self._base_url,
+                self._key,
+                model=model,
+                temperature=temperature,
+                max_tokens=max_tokens,
+                streaming=True,
+                stream_usage=True,
                 # Retries and silence are the run's business; langchain's own watch costs a task a token and has
                 # swallowed cancels on Python 3.11.
-                "max_retries": 0,
-                "stream_chunk_timeout": None,
-                "timeout": _timeout(self._settings),
-                "http_async_client": self._http,
-            }
-            self._opened[key] = ChatOpenAI(**options)
+                max_retries=0,
+                stream_chunk_timeout=None,
+            )
         return self._opened[key]
+
+    def _open_session(self) -> "aiohttp.ClientSession":
+        from backend.chains.models._openai_chat import open_session
+
+        if self._session is None:
+            self._session = open_session(_CONNECT_SECONDS)
+        return self._session
 
     async def aclose(self) -> None:
         self._opened.clear()
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
 
 class _Model:
@@ -123,13 +135,21 @@ class _Model:
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
         client = self._provider.client(self._model, prompt.temperature, prompt.max_tokens)
+        outputs = _traced(client, prompt) if tracing() else client.text_outputs(langchain_messages(prompt))
         finished = False
         try:
-            chunks = cast(AsyncGenerator[Any], client.astream(langchain_messages(prompt)))
-            async with aclosing(chunks):
-                async for output in _outputs(chunks):
-                    finished |= isinstance(output, Finish)
-                    yield output
+            async with aclosing(outputs):
+                async for output in outputs:
+                    match output:
+                        case Finish("content_filter"):
+                            raise ContentFiltered(
+                                "The provider's content filter ended the answer. Rephrase the message."
+                            )
+                        case Finish():
+                            finished = True
+                            yield output
+                        case _:
+                            yield output
         except RunError:
             raise
         except Exception as error:
@@ -138,30 +158,29 @@ class _Model:
             raise ProviderFailed("The provider broke off its answer. Ask again; what came until then is kept.")
 
 
-async def _outputs(chunks: AsyncIterator[Any]) -> AsyncGenerator[Output]:
-    async for chunk in chunks:
-        if reasoning := chunk.additional_kwargs.get("reasoning_content"):
-            yield Reasoning(str(reasoning))
-        if text := chunk.text:
-            yield Text(str(text))
-        if usage := chunk.usage_metadata:
-            yield langchain_tokens(usage)
-        if reason := chunk.response_metadata.get("finish_reason"):
-            if reason == "content_filter":
-                raise ContentFiltered("The provider's content filter ended the answer. Rephrase the message.")
-            yield Finish(str(reason))
+def tracing() -> bool:
+    """Whether LangSmith wants to see the calls of models."""
+    return any(os.environ.get(name, "").lower() == "true" for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2"))
 
 
-def _timeout(settings: ModelSettings) -> Any:
-    import httpx2
-
-    # The run watches for silence; this only bounds what the run can't see.
-    longest = max(settings.first_token_timeout, settings.idle_timeout) + 5
-    return httpx2.Timeout(longest, connect=_CONNECT_SECONDS)
+async def _traced(client: "WireChatOpenAI", prompt: Prompt) -> AsyncGenerator[Output]:
+    """The same stream through LangChain's callbacks."""
+    chunks = cast(AsyncGenerator[Any], client.astream(langchain_messages(prompt)))
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if reasoning := chunk.additional_kwargs.get("reasoning_content"):
+                yield Reasoning(str(reasoning))
+            if text := chunk.text:
+                yield Text(str(text))
+            if usage := chunk.usage_metadata:
+                yield langchain_tokens(usage)
+            if reason := chunk.response_metadata.get("finish_reason"):
+                yield Finish(str(reason))
 
 
 def _translate(error: Exception, model: str) -> RunError:
     """What an SDK's exception means to the caller, in our words: theirs may quote keys or prompts."""
+    import aiohttp
     import httpx
     import openai
 
@@ -170,9 +189,9 @@ def _translate(error: Exception, model: str) -> RunError:
         status = error.response.status_code
     said = _said(error)
     match error:
-        case openai.APITimeoutError() | httpx.TimeoutException():
+        case openai.APITimeoutError() | httpx.TimeoutException() | TimeoutError():
             return ProviderTimeout("The provider did not answer in time. Try again.")
-        case openai.APIConnectionError() | httpx.TransportError():
+        case openai.APIConnectionError() | httpx.TransportError() | aiohttp.ClientConnectorError():
             return ProviderFailed("The provider can't be reached. Check OPENAI_BASE_URL and the network.")
         case _ if "context_length" in said or "maximum context" in said or "exceed_context" in said:
             return ContextOverflow("The conversation is longer than the model's context. Begin a new session.")
@@ -188,7 +207,7 @@ def _translate(error: Exception, model: str) -> RunError:
             return ProviderRefused(f"The provider refused the request (HTTP {status}). Check model and parameters.")
         case _ if isinstance(status, int):
             return ProviderFailed(f"The provider failed (HTTP {status}). Try again.")
-        case openai.APIError():
+        case _ if said:
             return ProviderFailed("The provider reported an error in the middle of its answer. Try again.")
         case _ if isinstance(error, json.JSONDecodeError | TypeError | KeyError | ValueError):
             return ProviderFailed("The provider sent something that is no answer. Check that it speaks OpenAI's API.")
@@ -198,6 +217,8 @@ def _translate(error: Exception, model: str) -> RunError:
 
 def _said(error: Exception) -> str:
     """The machine-readable parts of a provider's error, lower case; for deciding, never for showing."""
+    if (said := getattr(error, "said", None)) is not None:
+        return str(said)
     body = getattr(error, "body", None)
     pieces = [getattr(error, "code", None), getattr(error, "type", None)]
     if isinstance(body, dict):
@@ -211,7 +232,7 @@ PLUGIN = Plugin(
     summary="OpenAI, or any server that speaks its chat API (OPENAI_BASE_URL)",
     create=_Provider,
     default_rank=10,
-    needs=("langchain_openai",),
-    install="pip install langchain-openai",
+    needs=("langchain_openai", "aiohttp"),
+    install="pip install langchain-openai aiohttp",
     settings=("OPENAI_API_KEY", "OPENAI_BASE_URL"),
 )
