@@ -180,7 +180,7 @@ class RunCompleted(Event, tag="run.completed", kw_only=True):
 
 
 class RunFailed(Event, tag="run.failed", kw_only=True):
-    """Terminal: the run ended by an error. What was streamed until then is kept, unless the code is `not_saved`."""
+    """Terminal: the run ended by an error. What was streamed is kept; with the code `not_saved`, perhaps not."""
 
     error: RunFault
 

@@ -145,7 +145,7 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
 
         async def load() -> None:
             await language_models.open()
-            _announce(settings, language_models, embedder)
+            _announce(settings, language_models)
             # One after the other: packages with import cycles (numpy) break when two threads import them at once.
             await index.open()
             await embedder.prepare()
@@ -200,9 +200,8 @@ def _import_sdk(language_models: Models) -> None:
         importlib.import_module(module)
 
 
-def _announce(settings: Settings, language_models: Models, embedder: Embedder) -> None:
+def _announce(settings: Settings, language_models: Models) -> None:
     """What a person who started the server wants to know first."""
-    del embedder
     default = language_models.default
     log.info("chat_model", model=default.name, why=default.reason)
     log.info("embedding", model=settings.knowledge.embedding_model, why=_why_embedding(settings))

@@ -6,7 +6,7 @@ python=${PYTHON:-python3}
 venv=.venv
 lock=backend/requirements.txt
 
-if [ ! -x "$venv/bin/python" ]; then
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
         echo "streamforge: needs Python 3.11 or later; set PYTHON to one, e.g. PYTHON=python3.12 make run" >&2
         exit 1

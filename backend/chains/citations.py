@@ -89,7 +89,13 @@ class MarkFilter:
             yield text[position:until]
 
     def close(self) -> Iterator[str | Mark]:
-        """What was held back, at the end of the text."""
+        """What was held back, at the end of the text; blanks there say nothing."""
+        for piece in self.flush():
+            if isinstance(piece, Mark) or piece.strip():
+                yield piece
+
+    def flush(self) -> Iterator[str | Mark]:
+        """What was held back, blanks too, since something that holds no mark comes next."""
         held, self._held = self._held, ""
         position = 0
         if self._fence is None:
@@ -98,7 +104,7 @@ class MarkFilter:
                     yield held[position : found.start()]
                 yield _mark(found)
                 position = found.end()
-        if held[position:].strip():
+        if held[position:]:
             yield held[position:]
 
 

@@ -1,16 +1,20 @@
 """The conversation so far: what of it fits a model, and what a follow-up question means without it."""
 
 import math
+import re
 from collections.abc import Sequence
 from contextlib import aclosing
 
 from backend.chains.models.base import ChatModel, Message, Prompt, Text, Tokens
 from backend.chains.prompts import REWRITE_SYSTEM, rewrite_request
+from backend.chains.words import words
 from backend.errors import RunError
 
 _BYTES_A_TOKEN = 3.6
 _TOKENS_A_MESSAGE = 4
 _MAX_QUESTION = 2_000
+_STANDS_ALONE = 3
+_POINTS_BACK = re.compile(r"\b(it|its|they|them|their|that|this|those|these|he|she|his|her|there|one|ones)\b", re.I)
 
 
 def estimate_tokens(text: str) -> int:
@@ -32,9 +36,14 @@ def fit(history: Sequence[Message], budget: int) -> tuple[Message, ...]:
 
 
 def related_queries(history: Sequence[Message], question: str) -> list[str]:
-    """Queries for a follow-up when no model can rewrite it: the question, and it with the user's last turns."""
+    """Queries for a follow-up when no model can rewrite it: the question, and it with the user's last turns.
+
+    A question with words enough of its own is taken to stand alone: then there is only it.
+    """
     turns = [m.text for m in history if m.role == "user"][-2:]
-    return [question, " ".join([*turns, question])[-_MAX_QUESTION:]] if turns else [question]
+    if not turns or (len(set(words(question))) >= _STANDS_ALONE and not _POINTS_BACK.search(question)):
+        return [question]
+    return [question, " ".join([*turns, question])[-_MAX_QUESTION:]]
 
 
 async def standalone_question(

@@ -60,12 +60,14 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
     """Events of the answer, `Finished` last. Raises RunError."""
     grounding: Grounding = "off"
     passages: list[Passage] = []
+    meant = ask.question
     if ask.retriever is not None:
         yield ev.Status(phase="retrieving")
         if not await ask.retriever.has_documents():
             grounding = "no_documents"
         else:
             queries, used = await _queries(ask)
+            meant = queries[-1] if not ask.model.writes else ask.question
             if used is not None:
                 yield _usage(ask.model_name, used)
             passages = await ask.retriever.retrieve(queries)
@@ -73,7 +75,7 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
     if passages:
         yield ev.Sources(items=[_source(n, p) for n, p in enumerate(passages, 1)])
     yield ev.Status(phase="generating")
-    prompt = _prompt(ask, grounding, passages)
+    prompt = _prompt(ask, grounding, passages, meant)
     weave = _Weave(passages, ask.retriever)
     try:
         async with aclosing(_written(ask, prompt, weave)) as written:
@@ -128,12 +130,12 @@ async def _queries(ask: Ask) -> tuple[list[str], Tokens | None]:
     return related_queries(ask.history, ask.question), used
 
 
-def _prompt(ask: Ask, grounding: Grounding, passages: list[Passage]) -> Prompt:
+def _prompt(ask: Ask, grounding: Grounding, passages: list[Passage], meant: str) -> Prompt:
     return Prompt(
         system=prompts.system_prompt(ask.system, grounding),
         history=fit(ask.history, ask.history_tokens),
         content=prompts.grounded_message(ask.question, passages) if passages else ask.question,
-        question=ask.question,
+        question=meant,
         temperature=ask.temperature,
         max_tokens=ask.max_tokens,
         grounding=grounding,
@@ -253,6 +255,9 @@ class _Weave:
             yield await self._citation(sentence.n, sentence.start, sentence.end, *span)
 
     async def _quote(self, quote: Quote) -> AsyncIterator[ev.AnyEvent]:
+        for piece in self._marks.flush():
+            async for event in self._piece(piece):
+                yield event
         self.length += len(quote.text)
         start = self._tracker.length
         for _ in self._tracker.add(quote.text):

@@ -134,8 +134,8 @@ class ModelSettings(_Group):
 
     llm_model: str | None = Field(
         None,
-        description="Default model, `provider/model`. Unset: openai if OPENAI_API_KEY is set, else a local Ollama, "
-        "else extractive/quotes, which answers by quoting the documents.",
+        description="Default model, `provider/model`. Unset: openai if OPENAI_API_KEY or OPENAI_BASE_URL is set, else "
+        "a local Ollama, else extractive/quotes, which answers by quoting the documents.",
     )
     llm_temperature: float = Field(0.7, ge=0, le=2, description="Default temperature.")
     llm_max_tokens: int = Field(2000, ge=1, le=1_000_000, description="Default limit of an answer, in tokens.")
@@ -208,6 +208,12 @@ class RunSettings(_Group):
     )
     heartbeat_seconds: float = Field(15.0, gt=0, description="Silence after which a heartbeat is sent.")
     send_timeout: float = Field(30.0, gt=0, description="Seconds after which a reader that takes nothing is dropped.")
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.log_tail_events < 2 * self.checkpoint_events:
+            raise ValueError("LOG_TAIL_EVENTS: must be at least twice CHECKPOINT_EVENTS")
+        return self
 
 
 GROUPS: dict[str, type[_Group]] = {

@@ -107,7 +107,7 @@ async def chat(
             raise BadRequest("Last-Event-ID must be <run_id>:<seq>.", code="bad_cursor")
         after = parse_cursor(run_id, last_event_id, None)
     else:
-        run_id = await services.chat.start(owner, body.turn(idempotency_key), request_id_of(request))
+        run_id = await services.chat.start(owner, body.turn(idempotency_key or None), request_id_of(request))
         after = 0
     return await run_response(services, owner, run_id, after, request, format)
 

@@ -15,6 +15,7 @@ from backend.routers.problems import responses
 from backend.routers.state import Owner, Ready, ServicesDep
 from backend.routers.streams import stream_response
 from backend.routers.times import Time, iso
+from backend.services.documents import display_name
 from backend.storage.documents import DocumentRow
 
 router = APIRouter(prefix="/documents", tags=["documents"])
@@ -136,7 +137,9 @@ async def _add_or_reason(services: ServicesDep, owner: str, file: UploadFile) ->
     except StreamForgeError as error:
         if error.status >= 500:
             raise
-        return Uploaded(filename=file.filename or "", status="failed", reason_code=error.code, reason=error.message)
+        return Uploaded(
+            filename=display_name(file.filename or ""), status="failed", reason_code=error.code, reason=error.message
+        )
 
 
 async def _settled(services: ServicesDep, owner: str, uploaded: Uploaded) -> Uploaded:

@@ -161,7 +161,7 @@ def _decode(cursor: str | None) -> tuple[int, str] | None:
         return None
     try:
         updated_at, _, id_ = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        if (moment := int(updated_at)) >= 2**63:
+        if not 0 <= (moment := int(updated_at)) < 2**63:
             raise ValueError
         return moment, id_
     except ValueError:

@@ -73,7 +73,7 @@ class ChatService:
         self._model_settings = model_settings
         self._knowledge_settings = knowledge_settings
         self._max_message_chars = max_message_chars
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
 
     async def start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
         """The id of the run that answers: a new one, or the one that a repeated Idempotency-Key has already.
@@ -90,7 +90,7 @@ class ChatService:
         if turn.idempotency_key is None:
             return await self._start(owner, turn, request_id)
         # A repetition that comes while the first is being stored waits here, and finds it.
-        async with self._lock(f"key {owner} {turn.idempotency_key}"):
+        async with self._lock("key", owner, turn.idempotency_key):
             repeated = await self._repeated(owner, turn, turn.idempotency_key)
             return repeated or await self._start(owner, turn, request_id)
 
@@ -98,7 +98,7 @@ class ChatService:
         name, model = self._models.resolve(turn.model)
         retriever = await self._retriever(owner, turn)
         session_id = turn.session_id or new_id("ses")
-        async with self._lock(session_id):
+        async with self._lock("session", session_id):
             before, expect_head = await self._free(owner, session_id, turn)
             self._hub.reserve()
             try:
@@ -109,7 +109,7 @@ class ChatService:
                 self._hub.release()
                 raise
 
-    def _lock(self, name: str) -> asyncio.Lock:
+    def _lock(self, *name: str) -> asyncio.Lock:
         lock = self._locks.get(name)
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()

@@ -57,7 +57,7 @@ class DocumentService:
             path.unlink(missing_ok=True)
             raise
         if row.version != version_id:
-            await asyncio.to_thread(path.unlink)
+            await asyncio.to_thread(_keep_one, path, self._files / row.version)
         if row.status not in FINAL:
             self._ingestion.wake()
         return row, new
@@ -106,7 +106,10 @@ class DocumentService:
     async def original(self, owner: str, document_id: str) -> tuple[DocumentRow, Path]:
         """The file as it was uploaded. Raises NotFound."""
         row = await self._documents.get(owner, document_id)
-        return row, self._files / row.version
+        path = self._files / row.version
+        if not path.exists():
+            raise NotFound("The stored file is gone. Upload it again.")
+        return row, path
 
     async def delete(self, owner: str, document_id: str) -> None:
         """Rows first, then vectors and file; what a crash leaves of those, the next start sweeps. Raises NotFound."""
@@ -129,6 +132,14 @@ def display_name(name: str) -> str:
         ending = f"{dot}{ending}" if dot and len(ending) <= 16 else ""
         seen = (stem if ending else seen)[: MAX_NAME - len(ending) - 1] + "…" + ending
     return seen or "unnamed"
+
+
+def _keep_one(new: Path, known: Path) -> None:
+    """The same bytes are here already; unless their file was lost, then this one takes its place."""
+    if known.exists():
+        new.unlink()
+    else:
+        new.replace(known)
 
 
 def _copy(source: BinaryIO, path: Path, max_bytes: int, name: str) -> tuple[str, int]:

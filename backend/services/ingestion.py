@@ -142,14 +142,18 @@ class Ingestion:
             await self._jobs.postpone(job, now_ms() + 2_000 * 2**job.attempts)
 
     async def _sweep(self) -> None:
-        """Remove vectors and files that no version in the database owns: traces of a crash."""
+        """Make index and files agree with the database: traces of a crash go, vectors that are missing come again."""
         known = await self._documents.version_ids()
         for path in await asyncio.to_thread(lambda: list(self._files.iterdir())):
             if path.name not in known:
                 await asyncio.to_thread(path.unlink, missing_ok=True)
         for collection in await self._documents.collections():
-            for version in await self._index.versions(collection.id) - known:
+            indexed = await self._index.versions(collection.id)
+            for version in indexed - known:
                 await self._index.delete_version(collection.id, version)
+            for document_id in await self._documents.active_beyond(collection.id, indexed):
+                log.info("document_indexed_again", document_id=document_id)
+                await self._documents.requeue(document_id)
 
     # What one job needs of the worker.
 

@@ -78,7 +78,7 @@ class Knowledge:
                 if hit.chunk_id not in best or best[hit.chunk_id].score < score:
                     best[hit.chunk_id] = Hit(hit.chunk_id, hit.document_id, hit.version_id, score)
         rows = await self._documents.chunks(owner, list(best))
-        wanted = set(words(" ".join(queries[:1]))) or set(words(" ".join(queries)))
+        wanted = [w for w in (set(words(query)) for query in queries) if w]
         passages = [_passage(row, best[row.id].score, wanted) for row in rows.values()]
         passages.sort(key=lambda p: -p.score)
         return passages[:top_k]
@@ -144,9 +144,10 @@ class OwnedKnowledge:
         return await self._knowledge.page_at(version, offset)
 
 
-def _passage(row: ChunkRow, cosine: float, wanted: set[str]) -> Passage:
+def _passage(row: ChunkRow, cosine: float, wanted: list[set[str]]) -> Passage:
+    """`wanted`: the words of each query; the passage counts for the query that it covers best."""
     held = set(words(f"{row.text} {row.heading or ''} {row.name}"))
-    covered = len(wanted & held) / len(wanted) if wanted else 0.0
+    covered = max((len(w & held) / len(w) for w in wanted), default=0.0)
     score = (max(0.0, cosine) + _COVERAGE * covered) / (1 + _COVERAGE)
     return Passage(
         chunk_id=row.id,

@@ -52,6 +52,11 @@ class RunLog:
         """How many events are in memory only."""
         return self.head - self.stored
 
+    @property
+    def half_full(self) -> bool:
+        """Whether the tail holds so many bytes that it should be stored now."""
+        return self._bytes > self._max_bytes // 2
+
     def append(self, event: ev.AnyEvent) -> None:
         """Give the event the next seq and show it to the watchers. Raises LogFull."""
         if self.unstored >= self._max_events or self._bytes >= self._max_bytes:

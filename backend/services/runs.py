@@ -58,7 +58,7 @@ class Run:
         """Append one event to the log. Raises LogFull when storage has been gone for too long."""
         self.log.append(event)
         self.state.apply(event)
-        if self.log.unstored >= self.backlog_size:
+        if self.log.unstored >= self.backlog_size or self.log.half_full:
             self.backlog.set()
 
 
@@ -209,11 +209,13 @@ class RunHub:
                 run.task.uncancel()
             terminal = self._cancelled(run)
         except LogFull:
+            log.warning("log_full", run_id=run.id)
             terminal = _failed(run, _not_saved())
         except RunError as error:
             terminal = _failed(run, error)
         except StreamForgeError as error:
-            terminal = _failed(run, InternalError(error.message))
+            # Storage or embeddings: the code says so, as it does before a stream begins.
+            terminal = _failed(run, error)
             log.warning("run_failed", code=error.code, run_id=run.id)
         except Exception:
             log.exception("run_crashed", run_id=run.id)
@@ -241,7 +243,9 @@ class RunHub:
         for event in last:
             run.state.apply(event)
         try:
-            await self._turns.close(closed_turn(run.id, run.state, terminal, run.log.encode_next(last)))
+            if not await self._turns.close(closed_turn(run.id, run.state, terminal, run.log.encode_next(last))):
+                # Its session was deleted under it: nobody may be told that the answer is there.
+                last[-1] = terminal = ev.RunCancelled(by="session_deleted", usage=run.state.total())
             run.log.finish(last, stored=True)
         except Exception as error:
             log.error("run_not_saved", run_id=run.id, exc_info=not isinstance(error, StreamForgeError))
@@ -328,7 +332,7 @@ class RunHub:
             await asyncio.gather(self._keeper, return_exceptions=True)
 
 
-def _failed(run: Run, error: RunError) -> ev.RunFailed:
+def _failed(run: Run, error: StreamForgeError) -> ev.RunFailed:
     fault = ev.RunFault(code=error.code, message=error.message, retryable=error.retryable, request_id=run.request_id)
     return ev.RunFailed(error=fault)
 
@@ -346,7 +350,8 @@ def _closing(border: bytes) -> list[ev.AnyEvent]:
 
 def _not_saved() -> NotSaved:
     return NotSaved(
-        "The answer could not be stored: the database is gone or the disk is full. It is not in the history."
+        "The answer could not be stored: the database is gone, or the disk is full or too slow. It may be missing from "
+        "the history."
     )
 
 

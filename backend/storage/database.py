@@ -72,7 +72,7 @@ class Database:
             async with self._engine.connect() as conn:
                 yield conn
         except DBAPIError as error:
-            raise (storage_error(error) or error) from error
+            raise (_storage_error(error) or error) from error
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[AsyncConnection]:
@@ -83,12 +83,16 @@ class Database:
                 async with conn.begin():
                     yield conn
         except DBAPIError as error:
-            raise (storage_error(error) or error) from error
+            raise (_storage_error(error) or error) from error
 
     async def close(self) -> None:
         """Finish pending writes and close every connection."""
         self.writer.close()
         await self._engine.dispose()
+
+
+def _storage_error(error: DBAPIError) -> Exception | None:
+    return storage_error(error.orig) if isinstance(error.orig, Exception) else None
 
 
 def _on_connect(dbapi_connection: Any, _record: Any) -> None:

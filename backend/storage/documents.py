@@ -221,6 +221,19 @@ class Documents:
         async with self._db.read() as conn:
             return [row.id for row in await conn.execute(query)]
 
+    async def active_beyond(self, collection_id: str, versions: set[str]) -> list[str]:
+        """Documents of the collection whose active version is none of these."""
+        query = select(documents.c.id, documents.c.active_version).where(
+            documents.c.collection_id == collection_id, documents.c.active_version.is_not(None)
+        )
+        async with self._db.read() as conn:
+            return [row.id for row in await conn.execute(query) if row.active_version not in versions]
+
+    async def requeue(self, document_id: str) -> None:
+        """Let its job run again; what was read of the file is kept, and nothing of it is found until it is ready."""
+        async with self._db.write() as conn:
+            await _requeue(conn, document_id)
+
     async def version_ids(self) -> set[str]:
         """Every version there is, for the sweep of vectors and files."""
         async with self._db.read() as conn:
@@ -281,5 +294,5 @@ async def _requeue(conn: AsyncConnection, document_id: str) -> None:
         "lease_until": 0,
     }
     await conn.execute(update(jobs).where(jobs.c.document_id == document_id).values(**job, updated_at=now))
-    status = {"status": "queued", "reason": None, "reason_code": None, "updated_at": now}
+    status: dict[str, Any] = {"status": "queued", "reason": None, "reason_code": None, "updated_at": now}
     await conn.execute(update(documents).where(documents.c.id == document_id).values(**status))

@@ -48,6 +48,8 @@ class Jobs:
     async def claim(self, instance_id: str, lease_ms: int) -> JobRow | None:
         """The oldest job that nobody works on, now ours; None when there is none."""
         now = now_ms()
+        # One worker an instance: what carries its name while it asks for more was given up, by a storage failure.
+        mine_or_free = or_(jobs.c.instance_id.is_(None), jobs.c.instance_id == instance_id, jobs.c.lease_until <= now)
         query = (
             select(
                 jobs.c.id,
@@ -62,7 +64,7 @@ class Jobs:
             )
             .join(documents, documents.c.id == jobs.c.document_id)
             .join(document_versions, document_versions.c.id == jobs.c.version_id)
-            .where(jobs.c.stage.not_in(FINAL), or_(jobs.c.instance_id.is_(None), jobs.c.lease_until <= now))
+            .where(jobs.c.stage.not_in(FINAL), mine_or_free)
             .order_by(jobs.c.created_at, jobs.c.id)
             .limit(1)
         )

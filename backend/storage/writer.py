@@ -43,10 +43,19 @@ def apply_pragmas(conn: Any) -> None:
 
 def storage_error(error: Exception) -> StreamForgeError | None:
     """What a database error means to a caller, or None if it is a fault of ours."""
+    if not isinstance(error, sqlite3.Error):
+        return None
     text = str(error).lower()
     if "disk is full" in text or "disk i/o" in text:
         return StorageFull("The disk under DATA_DIR is full. Free some space and try again; nothing was stored.")
-    if "locked" in text or "busy" in text or "unable to open" in text or "closed" in text or "readonly" in text:
+    if (
+        "disk i/o" in text
+        or "locked" in text
+        or "busy" in text
+        or "unable to open" in text
+        or "closed" in text
+        or "readonly" in text
+    ):
         return Unavailable("The database is busy or gone. Try again in a moment.", code="storage_busy")
     return None
 

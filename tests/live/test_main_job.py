@@ -1,6 +1,9 @@
 """The main job, whole, over real sockets."""
 
-from tests.harness import Running, read_events, text_of
+import shutil
+from pathlib import Path
+
+from tests.harness import Running, read_events, serving, text_of
 from tests.provider_server import ProviderServer
 from tests.provider_wire import answer
 
@@ -62,3 +65,48 @@ async def test_a_model_of_openais_api_cites(with_provider: Running, provider: Pr
     assert "45 days" in citation["quote"]
     assert (citation["start"], citation["end"]) == (0, 29)
     assert "passage-" in provider.requests[-1].json["messages"][-1]["content"]
+
+
+async def test_a_follow_up_is_understood_without_a_model(server: Running) -> None:
+    await server.upload("contract.md", CONTRACT)
+    first = await server.events({"message": "What is the notice period?"})
+    session_id = first[0]["session_id"]
+    second = await server.events({"message": "and how long is it?", "session_id": session_id})
+    assert any("45 days" in e["quote"] for e in second if e["type"] == "citation")
+
+
+async def test_several_quotes_stand_apart(server: Running) -> None:
+    await server.upload("contract.md", CONTRACT)
+    body = {"message": "Invoices due within 30 days of receipt and late payments bear interest of 8 percent a year"}
+    events = await server.events(body)
+    citations = [e for e in events if e["type"] == "citation"]
+    assert len(citations) >= 2, text_of(events)
+    assert text_of(events) == " ".join(c["quote"] for c in citations)
+    for citation in citations:
+        assert text_of(events)[citation["start"] : citation["end"]] == citation["quote"]
+
+
+async def test_vectors_that_were_lost_are_made_again(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server:
+        document = await server.upload("contract.md", CONTRACT)
+    shutil.rmtree(tmp_path / "data" / "vectors")
+    async with serving(tmp_path / "data") as server:
+        await server.services.documents.settled("local", document["id"])
+        events = await server.events({"message": "How long is the notice period?"})
+        assert any(e["type"] == "citation" for e in events)
+
+
+async def test_a_session_id_that_looks_like_a_key_blocks_nothing(server: Running) -> None:
+    body = {"message": "x", "session_id": "key local K9"}
+    response = await server.client.post("/chat", json=body, headers={"Idempotency-Key": "K9"}, timeout=10)
+    assert response.status_code == 404
+
+
+async def test_a_stored_file_that_was_lost_comes_back_with_the_next_upload(server: Running, tmp_path: Path) -> None:
+    document = await server.upload("contract.md", CONTRACT)
+    (tmp_path / "data" / "files" / document["version"]).unlink()
+    path = f"/documents/{document['id']}/content"
+    assert (await server.client.get(path)).status_code == 404
+    again = await server.upload("contract.md", CONTRACT)
+    assert again["id"] == document["id"]
+    assert (await server.client.get(path)).content == CONTRACT
