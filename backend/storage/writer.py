@@ -48,14 +48,7 @@ def storage_error(error: Exception) -> StreamForgeError | None:
     text = str(error).lower()
     if "disk is full" in text or "disk i/o" in text:
         return StorageFull("The disk under DATA_DIR is full. Free some space and try again; nothing was stored.")
-    if (
-        "disk i/o" in text
-        or "locked" in text
-        or "busy" in text
-        or "unable to open" in text
-        or "closed" in text
-        or "readonly" in text
-    ):
+    if any(word in text for word in ("locked", "busy", "unable to open", "closed", "readonly")):
         return Unavailable("The database is busy or gone. Try again in a moment.", code="storage_busy")
     return None
 
