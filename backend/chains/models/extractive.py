@@ -17,6 +17,7 @@ MAX_QUOTES = 3
 _CANDIDATES = 16
 _FLOOR = 0.42
 _NEAR_BEST = 0.85
+_MIN_WORDS = 3
 _FOR_MORE = (
     "This server has no language model yet, so it answers by quoting. For written answers set OPENAI_API_KEY "
     "(or OPENAI_BASE_URL), or start Ollama, and restart."
@@ -89,7 +90,8 @@ def _candidates(passages: Sequence[Passage], wanted: set[str]) -> list[_Candidat
     for n, passage in enumerate(passages, 1):
         for start, end in sentences(passage.text):
             text = passage.text[start:end]
-            if len(text) >= 12 and not text.endswith(("?", "？")):
+            # A heading or a question is no answer.
+            if len(words(text)) >= _MIN_WORDS and not text.endswith(("?", "？")):
                 found.append(_Candidate(n, passage.start + start, passage.start + end, text, 0.0))
     bags = [set(words(c.text)) for c in found]
     seen = Counter(word for bag in bags for word in bag)
