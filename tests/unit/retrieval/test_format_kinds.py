@@ -146,6 +146,12 @@ def test_html_that_nests_without_end(tmp_path: Path) -> None:
     assert time.monotonic() - began < 10
 
 
+def test_html_that_would_hold_the_parser_for_minutes_is_refused(tmp_path: Path) -> None:
+    path = samples.text(tmp_path / "a.html", "<html><body>" + "<div>" * 200_000 + "deep")
+    with pytest.raises(DocumentUnreadable, match="deep"):
+        parse_file(path, "a.html")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_html_in_the_encoding_it_declares(tmp_path: Path, encoding: str) -> None:
     page = f"<html><head><meta charset='{encoding}'></head><body><p>Grüße für dich</p></body></html>"

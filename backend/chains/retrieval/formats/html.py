@@ -15,6 +15,8 @@ _OPENING = re.compile(
 )
 _ROOT = re.compile(r"<(html|body)\b", re.IGNORECASE)
 _TAG = re.compile(r"</(p|div|h[1-6]|table|ul|ol|a|span|td|body|section|article)>", re.IGNORECASE)
+_MAX_DEPTH = 60_000
+_CONTAINER = re.compile(rb"<(/?)(?:div|section|article|blockquote|table|span|ul|ol)\b", re.IGNORECASE)
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
 
 
@@ -59,6 +61,7 @@ def _parse(path: Path) -> ParsedDocument:
     from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
     raw = path.read_bytes()
+    _check_depth(raw)
     declared = _CHARSET.search(raw[:4096])
     try:
         source = decode(raw, declared=declared[1].decode("ascii") if declared else None)
@@ -75,6 +78,18 @@ def _parse(path: Path) -> ParsedDocument:
             "There is no text in this page. If a browser shows some, scripts make it: save the page as PDF.",
         )
     return parsed
+
+
+def _check_depth(raw: bytes) -> None:
+    """The parser takes time quadratic in the depth, so that a megabyte of `<div>` would hold it for minutes."""
+    depth = 0
+    for tag in _CONTAINER.finditer(raw):
+        depth = max(0, depth - 1) if tag[1] else depth + 1
+        if depth > _MAX_DEPTH:
+            raise DocumentUnreadable(
+                "document_corrupt",
+                f"The elements of this page are nested more than {_MAX_DEPTH:,} deep. Save it as PDF, or as text.",
+            )
 
 
 def _content(tree: Any) -> Any:
