@@ -151,16 +151,11 @@ async def _folded(
         "status": "cancelled" if isinstance(terminal, ev.RunCancelled) else "completed",
         "finish_reason": terminal.finish_reason if isinstance(terminal, ev.RunCompleted) else None,
         "text": marked_text(parts),
-        "citations": builtins([c for p in parts if isinstance(p, TextPart) for c in p.citations]),
-        "sources": builtins(state.sources),
-        "usage": builtins(state.total()),
+        "citations": msgspec.to_builtins([c for p in parts if isinstance(p, TextPart) for c in p.citations]),
+        "sources": msgspec.to_builtins(state.sources),
+        "usage": msgspec.to_builtins(state.total()),
     }
     return JSONResponse(body, headers=headers)
-
-
-def builtins(value: object) -> object:
-    """Structs of our own as plain JSON values."""
-    return msgspec.to_builtins(value)
 
 
 def marked_text(parts: list[MessagePart]) -> str:

@@ -49,14 +49,19 @@ class Knowledge:
 
     async def check(self, owner: str) -> None:
         """Raises EmbeddingMismatch when the owner's documents were embedded by another model than is set now."""
+        await self._collection(owner)
+
+    async def _collection(self, owner: str) -> str | None:
+        """The id of the owner's collection, checked; None when there is nothing to search."""
         if not await self.has_documents(owner):
-            return
+            return None
         collection = await self._documents.collection(owner)
         if collection.fingerprint not in (None, self._embedder.fingerprint):
             raise EmbeddingMismatch(
                 f"Your documents were embedded by {collection.fingerprint}, and the server now uses "
                 f"{self._embedder.fingerprint}. Set EMBEDDING_MODEL back, or delete them and upload them again."
             )
+        return collection.id
 
     async def search(
         self, owner: str, queries: Sequence[str], top_k: int, documents: Sequence[str] | None = None
@@ -66,14 +71,13 @@ class Knowledge:
         `documents` restricts the search to these ids. Scores are 0 to 1: cosine and covered words, weighted 2 to 1.
         Raises EmbeddingMismatch, EmbeddingFailed.
         """
-        await self.check(owner)
-        if not await self.has_documents(owner):
+        collection_id = await self._collection(owner)
+        if collection_id is None:
             return []
-        collection = await self._documents.collection(owner)
         best: dict[str, Hit] = {}
         for number, query in enumerate(dict.fromkeys(queries)):
             vector = await self._embedder.embed_query(query)
-            for hit in await self._near(owner, collection.id, vector, top_k, documents):
+            for hit in await self._near(owner, collection_id, vector, top_k, documents):
                 score = hit.score * (_SECOND_QUERY if number else 1.0)
                 if hit.chunk_id not in best or best[hit.chunk_id].score < score:
                     best[hit.chunk_id] = Hit(hit.chunk_id, hit.document_id, hit.version_id, score)

@@ -43,7 +43,7 @@ class Run:
     state: RunState = field(default_factory=RunState)
     request_id: str | None = None
     ending: bool = False
-    cancelled_by: CancelledBy | Literal["shutdown", "not_saved"] | None = None
+    cancelled_by: CancelledBy | Literal["shutdown"] | None = None
     task: asyncio.Task[None] | None = None
     begun: bool = False
     backlog: asyncio.Event = field(default_factory=asyncio.Event)
@@ -143,7 +143,7 @@ class RunHub:
         """Every live run of a session, in order."""
         return list(self._by_session.get(session_id, ()))
 
-    def cancel(self, run: Run, by: CancelledBy | Literal["shutdown", "not_saved"]) -> None:
+    def cancel(self, run: Run, by: CancelledBy | Literal["shutdown"]) -> None:
         """Ask the run to end. A run that is already ending ends as it was going to."""
         if run.ending or run.cancelled_by is not None or run.task is None:
             return
@@ -231,8 +231,6 @@ class RunHub:
             case "shutdown":
                 message = "The server was stopped while it answered. Ask again, or continue from the partial answer."
                 return _failed(run, ShuttingDown(message))
-            case "not_saved":
-                return _failed(run, _not_saved())
             case None:
                 return _failed(run, InternalError("The answer was broken off by the server."))
             case by:

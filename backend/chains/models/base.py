@@ -142,7 +142,19 @@ def langchain_messages(prompt: Prompt) -> list[tuple[str, str]]:
     return [*head, *((roles[m.role], m.text) for m in prompt.history), ("human", prompt.content)]
 
 
-def langchain_tokens(usage: Mapping[str, Any]) -> Tokens:
+def langchain_outputs(chunk: Any) -> list[Output]:
+    """What a LangChain message chunk holds, but for its end: each provider tells that in its own way."""
+    outputs: list[Output] = []
+    if reasoning := chunk.additional_kwargs.get("reasoning_content"):
+        outputs.append(Reasoning(str(reasoning)))
+    if text := chunk.text:
+        outputs.append(Text(str(text)))
+    if usage := chunk.usage_metadata:
+        outputs.append(_langchain_tokens(usage))
+    return outputs
+
+
+def _langchain_tokens(usage: Mapping[str, Any]) -> Tokens:
     """LangChain's usage metadata as Tokens."""
     details: Mapping[str, Any] = {**usage.get("output_token_details", {}), **usage.get("input_token_details", {})}
     return Tokens(

@@ -12,10 +12,8 @@ from backend.chains.models.base import (
     Output,
     Plugin,
     Prompt,
-    Reasoning,
-    Text,
     langchain_messages,
-    langchain_tokens,
+    langchain_outputs,
 )
 from backend.config.settings import ModelSettings
 from backend.errors import ModelNotFound, ProviderFailed, ProviderRefused, ProviderTimeout, RateLimited, RunError
@@ -98,13 +96,7 @@ class _Model:
 
 
 def _outputs(chunk: Any) -> list[Output]:
-    outputs: list[Output] = []
-    if reasoning := chunk.additional_kwargs.get("reasoning_content"):
-        outputs.append(Reasoning(str(reasoning)))
-    if text := chunk.text:
-        outputs.append(Text(str(text)))
-    if usage := chunk.usage_metadata:
-        outputs.append(langchain_tokens(usage))
+    outputs = langchain_outputs(chunk)
     if chunk.response_metadata.get("done"):
         outputs.append(Finish(str(chunk.response_metadata.get("done_reason") or "stop")))
     return outputs

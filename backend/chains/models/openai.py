@@ -1,6 +1,5 @@
 """OpenAI, and any server that speaks its chat API, through langchain-openai."""
 
-import json
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -12,10 +11,8 @@ from backend.chains.models.base import (
     Output,
     Plugin,
     Prompt,
-    Reasoning,
-    Text,
     langchain_messages,
-    langchain_tokens,
+    langchain_outputs,
 )
 from backend.config.settings import ModelSettings
 from backend.errors import (
@@ -168,12 +165,8 @@ async def _traced(client: "WireChatOpenAI", prompt: Prompt) -> AsyncGenerator[Ou
     chunks = cast(AsyncGenerator[Any], client.astream(langchain_messages(prompt)))
     async with aclosing(chunks):
         async for chunk in chunks:
-            if reasoning := chunk.additional_kwargs.get("reasoning_content"):
-                yield Reasoning(str(reasoning))
-            if text := chunk.text:
-                yield Text(str(text))
-            if usage := chunk.usage_metadata:
-                yield langchain_tokens(usage)
+            for output in langchain_outputs(chunk):
+                yield output
             if reason := chunk.response_metadata.get("finish_reason"):
                 yield Finish(str(reason))
 
@@ -209,7 +202,7 @@ def _translate(error: Exception, model: str) -> RunError:
             return ProviderFailed(f"The provider failed (HTTP {status}). Try again.")
         case _ if said:
             return ProviderFailed("The provider reported an error in the middle of its answer. Try again.")
-        case _ if isinstance(error, json.JSONDecodeError | TypeError | KeyError | ValueError):
+        case _ if isinstance(error, TypeError | KeyError | ValueError):
             return ProviderFailed("The provider sent something that is no answer. Check that it speaks OpenAI's API.")
         case _:
             return ProviderFailed("The connection to the provider broke. Ask again; what came until then is kept.")
