@@ -13,7 +13,9 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
 from backend.chains.models._openai_chat import Other, StreamReader, WireChatOpenAI, WireError
-from backend.chains.models.base import Finish, Reasoning, Text, Tokens
+from backend.chains.models.base import Finish, Prompt, Reasoning, Text, Tokens, langchain_messages
+from backend.chains.models.openai import PLUGIN, _traced
+from backend.config.settings import ModelSettings
 from tests.provider_server import ProviderServer
 from tests.provider_wire import Gate, Send, Status, answer, chunk, done, error_in_stream, usage_chunk
 
@@ -184,3 +186,36 @@ async def test_a_broken_chunked_coding_ends_the_stream_at_once(model: WireChatOp
     gate.set()
     with pytest.raises(aiohttp.ClientError):
         await asyncio.wait_for(anext(outputs), 5)
+
+
+def opened(provider: ProviderServer) -> Any:
+    """The provider as the server makes it."""
+    keys: dict[str, Any] = {"openai_api_key": "sk-test", "openai_base_url": provider.base_url}
+    return PLUGIN.create(ModelSettings(**keys))
+
+
+def prompt() -> Prompt:
+    return Prompt(system="Be brief.", history=(), content="hi", question="hi", temperature=1.0, max_tokens=50)
+
+
+async def test_a_model_that_langchain_would_send_elsewhere_is_asked_here(provider: ProviderServer) -> None:
+    openai = opened(provider)
+    provider.script(answer("Here."))
+    outputs = [output async for output in openai.open("gpt-5-pro").stream(prompt())]
+    await openai.aclose()
+    assert merged(outputs)[0] == Text("Here.")
+    assert [m["content"] for m in provider.requests[0].json["messages"]] == ["Be brief.", "hi"]
+
+
+async def test_with_tracing_on_the_answer_is_the_same(provider: ProviderServer) -> None:
+    openai = opened(provider)
+    provider.script(answer("One two three."), answer("One two three."))
+    client = openai.client("test-model", 1.0, 50)
+    plain = [output async for output in client.text_outputs(langchain_messages(prompt()))]
+    traced = [output async for output in _traced(client, prompt())]
+    await openai.aclose()
+    ends = {Finish("stop"), Tokens(7, 3)}
+    assert "".join(o.text for o in plain if isinstance(o, Text)) == "One two three."
+    assert "".join(o.text for o in traced if isinstance(o, Text)) == "One two three."
+    assert ends <= {o for o in plain if not isinstance(o, Text)}
+    assert ends <= {o for o in traced if not isinstance(o, Text)}

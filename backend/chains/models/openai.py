@@ -102,6 +102,8 @@ class _Provider:
                 max_tokens=max_tokens,
                 streaming=True,
                 stream_usage=True,
+                # LangChain builds the payload of another endpoint for some names; this wire is chat completions.
+                use_responses_api=False,
                 # Retries and silence are the run's business; langchain's own watch costs a task a token and has
                 # swallowed cancels on Python 3.11.
                 max_retries=0,
