@@ -14,7 +14,6 @@ from typing import Any
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from sse_starlette.sse import AppStatus
 from starlette.middleware.cors import CORSMiddleware
 
 from backend import __version__
@@ -63,7 +62,6 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
     """
     settings = settings or Settings.load()
     configure_logging(settings.log)
-    AppStatus.disable_automatic_graceful_drain()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:

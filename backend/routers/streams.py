@@ -4,24 +4,19 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
 import msgspec
-import structlog
 from fastapi import Header, Query, Request, Response
 from fastapi.responses import JSONResponse
-from sse_starlette import EventSourceResponse
-from sse_starlette.sse import SendTimeoutError
-from starlette.types import Receive, Scope, Send
 
 from backend import events as ev
 from backend.config.settings import RunSettings
 from backend.errors import RunError
+from backend.routers.event_stream import EventStream
 from backend.routers.problems import problem, request_id_of
 from backend.routers.state import Services
 from backend.routers.wire.sse import HEARTBEAT, event_frame
 from backend.routers.wire.text import data_frame, plain_frame
 from backend.services.run_log import FrameEncoder
 from backend.services.run_state import CitationRef, MessagePart, TextPart
-
-log = structlog.get_logger(__name__)
 
 Format = Literal["events", "text"]
 FormatQuery = Annotated[Format, Query(description="`text`: frames of text alone, `data: word`.")]
@@ -76,29 +71,19 @@ async def run_response(
     return stream_response(stream, services.settings.runs, headers, media_type)
 
 
-class _Stream(EventSourceResponse):
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except SendTimeoutError:
-            # The connection ends here; the run goes on, and its reader may come back.
-            log.info("reader_dropped")
-
-
 def stream_response(
     stream: AsyncGenerator[bytes],
     settings: RunSettings,
     headers: dict[str, str] | None = None,
     media_type: str = "text/event-stream",
-) -> EventSourceResponse:
+) -> EventStream:
     """Bytes that are encoded already. A reader that takes nothing for too long is dropped; SSE gets heartbeats."""
-    return _Stream(
+    return EventStream(
         stream,
         media_type=media_type,
         headers={"Cache-Control": "no-cache, no-transform", **(headers or {})},
-        ping=settings.heartbeat_seconds if media_type == "text/event-stream" else 0,
-        ping_message_factory=lambda: HEARTBEAT,  # pyright: ignore[reportArgumentType] it takes bytes, undeclared
         send_timeout=settings.send_timeout,
+        heartbeat=(HEARTBEAT, settings.heartbeat_seconds) if media_type == "text/event-stream" else None,
     )
 
 

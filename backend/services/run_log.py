@@ -138,8 +138,9 @@ class RunLog:
                 continue
             if chunk:
                 yield chunk
-                # A long replay must not keep the loop from others.
-                await asyncio.sleep(0)
+                if cursor < self._visible():
+                    # A long replay must not keep the loop from others.
+                    await asyncio.sleep(0)
 
     async def finished(self) -> None:
         """Wait for the end of the log."""
