@@ -126,10 +126,17 @@ class StorageFull(RequestError):
 
 
 class RunError(StreamForgeError):
-    """Ends a run. The code is one of the subclasses'."""
+    """Ends a run. The code is one of the subclasses'.
+
+    `retry_after`: seconds after which the same call of a provider is worth another try; None, and none is made.
+    """
 
     code = "internal"
     status = 502
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ProviderTimeout(RunError):

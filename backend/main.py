@@ -3,13 +3,10 @@
 import asyncio
 import importlib
 import os
-import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import structlog
 import uvicorn
@@ -28,6 +25,7 @@ from backend.routers.guard import Guard
 from backend.routers.keys import KeyGate
 from backend.routers.openapi import install_openapi
 from backend.routers.state import Services
+from backend.server import Server
 from backend.services.chat import ChatService
 from backend.services.documents import DocumentService
 from backend.services.ingestion import Ingestion
@@ -52,7 +50,6 @@ _MAX_BODY = 1_000_000
 """Bytes of a JSON request; far more than a message may have."""
 _FILES_A_REQUEST = 4
 """Largest files that fit into one upload; more go into another."""
-_CLOSE_SECONDS = 3
 
 
 def create_app(settings: Settings | None = None, lock: DataDirLock | None = None) -> FastAPI:
@@ -212,46 +209,6 @@ def _why_embedding(settings: Settings) -> str:
     return "built in, no download" if settings.knowledge.embedding_model.startswith("minilm/") else "EMBEDDING_MODEL"
 
 
-class Server(uvicorn.Server):
-    """uvicorn, but asked to stop it first lets the runs end: its own way would cut the streams without a last event."""
-
-    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings) -> None:
-        super().__init__(config)
-        self._app = app
-        self._settings = settings
-        self._draining: list[asyncio.Task[None]] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Open the port, and say where."""
-        self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
-        if self.started:
-            host, port = self._settings.server.host, self.servers[0].sockets[0].getsockname()[1]
-            base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            log.info("serving", address=base, docs=f"{base}/docs", version=__version__)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: let the runs end, then exit. Second: end them now. Third: exit at once."""
-        if self.should_exit or self._loop is None:
-            super().handle_exit(signal.SIGINT, frame)
-        else:
-            self._loop.call_soon_threadsafe(self._drain)
-
-    def _drain(self) -> None:
-        grace = 0.0 if self._draining else self._settings.server.shutdown_grace
-        self._draining.append(asyncio.create_task(self._end_runs(grace), name="drain"))
-
-    async def _end_runs(self, grace: float) -> None:
-        services: Services | None = getattr(self._app.state, "services", None)
-        try:
-            if services is not None:
-                log.info("stopping")
-                await services.hub.close(grace)
-        finally:
-            self.should_exit = True
-
-
 def serve(settings: Settings) -> int:
     """Serve until a signal; the exit code."""
     try:
@@ -259,18 +216,7 @@ def serve(settings: Settings) -> int:
     except (DataDirInUse, OSError) as error:
         print(f"streamforge: {error}", file=sys.stderr)
         return 1
-    app = create_app(settings, lock)
-    config = uvicorn.Config(
-        app,
-        host=settings.server.host,
-        port=settings.server.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_CLOSE_SECONDS,
-        lifespan="on",
-    )
-    server = Server(config, app, settings)
+    server = Server(create_app(settings, lock), settings)
     server.run()
     return 0 if server.started else 1
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from httpx_sse import EventSource
 
 from backend.config.settings import Settings
-from backend.main import Server, create_app
+from backend.main import create_app
 from backend.routers.state import Services
+from backend.server import Server
 
 ROOT = Path(__file__).parents[1]
 _CACHE = Path(tempfile.gettempdir()) / "streamforge-tests-cache"
@@ -82,6 +82,7 @@ def settings(data_dir: Path, **overrides: Any) -> Settings:
         "ollama_base_url": "http://127.0.0.1:9",
         "stream_delay": 0.0,
         "shutdown_grace": 0.2,
+        "retry_seconds": 0.0,
     }
     return Settings.load(env_file=None, **{**defaults, **overrides})
 
@@ -92,9 +93,7 @@ async def serving(data_dir: Path, **overrides: Any) -> AsyncIterator[Running]:
     prepare(data_dir)
     loaded = settings(data_dir, **overrides)
     app = create_app(loaded)
-    config = uvicorn.Config(app, host=loaded.server.host, port=0, log_config=None, access_log=False, lifespan="on")
-    config.timeout_graceful_shutdown = 3
-    server = Server(config, app, loaded)
+    server = Server(app, loaded)
     server.capture_signals = _no_signals  # type: ignore[method-assign]
     task = asyncio.create_task(server.serve(), name="test server")
     try:

@@ -8,9 +8,11 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Literal
 
 from backend import events as ev
 from backend.chains import prompts
+from backend.chains.calls import CallLimits, call
 from backend.chains.citations import Cited, Mark, MarkFilter, SentenceTracker, find_quote
 from backend.chains.conversation import estimate_tokens, fit, related_queries, standalone_question
 from backend.chains.models.base import (
@@ -26,14 +28,14 @@ from backend.chains.models.base import (
     Tokens,
 )
 from backend.chains.passages import Passage, Retriever
-from backend.errors import EmbeddingError, ProviderTimeout, RunError, UpstreamStalled
+from backend.errors import EmbeddingError, RunError
 
 _SNIPPET = 280
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question to answer. `retriever` is None when documents are off; timeouts are in seconds."""
+    """One question to answer. `retriever` is None when documents are off."""
 
     model_name: str
     model: ChatModel
@@ -44,8 +46,7 @@ class Ask:
     temperature: float
     max_tokens: int
     history_tokens: int
-    first_token_timeout: float
-    idle_timeout: float
+    limits: CallLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,12 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
     prompt = _prompt(ask, grounding, passages, meant)
     weave = _Weave(passages, ask.retriever)
     try:
-        async with aclosing(_written(ask, prompt, weave)) as written:
-            async for event in written:
-                yield event
+        async with aclosing(call(ask.model, prompt, ask.limits)) as outputs:
+            async for output in outputs:
+                async for event in weave.take(output):
+                    yield event
+        async for event in weave.close():
+            yield event
     except (asyncio.CancelledError, RunError):
         # What was generated until a stop or a failure was paid for.
         if weave.length:
@@ -91,31 +95,6 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
     yield Finished(weave.reason, weave.dropped)
 
 
-async def _written(ask: Ask, prompt: Prompt, weave: "_Weave") -> AsyncGenerator[ev.AnyEvent]:
-    """The model's answer as events, under its deadlines: the first output, then silence between outputs."""
-    loop = asyncio.get_running_loop()
-    begun = False
-    try:
-        async with aclosing(ask.model.stream(prompt)) as outputs, asyncio.timeout(ask.first_token_timeout) as deadline:
-            async for output in outputs:
-                begun = True
-                deadline.reschedule(loop.time() + ask.idle_timeout)
-                async for event in weave.begin(output):
-                    yield event
-                async for event in weave.take(output):
-                    yield event
-            async for event in weave.close():
-                yield event
-    except TimeoutError:
-        if begun:
-            raise UpstreamStalled(
-                f"The provider fell silent for {ask.idle_timeout:g} s. What came until then is kept; ask again."
-            ) from None
-        raise ProviderTimeout(
-            f"The provider did not begin to answer within {ask.first_token_timeout:g} s. Try again."
-        ) from None
-
-
 async def _queries(ask: Ask) -> tuple[list[str], Tokens | None]:
     """What to look for: the question, and what a follow-up means in its conversation."""
     if not ask.history:
@@ -123,7 +102,7 @@ async def _queries(ask: Ask) -> tuple[list[str], Tokens | None]:
     rewritten, used = None, None
     if ask.model.writes:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ask.first_token_timeout):
+            async with asyncio.timeout(ask.limits.first_token):
                 rewritten, used = await standalone_question(ask.model, ask.history, ask.question)
     if rewritten is not None:
         return [rewritten, ask.question], used
@@ -161,21 +140,13 @@ class _Weave:
         self.length = 0
         self.dropped = 0
 
-    async def begin(self, output: Output) -> AsyncIterator[ev.AnyEvent]:
-        """The start of the part that the output belongs to, if it isn't open; and the end of the one before."""
-        kind = "text" if isinstance(output, Text | Quote) else "reasoning" if isinstance(output, Reasoning) else None
-        if kind is None or kind == self._open:
-            return
-        async for event in self.close():
-            yield event
-        self._count += 1
-        self._open, self._part_id = kind, f"p{self._count}"
-        self._marks, self._tracker = MarkFilter(), SentenceTracker()
-        self._given.clear()
-        yield ev.TextStart(part_id=self._part_id) if kind == "text" else ev.ReasoningStart(part_id=self._part_id)
-
     async def take(self, output: Output) -> AsyncIterator[ev.AnyEvent]:
-        """The deltas and citations of one output, whose part has begun."""
+        """The deltas and citations of one output; before them the start of its part, if it isn't open."""
+        kind = "text" if isinstance(output, Text | Quote) else "reasoning" if isinstance(output, Reasoning) else None
+        if kind is not None and kind != self._open:
+            async for event in self.close():
+                yield event
+            yield self._begin(kind)
         match output:
             case Tokens():
                 self.tokens = output
@@ -196,6 +167,13 @@ class _Weave:
                 for piece in self._marks.feed(text):
                     async for event in self._piece(piece):
                         yield event
+
+    def _begin(self, kind: Literal["text", "reasoning"]) -> ev.AnyEvent:
+        self._count += 1
+        self._open, self._part_id = kind, f"p{self._count}"
+        self._marks, self._tracker = MarkFilter(), SentenceTracker()
+        self._given.clear()
+        return ev.TextStart(part_id=self._part_id) if kind == "text" else ev.ReasoningStart(part_id=self._part_id)
 
     def _clean(self, text: str) -> str:
         self.length += len(text)

@@ -24,6 +24,9 @@ _QUIET = (
     "asyncio",
 )
 
+_PROCESSORS: list[Any] = []
+"""One list for the whole process: a logger is made once and keeps it, and must see what is configured later."""
+
 
 def configure_logging(settings: LogSettings) -> None:
     """Send structlog's and the standard library's records through one renderer to stderr."""
@@ -43,15 +46,16 @@ def configure_logging(settings: LogSettings) -> None:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
         )
+    _PROCESSORS[:] = [
+        structlog.stdlib.filter_by_level,
+        *shared,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=_PROCESSORS,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIN_KEY_LENGTH = 24
+OnDisconnect = Literal["continue", "cancel"]
 
 
 class SettingsError(ValueError):
@@ -148,8 +149,15 @@ class ModelSettings(_Group):
     )
     ollama_base_url: str = Field("http://127.0.0.1:11434", description="Where Ollama listens.")
     stream_delay: float = Field(0.1, ge=0, le=60, description="Seconds between words of the simulated model.")
+    connect_timeout: float = Field(10.0, gt=0, description="Seconds to wait for a connection to a provider.")
     first_token_timeout: float = Field(120.0, gt=0, description="Seconds to wait for a provider's first token.")
     idle_timeout: float = Field(60.0, gt=0, description="Seconds of silence mid-answer after which it has stalled.")
+    total_timeout: float = Field(900.0, gt=0, description="Seconds that one answer of a provider may take in all.")
+    retry_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="Seconds for trying again when a provider refuses for now, before its first token; 0 never does.",
+    )
 
     @field_validator("openai_base_url", "ollama_base_url")
     @classmethod
@@ -208,6 +216,13 @@ class RunSettings(_Group):
     )
     heartbeat_seconds: float = Field(15.0, gt=0, description="Silence after which a heartbeat is sent.")
     send_timeout: float = Field(30.0, gt=0, description="Seconds after which a reader that takes nothing is dropped.")
+    on_disconnect: OnDisconnect = Field(
+        "continue",
+        description="What becomes of an answer that nobody watches: `continue`, or `cancel` after DISCONNECT_GRACE.",
+    )
+    disconnect_grace: float = Field(
+        30.0, ge=0, description="Seconds without a watcher after which such an answer is cancelled."
+    )
 
     @model_validator(mode="after")
     def _room(self) -> Self:

@@ -5,14 +5,21 @@ from typing import Annotated, Any, Self, cast
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from backend.config.settings import OnDisconnect
 from backend.errors import BadRequest
 from backend.events import clean_text
 from backend.routers.problems import request_id_of, responses
-from backend.routers.state import Owner, Ready, ServicesDep
-from backend.routers.streams import STREAM_RESPONSES, FormatQuery, LastEventId, marked_text, run_response
+from backend.routers.state import Owner, ReadyServices, ServicesDep
+from backend.routers.streams import (
+    STREAM_RESPONSES,
+    FormatQuery,
+    LastEventId,
+    marked_text,
+    parse_cursor,
+    run_response,
+)
 from backend.services.chat import ChatTurn, IfBusy
 from backend.services.run_state import decode_parts
-from backend.services.runs import parse_cursor
 
 router = APIRouter(prefix="/chat", tags=["chat"])
 
@@ -45,6 +52,10 @@ class ChatRequest(BaseModel):
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Limit of the answer, in tokens.")
     if_busy: IfBusy = Field("reject", description="What to do while the session still answers another message.")
+    on_disconnect: OnDisconnect | None = Field(
+        None,
+        description="Whether the answer goes on when nobody watches it any more; none is the setting ON_DISCONNECT.",
+    )
 
     @field_validator("*")
     @classmethod
@@ -79,7 +90,6 @@ class ChatRequest(BaseModel):
 
 @router.post(
     "",
-    dependencies=[Ready],
     response_class=Response,
     responses={**STREAM_RESPONSES, **responses(400, 401, 403, 404, 409, 413, 421, 422, 429, 503, 507)},
     summary="Ask; the answer streams",
@@ -87,7 +97,7 @@ class ChatRequest(BaseModel):
 async def chat(
     body: ChatRequest,
     request: Request,
-    services: ServicesDep,
+    services: ReadyServices,
     owner: Owner,
     format: FormatQuery = "events",
     last_event_id: LastEventId = None,

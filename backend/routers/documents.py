@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from backend.errors import Invalid, NotFound, StreamForgeError
 from backend.events import clean_text
 from backend.routers.problems import responses
-from backend.routers.state import Owner, Ready, ServicesDep
+from backend.routers.state import Owner, ReadyServices, ServicesDep
 from backend.routers.streams import stream_response
 from backend.routers.times import Time, iso
 from backend.services.documents import display_name
@@ -90,7 +90,6 @@ class DocumentText(BaseModel):
 @router.post(
     "/upload",
     status_code=202,
-    dependencies=[Ready],
     responses={
         200: {"model": Uploads, "description": "With wait=true: every file is ready or failed."},
         **responses(400, 401, 403, 409, 413, 422, 503, 507),
@@ -99,7 +98,7 @@ class DocumentText(BaseModel):
 )
 async def upload(
     file: list[UploadFile],
-    services: ServicesDep,
+    services: ReadyServices,
     owner: Owner,
     response: Response,
     wait: Annotated[bool, Query(description="Answer when every file can be searched, or has failed.")] = False,
@@ -283,10 +282,10 @@ class SearchResult(BaseModel):
 
 
 @search_router.post(
-    "/search", dependencies=[Ready], responses=responses(400, 401, 403, 404, 409, 422, 502, 503),
+    "/search", responses=responses(400, 401, 403, 404, 409, 422, 502, 503),
     summary="Search your documents",
 )  # fmt: skip
-async def search(body: SearchRequest, services: ServicesDep, owner: Owner) -> SearchResult:
+async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> SearchResult:
     """What retrieval sees for a query, without a model and without the floor of relevance."""
     if body.documents is not None:
         await services.documents.check_exist(owner, body.documents)

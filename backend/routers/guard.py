@@ -7,6 +7,7 @@ loopback; FastAPI's own checks come too late for those.
 import ipaddress
 import re
 import time
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import structlog
@@ -108,6 +109,7 @@ def _hostname(host: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=1024)
 def _is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True

@@ -8,9 +8,8 @@ from pydantic import BaseModel, Field
 
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
-from backend.routers.streams import STREAM_RESPONSES, AfterQuery, FormatQuery, LastEventId, run_response
+from backend.routers.streams import STREAM_RESPONSES, AfterQuery, FormatQuery, LastEventId, parse_cursor, run_response
 from backend.routers.times import Time, iso
-from backend.services.runs import parse_cursor
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 

@@ -40,12 +40,14 @@ async def _owner(request: Request) -> str:
     return request.scope["streamforge.owner"]
 
 
-async def _ready(services: Annotated[Services, Depends(_services)]) -> None:
+async def _ready_services(request: Request) -> Services:
+    services: Services = request.app.state.services
     await services.readiness.wait()
+    return services
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
 Owner = Annotated[str, Depends(_owner)]
 """Whose things the request may see; `routers/keys.py` found out."""
-Ready = Depends(_ready)
+ReadyServices = Annotated[Services, Depends(_ready_services)]
 """For endpoints that need the models: a request that comes before /ready waits."""

@@ -1,7 +1,8 @@
 """A run's log as an HTTP response, in the dialect that the client asked for."""
 
-from collections.abc import AsyncGenerator
-from typing import Annotated, Any, Literal
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from fastapi import Header, Query, Request, Response
@@ -9,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from backend import events as ev
 from backend.config.settings import RunSettings
-from backend.errors import RunError
+from backend.errors import BadRequest, RunError
 from backend.routers.event_stream import EventStream
 from backend.routers.problems import problem, request_id_of
 from backend.routers.state import Services
@@ -17,6 +18,11 @@ from backend.routers.wire.sse import HEARTBEAT, event_frame
 from backend.routers.wire.text import data_frame, plain_frame
 from backend.services.run_log import FrameEncoder
 from backend.services.run_state import CitationRef, MessagePart, TextPart
+
+T = TypeVar("T")
+
+_CLIENT_LEFT = 499
+"""For the log; the client doesn't see it."""
 
 Format = Literal["events", "text"]
 FormatQuery = Annotated[Format, Query(description="`text`: frames of text alone, `data: word`.")]
@@ -95,7 +101,6 @@ def _wants(accept: str, media_type: str) -> bool:
 def _headers(run_id: str) -> dict[str, str]:
     return {
         "Cache-Control": "no-cache, no-transform",
-        "X-Accel-Buffering": "no",
         "X-StreamForge-Protocol": str(ev.PROTOCOL_VERSION),
         "Location": f"/runs/{run_id}/events",
         "Content-Location": f"/runs/{run_id}",
@@ -107,10 +112,26 @@ async def _nothing() -> AsyncGenerator[bytes]:
     yield b""
 
 
-async def _folded(
-    services: Services, owner: str, run_id: str, headers: dict[str, str], request: Request
-) -> JSONResponse:
-    state = await services.hub.outcome(owner, run_id)
+async def _unless_left(request: Request, outcome: Coroutine[Any, Any, T]) -> T | None:
+    """The outcome; None when the client has gone before: then nobody waits for it here any more."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    asked, leaving = asyncio.create_task(outcome), asyncio.create_task(gone())
+    try:
+        await asyncio.wait((asked, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return asked.result() if asked.done() else None
+    finally:
+        asked.cancel()
+        leaving.cancel()
+
+
+async def _folded(services: Services, owner: str, run_id: str, headers: dict[str, str], request: Request) -> Response:
+    state = await _unless_left(request, services.hub.outcome(owner, run_id))
+    if state is None:
+        return Response(status_code=_CLIENT_LEFT)
     stored = await services.hub.stored(owner, run_id)
     terminal = state.terminal
     if isinstance(terminal, ev.RunFailed):
@@ -155,3 +176,23 @@ def _with_marks(text: str, citations: list[CitationRef]) -> str:
         pieces += [text[at : citation.end], f" [{citation.n}]"]
         at = citation.end
     return "".join([*pieces, text[at:]])
+
+
+def parse_cursor(run_id: str, last_event_id: str | None, after: str | None) -> int:
+    """The seq to go on after: `Last-Event-ID` (`<run_id>:<seq>`) wins over `?after=` (a bare seq); else 0.
+
+    Raises BadRequest (`bad_cursor`).
+    """
+    if last_event_id is not None:
+        owner, _, seq = last_event_id.rpartition(":")
+        if owner != run_id:
+            raise BadRequest(
+                f"Last-Event-ID must be {run_id}:<seq>, the id of an event of this run.", code="bad_cursor"
+            )
+    elif after is not None:
+        seq = after
+    else:
+        return 0
+    if not (seq.isascii() and seq.isdigit() and len(seq) <= 15):
+        raise BadRequest("The cursor must be the seq of an event, a whole number.", code="bad_cursor")
+    return int(seq)

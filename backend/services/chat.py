@@ -11,10 +11,11 @@ from weakref import WeakValueDictionary
 import structlog
 
 from backend import events as ev
+from backend.chains.calls import CallLimits
 from backend.chains.models.base import ChatModel, Message
 from backend.chains.passages import Retriever
 from backend.chains.rag import Ask, Finished, answer
-from backend.config.settings import KnowledgeSettings, ModelSettings
+from backend.config.settings import KnowledgeSettings, ModelSettings, OnDisconnect
 from backend.errors import Conflict, Invalid
 from backend.services.documents import DocumentService
 from backend.services.knowledge import Knowledge, OwnedKnowledge
@@ -44,6 +45,7 @@ class ChatTurn:
     temperature: float | None = None
     max_tokens: int | None = None
     if_busy: IfBusy = "reject"
+    on_disconnect: OnDisconnect | None = None
     idempotency_key: str | None = None
 
     def fingerprint(self) -> str:
@@ -202,7 +204,7 @@ class ChatService:
             history = opened.history if before is None else await self._queued(run, before, turn.parent_id)
             return await self._answer(run, turn, name, model, retriever, history)
 
-        self._hub.start(owner, started, body, request_id)
+        self._hub.start(owner, started, body, request_id, turn.on_disconnect)
         return new.run_id
 
     async def _queued(self, run: Run, before: Run, parent_id: str | None) -> list[StoredMessage]:
@@ -230,8 +232,12 @@ class ChatService:
             temperature=settings.llm_temperature if turn.temperature is None else turn.temperature,
             max_tokens=settings.llm_max_tokens if turn.max_tokens is None else turn.max_tokens,
             history_tokens=settings.llm_history_tokens,
-            first_token_timeout=settings.first_token_timeout,
-            idle_timeout=settings.idle_timeout,
+            limits=CallLimits(
+                first_token=settings.first_token_timeout,
+                idle=settings.idle_timeout,
+                total=settings.total_timeout,
+                retry=settings.retry_seconds,
+            ),
         )
         reason = "stop"
         async with aclosing(answer(ask)) as events:

@@ -122,6 +122,8 @@ class RunLog:
 
     async def follow(self, cursor: int, frame: FrameEncoder, read_stored: ReadStored) -> AsyncGenerator[bytes]:
         """Frames of all events after `cursor`, as they come, joined; ends after the terminal event."""
+        # A run that begins now has its first step, and what it says there leaves with run.started.
+        await asyncio.sleep(0)
         while True:
             if cursor < self._first - 1:
                 before = cursor

@@ -2,16 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import structlog
 
 from backend import events as ev
-from backend.config.settings import RunSettings
+from backend.config.settings import OnDisconnect, RunSettings
 from backend.errors import (
-    BadRequest,
     Conflict,
     InternalError,
     NotSaved,
@@ -35,7 +34,10 @@ CancelledBy = Literal["user", "replaced", "session_deleted", "no_watcher"]
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """A live run. `body` appends events through `emit`; the hub appends the terminal one."""
+    """A live run. `body` appends events through `emit`; the hub appends the terminal one.
+
+    `leave_after`: seconds without a watcher after which it is cancelled; None, and it goes on.
+    """
 
     owner: str
     started: ev.RunStarted
@@ -48,6 +50,9 @@ class Run:
     begun: bool = False
     backlog: asyncio.Event = field(default_factory=asyncio.Event)
     backlog_size: int = 500
+    leave_after: float | None = None
+    watchers: int = 0
+    unwatched: asyncio.TimerHandle | None = None
 
     @property
     def id(self) -> str:
@@ -104,8 +109,18 @@ class RunHub:
         """Give a reserved place back: the run was not started."""
         self._places -= 1
 
-    def start(self, owner: str, started: ev.RunStarted, body: Body, request_id: str | None) -> Run:
-        """Begin a run whose place was reserved: its log opens with `started`, its task runs `body`."""
+    def start(
+        self,
+        owner: str,
+        started: ev.RunStarted,
+        body: Body,
+        request_id: str | None,
+        on_disconnect: OnDisconnect | None = None,
+    ) -> Run:
+        """Begin a run whose place was reserved: its log opens with `started`, its task runs `body`.
+
+        `on_disconnect` is the setting's where it is None.
+        """
         settings = self._settings
         run_log = RunLog(
             started.run_id,
@@ -120,11 +135,13 @@ class RunHub:
             request_id=request_id,
             backlog=self._checkpoint_now,
             backlog_size=settings.checkpoint_events,
+            leave_after=settings.disconnect_grace if (on_disconnect or settings.on_disconnect) == "cancel" else None,
         )
         run.emit(started)
         self._runs[run.id] = run
         self._by_session.setdefault(started.session_id, []).append(run)
         run.task = asyncio.create_task(self._drive(run, body), name=f"run {run.id}")
+        self._mind_watchers(run)
         if self._grace_over:
             self.cancel(run, "shutdown")
         return run
@@ -165,7 +182,8 @@ class RunHub:
                 raise _ahead(after, run.log.head)
             if run.log.done and after == run.log.head:
                 return None
-            return run.log.follow(after, frame, self._turns.events)
+            stream = run.log.follow(after, frame, self._turns.events)
+            return stream if run.leave_after is None else self._attended(run, stream)
         await self._turns.run(owner, run_id)
         rows = await self._turns.events(run_id, 0, 1)
         last = await self._turns.last_seq(run_id)
@@ -180,7 +198,8 @@ class RunHub:
         """What a run's events say, once it has ended. Raises NotFound."""
         run = self.live(owner, run_id)
         if run is not None:
-            await run.log.finished()
+            with self._watching(run):
+                await run.log.finished()
             return run.state
         return await self._archive.fold(await self._turns.run(owner, run_id))
 
@@ -191,6 +210,30 @@ class RunHub:
         late = self._unsaved.get(run) if run is not None else None
         # What its watchers were told, although it is not stored yet.
         return replace(row, status=late.status, error=late.error, usage=late.usage) if late is not None else row
+
+    async def _attended(self, run: Run, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        with self._watching(run):
+            async with contextlib.aclosing(stream):
+                async for chunk in stream:
+                    yield chunk
+
+    @contextlib.contextmanager
+    def _watching(self, run: Run) -> Generator[None]:
+        run.watchers += 1
+        self._mind_watchers(run)
+        try:
+            yield
+        finally:
+            run.watchers -= 1
+            self._mind_watchers(run)
+
+    def _mind_watchers(self, run: Run) -> None:
+        if run.unwatched is not None:
+            run.unwatched.cancel()
+            run.unwatched = None
+        if run.leave_after is not None and not run.watchers and not run.ending:
+            loop = asyncio.get_running_loop()
+            run.unwatched = loop.call_later(run.leave_after, self.cancel, run, "no_watcher")
 
     # --- one run
 
@@ -221,6 +264,7 @@ class RunHub:
             log.exception("run_crashed", run_id=run.id)
             terminal = _failed(run, InternalError("Something went wrong here. The server's log has the details."))
         run.ending = True
+        self._mind_watchers(run)
         try:
             await self._end(run, terminal)
         finally:
@@ -355,23 +399,3 @@ def _not_saved() -> NotSaved:
 
 def _ahead(after: int, head: int) -> Conflict:
     return Conflict(f"The cursor {after} is ahead of the run, which is at {head}.", code="cursor_ahead", head=head)
-
-
-def parse_cursor(run_id: str, last_event_id: str | None, after: str | None) -> int:
-    """The seq to go on after: `Last-Event-ID` (`<run_id>:<seq>`) wins over `?after=` (a bare seq); else 0.
-
-    Raises BadRequest (`bad_cursor`).
-    """
-    if last_event_id is not None:
-        owner, _, seq = last_event_id.rpartition(":")
-        if owner != run_id:
-            raise BadRequest(
-                f"Last-Event-ID must be {run_id}:<seq>, the id of an event of this run.", code="bad_cursor"
-            )
-    elif after is not None:
-        seq = after
-    else:
-        return 0
-    if not (seq.isascii() and seq.isdigit() and len(seq) <= 15):
-        raise BadRequest("The cursor must be the seq of an event, a whole number.", code="bad_cursor")
-    return int(seq)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from backend import events as ev
 from backend.chains import prompts
+from backend.chains.calls import CallLimits
 from backend.chains.conversation import estimate_tokens, fit, related_queries, standalone_question
 from backend.chains.models.base import Finish, Message, Output, Prompt, Reasoning, Text, Tokens
 from backend.chains.passages import Passage
@@ -110,7 +111,9 @@ class Retrieval:
 
 
 def asked(model: Scripted, retrieval: Retrieval | None, *history: Message) -> Ask:
-    return Ask("test/model", model, "How long is it?", history, retrieval, None, 0.5, 100, 6_000, 5.0, 5.0)
+    return Ask(
+        "test/model", model, "How long is it?", history, retrieval, None, 0.5, 100, 6_000, CallLimits(5, 5, 60, 0)
+    )
 
 
 async def told(ask: Ask) -> list[ev.AnyEvent]:

@@ -13,7 +13,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
 from backend.chains.models._openai_chat import Other, StreamReader, WireChatOpenAI, WireError
-from backend.chains.models.base import Finish, Prompt, Reasoning, Text, Tokens, langchain_messages
+from backend.chains.models.base import Finish, Prompt, Reasoning, Text, Tokens, chat_messages
 from backend.chains.models.openai import PLUGIN, _traced
 from backend.config.settings import ModelSettings
 from tests.provider_server import ProviderServer
@@ -173,7 +173,7 @@ async def test_callbacks_see_the_run(model: WireChatOpenAI, provider: ProviderSe
 
 async def test_those_who_want_text_are_spared_the_rest(model: WireChatOpenAI, provider: ProviderServer) -> None:
     provider.script([*TOOL_CALL, chunk({"content": "ok"}), chunk({}, "stop"), done()])
-    outputs = [output async for output in model.text_outputs("hi")]
+    outputs = [output async for output in model.text_outputs([("user", "hi")])]
     assert merged(outputs) == [Text("ok"), Finish("stop")]
     assert not any(isinstance(output, Other) for output in outputs)
 
@@ -181,7 +181,7 @@ async def test_those_who_want_text_are_spared_the_rest(model: WireChatOpenAI, pr
 async def test_a_broken_chunked_coding_ends_the_stream_at_once(model: WireChatOpenAI, provider: ProviderServer) -> None:
     gate = asyncio.Event()
     provider.script([chunk({"content": "Half"}), Gate(gate), Status(500, {}, b"not a chunk")])
-    outputs = model.text_outputs("hi")
+    outputs = model.text_outputs([("user", "hi")])
     assert await anext(outputs) == Text("Half")
     gate.set()
     with pytest.raises(aiohttp.ClientError):
@@ -211,7 +211,7 @@ async def test_with_tracing_on_the_answer_is_the_same(provider: ProviderServer) 
     openai = opened(provider)
     provider.script(answer("One two three."), answer("One two three."))
     client = openai.client("test-model", 1.0, 50)
-    plain = [output async for output in client.text_outputs(langchain_messages(prompt()))]
+    plain = [output async for output in client.text_outputs(chat_messages(prompt()))]
     traced = [output async for output in _traced(client, prompt())]
     await openai.aclose()
     ends = {Finish("stop"), Tokens(7, 3)}

@@ -157,8 +157,9 @@ async def test_a_watcher_that_leaves_leaves_nothing_behind() -> None:
     log, store = make(), Store()
     for _ in range(3):
         task = asyncio.ensure_future(collect(log.follow(0, only_seq, store.read)))
-        await asyncio.sleep(0)
-        assert len(log._waiters) == 1
+        async with asyncio.timeout(1):
+            while len(log._waiters) != 1:
+                await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert log._waiters == []

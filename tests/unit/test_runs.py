@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from backend import events as ev
 from backend.config.settings import RunSettings
 from backend.errors import BadRequest, TooManyRuns, Unavailable
+from backend.routers.streams import parse_cursor
 from backend.routers.wire.sse import event_frame
-from backend.services.runs import LEASE_MS, Run, RunHub, parse_cursor
+from backend.services.runs import LEASE_MS, Run, RunHub
 from backend.storage.database import Database
 from backend.storage.ids import new_id, now_ms
 from backend.storage.turns import NewTurn, Turns

@@ -1,8 +1,10 @@
 """What a provider is to the rest: it lists models and opens them; a model streams its answer to a prompt."""
 
 import importlib.util
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 
 from backend.chains.passages import Passage, Similarity
@@ -135,11 +137,23 @@ class Plugin:
         return f"{', '.join(absent)} is not installed: {self.install}" if absent else None
 
 
-def langchain_messages(prompt: Prompt) -> list[tuple[str, str]]:
-    """The prompt as LangChain's (role, text) pairs."""
-    roles = {"user": "human", "assistant": "ai"}
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that a refusal's `Retry-After` asks to wait, which is a number or a date; 0 without one."""
+    given = headers.get("Retry-After", "").strip()
+    try:
+        return max(0.0, float(given))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def chat_messages(prompt: Prompt) -> list[tuple[str, str]]:
+    """The prompt as (role, text) pairs, with the roles of OpenAI's API, which LangChain takes too."""
     head = [("system", prompt.system)] if prompt.system else []
-    return [*head, *((roles[m.role], m.text) for m in prompt.history), ("human", prompt.content)]
+    return [*head, *((m.role, m.text) for m in prompt.history), ("user", prompt.content)]
 
 
 def langchain_outputs(chunk: Any) -> list[Output]:

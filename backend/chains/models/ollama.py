@@ -12,13 +12,12 @@ from backend.chains.models.base import (
     Output,
     Plugin,
     Prompt,
-    langchain_messages,
+    chat_messages,
     langchain_outputs,
 )
 from backend.config.settings import ModelSettings
 from backend.errors import ModelNotFound, ProviderFailed, ProviderRefused, ProviderTimeout, RateLimited, RunError
 
-_CONNECT_SECONDS = 5.0
 _MAX_OPENED = 64
 
 
@@ -54,12 +53,13 @@ class _Provider:
             if len(self._opened) >= _MAX_OPENED:
                 self._opened.pop(next(iter(self._opened)))
             longest = max(self.settings.first_token_timeout, self.settings.idle_timeout) + 5
+            timeout = httpx.Timeout(longest, connect=self.settings.connect_timeout)
             self._opened[key] = ChatOllama(
                 model=model,
                 base_url=self.settings.ollama_base_url,
                 temperature=temperature,
                 num_predict=max_tokens,
-                client_kwargs={"timeout": httpx.Timeout(longest, connect=_CONNECT_SECONDS), "trust_env": False},
+                client_kwargs={"timeout": timeout, "trust_env": False},
             )
         return self._opened[key]
 
@@ -81,7 +81,7 @@ class _Model:
         client = self._provider.client(self._model, prompt.temperature, prompt.max_tokens)
         finished = False
         try:
-            chunks = cast(AsyncGenerator[Any], client.astream(langchain_messages(prompt)))
+            chunks = cast(AsyncGenerator[Any], client.astream(chat_messages(prompt)))
             async with aclosing(chunks):
                 async for chunk in chunks:
                     for output in _outputs(chunk):
@@ -92,7 +92,9 @@ class _Model:
         except Exception as error:
             raise _translate(error, self._model) from error
         if not finished:
-            raise ProviderFailed("Ollama broke off its answer. Ask again; what came until then is kept.")
+            raise ProviderFailed(
+                "Ollama broke off its answer. Ask again; what came until then is kept.", retry_after=0.0
+            )
 
 
 def _outputs(chunk: Any) -> list[Output]:
@@ -107,17 +109,19 @@ def _translate(error: Exception, model: str) -> RunError:
     status = getattr(error, "status_code", None)
     match error:
         case httpx.TimeoutException():
-            return ProviderTimeout("Ollama did not answer in time. A large model may still be loading: try again.")
+            return ProviderTimeout(
+                "Ollama did not answer in time. A large model may still be loading: try again.", retry_after=0.0
+            )
         case httpx.TransportError() | ConnectionError():
-            return ProviderFailed("Ollama can't be reached. Start it, or check OLLAMA_BASE_URL.")
+            return ProviderFailed("Ollama can't be reached. Start it, or check OLLAMA_BASE_URL.", retry_after=0.0)
         case _ if status == 404:
             return ModelNotFound(f"Ollama has no model {model!r}: ollama pull {model}")
         case _ if status == 429:
-            return RateLimited("Ollama takes no more requests now. Try later.")
+            return RateLimited("Ollama takes no more requests now. Try later.", retry_after=0.0)
         case _ if isinstance(status, int) and 400 <= status < 500:
             return ProviderRefused(f"Ollama refused the request (HTTP {status}). Check model and parameters.")
         case _:
-            return ProviderFailed("Ollama failed while it answered. Its log says more; try again.")
+            return ProviderFailed("Ollama failed while it answered. Its log says more; try again.", retry_after=0.0)
 
 
 PLUGIN = Plugin(

@@ -11,7 +11,7 @@ from backend.chains.models.base import (
     Output,
     Plugin,
     Prompt,
-    langchain_messages,
+    chat_messages,
     langchain_outputs,
 )
 from backend.config.settings import ModelSettings
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from backend.chains.models._openai_chat import WireChatOpenAI
 
 DEFAULT_MODEL = "gpt-4.1-mini"
-_CONNECT_SECONDS = 10.0
 _MAX_OPENED = 64
+_TRACING = ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2")
+"""Set to `true`, LangSmith sees every call of a model."""
 
 
 class _Provider:
@@ -41,6 +42,7 @@ class _Provider:
         self._settings = settings
         self._opened: dict[tuple[str, float, int], Any] = {}
         self._session: aiohttp.ClientSession | None = None
+        self.traced = any(os.environ.get(name, "").lower() == "true" for name in _TRACING)
 
     @property
     def _configured(self) -> bool:
@@ -115,7 +117,7 @@ class _Provider:
         from backend.chains.models._openai_chat import open_session
 
         if self._session is None:
-            self._session = open_session(_CONNECT_SECONDS)
+            self._session = open_session(self._settings.connect_timeout)
         return self._session
 
     async def aclose(self) -> None:
@@ -134,7 +136,7 @@ class _Model:
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
         client = self._provider.client(self._model, prompt.temperature, prompt.max_tokens)
-        outputs = _traced(client, prompt) if tracing() else client.text_outputs(langchain_messages(prompt))
+        outputs = _traced(client, prompt) if self._provider.traced else client.text_outputs(chat_messages(prompt))
         finished = False
         try:
             async with aclosing(outputs):
@@ -154,17 +156,14 @@ class _Model:
         except Exception as error:
             raise _translate(error, self._model) from error
         if not finished:
-            raise ProviderFailed("The provider broke off its answer. Ask again; what came until then is kept.")
-
-
-def tracing() -> bool:
-    """Whether LangSmith wants to see the calls of models."""
-    return any(os.environ.get(name, "").lower() == "true" for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2"))
+            raise ProviderFailed(
+                "The provider broke off its answer. Ask again; what came until then is kept.", retry_after=0.0
+            )
 
 
 async def _traced(client: "WireChatOpenAI", prompt: Prompt) -> AsyncGenerator[Output]:
     """The same stream through LangChain's callbacks."""
-    chunks = cast(AsyncGenerator[Any], client.astream(langchain_messages(prompt)))
+    chunks = cast(AsyncGenerator[Any], client.astream(chat_messages(prompt)))
     async with aclosing(chunks):
         async for chunk in chunks:
             for output in langchain_outputs(chunk):
@@ -183,11 +182,15 @@ def _translate(error: Exception, model: str) -> RunError:
     if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
     said = _said(error)
+    # What may pass by itself. An empty account doesn't.
+    again: float | None = None if "insufficient_quota" in said else getattr(error, "retry_after", 0.0)
     match error:
         case openai.APITimeoutError() | httpx.TimeoutException() | TimeoutError():
-            return ProviderTimeout("The provider did not answer in time. Try again.")
+            return ProviderTimeout("The provider did not answer in time. Try again.", retry_after=again)
         case openai.APIConnectionError() | httpx.TransportError() | aiohttp.ClientConnectorError():
-            return ProviderFailed("The provider can't be reached. Check OPENAI_BASE_URL and the network.")
+            return ProviderFailed(
+                "The provider can't be reached. Check OPENAI_BASE_URL and the network.", retry_after=again
+            )
         case _ if "context_length" in said or "maximum context" in said or "exceed_context" in said:
             return ContextOverflow("The conversation is longer than the model's context. Begin a new session.")
         case _ if "content_filter" in said or "content_policy" in said:
@@ -197,17 +200,21 @@ def _translate(error: Exception, model: str) -> RunError:
         case _ if status in (401, 403):
             return ProviderRefused("The provider refused the key. Check OPENAI_API_KEY.")
         case _ if status == 429 or "rate_limit" in said or "insufficient_quota" in said:
-            return RateLimited("The provider's limit is reached: too many requests, or no quota left. Try later.")
+            return RateLimited(
+                "The provider's limit is reached: too many requests, or no quota left. Try later.", retry_after=again
+            )
         case _ if isinstance(status, int) and 400 <= status < 500:
             return ProviderRefused(f"The provider refused the request (HTTP {status}). Check model and parameters.")
         case _ if isinstance(status, int):
-            return ProviderFailed(f"The provider failed (HTTP {status}). Try again.")
+            return ProviderFailed(f"The provider failed (HTTP {status}). Try again.", retry_after=again)
         case _ if said:
-            return ProviderFailed("The provider reported an error in the middle of its answer. Try again.")
+            return ProviderFailed("The provider reported an error in its answer. Try again.", retry_after=again)
         case _ if isinstance(error, TypeError | KeyError | ValueError):
             return ProviderFailed("The provider sent something that is no answer. Check that it speaks OpenAI's API.")
         case _:
-            return ProviderFailed("The connection to the provider broke. Ask again; what came until then is kept.")
+            return ProviderFailed(
+                "The connection to the provider broke. Ask again; what came until then is kept.", retry_after=again
+            )
 
 
 def _said(error: Exception) -> str:

@@ -1,0 +1,79 @@
+"""uvicorn, for streams: runs end before connections close, and a request can hang up on a client that froze."""
+
+import asyncio
+import signal
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from backend import __version__
+from backend.config.settings import Settings
+from backend.routers.event_stream import HANG_UP
+from backend.routers.state import Services
+
+log = structlog.get_logger("streamforge")
+
+_CLOSE_SECONDS = 3
+
+
+class _Protocol(HttpToolsProtocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Lets requests drop the connection: one that no longer reads outlives `close()`, which waits to flush."""
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, HANG_UP: transport.abort}
+
+
+class Server(uvicorn.Server):
+    """Asked to stop, it first lets the runs end: uvicorn's own way would cut the streams without a last event."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.server.host,
+                port=settings.server.port,
+                http=_Protocol,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_CLOSE_SECONDS,
+                lifespan="on",
+            )
+        )
+        self._app = app
+        self._settings = settings
+        self._draining: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Open the port, and say where."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            host, port = self._settings.server.host, self.servers[0].sockets[0].getsockname()[1]
+            base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            log.info("serving", address=base, docs=f"{base}/docs", version=__version__)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: let the runs end, then exit. Second: end them now. Third: exit at once."""
+        if self.should_exit or self._loop is None:
+            super().handle_exit(signal.SIGINT, frame)
+        else:
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        grace = 0.0 if self._draining else self._settings.server.shutdown_grace
+        self._draining.append(asyncio.create_task(self._end_runs(grace), name="drain"))
+
+    async def _end_runs(self, grace: float) -> None:
+        services: Services | None = getattr(self._app.state, "services", None)
+        try:
+            if services is not None:
+                log.info("stopping")
+                await services.hub.close(grace)
+        finally:
+            self.should_exit = True
