@@ -116,9 +116,12 @@ class Writer:
             if conn is None:
                 conn = connect(self._path)
             conn.execute("BEGIN IMMEDIATE")
-            for op in batch:
-                self._run_one(conn, op)
-            conn.execute("COMMIT")
+            if len(batch) == 1:
+                self._run_alone(conn, batch[0])
+            else:
+                for op in batch:
+                    self._run_one(conn, op)
+                conn.execute("COMMIT")
         except Exception as error:
             failure = storage_error(error) or error
             for op in batch:
@@ -134,6 +137,19 @@ class Writer:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_resolve, done)
         return conn
+
+    @staticmethod
+    def _run_alone(conn: sqlite3.Connection, op: _Operation) -> None:
+        """No neighbours, no savepoint: that is a fifth of a commit."""
+        try:
+            op.result = op.fn(conn)
+        except Exception as error:
+            if storage_error(error) is not None:
+                raise
+            conn.execute("ROLLBACK")
+            op.error = error
+        else:
+            conn.execute("COMMIT")
 
     @staticmethod
     def _run_one(conn: sqlite3.Connection, op: _Operation) -> None:

@@ -153,7 +153,7 @@ async def test_cancel_at_every_event_has_one_end(server: Running) -> None:
     for at in range(1, 14):
         start = hub.start
 
-        def watched(owner, started, body, request_id, on_disconnect, at=at, start=start):
+        def watched(owner, started, body, request_id, on_disconnect=None, at=at, start=start):
             async def cancelled_at(run):
                 emit = run.emit
 
