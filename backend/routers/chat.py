@@ -9,7 +9,7 @@ from backend.config.settings import OnDisconnect
 from backend.errors import BadRequest
 from backend.events import clean_text
 from backend.routers.problems import request_id_of, responses
-from backend.routers.state import Owner, ReadyServices, ServicesDep
+from backend.routers.state import Owner, ServicesDep, owner_of, ready_services
 from backend.routers.streams import (
     STREAM_RESPONSES,
     FormatQuery,
@@ -83,9 +83,21 @@ class ChatRequest(BaseModel):
 
     def turn(self, idempotency_key: str | None) -> ChatTurn:
         """The request as the service takes it."""
-        fields: dict[str, Any] = self.model_dump(exclude={"documents"})
         documents = self.documents if isinstance(self.documents, bool) else tuple(self.documents)
-        return ChatTurn(**fields, documents=documents, idempotency_key=idempotency_key)
+        return ChatTurn(
+            message=self.message,
+            session_id=self.session_id,
+            parent_id=self.parent_id,
+            expect_head=self.expect_head,
+            model=self.model,
+            documents=documents,
+            system_prompt=self.system_prompt,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            if_busy=self.if_busy,
+            on_disconnect=self.on_disconnect,
+            idempotency_key=idempotency_key,
+        )
 
 
 @router.post(
@@ -97,8 +109,6 @@ class ChatRequest(BaseModel):
 async def chat(
     body: ChatRequest,
     request: Request,
-    services: ReadyServices,
-    owner: Owner,
     format: FormatQuery = "events",
     last_event_id: LastEventId = None,
     idempotency_key: Annotated[
@@ -111,6 +121,8 @@ async def chat(
     Leaving doesn't stop the run: come back with `GET /runs/{id}/events` and `Last-Event-ID`, or send the same POST with
     it. `Accept: text/plain` gives the bare text, `Accept: application/json` one answer when it is done.
     """
+    # Not as dependencies: two of them are a twentieth of the CPU of a short answer.
+    services, owner = await ready_services(request), await owner_of(request)
     if last_event_id:
         run_id = last_event_id.rpartition(":")[0]
         if not run_id:

@@ -36,18 +36,18 @@ async def _services(request: Request) -> Services:
     return request.app.state.services
 
 
-async def _owner(request: Request) -> str:
+async def owner_of(request: Request) -> str:
+    """Whose things the request may see; `routers/keys.py` found out."""
     return request.scope["streamforge.owner"]
 
 
-async def _ready_services(request: Request) -> Services:
+async def ready_services(request: Request) -> Services:
+    """The services, once the models are loaded: a request that comes before /ready waits."""
     services: Services = request.app.state.services
     await services.readiness.wait()
     return services
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
-Owner = Annotated[str, Depends(_owner)]
-"""Whose things the request may see; `routers/keys.py` found out."""
-ReadyServices = Annotated[Services, Depends(_ready_services)]
-"""For endpoints that need the models: a request that comes before /ready waits."""
+Owner = Annotated[str, Depends(owner_of)]
+ReadyServices = Annotated[Services, Depends(ready_services)]
