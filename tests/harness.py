@@ -36,6 +36,11 @@ class Running:
     client: httpx.AsyncClient
     services: Services
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return httpx.URL(self.base).port or 0
+
     async def events(self, body: dict[str, Any], **kwargs: Any) -> "list[dict[str, Any]]":
         """All events of one POST /chat."""
         async with self.client.stream("POST", "/chat", json=body, **kwargs) as response:

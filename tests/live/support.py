@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -88,6 +89,16 @@ async def watch(
             yield watching
         finally:
             await watching.leave()
+
+
+def frozen(port: int) -> socket.socket:
+    """A client that asks and then reads nothing."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", port))
+    body = b'{"message":"hi","documents":false}'
+    sock.sendall(b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    return sock
 
 
 def ask(message: str = "Say something.", **more: Any) -> dict[str, Any]:

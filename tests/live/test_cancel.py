@@ -1,13 +1,14 @@
 """Leaving does not stop a run, cancelling does; each run ends once."""
 
 import asyncio
+import time
 
 import pytest
 
 from tests.harness import Running, text_of
 from tests.live.support import ask, gated, messages, only_terminal, ordered, rows, said, watch
 from tests.provider_server import ProviderServer
-from tests.provider_wire import Stall, answer, chunk
+from tests.provider_wire import Sleep, Stall, answer, chunk
 
 
 async def test_leaving_does_not_stop_the_run(with_provider: Running, provider: ProviderServer) -> None:
@@ -74,6 +75,26 @@ async def test_a_cancelled_answer_keeps_its_usage(with_provider: Running, provid
         end = only_terminal(await client.all())
     assert end["usage"]["output_tokens"] > 0, "what was generated was paid for"
     assert end["usage"]["estimated"] is True
+
+
+async def test_a_cancel_is_not_swallowed_by_a_token_of_the_same_moment(
+    with_provider: Running, provider: ProviderServer
+) -> None:
+    """The loop is blocked while tokens arrive, then cancels: both fall into one turn. What waits for a token with a
+    timeout of its own (`asyncio.wait_for` on Python 3.11) gives the token and forgets the cancel."""
+    hub = with_provider.services.hub
+    tokens = [step for n in range(200) for step in (chunk({"content": f"{n} "}), Sleep(0.003))]
+    for number in range(25):
+        provider.script(tokens)
+        async with watch(with_provider.client, body=ask()) as client:
+            await client.text("3 ")
+            run = hub.live("local", client.run_id)
+            assert run is not None
+            await asyncio.sleep(0.0007 * (number % 5))
+            time.sleep(0.005)
+            hub.cancel(run, "user")
+            await (await provider.call(number)).disconnected(timeout=0.5)
+            assert only_terminal(await client.all(timeout=1))["type"] == "run.cancelled"
 
 
 async def test_cancel_is_idempotent(with_provider: Running, provider: ProviderServer) -> None:

@@ -6,11 +6,12 @@ import logging
 import socket
 
 import httpx
+import psutil
 import pytest
 
 from backend.storage.ids import now_ms
 from tests.harness import Running, serving
-from tests.live.support import ask, gated, only_terminal, rows, watch
+from tests.live.support import ask, frozen, gated, only_terminal, rows, watch
 from tests.provider_server import ProviderServer
 from tests.provider_wire import Send, answer, chunk, done
 
@@ -175,20 +176,40 @@ async def test_a_reader_that_takes_nothing_holds_nobody_and_is_dropped(tmp_path,
     provider.script([*(chunk({"content": "x" * size}) for _ in range(count)), chunk({}, "stop"), done()])
     options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
     async with serving(tmp_path / "data", llm_model="openai/m", send_timeout=0.3, **options) as server:
-        frozen = _frozen(server)
+        stuck = frozen(server.port)
         (run_id,) = await _first_run(server)
         async with watch(server.client, f"/runs/{run_id}/events") as reader:
             assert only_terminal(await reader.all())["type"] == "run.completed"
             assert sum(len(e.get("text", "")) for e in reader.events) == size * count
-        frozen.setblocking(False)
+        stuck.setblocking(False)
         got = 0
         loop = asyncio.get_running_loop()
         await asyncio.sleep(0.5)  # longer than send_timeout
         async with asyncio.timeout(5):
-            while piece := await _receive(loop, frozen):
+            while piece := await _receive(loop, stuck):
                 got += len(piece)
-        frozen.close()
+        stuck.close()
         assert got < size * count, "it was given all in spite of taking nothing"
+
+
+async def test_a_frozen_reader_leaves_no_connection_behind(tmp_path, provider: ProviderServer) -> None:
+    """Although it never reads nor closes: the server hangs up instead of waiting for it to take the rest."""
+    provider.script([*(chunk({"content": "x" * 16_384}) for _ in range(400)), chunk({}, "stop"), done()])
+    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
+
+    def connections() -> int:
+        mine = psutil.Process().net_connections("tcp")
+        return sum(c.laddr.port == server.port and c.status != psutil.CONN_LISTEN for c in mine)
+
+    async with serving(tmp_path / "data", llm_model="openai/m", send_timeout=0.3, **options) as server:
+        reader = frozen(server.port)
+        await _first_run(server)
+        before = connections()
+        async with asyncio.timeout(5):
+            while connections() >= before:
+                await asyncio.sleep(0.05)
+        assert not [t for t in asyncio.all_tasks() if t.get_name() in ("watch for leaving", "heartbeat")]
+        reader.close()
 
 
 async def test_a_reader_that_is_dropped_is_no_traceback_in_the_log(tmp_path, provider: ProviderServer) -> None:
@@ -197,23 +218,13 @@ async def test_a_reader_that_is_dropped_is_no_traceback_in_the_log(tmp_path, pro
     async with serving(tmp_path / "data", llm_model="openai/m", send_timeout=0.3, **options) as server:
         (handler,) = (h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler)
         handler.setStream(logged := io.StringIO())
-        frozen = _frozen(server)
+        stuck = frozen(server.port)
         (run_id,) = await _first_run(server)
         async with watch(server.client, f"/runs/{run_id}/events") as reader:
             await reader.all()
         await asyncio.sleep(0.5)  # longer than send_timeout
-        frozen.close()
+        stuck.close()
     assert "Traceback" not in logged.getvalue()
-
-
-def _frozen(server: Running) -> socket.socket:
-    """A client that asks and then reads nothing."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.connect(("127.0.0.1", httpx.URL(server.base).port))
-    body = b'{"message":"hi","documents":false}'
-    sock.sendall(b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-    return sock
 
 
 async def _receive(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from backend.storage.turns import NewTurn, OpenedTurn, Turns
 from tests.harness import ServerProcess, serving
 from tests.live.processes import Process, process, using
-from tests.live.support import ask, gated, only_terminal, ordered, rows, watch
+from tests.live.support import ask, frozen, gated, only_terminal, ordered, rows, watch
 from tests.provider_server import ProviderServer
 from tests.provider_wire import Stall, chunk
 
@@ -63,6 +63,22 @@ async def test_fifty_live_streams_each_get_one_last_event(tmp_path: Path, provid
         database = running.database
     assert rows(database, "SELECT count(*) FROM runs WHERE status NOT IN ('failed', 'completed')") == [(0,)]
     assert rows(database, "SELECT count(*) FROM messages WHERE status = 'partial'") >= [(49,)]
+
+
+async def test_frozen_sockets_do_not_hold_it(tmp_path: Path, provider: ProviderServer) -> None:
+    flood = [chunk({"content": "x" * 16_384}) for _ in range(400)]
+    provider.script(*[[*flood, Stall()]] * 5)
+    async with process(tmp_path / "data", using(provider)) as running, AsyncExitStack() as stack:
+        for number in range(5):
+            stack.callback(frozen(running.server.port).close)
+            await provider.call(number)
+        await asyncio.sleep(0.5)
+        terminate(running)
+        async with asyncio.timeout(10):
+            code, logged = await exited(running)
+        assert code == 0, logged
+        assert "Traceback" not in logged
+    assert rows(running.database, "SELECT DISTINCT status FROM runs") == [("failed",)]
 
 
 async def test_a_second_signal_does_not_wait_for_the_grace(tmp_path: Path, provider: ProviderServer) -> None:
