@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -18,6 +18,7 @@ from backend.routers.state import Services
 log = structlog.get_logger("streamforge")
 
 _CLOSE_SECONDS = 3
+_TAKE_SECONDS = 1.5
 
 
 class _Protocol(HttpToolsProtocol):
@@ -75,5 +76,19 @@ class Server(uvicorn.Server):
             if services is not None:
                 log.info("stopping")
                 await services.hub.close(grace)
+                await self._hang_up_on_frozen()
         finally:
             self.should_exit = True
+
+    async def _hang_up_on_frozen(self) -> None:
+        """Clients get a moment to take what they were sent; uvicorn would wait for those who take nothing."""
+        for _ in range(round(_TAKE_SECONDS / 0.05)):
+            if not self._untaken():
+                return
+            await asyncio.sleep(0.05)
+        for transport in self._untaken():
+            transport.abort()
+
+    def _untaken(self) -> list[asyncio.Transport]:
+        transports = [cast(_Protocol, c).transport for c in self.server_state.connections]
+        return [t for t in transports if not t.is_closing() and t.get_write_buffer_size()]

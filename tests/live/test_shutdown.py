@@ -68,7 +68,7 @@ async def test_fifty_live_streams_each_get_one_last_event(tmp_path: Path, provid
 async def test_frozen_sockets_do_not_hold_it(tmp_path: Path, provider: ProviderServer) -> None:
     flood = [chunk({"content": "x" * 16_384}) for _ in range(400)]
     provider.script(*[[*flood, Stall()]] * 5)
-    async with process(tmp_path / "data", using(provider)) as running, AsyncExitStack() as stack:
+    async with process(tmp_path / "data", using(provider, SHUTDOWN_GRACE="2")) as running, AsyncExitStack() as stack:
         for number in range(5):
             stack.callback(frozen(running.server.port).close)
             await provider.call(number)

@@ -188,3 +188,31 @@ async def test_a_finished_log_is_read_from_storage_like_a_live_one() -> None:
         live = b"".join([c async for c in log.follow(after, only_seq, store.read)])
         stored = b"".join([c async for c in replay("run_1", after, only_seq, store.read)])
         assert live == stored
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_replay_of_50_000_events_gives_others_their_turn(stored: bool) -> None:
+    count, turns = 50_000, 0
+    log, store = make(max_events=count, max_bytes=10**9), Store()
+    for number in range(count):
+        log.append(delta(number))
+        if stored and log.unstored == 500:
+            store.checkpoint(log)
+    log.finish([], stored=True)
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    stream = replay("run_1", 0, only_seq, store.read) if stored else log.follow(0, only_seq, store.read)
+    longest, before, seen = 0, 0, 0
+    async for chunk in stream:
+        longest, seen = max(longest, chunk.count(b",")), seen + chunk.count(b",")
+        assert turns > before or seen == chunk.count(b","), "two pieces without a turn for the others"
+        before = turns
+    beside.cancel()
+    assert seen == count
+    assert longest <= 2_000
