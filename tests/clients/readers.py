@@ -55,9 +55,11 @@ async def fetch_event_source(base: str) -> list[Message]:
 
 async def eventsource(base: str) -> list[Message]:
     """npm's eventsource on GET /runs/{id}/events. It comes back once after the end, is told 204 and gives up."""
-    async with httpx.AsyncClient(base_url=base, trust_env=False) as client:
-        async with client.stream("POST", "/chat", json=ask()) as response:
-            path = response.headers["location"]
+    async with (
+        httpx.AsyncClient(base_url=base, trust_env=False) as client,
+        client.stream("POST", "/chat", json=ask()) as response,
+    ):
+        path = response.headers["location"]
     told = await node("eventsource.mjs", base + path)
     assert told[0] == {"kind": "response", "status": 200, "after": None}
     ended, again, given_up = told[-3:]
