@@ -8,14 +8,12 @@ SHOWN = "http://localhost:8001"
 """The server's address in the snippets."""
 
 
-def snippet(page: str, section: str, language: str) -> str:
-    """The first block of that language under a heading (`## section`) of a page."""
+def snippet(page: str, section: str, language: str, index: int = 0) -> str:
+    """A block of that language under a heading (`## section`) of a page; the first one unless told otherwise."""
     text = (ROOT / page).read_text(encoding="utf-8")
     under = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     assert under is not None, f"{page} has no section {section}"
-    block = re.search(rf"^```{language}\n(.*?)^```$", under[1], re.M | re.S)
-    assert block is not None, f"{page}, {section}: no {language}"
-    return block[1]
+    return re.findall(rf"^```{language}\n(.*?)^```$", under[1], re.M | re.S)[index]
 
 
 def pointed_at(code: str, base: str) -> str:

@@ -103,7 +103,7 @@ def bunched(seen: Paced) -> None:
 
 
 GZIP = "gzip_types text/event-stream;"
-"""Event streams are compressed too. nginx gathers before it compresses, but for an answer with X-Accel-Buffering: no."""
+"""Event streams are compressed too: nginx gathers before it compresses, unless X-Accel-Buffering is no."""
 
 
 @pytest.mark.parametrize("extra", ["", GZIP], ids=["default", "gzip"])
@@ -122,6 +122,14 @@ async def test_two_in_a_row_pass_tokens_as_they_come(tmp_path: Path, provider: P
         httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as client,
     ):
         as_sent(await paced(client, provider, GAPS))
+
+
+async def test_an_upload_larger_than_nginxs_own_limit_reaches_the_server(
+    tmp_path: Path, provider: ProviderServer
+) -> None:
+    async with behind_nginx(tmp_path, provider) as client:
+        response = await client.post("/documents/upload", files={"file": ("zeros.bin", bytes(2_000_000))})
+    assert response.status_code == 202, response.text
 
 
 # --- the same without what makes it work: these tests can fail
