@@ -11,7 +11,7 @@ done
 if [ -n "$missing" ]; then
     sudo=""
     [ "$(id -u)" -eq 0 ] || sudo=sudo
-    if ! command -v ${sudo:-true} apt-get >/dev/null; then
+    if ! { command -v apt-get && command -v ${sudo:-apt-get}; } >/dev/null; then
         echo "make test needs$missing: install them, or run it with apt-get and as root or with sudo." >&2
         exit 1
     fi
