@@ -138,7 +138,8 @@ async def test_eventsource_comes_back(beating: Running, tmp_path: Path) -> None:
         main = f"""
             import {{ watch }} from "./snippet.mjs";
             const events = [];
-            watch("{run_id}", (event) => events.push(event));
+            const source = watch("{run_id}", (event) => events.push(event));
+            const awake = setInterval(() => source.readyState === EventSource.CLOSED && clearInterval(awake), 50);
             process.on("exit", () => console.log(JSON.stringify(events)));
         """
         events = await javascript(tmp_path / "js", pointed_at(module, relay.base), main)

@@ -13,3 +13,5 @@ const source = new EventSource(process.argv[2], {
 source.onmessage = ({ lastEventId, data }) => tell({ kind: "message", id: lastEventId, data });
 source.onerror = ({ code, message }) =>
   tell({ kind: "error", code, message, closed: source.readyState === EventSource.CLOSED });
+// Since version 5 its wait for coming back does not keep the process alive.
+const awake = setInterval(() => source.readyState === EventSource.CLOSED && clearInterval(awake), 50);
