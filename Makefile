@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NODE_MODULES := tests/clients/node/node_modules
 
 .PHONY: run test lint format bench lock clean
 
 run:
 	@backend/start.sh
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(NODE_MODULES)/.package-lock.json
 	$(BIN)/ruff check backend tests bench
 	$(BIN)/ruff format --check backend tests bench
 	$(BIN)/lint-imports --no-cache
@@ -36,5 +37,10 @@ $(VENV)/.dev: backend/requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r backend/requirements-dev.txt
 	@touch $(VENV)/.dev $(VENV)/.run
 
+# nginx, Node, npm and curl from Debian where they are missing, then the packages of npm.
+$(NODE_MODULES)/.package-lock.json: tests/clients/node/package-lock.json
+	@tests/clients/install.sh
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NODE_MODULES) .pytest_cache .ruff_cache .hypothesis
