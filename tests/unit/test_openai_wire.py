@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -13,7 +14,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
 from backend.chains.models._openai_chat import Other, StreamReader, WireChatOpenAI, WireError
-from backend.chains.models.base import Finish, Prompt, Reasoning, Text, Tokens, chat_messages
+from backend.chains.models.base import Finish, Message, Prompt, Reasoning, Text, Tokens, chat_messages
 from backend.chains.models.openai import PLUGIN, _traced
 from backend.config.settings import ModelSettings
 from tests.provider_server import ProviderServer
@@ -205,6 +206,22 @@ async def test_a_model_that_langchain_would_send_elsewhere_is_asked_here(provide
     await openai.aclose()
     assert merged(outputs)[0] == Text("Here.")
     assert [m["content"] for m in provider.requests[0].json["messages"]] == ["Be brief.", "hi"]
+
+
+@pytest.mark.parametrize("name", ["gpt-4.1-mini", "o3-mini", "gpt-5-pro"])
+async def test_a_request_is_what_langchain_would_send(provider: ProviderServer, name: str) -> None:
+    history = (Message("user", "Hi."), Message("assistant", "Hello."))
+    asked = replace(prompt(), history=history)
+    openai = opened(provider)
+    client = openai.client(name, asked.temperature, asked.max_tokens)
+    async for _ in openai.open(name).stream(asked):
+        pass
+    async for _ in client.outputs(chat_messages(asked)):
+        pass
+    await openai.aclose()
+    ours, theirs = (request.json for request in provider.requests)
+    assert ours == theirs
+    assert ours["messages"][0]["role"] == ("developer" if name.startswith("o3") else "system")
 
 
 async def test_with_tracing_on_the_answer_is_the_same(provider: ProviderServer) -> None:
