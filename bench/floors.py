@@ -63,7 +63,7 @@ class Floor:
             async with self.session.post(f"{UPSTREAM}/chat/completions", json=payload) as response:
                 async for data in self.translate(response):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": b"" if body else b"{}"})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Starting a server as its own process on its own core, and reading what it costs."""
 
+import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -32,6 +35,39 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
+
+
+def allow_descriptors(count: int) -> None:
+    """Lets this process and those it starts open so many files and sockets. Raises BenchError if it may not."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise BenchError(f"{count} open files are needed, {hard} are allowed: raise it (ulimit -n)")
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
+async def printed_by(
+    module: Sequence[str], env: Mapping[str, str] | None = None, core: int | None = CLIENT_CORE
+) -> Any:
+    """What a module of its own process prints, from JSON. Raises BenchError if it fails."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        *module,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: pin(core),
+    )
+    output, errors = await process.communicate()
+    if process.returncode:
+        raise BenchError(f"{module} ended with {process.returncode}:\n{errors.decode()[-2000:]}")
+    return json.loads(output)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -1,7 +1,6 @@
 """`python -m bench stream`: what a token and a request cost, server by server."""
 
 import asyncio
-import socket
 import statistics
 import tempfile
 import time
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .load import Arrivals, Client, spread
+from .pings import pings
 from .process import CLIENT_CORE, BenchError, Server, free_port, pin
 from .tables import print_streams
 
@@ -175,25 +175,6 @@ async def measure_edges(figures: Figures, server: Server, client: Client, sizes:
     figures.health_ratio = statistics.median(mine) / statistics.median(theirs)
     costs = [await until_started(server, client) for _ in range(max(10, sizes.requests // 5))]
     figures.started_ms = statistics.median(costs) * 1e3
-
-
-def pings(port: int, count: int) -> list[float]:
-    """Seconds from `GET /health` to its answer, over one connection and the thinnest client: a socket."""
-    request = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
-    times: list[float] = []
-    with socket.create_connection(("127.0.0.1", port)) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for i in range(count + 20):
-            start = time.perf_counter()
-            sock.sendall(request)
-            answer = sock.recv(65536)
-            while b"}" not in answer:
-                answer += sock.recv(65536)
-            if i >= 20:  # the first ones warm up
-                times.append(time.perf_counter() - start)
-            if not answer.startswith(b"HTTP/1.1 200"):
-                raise BenchError(f"/health answered {answer[:200]!r}")
-    return times
 
 
 async def until_started(server: Server, client: Client) -> float:

@@ -1,8 +1,8 @@
 """A mock OpenAI-compatible provider that puts the time of sending into each token.
 
 The model's name says what is sent: `bench-flat-2000`, 2000 tokens as quick as the socket takes them;
-`bench-rate10-100`, 100 tokens, ten a second; `bench-late60-1`, one token, 60 ms after the request. A token is
-`<00012345.123456> `, seconds of the system-wide monotonic clock, so a reader on the same machine can tell the
+`bench-rate10-100`, 100 tokens, ten a second; `bench-late60-flat-1`, the first token 60 ms after the request. A token
+is `<00012345.123456> `, seconds of the system-wide monotonic clock, so a reader on the same machine can tell the
 delay of each token, also where tokens were joined on the way.
 
 It runs on asyncio's own loop, whose transports send at once: one write, one send, one token. (uvloop would
@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-MODEL = re.compile(r"bench-(flat|rate|late)([\d.]*)-(\d+)$")
+MODEL = re.compile(r"bench-(?:late(\d+)-)?(?:flat|rate([\d.]+))-(\d+)$")
 TOKEN = "<%015.6f> "
 TOKEN_LENGTH = len(TOKEN % 0.0)
 FAIR_SHARE = 16  # tokens a stream writes before the other streams get their turn
@@ -45,8 +45,7 @@ class Plan:
         match = MODEL.search(model)
         if match is None:
             raise ValueError(f"no bench model: {model}")
-        kind, number, count = match[1], float(match[2] or 0), int(match[3])
-        return cls(count, rate=number if kind == "rate" else 0, late=number / 1000 if kind == "late" else 0)
+        return cls(count=int(match[3]), rate=float(match[2] or 0), late=int(match[1] or 0) / 1000)
 
 
 def in_chunk(data: str) -> bytes:
