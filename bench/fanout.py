@@ -1,0 +1,155 @@
+"""`python -m bench fanout`: two hundred watchers of one run, over sockets."""
+
+import asyncio
+import hashlib
+import re
+import tempfile
+import time
+from dataclasses import dataclass
+
+from . import wire
+from .load import Arrivals, Reader, text_of
+from .process import CLIENT_CORE, BenchError, Server, allow_descriptors, free_port, pin
+from .stream import SETTLED, TARGETS, Target
+from .tables import figure, print_table
+
+RUN_ID = re.compile(rb'"run_id":"(\w+)"')
+
+
+QUEUES = Target("a queue for each watcher", ("bench.queues", "{port}"))
+STREAMFORGE = TARGETS["streamforge"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """`runs`: of which server, how the provider sends, how many tokens. The first token comes after `attach` seconds.
+
+    Flat out, the provider outruns the server, which joins hundreds of tokens into an event; at 5,000 tokens/s it takes
+    most of them one by one.
+    """
+
+    watchers: int = 200
+    attach: float = 4
+    runs: tuple[tuple[Target, str, int], ...] = (
+        (QUEUES, "flat", 1_000),
+        (STREAMFORGE, "flat", 20_000),
+        (STREAMFORGE, "rate5000", 20_000),
+        (QUEUES, "rate500", 1_000),
+        (STREAMFORGE, "rate500", 2_000),
+    )
+
+
+QUICK = Sizes(watchers=50, attach=3, runs=((QUEUES, "flat", 1_000), (STREAMFORGE, "rate5000", 5_000)))
+
+
+@dataclass
+class Figures:
+    """One row. CPU is what the server took from before the first token until a second after the last."""
+
+    name: str
+    run: str
+    tokens: int
+    events: int
+    watchers: int
+    cpu: float  # seconds
+
+    @property
+    def per_event(self) -> float:
+        """µs an event and watcher."""
+        return self.cpu / (self.events * self.watchers) * 1e6
+
+    @property
+    def per_token(self) -> float:
+        """µs a token and watcher, whatever way tokens are joined into events."""
+        return self.cpu / (self.tokens * self.watchers) * 1e6
+
+
+class Digest:
+    """What a watcher is sent: its hash, and how many events there are by their empty lines."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b()
+        self._open = False  # the last piece ended in the middle of a mark
+        self.events = 0
+
+    def add(self, data: bytes) -> None:
+        self._hash.update(data)
+        self.events += data.count(b"\n\n") + (self._open and data.startswith(b"\n"))
+        self._open = data.endswith(b"\n") and not data.endswith(b"\n\n")
+
+    @property
+    def hash(self) -> str:
+        return self._hash.hexdigest()
+
+
+class Asker(Digest):
+    """The one who asked: keeps the bytes, to decode them when the measure is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        super().add(data)
+        self.pieces.append(data)
+
+    async def run_id(self) -> str:
+        """The run's id, as soon as it is told; the naive server tells none and has but one run."""
+        for _ in range(50):
+            if found := RUN_ID.search(b"".join(self.pieces)):
+                return found[1].decode()
+            await asyncio.sleep(0.01)
+        return "run"
+
+    def decoded(self) -> tuple[int, int]:
+        """How many tokens and events httpx-sse finds."""
+        arrivals, events = Arrivals(), 0
+        for event in Reader().feed(b"".join(self.pieces)):
+            events += 1
+            arrivals.add(text_of(event), time.monotonic())
+        return len(arrivals.at), events
+
+
+async def measure(target: Target, server: Server, plan: str, tokens: int, sizes: Sizes) -> Figures:
+    """One run, who asked and the watchers; each must be sent the same bytes, with every token in them."""
+    model = f"bench-late{int(sizes.attach * 1000)}-{plan}-{tokens}"
+    asker, watchers = Asker(), [Digest() for _ in range(sizes.watchers)]
+    asked = await wire.post(server.port, "/chat", target.body(model), asker.add)
+    path = f"/runs/{await asker.run_id()}/events"
+    answers = [asked, *[await wire.get(server.port, path, each.add) for each in watchers]]
+    await asyncio.gather(*(answer.begun for answer in answers))
+    await asyncio.sleep(0.5)
+    if any(b">" in piece for piece in asker.pieces):
+        raise BenchError(f"{sizes.watchers} watchers were not there before the first token, after {sizes.attach} s")
+    before = server.cpu()
+    await asyncio.gather(*(answer.ended for answer in answers))
+    await asyncio.sleep(SETTLED)
+    cpu = server.cpu() - before
+    came, events = asker.decoded()
+    if came != tokens or events != asker.events:
+        raise BenchError(f"{came} of {tokens} tokens came, in {events} events; counted in the bytes: {asker.events}")
+    if different := [each.events for each in watchers if each.hash != asker.hash]:
+        raise BenchError(f"{len(different)} watchers were sent something else: {different[:5]} of {events} events")
+    return Figures(target.name, plan, tokens, events, sizes.watchers + 1, cpu)
+
+
+async def run(sizes: Sizes) -> None:
+    pin(CLIENT_CORE)
+    allow_descriptors(4 * sizes.watchers + 200)
+    rows: list[Figures] = []
+    port = free_port()
+    with Server(("bench.upstream", str(port)), "/v1/models", core=CLIENT_CORE, port=port) as upstream:
+        for target, plan, tokens in sizes.runs:
+            print(f"{sizes.watchers} watchers, {plan}, {target.name} ...", flush=True)
+            with tempfile.TemporaryDirectory() as data:
+                env = {"OPENAI_BASE_URL": f"{upstream.url}/v1", "OPENAI_API_KEY": "none", "DATA_DIR": data}
+                with Server(target.module, target.ready, {**env, **target.env}) as server:
+                    rows.append(await measure(target, server, plan, tokens, sizes))
+    head = [f"server, {sizes.watchers} watchers", "run", "tokens", "events", "CPU µs an event and watcher"]
+    print_table([*head, "CPU µs a token and watcher"], [_row(row) for row in rows])
+
+
+def _row(row: Figures) -> list[str]:
+    counts = [f"{row.tokens:,}", f"{row.events:,}"]
+    run = "flat out" if row.run == "flat" else f"{row.run.removeprefix('rate')} tokens/s"
+    return [row.name, run, *counts, figure(row.per_event), figure(row.per_token)]
