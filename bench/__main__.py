@@ -1,34 +1,33 @@
-"""`python -m bench [stream|many|fanout|langchain|ingest|start] [--quick] [--only SERVER ...]`."""
+"""`python -m bench [stream|many|fanout|langchain|profile|ingest|start] [--quick] [--only SERVER ...]`."""
 
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
 
-from . import fanout, ingest, langchain, many, start, stream
+from . import fanout, ingest, langchain, many, profile, start, stream
 from .process import BenchError
+
+BENCHES: dict[str, Callable[[bool, list[str]], None]] = {
+    "stream": lambda quick, only: asyncio.run(stream.run(only, stream.QUICK if quick else stream.Sizes())),
+    "many": lambda quick, _: asyncio.run(many.run(many.QUICK if quick else many.Sizes())),
+    "fanout": lambda quick, _: asyncio.run(fanout.run(fanout.QUICK if quick else fanout.Sizes())),
+    "langchain": lambda quick, _: asyncio.run(langchain.run(langchain.QUICK if quick else langchain.Sizes())),
+    "profile": lambda quick, _: asyncio.run(profile.run(profile.QUICK if quick else profile.Sizes())),
+    "ingest": lambda quick, _: ingest.run(pages=10 if quick else 50),
+    "start": lambda _, __: start.run(),
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "what", nargs="?", choices=["all", "stream", "many", "fanout", "langchain", "ingest", "start"], default="all"
-    )
-    parser.add_argument("--quick", action="store_true", help="small sizes: about two minutes, and rougher")
+    parser.add_argument("what", nargs="?", choices=["all", *BENCHES], default="all")
+    parser.add_argument("--quick", action="store_true", help="small sizes: some minutes, and rougher")
     parser.add_argument("--only", nargs="+", choices=list(stream.TARGETS), default=[], help="servers of `stream`")
     options = parser.parse_args()
     try:
-        if options.what in ("all", "stream"):
-            asyncio.run(stream.run(options.only, stream.QUICK if options.quick else stream.Sizes()))
-        if options.what in ("all", "many"):
-            asyncio.run(many.run(many.QUICK if options.quick else many.Sizes()))
-        if options.what in ("all", "fanout"):
-            asyncio.run(fanout.run(fanout.QUICK if options.quick else fanout.Sizes()))
-        if options.what in ("all", "langchain"):
-            asyncio.run(langchain.run(langchain.QUICK if options.quick else langchain.Sizes()))
-        if options.what in ("all", "ingest"):
-            ingest.run(pages=10 if options.quick else 50)
-        if options.what in ("all", "start"):
-            start.run()
+        for name in BENCHES if options.what == "all" else [options.what]:
+            BENCHES[name](options.quick, options.only)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
