@@ -89,7 +89,8 @@ def folded(folder: Path, units: int) -> Profile:
         for path, function in frames:
             if layer := layer_of(path):
                 layers[layer] += share
-                functions[layer, f"{'/'.join(Path(path).parts[-2:])} {function}"] += share
+                if layer != LOOP:
+                    functions[layer, f"{'/'.join(Path(path).parts[-2:])} {function}"] += share
                 break
     del layers[LOOP]
     layers[LOOP] = max(0.0, cpu["main"] - sum(layers.values()))
