@@ -16,8 +16,8 @@ class Sizes:
     """Tokens of one stream flat out and of one at 200 tokens/s, and how many calls of one token."""
 
     flat: int = 10_000
-    paced: int = 1_000
-    calls: int = 200
+    paced: int = 500
+    calls: int = 100
 
 
 QUICK = Sizes(flat=2_000, paced=200, calls=40)
