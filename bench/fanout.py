@@ -93,13 +93,14 @@ class Asker(Digest):
         super().add(data)
         self.pieces.append(data)
 
-    async def run_id(self) -> str:
-        """The run's id, as soon as it is told; the naive server tells none and has but one run."""
-        for _ in range(50):
-            if found := RUN_ID.search(b"".join(self.pieces)):
-                return found[1].decode()
+    async def run_id(self, patience: float = 10) -> str:
+        """The run's id, as soon as it is told."""
+        deadline = time.monotonic() + patience
+        while (found := RUN_ID.search(b"".join(self.pieces))) is None:
+            if time.monotonic() > deadline:
+                raise BenchError(f"no run was begun in {patience} s")
             await asyncio.sleep(0.01)
-        return "run"
+        return found[1].decode()
 
     def decoded(self) -> tuple[int, int]:
         """How many tokens and events httpx-sse finds."""
@@ -115,7 +116,8 @@ async def measure(target: Target, server: Server, plan: str, tokens: int, sizes:
     model = f"bench-late{int(sizes.attach * 1000)}-{plan}-{tokens}"
     asker, watchers = Asker(), [Digest() for _ in range(sizes.watchers)]
     asked = await wire.post(server.port, "/chat", target.body(model), asker.add)
-    path = f"/runs/{await asker.run_id()}/events"
+    run_id = "only" if target is QUEUES else await asker.run_id()
+    path = f"/runs/{run_id}/events"
     answers = [asked, *[await wire.get(server.port, path, each.add) for each in watchers]]
     await asyncio.gather(*(answer.begun for answer in answers))
     await asyncio.sleep(0.5)
