@@ -151,6 +151,10 @@ class Server:
         self._output.seek(0)
         return "".join(self._output.readlines()[-15:])
 
+    def exit_code(self) -> int | None:
+        """Minus the signal that ended it, if one did; None while it runs."""
+        return self._process.poll()
+
     def cpu(self) -> float:
         return cpu_seconds(self.pid)
 

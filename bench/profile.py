@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
+
 from .load import Arrivals, Client, spread
 from .process import CLIENT_CORE, BenchError, Server, free_port, pin
 from .stream import RATE, SETTLED, STREAMS, TARGETS, Target
@@ -98,14 +100,26 @@ def folded(folder: Path, units: int) -> Profile:
     return Profile(units, len(samples), layers, functions)
 
 
+class SamplerCrashed(Exception):
+    """The sampler took the server with it: see `sampled.py`."""
+
+
 @asynccontextmanager
 async def sampling(server: Server, folder: Path) -> AsyncIterator[None]:
-    """The server's stacks are in the folder afterwards."""
+    """The server's stacks are in the folder afterwards. Raises SamplerCrashed."""
     os.kill(server.pid, signal.SIGUSR1)
-    yield
-    os.kill(server.pid, signal.SIGUSR2)
-    while not (folder / "cpu.json").exists():
-        await asyncio.sleep(0.05)
+    try:
+        yield
+        os.kill(server.pid, signal.SIGUSR2)
+        while not (folder / "cpu.json").exists():
+            await asyncio.sleep(0.2)
+            if server.exit_code() is not None:
+                raise ConnectionError("the server is gone")
+    except (aiohttp.ClientError, ConnectionError):
+        await asyncio.sleep(0.5)
+        if server.exit_code() == -signal.SIGSEGV:
+            raise SamplerCrashed from None
+        raise
 
 
 # --- loads: each tells how many requests or tokens it was
@@ -167,6 +181,16 @@ async def measure(target: Target, load: Load, upstream_url: str, sizes: Sizes) -
                 return folded(Path(folder), await load(server, Path(folder), client, sizes))
 
 
+async def measure_again(target: Target, load: Load, upstream_url: str, sizes: Sizes) -> Profile:
+    """`measure`, until the sampler lets the server live."""
+    for _ in range(5):
+        try:
+            return await measure(target, load, upstream_url, sizes)
+        except SamplerCrashed:
+            print("the sampler has met a frame half made, and ended the server: once more", flush=True)
+    raise BenchError("the sampler ended the server five times")
+
+
 async def run(sizes: Sizes) -> None:
     if not hasattr(signal, "setitimer"):
         raise BenchError("profile needs POSIX timers, which this system has not")
@@ -175,7 +199,7 @@ async def run(sizes: Sizes) -> None:
     with Server(("bench.upstream", str(port)), "/v1/models", core=CLIENT_CORE, port=port) as upstream:
         for name, (load, unit) in LOADS.items():
             began = time.monotonic()
-            profile = await measure(STREAMFORGE, load, f"{upstream.url}/v1", sizes)
+            profile = await measure_again(STREAMFORGE, load, f"{upstream.url}/v1", sizes)
             total = sum(profile.layers.values())
             print(f"\n{name}: {profile.samples} samples ({time.monotonic() - began:.0f} s)", flush=True)
             micro = 1e6 / profile.units

@@ -4,6 +4,9 @@ SIGUSR1 begins, SIGUSR2 ends and writes `FOLDER/cpu.json`: CPU seconds of the ma
 them each 2 ms of CPU the process writes its Python stack to `FOLDER/stacks`. That is done by faulthandler, in C, at the
 very moment of the signal; a handler in Python would run late, after the C code that took the time (uvloop, SQLite), and
 blame what comes next.
+
+The price: about once in ten thousand samples the signal comes while the interpreter changes frames, faulthandler follows a
+pointer that leads nowhere, and the process ends. `profile.py` measures again then.
 """
 
 import faulthandler
