@@ -5,7 +5,7 @@ them each 2 ms of CPU the process writes its Python stack to `FOLDER/stacks`. Th
 very moment of the signal; a handler in Python would run late, after the C code that took the time (uvloop, SQLite), and
 blame what comes next.
 
-The price: about once in ten thousand samples the signal comes while the interpreter changes frames, faulthandler follows a
+The price: once in some thousand samples the signal comes while the interpreter changes frames, faulthandler follows a
 pointer that leads nowhere, and the process ends. `profile.py` measures again then.
 """
 
