@@ -1,6 +1,7 @@
 """The only place where parts are wired. `python -m backend.main` serves; `create_app()` is for those who embed it."""
 
 import asyncio
+import gc
 import importlib
 import os
 import sys
@@ -48,6 +49,7 @@ citations that quote them. A stream never gets lost: come back to it at any even
 **In a minute:** `POST /documents/upload` a file, then `POST /chat` a question that it answers."""
 _MAX_BODY = 1_000_000
 """Bytes of a JSON request; far more than a message may have."""
+_GC_THRESHOLDS = (50_000, 20, 50)
 _FILES_A_REQUEST = 4
 """Largest files that fit into one upload; more go into another."""
 
@@ -103,6 +105,8 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
     """Every part, opened in order and closed in the opposite one."""
     async with AsyncExitStack() as stack:
         data_dir = settings.storage.data_dir
+        # Who brings the lock has the process for himself.
+        own_process = lock is not None
         if lock is None:
             lock = DataDirLock(data_dir)
         stack.callback(lock.release)
@@ -146,6 +150,8 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
             await embedder.prepare()
             await asyncio.to_thread(_import_sdk, language_models)
             await ingestion.open()
+            if own_process:
+                _settle()
             log.info("ready")
 
         readiness = Readiness(load)
@@ -162,6 +168,13 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
             knowledge=knowledge,
             models=language_models,
         )
+
+
+def _settle() -> None:
+    """What is loaded stays: looking through all of it for garbage would hold every stream for a quarter of a second."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def _embedder(settings: Settings) -> Embedder:

@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 HANG_UP = "streamforge.hang_up"
 """Where a server that can drop a connection at once says so: `scope["state"][HANG_UP]()`."""
+BODY_SEND = "streamforge.body_send"
+"""The shortest way for parts of a body, if somebody put it into the scope: five wrappers less for each of them."""
 _FIRST_LOOK = 0.25
 """Seconds before a stream is watched: most short answers end sooner, and need no task for it."""
 
@@ -72,7 +74,7 @@ class _Connection:
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, limit: float, heartbeat: tuple[bytes, float] | None
     ) -> None:
-        self._receive, self._send = receive, send
+        self._receive, self._send = receive, scope.get(BODY_SEND, send)
         self._hang_up: Callable[[], None] = scope.get("state", {}).get(HANG_UP, self._cut)
         self._limit = limit
         self._beat, self._pause = heartbeat or (b"", limit)

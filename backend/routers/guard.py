@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.config.settings import ServerSettings
 from backend.errors import Forbidden, Misdirected, RequestError, TooLarge
+from backend.routers.event_stream import BODY_SEND
 from backend.routers.problems import problem_of
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,8 @@ class Guard:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid_utils.uuid7().hex
         scope["streamforge.request_id"] = request_id
+        # The middleware between here and an endpoint is about the head of a response: a stream's body goes past it.
+        scope[BODY_SEND] = send
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began, status, replaced = time.perf_counter(), 0, False

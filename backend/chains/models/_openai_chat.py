@@ -224,7 +224,7 @@ class WireChatOpenAI(ChatOpenAI):
         if wire.template is None:
             # What LangChain asks of this model, by a message of each role: it takes 0.2 ms to say it.
             wire.template = cast(dict[str, Any], cast(Any, self)._get_request_payload([(role, "") for role in _ROLES]))
-        as_sent = dict(zip(_ROLES, wire.template["messages"], strict=True))
+        as_sent: dict[str, dict[str, Any]] = dict(zip(_ROLES, wire.template["messages"], strict=True))
         payload = wire.template | {"messages": [as_sent[role] | {"content": text} for role, text in messages]}
         async with aclosing(wire.outputs(payload)) as outputs:
             async for output in outputs:
