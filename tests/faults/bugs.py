@@ -1,0 +1,102 @@
+"""Bugs planted on purpose: the driver must find each of them, or its silence means nothing."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from backend import events as ev
+from backend.routers import event_stream
+from backend.services import run_archive
+from backend.services.run_log import FrameEncoder, RunLog
+from backend.services.runs import Run, RunHub
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`plant` changes the server before it starts; `found_as` is the kind of violation that must be reported."""
+
+    plant: Callable[[], None]
+    found_as: str
+    kind: str
+    """The fault that finds it."""
+
+
+def _skipped_event() -> None:
+    """A watcher that is given several events at once misses one, though the log has it."""
+    original = RunLog._chunk
+
+    def chunk(self: RunLog, cursor: int, frame: FrameEncoder) -> tuple[int, bytes]:
+        upto, joined = original(self, cursor, frame)
+        frames = joined.split(b"\n\n")
+        if len(frames) > 3:
+            del frames[1]
+        return upto, b"\n\n".join(frames)
+
+    RunLog._chunk = chunk  # type: ignore[method-assign]
+
+
+def _second_terminal() -> None:
+    """The end of a run is told twice, under two seqs."""
+    original = RunLog.finish
+
+    def finish(self: RunLog, events: list[ev.AnyEvent], *, stored: bool) -> None:
+        original(self, [*events, events[-1]], stored=stored)
+
+    RunLog.finish = finish  # type: ignore[method-assign]
+
+
+def _late_checkpoint() -> None:
+    """Checkpoints are made at one turn in a hundred."""
+    original = RunHub._checkpoint
+    turn = 0
+
+    async def checkpoint(self: RunHub) -> None:
+        nonlocal turn
+        turn += 1
+        if turn % 100 == 0:
+            await original(self)
+
+    RunHub._checkpoint = checkpoint  # type: ignore[method-assign]
+
+
+def _leaked_task() -> None:
+    """A client that leaves before the end leaves a task behind."""
+    original = event_stream._Connection.cut
+    kept: list[Any] = []
+
+    def cut(self: Any, why: event_stream.Cut) -> None:
+        kept.append(asyncio.get_running_loop().create_task(asyncio.sleep(3600), name="forgotten"))
+        original(self, why)
+
+    event_stream._Connection.cut = cut  # type: ignore[method-assign]
+
+
+def _repeated_seq() -> None:
+    """Recovery goes on right after the last stored seq, as if no client had seen more."""
+    run_archive.RECOVERY_GAP = 1  # type: ignore[misc]
+
+
+def _early_terminal() -> None:
+    """The end is shown before it is stored."""
+
+    async def end(self: RunHub, run: Run, terminal: ev.Terminal) -> None:
+        last: list[ev.AnyEvent] = [*run.state.closing_events(), terminal]
+        lines = run.log.encode_next(last)
+        run.log.finish(last, stored=False)
+        await asyncio.sleep(0.02)
+        for event in last:
+            run.state.apply(event)
+        await self._turns.close(run_archive.closed_turn(run.id, run.state, terminal, lines))
+
+    RunHub._end = end  # type: ignore[method-assign]
+
+
+BUGS = {
+    "skipped_event": Bug(_skipped_event, "gap", "second_watcher"),
+    "second_terminal": Bug(_second_terminal, "terminal", "client_cut"),
+    "late_checkpoint": Bug(_late_checkpoint, "late_checkpoint", "kill9"),
+    "leaked_task": Bug(_leaked_task, "leak", "client_cut"),
+    "repeated_seq": Bug(_repeated_seq, "repeated_seq", "kill9"),
+    "early_terminal": Bug(_early_terminal, "early_terminal", "kill9"),
+}

@@ -1,0 +1,128 @@
+"""Runs schedules on several lanes, counts, and says how to repeat what failed."""
+
+import asyncio
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter, deque
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.kinds import KINDS
+from tests.faults.lane import Kind, Lane, open_lane
+from tests.faults.servers import Zygote
+from tests.faults.violation import Violation
+
+_BLOCK = 12
+"""Schedules that one server gets before it is stopped and its database audited."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A violation, and the schedule that showed it."""
+
+    kind: str
+    schedule: str
+    violation: Violation
+
+
+@dataclass
+class Tally:
+    """What was injected and what was found."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    schedules: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
+    found: list[Found] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: `faults` of each kind at least, from a seed; or one schedule alone."""
+
+    seed: int
+    faults: dict[str, int]
+    lanes: int = 3
+    bug: str | None = None
+    only_schedule: int | None = None
+    stop_at: int = 5
+    """So many violations are enough."""
+
+
+async def run(plan: Plan) -> Tally:
+    """All of the plan's schedules."""
+    tally = Tally()
+    begun = time.monotonic()
+    blocks = deque(_blocks(plan))
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    async with Zygote() as zygote:
+        await _template(zygote, folder)
+        await asyncio.gather(*(_lane(zygote, folder / str(n), plan, blocks, tally) for n in range(plan.lanes)))
+    if not tally.found:
+        shutil.rmtree(folder)
+    tally.seconds = time.monotonic() - begun
+    return tally
+
+
+def _blocks(plan: Plan) -> list[tuple[Kind, range]]:
+    """Schedules by kind and number, mixed so that lanes work on different kinds at once."""
+    if plan.only_schedule is not None:
+        (name,) = plan.faults
+        return [(KINDS[name], range(plan.only_schedule, plan.only_schedule + 1))]
+    blocks: list[tuple[Kind, range]] = []
+    for name, faults in plan.faults.items():
+        kind = KINDS[name]
+        count = -(-faults // kind.batch)
+        blocks += [(kind, range(at, min(at + _BLOCK, count))) for at in range(0, count, _BLOCK)]
+    random.Random(plan.seed).shuffle(blocks)
+    return blocks
+
+
+async def _template(zygote: Zygote, folder: Path) -> None:
+    """A DATA_DIR with its schema, to be copied: making one takes half a second."""
+    async with AsyncExitStack() as stack:
+        lane = await open_lane(stack, zygote, folder / "template", None, next(iter(KINDS.values())))
+        await lane.start()
+        await lane.stop()
+        shutil.copytree(lane.server.data_dir, zygote.template / "data")
+
+
+async def _lane(
+    zygote: Zygote, folder: Path, plan: Plan, blocks: "deque[tuple[Kind, range]]", tally: Tally
+) -> None:
+    number = 0
+    while blocks and len(tally.found) < plan.stop_at:
+        kind, schedules = blocks.popleft()
+        number += 1
+        async with AsyncExitStack() as stack:
+            lane = await open_lane(stack, zygote, folder / str(number), plan.bug, kind)
+            last = ""
+            try:
+                if not kind.own_server:
+                    await lane.start()
+                for index in schedules:
+                    last = f"{index}"
+                    await _schedule(lane, kind, plan.seed, index)
+                    tally.schedules[kind.name] += 1
+                await lane.stop()
+                shutil.rmtree(lane.folder)
+            except Exception as error:
+                violation = error if isinstance(error, Violation) else Violation("error", repr(error))
+                violation.__cause__ = error if violation is not error else error.__cause__
+                tally.found.append(Found(kind.name, last, violation))
+            finally:
+                await lane.server.kill()
+            tally.faults[kind.name] += lane.faults
+            tally.points += lane.points
+
+
+async def _schedule(lane: Lane, kind: Kind, seed: int, index: int) -> None:
+    lane.rng = random.Random(f"{seed} {kind.name} {index}")
+    lane.name = f"{kind.name} {index}"
+    lane.provider.forget()
+    await kind.schedule(lane)
+    if not kind.own_server:
+        await lane.settled()
