@@ -28,6 +28,7 @@ from typing import Any
 from tests.provider_wire import (
     Cut,
     Gate,
+    Raw,
     Script,
     Scripted,
     Send,
@@ -44,6 +45,7 @@ from tests.provider_wire import (
     openai_embeddings,
 )
 
+_STREAM = Status(200, {"Content-Type": "text/event-stream; charset=utf-8"})
 CHAT_PATHS = ("/v1/chat/completions", "/api/chat")
 
 
@@ -206,9 +208,12 @@ async def _play(steps: Script, writer: asyncio.StreamWriter) -> None:
                     return
             case Send(data):
                 if not begun:
-                    writer.write(_head(Status(200, {"Content-Type": "text/event-stream; charset=utf-8"})))
+                    writer.write(_head(_STREAM))
                     begun = True
-                writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+                writer.write(_chunked(data))
+                await writer.drain()
+            case Raw(data):
+                writer.write(data)
                 await writer.drain()
             case Sleep(seconds):
                 await asyncio.sleep(seconds)
@@ -221,6 +226,15 @@ async def _play(steps: Script, writer: asyncio.StreamWriter) -> None:
                 return
     writer.write(b"0\r\n\r\n")
     await writer.drain()
+
+
+def wire(sends: Sequence[Send]) -> bytes:
+    """The bytes of a streamed response to its end, as they go over the wire."""
+    return _head(_STREAM) + b"".join(_chunked(send.data) for send in sends) + b"0\r\n\r\n"
+
+
+def _chunked(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def _cut(writer: asyncio.StreamWriter, reset: bool) -> None:

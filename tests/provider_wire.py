@@ -21,6 +21,13 @@ class Send:
 
 
 @dataclass(frozen=True)
+class Raw:
+    """Bytes of the whole response, head and chunked coding included: for cutting anywhere. See `wire`."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Sleep:
     seconds: float
 
@@ -53,7 +60,7 @@ class Stall:
     """Nothing comes any more, and the connection stays open."""
 
 
-Step = Send | Sleep | Gate | Status | Cut | Stall
+Step = Send | Raw | Sleep | Gate | Status | Cut | Stall
 Script = Sequence[Step]
 Scripted = Script | Callable[[Any], Script]
 

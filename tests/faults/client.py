@@ -131,6 +131,8 @@ class Stream:
 
     async def next(self) -> Event | None:
         """The next event; None at the end of the body. Raises ConnectionError when it was cut."""
+        if self.ended and not self._ahead:
+            return None
         async with asyncio.timeout(_TIMEOUT):
             while not self._ahead:
                 data = await self.response.piece()

@@ -99,12 +99,11 @@ async def _lane(
         number += 1
         async with AsyncExitStack() as stack:
             lane = await open_lane(stack, zygote, folder / str(number), plan.bug, kind)
-            last = ""
+            last = str(schedules.start)
             try:
-                if not kind.own_server:
-                    await lane.start()
+                await lane.start()
                 for index in schedules:
-                    last = f"{index}"
+                    last = str(index)
                     await _schedule(lane, kind, plan.seed, index)
                     tally.schedules[kind.name] += 1
                 await lane.stop()
@@ -121,8 +120,7 @@ async def _lane(
 
 async def _schedule(lane: Lane, kind: Kind, seed: int, index: int) -> None:
     lane.rng = random.Random(f"{seed} {kind.name} {index}")
-    lane.name = f"{kind.name} {index}"
+    lane.index, lane.name = index, f"{kind.name} {index}"
     lane.provider.forget()
     await kind.schedule(lane)
-    if not kind.own_server:
-        await lane.settled()
+    await lane.settled()

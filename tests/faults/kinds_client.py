@@ -1,4 +1,4 @@
-"""Faults of clients: they leave and come back, come late, repeat themselves, freeze."""
+"""Faults of clients: they leave and come back, come late, freeze."""
 
 import asyncio
 
@@ -6,6 +6,10 @@ from tests.faults import checks
 from tests.faults.client import Event, Stream
 from tests.faults.lane import Lane
 from tests.faults.provider import answer, pieces
+
+SEND_TIMEOUT = 0.3
+_FROZEN_BUFFER = 4096
+_LONG_TEXT = "x" * 4000
 
 
 async def client_cut(lane: Lane) -> None:
@@ -42,3 +46,65 @@ async def _leave_and_return(lane: Lane, stream: Stream, k: int) -> list[Event]:
     after = None if by_header else len(stream.events)
     back = await lane.client.watch(stream.run_id, stream.cursor if by_header else None, after=after)
     return stream.events + await back.rest()
+
+
+async def second_watcher(lane: Lane) -> None:
+    """Others join when event k has been seen, for every k, from the start or from any cursor until k."""
+    rng, client = lane.rng, lane.client
+    count = rng.randint(6, 16)
+    message = lane.message("join")
+    lane.provider.scripts[message] = [answer(pieces(rng, count), rng.choice([0.001, 0.003, 0.006]))]
+    stream = await client.ask(message)
+    joins: list[tuple[int, asyncio.Task[list[Event]]]] = []
+    for k in range(count + 4):
+        await stream.upto(k)
+        after = rng.choice([0, rng.randint(0, len(stream.events))])
+        joins.append((after, asyncio.create_task(_join(lane, stream.run_id, after))))
+    events = await stream.rest()
+    checks.whole(events, stream.run_id)
+    for after, task in joins:
+        found = await task
+        checks.ordered(found, stream.run_id, after)
+        checks.same(f"a watcher that joined after event {after}", found, events[after:])
+    lane.faults += len(joins)
+    await checks.kept(client, events, message)
+
+
+async def _join(lane: Lane, run_id: str, after: int) -> list[Event]:
+    return await (await lane.client.watch(run_id, after=after)).rest()
+
+
+async def frozen_reader(lane: Lane) -> None:
+    """Readers take nothing any more: they are dropped, nobody else waits for them, and they can come back."""
+    rng, client = lane.rng, lane.client
+    message = lane.message("freeze")
+    texts = [f"{i}{_LONG_TEXT}" for i in range(rng.randint(60, 90))]
+    lane.provider.scripts[message] = [answer(texts, rng.choice([0, 0.002]))]
+    stream = await client.ask(message)
+    frozen: list[Stream] = []
+    for _ in range(10):
+        path = f"/runs/{stream.run_id}/events"
+        frozen.append(Stream(await client.request("GET", path, buffer=_FROZEN_BUFFER)))
+    reading = asyncio.gather(*(each.upto(rng.randint(0, 5)) for each in frozen))
+    async with asyncio.timeout(5):  # long before a frozen reader would have been waited for
+        events = await stream.rest()
+    await reading
+    checks.whole(events, stream.run_id)
+    await lane.settled()  # the server has closed their connections although they still hold theirs
+    for each in frozen:
+        cut = await _thaw(each)
+        checks.expect("frozen", cut, "a reader that took nothing for longer than SEND_TIMEOUT was not dropped")
+        back = await client.watch(stream.run_id, each.cursor)
+        checks.same("a reader that froze and came back", each.events + await back.rest(), events)
+        lane.faults += 1
+    await checks.kept(client, events, message)
+
+
+async def _thaw(stream: Stream) -> bool:
+    """Reads what was on its way; whether the connection was cut before the end."""
+    try:
+        await stream.rest()
+    except ConnectionError:
+        stream.leave()
+        return True
+    return False

@@ -38,6 +38,7 @@ class Lane:
     server: Server
     rng: random.Random = field(default_factory=random.Random)
     name: str = ""
+    index: int = 0
     faults: int = 0
     points: Counter[str] = field(default_factory=Counter)
     baseline: dict[str, Any] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class Lane:
     async def warm(self) -> None:
         self.provider.scripts["warm"] = [answer(["up"])]
         events = await (await self.client.ask("warm")).rest()
+        checks.whole(events, events[0].data["run_id"])
         await checks.kept(self.client, events, "warm")
 
     async def settled(self) -> None:
@@ -90,8 +92,8 @@ class Kind:
     batch: int
     settings: dict[str, Any] = field(default_factory=dict)
     """Beyond the lane's own."""
-    own_server: bool = False
-    """The schedule starts and ends servers itself."""
+    every: int = 0
+    """So many faults are every case there is; a long run has at least as many."""
 
 
 async def open_lane(stack: AsyncExitStack, zygote: Zygote, folder: Path, bug: str | None, kind: Kind) -> Lane:
