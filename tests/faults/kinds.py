@@ -1,6 +1,6 @@
 """Every kind of fault that the driver knows."""
 
-from tests.faults import kinds_client, kinds_provider, kinds_session
+from tests.faults import kill9, kinds_client, kinds_provider, kinds_server, kinds_session
 from tests.faults.lane import Kind
 
 KINDS = {
@@ -20,5 +20,8 @@ KINDS = {
             settings={"first_token_timeout": kinds_provider.SILENCE, "idle_timeout": kinds_provider.SILENCE},
         ),
         Kind("provider_error", kinds_provider.provider_error, batch=15),
+        Kind("storage_fault", kinds_server.storage_fault, batch=5),
+        Kind("sigterm", kinds_server.sigterm, batch=1),
+        Kind("kill9", kill9.kill9, batch=1, settings={"checkpoint_seconds": kill9.CHECKPOINT_SECONDS}),
     )
 }

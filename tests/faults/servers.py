@@ -106,12 +106,12 @@ class Server:
     def alive(self) -> bool:
         return self._exit is not None and not self._exit.done()
 
-    async def start(self, *armed: dict[str, Any]) -> bool:
-        """Fork it; True once it serves, False when an armed failpoint killed it before."""
+    async def start(self, *armed: dict[str, Any], **settings: Any) -> bool:
+        """Fork it, `settings` for this time only; True once it serves, False when an armed failpoint killed it before."""
         request = {
             "data_dir": str(self.data_dir),
             "log": str(self.log),
-            "settings": self._settings,
+            "settings": {**self._settings, **settings},
             "bug": self._bug,
             "armed": armed,
         }
