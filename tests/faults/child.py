@@ -31,7 +31,6 @@ def run(request: dict[str, Any], fd: int) -> int:
     os.dup2(log, 2)
     os.close(log)
     control = _Control(fd)
-    _leave_out()
     control.failpoints.install()
     if request.get("bug"):
         BUGS[request["bug"]].plant()
@@ -41,7 +40,8 @@ def run(request: dict[str, Any], fd: int) -> int:
     return serve(settings(Path(request["data_dir"]), **request["settings"]))
 
 
-def _leave_out() -> None:
+def leave_out() -> None:
+    """No vector index and no embedding model from now on."""
     async def nothing(_: Any) -> None: ...
 
     VectorIndex.open = MiniLM.prepare = nothing  # type: ignore[method-assign,assignment]

@@ -5,6 +5,7 @@ import random
 import shutil
 import tempfile
 import time
+import traceback
 from collections import Counter, deque
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -109,13 +110,16 @@ async def _lane(
                 await lane.stop()
                 shutil.rmtree(lane.folder)
             except Exception as error:
-                violation = error if isinstance(error, Violation) else Violation("error", repr(error))
-                violation.__cause__ = error if violation is not error else error.__cause__
+                violation = error if isinstance(error, Violation) else _unexpected(error)
                 tally.found.append(Found(kind.name, last, violation))
             finally:
                 await lane.server.kill()
             tally.faults[kind.name] += lane.faults
             tally.points += lane.points
+
+
+def _unexpected(error: Exception) -> Violation:
+    return Violation("error", "".join(traceback.format_exception(error)))
 
 
 async def _schedule(lane: Lane, kind: Kind, seed: int, index: int) -> None:

@@ -210,6 +210,7 @@ async def _restarted(lane: Lane, sights: list[Sight], point: str, killed: float 
 
 async def _never_acknowledged(lane: Lane, sight: Sight) -> None:
     """The client got no answer and asks again: whether the message had been stored or not, it is there once."""
+    lane.provider.scripts[sight.message] = [answer(sight.texts)]
     events = await (await lane.client.ask(sight.message, sight.message)).rest()
     run_id = events[0].data["run_id"]
     checks.whole(events, run_id)

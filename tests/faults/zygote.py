@@ -1,46 +1,39 @@
-"""A process that has imported everything and forks a server when asked, so that a restart costs milliseconds.
+"""A process that has imported everything, has answered once, and forks a server when asked, so that a restart costs milliseconds.
 
 Run as `python -m tests.faults.zygote FD`, where FD is one end of a Unix socket pair. A request is one JSON line, sent
 with the descriptor of the server's control channel; the answers are JSON lines: `{"forked": pid}`, and
 `{"exited": pid, "status": n}` (as `subprocess` counts: negative for a signal) when a server has ended.
 """
 
+import asyncio
 import gc
-import importlib
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import tempfile
+import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-# What a server imports by its first answer. Nothing here may start a thread: it would not live in a fork.
-PRELOADED = (
-    "aiosqlite",
-    "aiohttp",
-    "alembic",
-    "langchain_core.messages",
-    "langchain_openai",
-    "openai",
-    "sqlalchemy.dialects.sqlite.aiosqlite",
-    "uvicorn.lifespan.on",
-    "uvicorn.loops.auto",
-    "uvicorn.protocols.http.auto",
-    "uvicorn.protocols.websockets.auto",
-    "backend.chains.models._openai_chat",
-    "backend.main",
-    "tests.faults.child",
-)
+from tests.faults import child
+from tests.harness import serving
+from tests.provider_server import ProviderServer
+
 _MAX_REQUEST = 65_536
 
 
 def main() -> None:
     """Fork servers until the driver goes away; then end those that live."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    for module in PRELOADED:
-        importlib.import_module(module)
+    child.leave_out()
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        asyncio.run(_rehearse(Path(folder)))
+    # A thread would not live in a fork, and what it held would be locked there for ever.
+    assert threading.active_count() == 1, threading.enumerate()
     gc.collect()
     gc.freeze()
     wake_reader, wake_writer = os.pipe()
@@ -64,6 +57,17 @@ def main() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+async def _rehearse(folder: Path) -> None:
+    """One answer, read three ways: afterwards everything that a server needs is imported, built and cached."""
+    async with ProviderServer() as provider:
+        key = "sk-test-0123456789"
+        options = {"openai_api_key": key, "openai_base_url": provider.base_url, "llm_model": "openai/test-model"}
+        async with serving(folder / "data", log_level="ERROR", **options) as server:
+            (started, *_) = await server.events({"message": "up", "documents": False})
+            for path in (f"/runs/{started['run_id']}", f"/sessions/{started['session_id']}/messages", "/sessions"):
+                assert (await server.client.get(path)).status_code == 200
+
+
 def _fork(request: dict[str, Any], fd: int, ours: tuple[int, ...]) -> int:
     pid = os.fork()
     if pid:
@@ -73,11 +77,9 @@ def _fork(request: dict[str, Any], fd: int, ours: tuple[int, ...]) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for each in ours:
         os.close(each)
-    from tests.faults.child import run
-
     code = 70
     try:
-        code = run(request, fd)
+        code = child.run(request, fd)
     finally:
         sys.stderr.flush()
         os._exit(code)
