@@ -98,5 +98,5 @@ BUGS = {
     "late_checkpoint": Bug(_late_checkpoint, "late_checkpoint", "kill9"),
     "leaked_task": Bug(_leaked_task, "leak", "client_cut"),
     "repeated_seq": Bug(_repeated_seq, "repeated_seq", "kill9"),
-    "early_terminal": Bug(_early_terminal, "early_terminal", "kill9"),
+    "early_terminal": Bug(_early_terminal, "status", "client_cut"),
 }

@@ -6,8 +6,10 @@ from tests.faults import checks
 from tests.faults.client import Event, Stream
 from tests.faults.lane import Lane
 from tests.faults.provider import answer, pieces
+from tests.provider_wire import Gate
 
 SEND_TIMEOUT = 0.3
+_FREEZING = 10
 _FROZEN_BUFFER = 4096
 _LONG_TEXT = "x" * 4000
 
@@ -79,16 +81,17 @@ async def frozen_reader(lane: Lane) -> None:
     rng, client = lane.rng, lane.client
     message = lane.message("freeze")
     texts = [f"{i}{_LONG_TEXT}" for i in range(rng.randint(60, 90))]
-    lane.provider.scripts[message] = [answer(texts, rng.choice([0, 0.002]))]
+    gate = asyncio.Event()
+    lane.provider.scripts[message] = [answer(texts, rng.choice([0, 0.002]), before=[Gate(gate)])]
     stream = await client.ask(message)
     frozen: list[Stream] = []
-    for _ in range(10):
+    for _ in range(_FREEZING):
         path = f"/runs/{stream.run_id}/events"
         frozen.append(Stream(await client.request("GET", path, buffer=_FROZEN_BUFFER)))
-    reading = asyncio.gather(*(each.upto(rng.randint(0, 5)) for each in frozen))
+        await frozen[-1].upto(rng.randint(0, 2))
+    gate.set()
     async with asyncio.timeout(5):  # long before a frozen reader would have been waited for
         events = await stream.rest()
-    await reading
     checks.whole(events, stream.run_id)
     await lane.settled()  # the server has closed their connections although they still hold theirs
     for each in frozen:
