@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_MODULES := tests/clients/node/node_modules
 
-.PHONY: run test lint format bench lock clean
+.PHONY: run test lint format bench faults lock clean
 
 run:
 	@backend/start.sh
@@ -24,6 +24,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench
+
+# Thousands of faults, a quarter of an hour; `make test` has a short one. See docs/faults.md.
+faults: $(VENV)/.dev
+	$(BIN)/python -m tests.faults
 
 # Locks are made with uv: `pip install uv`. No registry is named in them.
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

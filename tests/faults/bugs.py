@@ -10,16 +10,17 @@ from backend.routers import event_stream
 from backend.services import run_archive
 from backend.services.run_log import FrameEncoder, RunLog
 from backend.services.runs import Run, RunHub
+from tests.faults.failpoints import POINTS
 
 
 @dataclass(frozen=True)
 class Bug:
-    """`plant` changes the server before it starts; `found_as` is the kind of violation that must be reported."""
+    """`plant` changes the server before it starts. `schedules` of `kind` find it, as a violation `found_as`."""
 
     plant: Callable[[], None]
-    found_as: str
     kind: str
-    """The fault that finds it."""
+    schedules: range
+    found_as: str
 
 
 def _skipped_event() -> None:
@@ -33,7 +34,7 @@ def _skipped_event() -> None:
             del frames[1]
         return upto, b"\n\n".join(frames)
 
-    RunLog._chunk = chunk  # type: ignore[method-assign]
+    RunLog._chunk = chunk
 
 
 def _second_terminal() -> None:
@@ -43,7 +44,7 @@ def _second_terminal() -> None:
     def finish(self: RunLog, events: list[ev.AnyEvent], *, stored: bool) -> None:
         original(self, [*events, events[-1]], stored=stored)
 
-    RunLog.finish = finish  # type: ignore[method-assign]
+    RunLog.finish = finish
 
 
 def _late_checkpoint() -> None:
@@ -57,7 +58,7 @@ def _late_checkpoint() -> None:
         if turn % 100 == 0:
             await original(self)
 
-    RunHub._checkpoint = checkpoint  # type: ignore[method-assign]
+    RunHub._checkpoint = checkpoint
 
 
 def _leaked_task() -> None:
@@ -69,12 +70,12 @@ def _leaked_task() -> None:
         kept.append(asyncio.get_running_loop().create_task(asyncio.sleep(3600), name="forgotten"))
         original(self, why)
 
-    event_stream._Connection.cut = cut  # type: ignore[method-assign]
+    event_stream._Connection.cut = cut
 
 
 def _repeated_seq() -> None:
     """Recovery goes on right after the last stored seq, as if no client had seen more."""
-    run_archive.RECOVERY_GAP = 1  # type: ignore[misc]
+    run_archive.RECOVERY_GAP = 1
 
 
 def _early_terminal() -> None:
@@ -89,14 +90,19 @@ def _early_terminal() -> None:
             run.state.apply(event)
         await self._turns.close(run_archive.closed_turn(run.id, run.state, terminal, lines))
 
-    RunHub._end = end  # type: ignore[method-assign]
+    RunHub._end = end
+
+
+def _only(point: str) -> range:
+    at = POINTS.index(point)
+    return range(at, at + 1)
 
 
 BUGS = {
-    "skipped_event": Bug(_skipped_event, "gap", "second_watcher"),
-    "second_terminal": Bug(_second_terminal, "terminal", "client_cut"),
-    "late_checkpoint": Bug(_late_checkpoint, "late_checkpoint", "kill9"),
-    "leaked_task": Bug(_leaked_task, "leak", "client_cut"),
-    "repeated_seq": Bug(_repeated_seq, "repeated_seq", "kill9"),
-    "early_terminal": Bug(_early_terminal, "status", "client_cut"),
+    "skipped_event": Bug(_skipped_event, "second_watcher", range(4), "gap"),
+    "second_terminal": Bug(_second_terminal, "client_cut", range(4), "terminal"),
+    "late_checkpoint": Bug(_late_checkpoint, "kill9", _only("after silence"), "late_checkpoint"),
+    "leaked_task": Bug(_leaked_task, "client_cut", range(12), "leak"),
+    "repeated_seq": Bug(_repeated_seq, "kill9", _only("in a flood"), "repeated_seq"),
+    "early_terminal": Bug(_early_terminal, "client_cut", range(4), "status"),
 }

@@ -65,7 +65,9 @@ def same(what: str, found: list[Event], expected: list[Event]) -> None:
     if (got := joined(found)) != (wanted := joined(expected)):
         at = next((i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted)))
         detail = f"{got[max(0, at - 80) : at + 80]!r} instead of {wanted[max(0, at - 80) : at + 80]!r}"
-        raise Violation("replay", f"{what}: {len(got)} bytes, {len(wanted)} expected, first difference at {at}: {detail}")
+        raise Violation(
+            "replay", f"{what}: {len(got)} bytes, {len(wanted)} expected, first difference at {at}: {detail}"
+        )
 
 
 def expect(kind: str, holds: bool, detail: str) -> None:

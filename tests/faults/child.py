@@ -42,9 +42,10 @@ def run(request: dict[str, Any], fd: int) -> int:
 
 def leave_out() -> None:
     """No vector index and no embedding model from now on."""
-    async def nothing(_: Any) -> None: ...
 
-    VectorIndex.open = MiniLM.prepare = nothing  # type: ignore[method-assign,assignment]
+    async def nothing(self: Any) -> None: ...
+
+    VectorIndex.open = MiniLM.prepare = nothing
 
 
 def _announce(control: "_Control") -> None:
@@ -59,7 +60,7 @@ def _announce(control: "_Control") -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         control.open(self, listening.getsockname()[1])
 
-    Server.startup = announced  # type: ignore[method-assign]
+    Server.startup = announced
 
 
 class _Control:

@@ -198,7 +198,13 @@ class Client:
         self.port = port
 
     async def request(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, *, buffer: int | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        *,
+        buffer: int | None = None,
     ) -> Response:
         """The response's head is read; `buffer` limits what the socket takes in unread, in bytes."""
         sock = socket.socket()

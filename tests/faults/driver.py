@@ -42,26 +42,29 @@ class Tally:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: `faults` of each kind at least, from a seed; or one schedule alone."""
+    """What to run: about so many `faults` of each kind, from a seed; or these schedules alone."""
 
     seed: int
     faults: dict[str, int]
     lanes: int = 3
     bug: str | None = None
-    only_schedule: int | None = None
-    stop_at: int = 5
-    """So many violations are enough."""
+    schedules: range | None = None
+
+    @property
+    def enough(self) -> int:
+        """So many violations are enough."""
+        return 5 if self.bug is None else 1
 
 
-async def run(plan: Plan) -> Tally:
-    """All of the plan's schedules."""
+async def run(plan: Plan, zygote: Zygote) -> Tally:
+    """All of the plan's schedules. The folder of what failed is left behind."""
     tally = Tally()
     begun = time.monotonic()
     blocks = deque(_blocks(plan))
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
-    async with Zygote() as zygote:
+    if not zygote.template.exists():
         await _template(zygote, folder)
-        await asyncio.gather(*(_lane(zygote, folder / str(n), plan, blocks, tally) for n in range(plan.lanes)))
+    await asyncio.gather(*(_lane(zygote, folder / str(n), plan, blocks, tally) for n in range(plan.lanes)))
     if not tally.found:
         shutil.rmtree(folder)
     tally.seconds = time.monotonic() - begun
@@ -70,9 +73,8 @@ async def run(plan: Plan) -> Tally:
 
 def _blocks(plan: Plan) -> list[tuple[Kind, range]]:
     """Schedules by kind and number, mixed so that lanes work on different kinds at once."""
-    if plan.only_schedule is not None:
-        (name,) = plan.faults
-        return [(KINDS[name], range(plan.only_schedule, plan.only_schedule + 1))]
+    if plan.schedules is not None:
+        return [(KINDS[name], plan.schedules) for name in plan.faults]
     blocks: list[tuple[Kind, range]] = []
     for name, faults in plan.faults.items():
         kind = KINDS[name]
@@ -88,14 +90,12 @@ async def _template(zygote: Zygote, folder: Path) -> None:
         lane = await open_lane(stack, zygote, folder / "template", None, next(iter(KINDS.values())))
         await lane.start()
         await lane.stop()
-        shutil.copytree(lane.server.data_dir, zygote.template / "data")
+        shutil.copytree(lane.server.data_dir, zygote.template)
 
 
-async def _lane(
-    zygote: Zygote, folder: Path, plan: Plan, blocks: "deque[tuple[Kind, range]]", tally: Tally
-) -> None:
+async def _lane(zygote: Zygote, folder: Path, plan: Plan, blocks: "deque[tuple[Kind, range]]", tally: Tally) -> None:
     number = 0
-    while blocks and len(tally.found) < plan.stop_at:
+    while blocks and len(tally.found) < plan.enough:
         kind, schedules = blocks.popleft()
         number += 1
         async with AsyncExitStack() as stack:

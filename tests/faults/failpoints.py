@@ -53,6 +53,9 @@ _METHODS: dict[str, tuple[type, str, Literal["before", "after"]]] = {
     "shutdown.done": (RunHub, "close", "after"),
 }
 NAMES = (*STORAGE, *EXPIRY, *_METHODS)
+POINTS = (*NAMES, "outside", "after silence", "in a flood")
+"""Where kill -9 comes: at the failpoints, and from outside: at any moment, after a silence in which everything must
+have been stored, and while far more has come than may be shown."""
 
 _ERRORS = {
     "locked": sqlite3.OperationalError("database is locked"),
@@ -152,7 +155,7 @@ class _Connected(sqlite3.Connection):
         self.kinds: list[str] = []
         self.inside: str | None = None
 
-    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:  # type: ignore[override]
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
         if sql == "BEGIN IMMEDIATE":
             self.kinds.clear()
         if sql == "COMMIT":

@@ -1,4 +1,4 @@
-"""kill -9 at every named failpoint, and the restart: nothing acknowledged is lost, no run is stuck, no client misled."""
+"""kill -9 at every named failpoint, and the restart: nothing acknowledged is lost, no run stuck, no client misled."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.faults import checks
 from tests.faults.client import TERMINAL, Event, Stream, joined, text_of
-from tests.faults.failpoints import NAMES
+from tests.faults.failpoints import POINTS
 from tests.faults.lane import Lane
 from tests.faults.provider import answer, pieces, thinking
 from tests.faults.violation import Violation
@@ -19,9 +19,6 @@ MAX_UNSTORED = 997
 CHECKPOINT_SECONDS = 0.1
 _LATE_SECONDS = 1.0
 """How much later than CHECKPOINT_SECONDS a checkpoint may be on a busy machine."""
-# Beside the failpoints: killed from outside at any moment, after a silence in which everything must have been stored, and
-# while far more has come than may be shown.
-POINTS = (*NAMES, "outside", "after silence", "in a flood")
 
 
 @dataclass
@@ -225,7 +222,9 @@ async def _acknowledged(lane: Lane, sight: Sight, killed: float | None) -> None:
     started = replay[0].data
     stored = await checks.messages(client, started["session_id"])
     asked = stored.get(started["user_message_id"])
-    checks.expect("lost_message", asked is not None and checks.said(asked) == sight.message, f"{sight.message}: {asked}")
+    checks.expect(
+        "lost_message", asked is not None and checks.said(asked) == sight.message, f"{sight.message}: {asked}"
+    )
     active = await client.json("GET", f"/sessions/{started['session_id']}/active")
     checks.expect("stuck", active["run_id"] is None, f"{sight.run_id} is still active after the restart")
     kept = [e for e in replay if e.type != "snapshot"][: -1 if replay[-2].type == "snapshot" else None]
@@ -242,7 +241,9 @@ async def _acknowledged(lane: Lane, sight: Sight, killed: float | None) -> None:
     if killed is not None:
         due = [e for e in seen if e.at < killed - CHECKPOINT_SECONDS - _LATE_SECONDS]
         late = due[len(kept) :]
-        checks.expect("late_checkpoint", not late, f"{len(late)} events of {sight.run_id} were seen long before the kill")
+        checks.expect(
+            "late_checkpoint", not late, f"{len(late)} events of {sight.run_id} were seen long before the kill"
+        )
     cursor = seen[-1].seq if seen else 0
     checks.same(
         "what came after the client's cursor",
@@ -278,4 +279,3 @@ async def _nothing_after(lane: Lane, run_id: str, cursor: str) -> None:
     response = await lane.client.request("GET", f"/runs/{run_id}/events", headers={"Last-Event-ID": cursor})
     await response.close()
     checks.expect("status", response.status == 204, f"{response.status} after the end of {run_id}")
-

@@ -8,7 +8,9 @@ KINDS = {
     for kind in (
         Kind("client_cut", kinds_client.client_cut, batch=12),
         Kind("second_watcher", kinds_client.second_watcher, batch=14),
-        Kind("frozen_reader", kinds_client.frozen_reader, batch=10, settings={"send_timeout": kinds_client.SEND_TIMEOUT}),
+        Kind(
+            "frozen_reader", kinds_client.frozen_reader, batch=10, settings={"send_timeout": kinds_client.SEND_TIMEOUT}
+        ),
         Kind("repeated_post", kinds_session.repeated_post, batch=5),
         Kind("busy", kinds_session.busy, batch=5),
         Kind("cancel", kinds_session.cancel, batch=9),

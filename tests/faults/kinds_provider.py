@@ -102,9 +102,7 @@ async def _refused(lane: Lane, number: int, refusal: Script) -> None:
         checks.expect("partial", text_of(events) == "after all", f"completed with {text_of(events)!r}")
 
 
-async def _failed(
-    lane: Lane, message: str, scripts: Sequence[Script], *, may_complete: bool = False
-) -> list[Event]:
+async def _failed(lane: Lane, message: str, scripts: Sequence[Script], *, may_complete: bool = False) -> list[Event]:
     """The events of a run that such a provider answers: it fails, with a code of ours and nothing of theirs."""
     lane.provider.scripts[message] = list(scripts)
     stream = await lane.client.ask(message)
@@ -115,7 +113,9 @@ async def _failed(
     else:
         code = end.data.get("error", {}).get("code")
         checks.expect("status", end.type == "run.failed" and code != "internal", f"{message}: {end.data}")
-    checks.expect("leaked_text", _SECRET.encode() not in joined(events), f"{message}: the provider's words in {end.data}")
+    checks.expect(
+        "leaked_text", _SECRET.encode() not in joined(events), f"{message}: the provider's words in {end.data}"
+    )
     lane.faults += 1
     await checks.kept(lane.client, events, message)
     return events

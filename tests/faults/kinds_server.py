@@ -107,5 +107,3 @@ async def _refused_while_stopping(lane: Lane) -> None:
         problem = await response.json()
         again = "retry-after" in response.headers
         checks.expect("status", response.status == 503 and again, f"{response.status} {problem} {response.headers}")
-
-

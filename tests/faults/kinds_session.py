@@ -85,7 +85,9 @@ async def _linear(lane: Lane, session_id: str, ended: list[list[Event]]) -> None
     parents = [m.get("parent_id") for m in path]
     linear = parents == [None, *(m["id"] for m in path[:-1])] and len(everything["items"]) == len(path)
     roles = [m["role"] for m in path]
-    checks.expect("history", linear and roles == ["user", "assistant"] * len(ended), f"{roles} after {len(ended)} turns")
+    checks.expect(
+        "history", linear and roles == ["user", "assistant"] * len(ended), f"{roles} after {len(ended)} turns"
+    )
     stored = {m["id"]: checks.said(m) for m in path}
     for events in ended:
         told = text_of(events)

@@ -27,7 +27,9 @@ class Zygote:
 
     def __init__(self) -> None:
         self._exits: dict[int, asyncio.Future[int]] = {}
-        self.template = Path(tempfile.mkdtemp(prefix="faults-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="faults-"))
+        self.template = self._folder / "data"
+        """A DATA_DIR that new servers begin with, once it is there."""
 
     async def __aenter__(self) -> "Zygote":
         ours, theirs = socket.socketpair()
@@ -50,7 +52,7 @@ class Zygote:
         self._writer.close()
         self._socket.close()
         await asyncio.to_thread(self._process.wait)
-        shutil.rmtree(self.template)
+        shutil.rmtree(self._folder)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
@@ -95,8 +97,8 @@ class Server:
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         folder.mkdir(parents=True)
-        if (zygote.template / "data").exists():
-            shutil.copytree(zygote.template / "data", self.data_dir)
+        if zygote.template.exists():
+            shutil.copytree(zygote.template, self.data_dir)
 
     @property
     def database(self) -> Path:
@@ -107,7 +109,7 @@ class Server:
         return self._exit is not None and not self._exit.done()
 
     async def start(self, *armed: dict[str, Any], **settings: Any) -> bool:
-        """Fork it, `settings` for this time only; True once it serves, False when an armed failpoint killed it before."""
+        """Fork it, `settings` for this time only. True once it serves; False when an armed failpoint killed it."""
         request = {
             "data_dir": str(self.data_dir),
             "log": str(self.log),
@@ -147,7 +149,9 @@ class Server:
         async with asyncio.timeout(_START_SECONDS):
             return await self._answers.get()
 
-    async def arm(self, name: str, nth: int = 1, *, times: int = 1, action: Action = "kill", seconds: float = 0) -> None:
+    async def arm(
+        self, name: str, nth: int = 1, *, times: int = 1, action: Action = "kill", seconds: float = 0
+    ) -> None:
         """The n-th pass of the point from now on, and those after it up to `times`, act."""
         await self._ask(do="arm", name=name, nth=nth, times=times, action=action, seconds=seconds)
 

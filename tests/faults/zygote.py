@@ -1,4 +1,4 @@
-"""A process that has imported everything, has answered once, and forks a server when asked, so that a restart costs milliseconds.
+"""A process that has imported everything and answered once; it forks servers, so that a restart costs milliseconds.
 
 Run as `python -m tests.faults.zygote FD`, where FD is one end of a Unix socket pair. A request is one JSON line, sent
 with the descriptor of the server's control channel; the answers are JSON lines: `{"forked": pid}`, and
