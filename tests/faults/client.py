@@ -18,6 +18,10 @@ HEARTBEAT = b": hb\n"
 _TIMEOUT = 30.0
 
 
+class ShuttingDown(ConnectionError):
+    """The server takes no new runs: it is as good as gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event as it came: decoded, its bytes, and when (seconds of the monotonic clock)."""
@@ -261,5 +265,8 @@ class Client:
             await response.close()
             return stream
         if response.status != 200:
-            raise Violation("status", f"{response.status} instead of a stream: {await response.json()}")
+            problem = await response.json()
+            if problem.get("code") == "shutdown":
+                raise ShuttingDown(problem)
+            raise Violation("status", f"{response.status} instead of a stream: {problem}")
         return Stream(response)

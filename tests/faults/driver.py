@@ -3,6 +3,7 @@
 import asyncio
 import random
 import shutil
+import sys
 import tempfile
 import time
 import traceback
@@ -64,11 +65,22 @@ async def run(plan: Plan, zygote: Zygote) -> Tally:
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     if not zygote.template.exists():
         await _template(zygote, folder)
-    await asyncio.gather(*(_lane(zygote, folder / str(n), plan, blocks, tally) for n in range(plan.lanes)))
+    lanes = [_lane(zygote, folder / str(n), plan, blocks, tally) for n in range(plan.lanes)]
+    progress = asyncio.create_task(_progress(plan, tally), name="progress")
+    await asyncio.gather(*lanes)
+    progress.cancel()
     if not tally.found:
         shutil.rmtree(folder)
     tally.seconds = time.monotonic() - begun
     return tally
+
+
+async def _progress(plan: Plan, tally: Tally) -> None:
+    """A line a minute, for those who wait."""
+    while True:
+        await asyncio.sleep(60)
+        done = f"{tally.faults.total()} of about {sum(plan.faults.values())} faults"
+        print(f"{done}, {len(tally.found)} violations", file=sys.stderr)
 
 
 def _blocks(plan: Plan) -> list[tuple[Kind, range]]:
