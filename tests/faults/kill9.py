@@ -62,10 +62,10 @@ async def kill9(lane: Lane) -> None:
 
 async def _while_streaming(lane: Lane, point: str) -> None:
     rng = lane.rng
-    sights = [_sight(lane, n) for n in range(rng.randint(1, 4))]
-    most = {"log": 12, "stream": 10, "checkpoint": 4}.get(point.partition(".")[0], len(sights))
-    await lane.server.arm(point, rng.randint(1, most))
     stop = rng.randint(1, 4) if point == "cancel.asked" else None
+    sights = [_sight(lane, n, endless=stop is not None) for n in range(rng.randint(1, 4))]
+    most = {"log": 8, "stream": 6, "checkpoint": 2}.get(point.partition(".")[0], len(sights))
+    await lane.server.arm(point, rng.randint(1, most))
     await asyncio.gather(*(_watch(lane, sight, stop) for sight in sights))
     if not await lane.server.dead(0.1):
         point = "outside"  # the point was not passed so often

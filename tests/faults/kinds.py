@@ -8,6 +8,7 @@ KINDS = {
     for kind in (
         Kind("client_cut", kinds_client.client_cut, batch=12),
         Kind("second_watcher", kinds_client.second_watcher, batch=14),
+        Kind("deserted", kinds_client.deserted, batch=8),
         Kind(
             "frozen_reader", kinds_client.frozen_reader, batch=10, settings={"send_timeout": kinds_client.SEND_TIMEOUT}
         ),

@@ -6,7 +6,7 @@ from tests.faults import checks
 from tests.faults.client import Event, Stream
 from tests.faults.lane import Lane
 from tests.faults.provider import answer, pieces
-from tests.provider_wire import Gate
+from tests.provider_wire import Gate, Stall
 
 SEND_TIMEOUT = 0.3
 _FREEZING = 10
@@ -19,7 +19,7 @@ async def client_cut(lane: Lane) -> None:
     rng, client = lane.rng, lane.client
     count = rng.randint(4, 14)
     message = lane.message("cut")
-    lane.provider.scripts[message] = [answer(pieces(rng, count), rng.choice([0, 0.001, 0.004]))]
+    lane.provider.scripts[message] = [answer(pieces(rng, count), rng.choice([0, 0.001, 0.004, 0.04]))]
     stream = await client.ask(message)
     if posting := rng.random() < 0.5:
         staying = await client.watch(stream.run_id)
@@ -48,6 +48,37 @@ async def _leave_and_return(lane: Lane, stream: Stream, k: int) -> list[Event]:
     after = None if by_header else len(stream.events)
     back = await lane.client.watch(stream.run_id, stream.cursor if by_header else None, after=after)
     return stream.events + await back.rest()
+
+
+async def deserted(lane: Lane) -> None:
+    """Clients leave runs that end when nobody watches; some come back in time, some too late, some never."""
+    await asyncio.gather(*(_desert(lane, k) for k in range(8)))
+
+
+async def _desert(lane: Lane, k: int) -> None:
+    rng, client = lane.rng, lane.client
+    message = lane.message(f"left after {k}")
+    endless = rng.random() < 0.6
+    whole = answer(pieces(rng, 8), 0.02)
+    lane.provider.scripts[message] = [[*whole[:-3], Stall()] if endless else whole]
+    stays_away = rng.choice([0.0, 0.05, 0.4, 1.0])
+    stream = await client.ask(message, on_disconnect="cancel")
+    await stream.upto(k)
+    stream.leave(rng.random() < 0.5)
+    await asyncio.sleep(stays_away)
+    back = await client.watch(stream.run_id, stream.cursor)
+    if endless and stays_away < 0.1:
+        # Nobody is waited for in vain: this one leaves again, for good.
+        back.leave()
+        await asyncio.sleep(0.5)
+        back = await client.watch(stream.run_id, stream.cursor)
+    events = stream.events + await back.rest()
+    end = checks.whole(events, stream.run_id)
+    by = end.data.get("by")
+    allowed = {"run.cancelled"} if endless else {"run.cancelled", "run.completed"}
+    checks.expect("status", end.type in allowed and by in (None, "no_watcher"), f"{message}: {end.data}")
+    lane.faults += 1
+    await checks.kept(client, events, message)
 
 
 async def second_watcher(lane: Lane) -> None:

@@ -21,6 +21,8 @@ _SETTINGS: dict[str, Any] = {
     "send_window_ms": 3.0,
     "heartbeat_seconds": 0.1,
     "shutdown_grace": 0.1,
+    "retry_seconds": 0.9,
+    "disconnect_grace": 0.1,
     "log_level": "WARNING",
 }
 _SPOILED = ("Traceback (most recent call last)", "was never retrieved", "was never awaited")
