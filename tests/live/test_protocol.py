@@ -1,6 +1,7 @@
 """The stream on the wire: framing to the byte, headers, order, the other forms."""
 
 import asyncio
+import gc
 import json
 import re
 
@@ -9,8 +10,8 @@ import pytest
 
 from tests.harness import Running, serving, text_of
 from tests.live.support import ask, gated, only_terminal, ordered, watch
-from tests.provider_server import ProviderServer
-from tests.provider_wire import Gate, answer, chunk, done, error, usage_chunk
+from tests.provider_server import ProviderServer, wire
+from tests.provider_wire import Cut, Gate, Raw, Send, Sleep, answer, chunk, done, error, usage_chunk
 
 SIMULATED = ask(model="simulated/words")
 
@@ -221,3 +222,20 @@ async def test_everything_else_gets_events(server: Running) -> None:
     for accept in ("*/*", "text/event-stream", "text/event-stream, text/plain", ""):
         response, _ = await raw(server, SIMULATED, headers={"Accept": accept})
         assert response.headers["content-type"].startswith("text/event-stream"), accept
+
+
+async def test_a_connection_that_the_provider_resets_when_it_is_idle_is_not_missed(
+    with_provider: Running, provider: ProviderServer
+) -> None:
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    whole = wire([step for step in answer("Hello.") if isinstance(step, Send)])
+    # In two writes, or the connection is given back before anybody has asked for its end.
+    provider.script([Raw(whole[:-20]), Sleep(0.05), Raw(whole[-20:]), Sleep(0.05), Cut(reset=True)])
+    assert text_of(await with_provider.events(ask())) == "Hello."
+    async with asyncio.timeout(5):
+        while provider.open_connections:
+            await asyncio.sleep(0.01)
+    await with_provider.events(ask())  # the pool lets go of what it finds closed
+    gc.collect()
+    assert complaints == []

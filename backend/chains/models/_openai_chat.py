@@ -289,21 +289,27 @@ def _told_of_the_end(response: aiohttp.ClientResponse) -> Generator[None]:
     protocol = response.connection.protocol if response.connection is not None else None
     closed = protocol.closed if protocol is not None else None
 
-    def lost(end: "asyncio.Future[None]") -> None:
-        if not end.cancelled():
-            # Looked at, so that asyncio doesn't complain that nobody did.
-            end.exception()
+    def lost(_: "asyncio.Future[None]") -> None:
         if not response.content.is_eof() and response.content.exception() is None:
             response.content.set_exception(aiohttp.ClientPayloadError("the connection was lost"))
 
     if closed is None:
         yield
         return
+    # Stays when this response is over: the connection may be lost later. Once, however many responses it carries.
+    closed.remove_done_callback(_looked_at)
+    closed.add_done_callback(_looked_at)
     closed.add_done_callback(lost)
     try:
         yield
     finally:
         closed.remove_done_callback(lost)
+
+
+def _looked_at(end: "asyncio.Future[None]") -> None:
+    """So that asyncio doesn't complain that nobody looked at the exception."""
+    if not end.cancelled():
+        end.exception()
 
 
 def open_session(connect_seconds: float) -> aiohttp.ClientSession:
