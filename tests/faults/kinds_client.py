@@ -61,10 +61,10 @@ async def _desert(lane: Lane, k: int) -> None:
     endless = rng.random() < 0.6
     whole = answer(pieces(rng, 8), 0.02)
     lane.provider.scripts[message] = [[*whole[:-3], Stall()] if endless else whole]
-    stays_away = rng.choice([0.0, 0.05, 0.4, 1.0])
+    stays_away, reset = rng.choice([0.0, 0.05, 0.4, 1.0]), rng.random() < 0.5
     stream = await client.ask(message, on_disconnect="cancel")
     await stream.upto(k)
-    stream.leave(rng.random() < 0.5)
+    stream.leave(reset)
     await asyncio.sleep(stays_away)
     back = await client.watch(stream.run_id, stream.cursor)
     if endless and stays_away < 0.1:

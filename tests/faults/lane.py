@@ -31,7 +31,10 @@ _SPOILED = ("Traceback (most recent call last)", "was never retrieved", "was nev
 
 @dataclass
 class Lane:
-    """What a schedule works with. `faults` counts what it injected, `points` the failpoints that killed."""
+    """What a schedule works with. `faults` counts what it injected, `points` the failpoints that killed.
+
+    `rng` is the schedule's: tasks that run at once draw from it before they first wait, or their order would count.
+    """
 
     zygote: Zygote
     folder: Path
