@@ -58,7 +58,7 @@ class Plan:
 
 
 async def run(plan: Plan, zygote: Zygote) -> Tally:
-    """All of the plan's schedules. The folder of what failed is left behind."""
+    """All of the plan's schedules. The folder of what failed is left behind, unless the bug was planted."""
     tally = Tally()
     begun = time.monotonic()
     blocks = deque(_blocks(plan))
@@ -69,7 +69,7 @@ async def run(plan: Plan, zygote: Zygote) -> Tally:
     progress = asyncio.create_task(_progress(plan, tally), name="progress")
     await asyncio.gather(*lanes)
     progress.cancel()
-    if not tally.found:
+    if not tally.found or plan.bug is not None:
         shutil.rmtree(folder)
     tally.seconds = time.monotonic() - begun
     return tally
