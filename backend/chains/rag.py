@@ -181,7 +181,7 @@ class _Weave:
 
     async def close(self) -> AsyncIterator[ev.AnyEvent]:
         """What was held back, the last citations, the end of the part."""
-        if self._open == "text":
+        if self._open == "text" and self._passages:
             for piece in self._marks.close():
                 async for event in self._piece(piece):
                     yield event

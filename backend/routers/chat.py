@@ -1,19 +1,19 @@
 """POST /chat, and what the first version of this API had beside it."""
 
-from typing import Annotated, Any, Self, cast
+from typing import Any, Self, cast
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from backend.config.settings import OnDisconnect
-from backend.errors import BadRequest
+from backend.errors import BadRequest, Invalid
 from backend.events import clean_text
 from backend.routers.problems import request_id_of, responses
 from backend.routers.state import Owner, ServicesDep, owner_of, ready_services
 from backend.routers.streams import (
+    LAST_EVENT_ID,
     STREAM_RESPONSES,
     FormatQuery,
-    LastEventId,
     marked_text,
     parse_cursor,
     run_response,
@@ -100,36 +100,46 @@ class ChatRequest(BaseModel):
         )
 
 
+_KEY = "The same key and body again attaches to the first run, never a second. At most 200 characters."
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
+
+
+def _key_of(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key and len(key) > 200:
+        raise Invalid("Idempotency-Key: must have at most 200 characters. Use a UUID.")
+    return key or None
+
+
 @router.post(
     "",
     response_class=Response,
     responses={**STREAM_RESPONSES, **responses(400, 401, 403, 404, 409, 413, 421, 422, 429, 503, 507)},
     summary="Ask; the answer streams",
+    openapi_extra={"parameters": [_header("Last-Event-ID", LAST_EVENT_ID), _header("Idempotency-Key", _KEY)]},
 )
 async def chat(
     body: ChatRequest,
     request: Request,
     format: FormatQuery = "events",
-    last_event_id: LastEventId = None,
-    idempotency_key: Annotated[
-        str | None,
-        Header(max_length=200, description="The same key and body again attaches to the first run, never a second."),
-    ] = None,
 ) -> Response:
     """Store the message, start a run, and stream its events (`docs/protocol.md`).
 
     Leaving doesn't stop the run: come back with `GET /runs/{id}/events` and `Last-Event-ID`, or send the same POST with
     it. `Accept: text/plain` gives the bare text, `Accept: application/json` one answer when it is done.
     """
-    # Not as dependencies: two of them are a twentieth of the CPU of a short answer.
+    # Not FastAPI's dependencies and headers: these four are a twentieth of the CPU of a short answer.
     services, owner = await ready_services(request), await owner_of(request)
-    if last_event_id:
+    if last_event_id := request.headers.get("last-event-id"):
         run_id = last_event_id.rpartition(":")[0]
         if not run_id:
             raise BadRequest("Last-Event-ID must be <run_id>:<seq>.", code="bad_cursor")
         after = parse_cursor(run_id, last_event_id, None)
     else:
-        run_id = await services.chat.start(owner, body.turn(idempotency_key or None), request_id_of(request))
+        run_id = await services.chat.start(owner, body.turn(_key_of(request)), request_id_of(request))
         after = 0
     return await run_response(services, owner, run_id, after, request, format)
 

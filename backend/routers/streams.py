@@ -26,9 +26,8 @@ _CLIENT_LEFT = 499
 
 Format = Literal["events", "text"]
 FormatQuery = Annotated[Format, Query(description="`text`: frames of text alone, `data: word`.")]
-LastEventId = Annotated[
-    str | None, Header(description="Id of the last event you have, `<run_id>:<seq>`; the stream goes on after it.")
-]
+LAST_EVENT_ID = "Id of the last event you have, `<run_id>:<seq>`; the stream goes on after it."
+LastEventId = Annotated[str | None, Header(description=LAST_EVENT_ID)]
 AfterQuery = Annotated[str | None, Query(description="The same as a bare seq. Last-Event-ID wins.", examples=["17"])]
 _STATUS = {cls.code: cls.status for cls in RunError.__subclasses__()}
 

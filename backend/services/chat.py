@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -100,7 +100,8 @@ class ChatService:
         name, model = self._models.resolve(turn.model)
         retriever = await self._retriever(owner, turn)
         session_id = turn.session_id or new_id("ses")
-        async with self._lock("session", session_id):
+        # Nobody else knows the id of a new one.
+        async with self._lock("session", session_id) if turn.session_id else nullcontext():
             before, expect_head = await self._free(owner, session_id, turn)
             self._hub.reserve()
             try:

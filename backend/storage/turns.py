@@ -213,13 +213,17 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
     if turn.title is not None:
         conn.execute(
             "INSERT INTO sessions (id, owner, title, head_message_id, settings, created_at, updated_at) "
-            "VALUES (?, ?, ?, NULL, '{}', ?, ?)",
-            (turn.session_id, turn.owner, turn.title, now, now),
+            "VALUES (?, ?, ?, ?, '{}', ?, ?)",
+            (turn.session_id, turn.owner, turn.title, turn.user_message_id, now, now),
         )
         parent = None
     else:
         head = _checked_head(conn, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
         parent = turn.parent_id or turn.after_live or head
+        conn.execute(
+            "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ?",
+            (turn.user_message_id, now, turn.session_id),
+        )
     conn.execute(
         "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, created_at) "
         "VALUES (?, ?, ?, ?, ?, 'user', 'complete', ?, ?)",
@@ -241,10 +245,6 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
             turn.request_hash,
             now,
         ),
-    )
-    conn.execute(
-        "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ?",
-        (turn.user_message_id, now, turn.session_id),
     )
     return OpenedTurn(history=_path(conn, turn.session_id, parent))
 
