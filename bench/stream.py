@@ -4,8 +4,8 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -22,17 +22,19 @@ SLOW_MODEL = "simulated/words"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured. `flat`: tokens of each of 32 streams; `window`: seconds at 300 paced streams."""
+    """How much is measured. `flat`: tokens of each of 32 streams; `window`: seconds at 300 paced streams; `turns`: in
+    how many the requests are divided."""
 
     flat: int = 1000
     rounds: int = 3
-    requests: int = 200
+    requests: int = 400
+    turns: int = 10
     ramp: float = 4
     window: float = 10
     pings: int = 1000
 
 
-QUICK = Sizes(flat=300, rounds=1, requests=40, ramp=3, window=3, pings=200)
+QUICK = Sizes(flat=300, rounds=1, requests=40, turns=2, ramp=3, window=3, pings=200)
 
 
 @dataclass(frozen=True)
@@ -84,22 +86,51 @@ TARGETS = {
 }
 
 
-async def measure(target: Target, upstream_url: str, sizes: Sizes) -> Figures:
-    figures = Figures(target.name)
-    with tempfile.TemporaryDirectory() as data:
-        env = {"OPENAI_BASE_URL": upstream_url, "OPENAI_API_KEY": "none", "DATA_DIR": data, **target.env}
-        with Server(target.module, target.ready, env) as server:
-            async with Client(server.url, target.body) as client:
-                await client.first_token("bench-flat-1")
-                await asyncio.sleep(SETTLED)
-                figures.memory_mb = server.memory_mb()
-                check_events(target, await client.whole(200))
-                await measure_requests(figures, server, client, sizes)
-                if target is TARGETS["streamforge"]:
-                    await measure_edges(figures, server, client, sizes)
-                await measure_flat(figures, server, client, sizes)
-                await measure_paced(figures, server, client, sizes)
-    return figures
+class Opened:
+    """A server that runs, and a client of it; closed one by one."""
+
+    def __init__(self, key: str) -> None:
+        self.target = TARGETS[key]
+        self.figures = Figures(self.target.name)
+        self._stack = AsyncExitStack()
+
+    async def start(self, upstream_url: str) -> None:
+        """Starts it, looks at its stream, and lets it settle."""
+        data = self._stack.enter_context(tempfile.TemporaryDirectory())
+        env = {"OPENAI_BASE_URL": upstream_url, "OPENAI_API_KEY": "none", "DATA_DIR": data, **self.target.env}
+        self.server = self._stack.enter_context(Server(self.target.module, self.target.ready, env))
+        self.client = await self._stack.enter_async_context(Client(self.server.url, self.target.body))
+        await self.client.first_token("bench-flat-1")
+        await asyncio.sleep(SETTLED)
+        self.figures.memory_mb = self.server.memory_mb()
+        check_events(self.target, await self.client.whole(200))
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+async def measure(keys: Sequence[str], upstream_url: str, sizes: Sizes) -> dict[str, Figures]:
+    """All servers run at once and are measured in turns, so that each sees the machine in the same moods; what is not
+    measured is idle."""
+    opened = {key: Opened(key) for key in keys}
+    try:
+        for key, one in opened.items():
+            print(f"starting {TARGETS[key].name} ...", flush=True)
+            await one.start(upstream_url)
+        print("requests of one token, in turns ...", flush=True)
+        await measure_requests(list(opened.values()), sizes)
+        print("flat out, in turns ...", flush=True)
+        await measure_flat(list(opened.values()), sizes)
+        for key, one in opened.items():
+            if key == "streamforge":
+                await measure_edges(one.figures, one.server, one.client, sizes)
+            print(f"{STREAMS} streams: {TARGETS[key].name} ...", flush=True)
+            await measure_paced(one.figures, one.server, one.client, sizes)
+            await one.close()
+    finally:
+        for one in opened.values():
+            await one.close()
+    return {key: one.figures for key, one in opened.items()}
 
 
 def check_events(target: Target, events: list[dict[str, Any]]) -> None:
@@ -112,31 +143,41 @@ def check_events(target: Target, events: list[dict[str, Any]]) -> None:
         raise BenchError(f"not the stream that was promised: {types}, gapless: {gapless}")
 
 
-async def measure_requests(figures: Figures, server: Server, client: Client, sizes: Sizes) -> None:
+async def measure_requests(opened: Sequence[Opened], sizes: Sizes) -> None:
     """Requests of one token, one after the other with a pause, so that each finds an idle server."""
-    for _ in range(20):
-        await client.first_token("bench-flat-1")
+    costs: dict[str, list[float]] = {}
+    firsts: dict[str, list[float]] = {}
+    for one in opened:
+        for _ in range(20):
+            await one.client.first_token("bench-flat-1")
     await asyncio.sleep(SETTLED)
-    before, firsts = server.cpu(), []
-    for _ in range(sizes.requests):
-        firsts.append(await client.first_token("bench-flat-1"))
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(SETTLED)
-    figures.request_ms = (server.cpu() - before) / sizes.requests * 1e3
-    figures.first_ms = statistics.median(firsts) * 1e3
+    for _ in range(sizes.turns):
+        for one in opened:
+            before = one.server.cpu()
+            for _ in range(sizes.requests // sizes.turns):
+                firsts.setdefault(one.target.name, []).append(await one.client.first_token("bench-flat-1"))
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(SETTLED)
+            each = (one.server.cpu() - before) / (sizes.requests // sizes.turns)
+            costs.setdefault(one.target.name, []).append(each)
+    for one in opened:
+        one.figures.request_ms = statistics.median(costs[one.target.name]) * 1e3
+        one.figures.first_ms = statistics.median(firsts[one.target.name]) * 1e3
 
 
-async def measure_flat(figures: Figures, server: Server, client: Client, sizes: Sizes) -> None:
+async def measure_flat(opened: Sequence[Opened], sizes: Sizes) -> None:
     """32 streams as quick as they go, their requests and what is stored afterwards included."""
-    costs: list[float] = []
+    costs: dict[str, list[float]] = {}
     for _ in range(sizes.rounds):
-        before = server.cpu()
-        counts = await asyncio.gather(*(client.counted(f"bench-flat-{sizes.flat}") for _ in range(32)))
-        if any(count != sizes.flat for count in counts):
-            raise BenchError(f"flat out, not all tokens came: {counts}, {sizes.flat} due each")
-        await asyncio.sleep(SETTLED)
-        costs.append((server.cpu() - before) / (32 * sizes.flat) * 1e6)
-    figures.flat_us = statistics.median(costs)
+        for one in opened:
+            before = one.server.cpu()
+            counts = await asyncio.gather(*(one.client.counted(f"bench-flat-{sizes.flat}") for _ in range(32)))
+            if any(count != sizes.flat for count in counts):
+                raise BenchError(f"flat out, not all tokens came: {counts}, {sizes.flat} due each")
+            await asyncio.sleep(SETTLED)
+            costs.setdefault(one.target.name, []).append((one.server.cpu() - before) / (32 * sizes.flat) * 1e6)
+    for one in opened:
+        one.figures.flat_us = statistics.median(costs[one.target.name])
 
 
 async def measure_paced(figures: Figures, server: Server, client: Client, sizes: Sizes) -> None:
@@ -191,10 +232,6 @@ async def until_started(server: Server, client: Client) -> float:
 
 async def run(only: list[str], sizes: Sizes) -> None:
     pin(CLIENT_CORE)
-    rows: dict[str, Figures] = {}
     port = free_port()
     with Server(("bench.upstream", str(port)), "/v1/models", core=CLIENT_CORE, port=port) as upstream:
-        for key in only or TARGETS:
-            print(f"measuring {TARGETS[key].name} ...", flush=True)
-            rows[key] = await measure(TARGETS[key], f"{upstream.url}/v1", sizes)
-    print_streams(rows)
+        print_streams(await measure(only or list(TARGETS), f"{upstream.url}/v1", sizes))
