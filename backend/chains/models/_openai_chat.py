@@ -25,7 +25,7 @@ from pydantic import PrivateAttr, SecretStr
 from backend.chains.models.base import Finish, Output, Reasoning, Text, Tokens, retry_after
 
 _LIBRARY_ONLY = frozenset({"response_format", "logprobs", "modalities", "audio", "n"})
-_ROLES = ("system", "user", "assistant")
+_ROLES: tuple[str, ...] = ("system", "user", "assistant")
 _MAX_ERROR_BYTES = 65_536
 _MAX_LINE_BYTES = 4_000_000
 
