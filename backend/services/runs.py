@@ -240,7 +240,7 @@ class RunHub:
         structlog.contextvars.bind_contextvars(run_id=run.id)
         terminal: ev.Terminal
         run.begun = True
-        # Not in `start`: its caller's watcher may be a task too, and has its first step after this one.
+        # Not in `start`: a watcher that is a task of its own has its first step after this one.
         self._mind_watchers(run)
         try:
             if run.cancelled_by is not None:

@@ -1,6 +1,7 @@
 """`on_disconnect`: what becomes of an answer that nobody watches any more."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -74,6 +75,23 @@ async def test_the_request_says_otherwise_than_the_setting(tmp_path: Path, provi
         async with watch(server.client, body=ask()) as client:
             await client.text("Half an")
         assert (await ended(server, client.run_id))["status"] == "cancelled"
+
+
+async def test_who_had_asked_for_more_on_the_same_connection_has_left_too(
+    server: Running, provider: ProviderServer
+) -> None:
+    """Pipelining: the next request lies in the server while the first is answered."""
+    provider.script(gated("Half an", asyncio.Event(), " answer."))
+    body = json.dumps(ask(on_disconnect="cancel"))
+    head = "Host: localhost\r\n"
+    _, sent = await asyncio.open_connection("127.0.0.1", server.port)
+    sent.write(f"POST /chat HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    await provider.call(0)
+    sent.write(f"GET /health HTTP/1.1\r\n{head}\r\n".encode())
+    await asyncio.sleep(0.2)
+    sent.close()
+    async with asyncio.timeout(5):
+        await (await provider.call(0)).disconnected()
 
 
 async def test_one_who_waits_for_json_watches_too(server: Running, provider: ProviderServer) -> None:
