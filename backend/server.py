@@ -8,7 +8,7 @@ from typing import Any, cast
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from backend import __version__
 from backend.config.settings import Settings
@@ -26,6 +26,19 @@ class _Protocol(HttpToolsProtocol):
         """Lets requests drop the connection: one that no longer reads outlives `close()`, which waits to flush."""
         super().connection_made(transport)
         self.app_state = {**self.app_state, HANG_UP: transport.abort}
+        self._open: list[RequestResponseCycle] = []
+
+    def on_headers_complete(self) -> None:
+        """Keeps the requests that are not answered yet; with pipelining there are several."""
+        super().on_headers_complete()
+        self._open = [cycle for cycle in (*self._open, self.cycle) if cycle and not cycle.response_complete]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells each of them; uvicorn tells the last one, and the one before would stream on to nobody."""
+        for cycle in self._open:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        super().connection_lost(exc)
 
 
 class Server(uvicorn.Server):

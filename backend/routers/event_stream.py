@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 import structlog
 from sse_starlette import EventSourceResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 log = structlog.get_logger(__name__)
 
@@ -50,22 +50,25 @@ class EventStream(EventSourceResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One response."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if scope["method"] == "HEAD":
-            await self._stream.aclose()
-        else:
-            async with aclosing(self._stream) as chunks:
-                connection = _Connection(scope, receive, send, self._limit, self._heartbeat)
-                try:
-                    async for chunk in chunks:
-                        await connection.send(chunk)
-                except asyncio.CancelledError:
-                    if not connection.caught():
-                        raise
-                    return
-                finally:
-                    connection.close()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        async with aclosing(self._stream) as chunks:
+            connection = _Connection(scope, receive, send, self._limit, self._heartbeat)
+            try:
+                await connection.send(
+                    {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+                )
+                async for chunk in chunks:
+                    await connection.send(_body(chunk))
+                # Watched as well: it waits until the client has taken what is before it.
+                await connection.send(_body(b"", more=False))
+            except asyncio.CancelledError:
+                if not connection.caught():
+                    raise
+            finally:
+                connection.close()
+
+
+def _body(body: bytes, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": more}
 
 
 class _Connection:
@@ -87,11 +90,11 @@ class _Connection:
         self._beating: asyncio.Task[None] | None = None
         self._timer = self._loop.call_later(min(_FIRST_LOOK, self._pause, limit), self._look)
 
-    async def send(self, body: bytes) -> None:
-        """Hand the bytes to the server; waits while the client takes nothing."""
+    async def send(self, message: Message) -> None:
+        """Hand it to the server; waits while the client takes nothing."""
         if self._sending_since is None:
             self._sending_since = self._loop.time()
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._send(message)
         self._sending_since = None
         self._sent_at = self._loop.time()
 
@@ -132,7 +135,7 @@ class _Connection:
             if now >= due:
                 if self._beat:
                     # A task, since the server may wait; it writes in its first step.
-                    self._beating = asyncio.create_task(self.send(self._beat), name="heartbeat")
+                    self._beating = asyncio.create_task(self.send(_body(self._beat)), name="heartbeat")
                 due = now + self._pause
         # Not later than `limit` from now, so that a send that begins meanwhile is met in time.
         self._timer = self._loop.call_at(min(due, now + self._limit), self._look)

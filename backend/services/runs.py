@@ -141,7 +141,6 @@ class RunHub:
         self._runs[run.id] = run
         self._by_session.setdefault(started.session_id, []).append(run)
         run.task = asyncio.create_task(self._drive(run, body), name=f"run {run.id}")
-        self._mind_watchers(run)
         if self._grace_over:
             self.cancel(run, "shutdown")
         return run
@@ -241,6 +240,8 @@ class RunHub:
         structlog.contextvars.bind_contextvars(run_id=run.id)
         terminal: ev.Terminal
         run.begun = True
+        # Not in `start`: a watcher that is a task of its own has its first step after this one.
+        self._mind_watchers(run)
         try:
             if run.cancelled_by is not None:
                 raise asyncio.CancelledError

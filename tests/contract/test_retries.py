@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.wires import WIRES, Wire
+from tests.contract.wires import WIRES, OpenAIWire, Wire
 from tests.harness import Running, serving, text_of
 from tests.live.support import ask, only_terminal, ordered, watch
 from tests.provider_server import ProviderServer
-from tests.provider_wire import Cut, Sleep, Step, error, rate_limited
+from tests.provider_wire import Cut, Send, Sleep, Step, error, rate_limited
 
 both = pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.name)
 
@@ -49,6 +49,18 @@ async def test_what_does_not_pass_is_asked_once(
 ) -> None:
     provider.script(wire.refused(status))
     assert only_terminal(await server.events(ask()))["type"] == "run.failed"
+    assert len(provider.calls) == 1
+
+
+@pytest.mark.parametrize("code", [400, 401, 404])
+async def test_nor_does_it_when_the_stream_says_so(tmp_path: Path, provider: ProviderServer, code: int) -> None:
+    """vLLM and OpenRouter refuse inside a stream, with the HTTP status as the error's code."""
+    wire = OpenAIWire()
+    provider.script([Send(b'data: {"error":{"message":"no","code":%d}}\n\n' % code)], wire.whole("never"))
+    async with serving(tmp_path / "data", retry_seconds=4.0, **wire.settings(provider)) as server:
+        refused = only_terminal(await server.events(ask()))["error"]
+    assert refused["code"] == ("model_not_found" if code == 404 else "provider_error")
+    assert not refused["retryable"]
     assert len(provider.calls) == 1
 
 

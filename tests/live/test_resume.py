@@ -212,6 +212,25 @@ async def test_a_frozen_reader_leaves_no_connection_behind(tmp_path, provider: P
         reader.close()
 
 
+async def test_a_reader_that_freezes_on_the_last_bytes_is_hung_up_on(tmp_path, provider: ProviderServer) -> None:
+    """All of a replay is one write: only the end of the response waits for the reader."""
+    provider.script([chunk({"content": "x" * 3_500_000}), chunk({}, "stop"), done()])
+    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
+    async with serving(tmp_path / "data", llm_model="openai/m", send_timeout=0.3, **options) as server:
+        path, _ = await finished(server, ask())
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect(("127.0.0.1", server.port))
+            reader.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            await asyncio.sleep(0.8)  # longer than send_timeout
+            reader.setblocking(False)
+            got = 0
+            async with asyncio.timeout(5):
+                while piece := await _receive(asyncio.get_running_loop(), reader):
+                    got += len(piece)
+        assert got < 3_500_000, "it was given all in spite of taking nothing"
+
+
 async def test_a_reader_that_is_dropped_is_no_traceback_in_the_log(tmp_path, provider: ProviderServer) -> None:
     provider.script([*(chunk({"content": "x" * 16_384}) for _ in range(400)), chunk({}, "stop"), done()])
     options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}

@@ -25,7 +25,7 @@ from pydantic import PrivateAttr, SecretStr
 from backend.chains.models.base import Finish, Output, Reasoning, Text, Tokens, retry_after
 
 _LIBRARY_ONLY = frozenset({"response_format", "logprobs", "modalities", "audio", "n"})
-_ROLES = ("system", "user", "assistant")
+_ROLES: tuple[str, ...] = ("system", "user", "assistant")
 _MAX_ERROR_BYTES = 65_536
 _MAX_LINE_BYTES = 4_000_000
 
@@ -149,7 +149,7 @@ def _decode(payload: bytes) -> _Chunk:
 
 def _outputs(chunk: _Chunk, choice: _Choice | None, delta: _Delta | None, payload: bytes) -> "list[Output | Other]":
     if chunk.error is not None:
-        raise WireError(None, json.dumps(chunk.error))
+        raise WireError(_status_in(chunk.error), json.dumps(chunk.error))
     outputs: list[Output | Other] = []
     if delta is not None and (delta.tool_calls or delta.function_call or delta.refusal or delta.audio):
         # LangChain's conversion takes finish reason and usage from it as well.
@@ -164,6 +164,12 @@ def _outputs(chunk: _Chunk, choice: _Choice | None, delta: _Delta | None, payloa
     if choice is not None and choice.finish_reason:
         outputs.append(Finish(choice.finish_reason))
     return outputs
+
+
+def _status_in(error: Any) -> int | None:
+    """Servers that look at a request when their stream has begun (vLLM, OpenRouter) say the HTTP status as `code`."""
+    code = cast(dict[str, Any], error).get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else None
 
 
 def _tokens(usage: _Usage) -> Tokens:
