@@ -11,9 +11,10 @@ from backend.events import clean_text
 from backend.routers.problems import request_id_of, responses
 from backend.routers.state import Owner, ServicesDep, owner_of, ready_services
 from backend.routers.streams import (
-    LAST_EVENT_ID,
+    STREAM_PARAMETERS,
     STREAM_RESPONSES,
-    FormatQuery,
+    format_of,
+    header_parameter,
     marked_text,
     parse_cursor,
     run_response,
@@ -103,10 +104,6 @@ class ChatRequest(BaseModel):
 _KEY = "The same key and body again attaches to the first run, never a second. At most 200 characters."
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
-
-
 def _key_of(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key and len(key) > 200:
@@ -119,19 +116,19 @@ def _key_of(request: Request) -> str | None:
     response_class=Response,
     responses={**STREAM_RESPONSES, **responses(400, 401, 403, 404, 409, 413, 421, 422, 429, 503, 507)},
     summary="Ask; the answer streams",
-    openapi_extra={"parameters": [_header("Last-Event-ID", LAST_EVENT_ID), _header("Idempotency-Key", _KEY)]},
+    openapi_extra={"parameters": [*STREAM_PARAMETERS, header_parameter("Idempotency-Key", _KEY)]},
 )
 async def chat(
     body: ChatRequest,
     request: Request,
-    format: FormatQuery = "events",
 ) -> Response:
     """Store the message, start a run, and stream its events (`docs/protocol.md`).
 
     Leaving doesn't stop the run: come back with `GET /runs/{id}/events` and `Last-Event-ID`, or send the same POST with
     it. `Accept: text/plain` gives the bare text, `Accept: application/json` one answer when it is done.
     """
-    # Not FastAPI's dependencies and headers: these four are a twentieth of the CPU of a short answer.
+    # Not FastAPI's dependencies and parameters: these five are a twentieth of the CPU of a short answer.
+    format = format_of(request)
     services, owner = await ready_services(request), await owner_of(request)
     if last_event_id := request.headers.get("last-event-id"):
         run_id = last_event_id.rpartition(":")[0]

@@ -6,7 +6,7 @@ CPU of a short answer. What watches the connection here is one timer, and one ta
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import structlog
 from sse_starlette import EventSourceResponse
@@ -63,6 +63,9 @@ class EventStream(EventSourceResponse):
             except asyncio.CancelledError:
                 if not connection.caught():
                     raise
+            except OSError:
+                # The client has gone, says a server that says so.
+                pass
             finally:
                 connection.close()
 
@@ -77,7 +80,8 @@ class _Connection:
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, limit: float, heartbeat: tuple[bytes, float] | None
     ) -> None:
-        self._receive, self._send = receive, scope.get(BODY_SEND, send)
+        self._receive = receive
+        self._send_head, self._send_body = send, scope.get(BODY_SEND, send)
         self._hang_up: Callable[[], None] = scope.get("state", {}).get(HANG_UP, self._cut)
         self._limit = limit
         self._beat, self._pause = heartbeat or (b"", limit)
@@ -94,7 +98,7 @@ class _Connection:
         """Hand it to the server; waits while the client takes nothing."""
         if self._sending_since is None:
             self._sending_since = self._loop.time()
-        await self._send(message)
+        await (self._send_head if message["type"] == "http.response.start" else self._send_body)(message)
         self._sending_since = None
         self._sent_at = self._loop.time()
 
@@ -109,6 +113,11 @@ class _Connection:
         for task in (self._leaving, self._beating):
             if task is not None:
                 task.cancel()
+
+    async def _heartbeat(self) -> None:
+        # A server may say so when the client has gone; the response finds out by itself.
+        with suppress(OSError):
+            await self.send(_body(self._beat))
 
     def _cut(self) -> None:
         if not self._was_cut and self._task is not None:
@@ -135,7 +144,7 @@ class _Connection:
             if now >= due:
                 if self._beat:
                     # A task, since the server may wait; it writes in its first step.
-                    self._beating = asyncio.create_task(self.send(_body(self._beat)), name="heartbeat")
+                    self._beating = asyncio.create_task(self._heartbeat(), name="heartbeat")
                 due = now + self._pause
         # Not later than `limit` from now, so that a send that begins meanwhile is met in time.
         self._timer = self._loop.call_at(min(due, now + self._limit), self._look)

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import structlog
 import uuid_utils
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.config.settings import ServerSettings
@@ -49,7 +48,6 @@ class Guard:
         scope["streamforge.request_id"] = request_id
         # The middleware between here and an endpoint is about the head of a response: a stream's body goes past it.
         scope[BODY_SEND] = send
-        structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began, status, replaced = time.perf_counter(), 0, False
 
@@ -57,9 +55,8 @@ class Guard:
             nonlocal status, replaced
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answer = MutableHeaders(scope=message)
-                answer["X-Request-ID"] = request_id
-                if status == 413 and answer.get("content-type", "").startswith("text/plain"):
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                if status == 413 and (b"content-type", b"text/plain; charset=utf-8") in message["headers"]:
                     # The body limit answers before our error handlers are there.
                     replaced = True
                     refusal = problem_of(too_large(), request_id)
@@ -112,8 +109,13 @@ def _hostname(host: str) -> str:
         return ""
 
 
-@lru_cache(maxsize=1024)
 def _is_loopback(host: str) -> bool:
+    # A longer one is no address; nor is it kept.
+    return len(host) <= 64 and _names_loopback(host)
+
+
+@lru_cache(maxsize=1024)
+def _names_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True
     try:

@@ -8,7 +8,14 @@ from pydantic import BaseModel, Field
 
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
-from backend.routers.streams import STREAM_RESPONSES, AfterQuery, FormatQuery, LastEventId, parse_cursor, run_response
+from backend.routers.streams import (
+    STREAM_PARAMETERS,
+    STREAM_RESPONSES,
+    AfterQuery,
+    format_of,
+    parse_cursor,
+    run_response,
+)
 from backend.routers.times import Time, iso
 
 router = APIRouter(prefix="/runs", tags=["runs"])
@@ -56,19 +63,18 @@ async def run(run_id: str, services: ServicesDep, owner: Owner) -> RunInfo:
         **responses(400, 401, 404, 409),
     },
     summary="Watch a run, or come back to it",
+    openapi_extra={"parameters": STREAM_PARAMETERS},
 )
 async def events(
     run_id: str,
     request: Request,
     services: ServicesDep,
     owner: Owner,
-    format: FormatQuery = "events",
-    last_event_id: LastEventId = None,
     after: AfterQuery = None,
 ) -> Response:
     """Replays what came after your cursor, then goes on live; the joined stream is the uninterrupted one."""
-    cursor = parse_cursor(run_id, last_event_id or None, after)
-    return await run_response(services, owner, run_id, cursor, request, format)
+    cursor = parse_cursor(run_id, request.headers.get("last-event-id") or None, after)
+    return await run_response(services, owner, run_id, cursor, request, format_of(request))
 
 
 class Cancelled(BaseModel):

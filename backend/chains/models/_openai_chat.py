@@ -323,4 +323,6 @@ def open_session(connect_seconds: float) -> aiohttp.ClientSession:
     proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"))
     connector = aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(cafile=certifi.where()))
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
-    return aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=proxied)
+    # No cookies: what a provider sets for one answer is nothing to the next one's.
+    jar = aiohttp.DummyCookieJar()
+    return aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=proxied, cookie_jar=jar)
