@@ -251,6 +251,7 @@ def main() -> int:
             host=settings.server.host,
             port=settings.server.port,
             log_config=None,
+            timeout_graceful_shutdown=3,
         )
         return 0
     return serve(settings)

@@ -1,6 +1,7 @@
 """uvicorn, for streams: runs end before connections close, and a request can hang up on a client that froze."""
 
 import asyncio
+import os
 import signal
 from types import FrameType
 from typing import Any, cast
@@ -62,6 +63,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._draining: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._signals = 0
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         """Open the port, and say where."""
@@ -74,6 +76,10 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: let the runs end, then exit. Second: end them now. Third: exit at once."""
+        self._signals += 1
+        if self._signals > 2:
+            # As hard as kill -9, which the next start knows how to mend.
+            os._exit(1)
         if self.should_exit or self._loop is None:
             super().handle_exit(signal.SIGINT, frame)
         else:
@@ -88,6 +94,7 @@ class Server(uvicorn.Server):
         try:
             if services is not None:
                 log.info("stopping")
+                services.documents.dismiss_watchers()
                 await services.hub.close(grace)
                 await self._hang_up_on_frozen()
         finally:
@@ -95,13 +102,16 @@ class Server(uvicorn.Server):
 
     async def _hang_up_on_frozen(self) -> None:
         """Clients get a moment to take what they were sent; uvicorn would wait for those who take nothing."""
+        before = self._untaken()
         for _ in range(round(_TAKE_SECONDS / 0.05)):
             if not self._untaken():
                 return
             await asyncio.sleep(0.05)
-        for transport in self._untaken():
-            transport.abort()
+        for transport, size in self._untaken().items():
+            if size >= before.get(transport, size + 1):
+                transport.abort()
 
-    def _untaken(self) -> list[asyncio.Transport]:
+    def _untaken(self) -> dict[asyncio.Transport, int]:
+        """Bytes that clients have not taken yet."""
         transports = [cast(_Protocol, c).transport for c in self.server_state.connections]
-        return [t for t in transports if not t.is_closing() and t.get_write_buffer_size()]
+        return {t: size for t in transports if not t.is_closing() and (size := t.get_write_buffer_size())}

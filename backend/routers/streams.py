@@ -21,6 +21,7 @@ from backend.services.run_state import CitationRef, MessagePart, TextPart
 
 T = TypeVar("T")
 
+_UNCHANGED = {"Cache-Control": "no-cache, no-transform"}
 _CLIENT_LEFT = 499
 """For the log; the client doesn't see it."""
 
@@ -113,7 +114,7 @@ def stream_response(
     return EventStream(
         stream,
         media_type=media_type,
-        headers={"Cache-Control": "no-cache, no-transform", **(headers or {})},
+        headers={**_UNCHANGED, **(headers or {})},
         send_timeout=settings.send_timeout,
         heartbeat=(HEARTBEAT, settings.heartbeat_seconds) if media_type == "text/event-stream" else None,
     )
@@ -126,7 +127,7 @@ def _wants(accept: str, media_type: str) -> bool:
 
 def _headers(run_id: str) -> dict[str, str]:
     return {
-        "Cache-Control": "no-cache, no-transform",
+        **_UNCHANGED,
         "X-StreamForge-Protocol": str(ev.PROTOCOL_VERSION),
         "Location": f"/runs/{run_id}/events",
         "Content-Location": f"/runs/{run_id}",

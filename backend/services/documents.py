@@ -76,7 +76,7 @@ class DocumentService:
             raise NotFound(f"documents: no such document: {missing[0]}. GET /documents lists yours.")
 
     async def watch(self, owner: str, document_id: str) -> AsyncGenerator[DocumentRow]:
-        """The document, again at each change, until it is ready or failed. Raises NotFound."""
+        """The document, again at each change, until it is ready or failed, or the server stops. Raises NotFound."""
         last: DocumentRow | None = None
         while True:
             with self._ingestion.next_change(document_id) as change:
@@ -84,12 +84,16 @@ class DocumentService:
                 if row != last:
                     yield row
                     last = row
-                if row.status in FINAL:
+                if row.status in FINAL or self._ingestion.dismissed:
                     return
                 await change
 
+    def dismiss_watchers(self) -> None:
+        """The server stops: streams of documents end."""
+        self._ingestion.dismiss_watchers()
+
     async def settled(self, owner: str, document_id: str) -> DocumentRow:
-        """The document once it is ready or failed. Raises NotFound when it is deleted meanwhile."""
+        """The document once it is ready or failed (or the server stops). Raises NotFound when it is deleted."""
         rows = [row async for row in self.watch(owner, document_id)]
         return rows[-1]
 

@@ -62,6 +62,7 @@ class Ingestion:
         self._work = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._watchers: dict[str, set[asyncio.Future[None]]] = {}
+        self.dismissed = False
 
     async def open(self) -> None:
         """Go on with the jobs that an earlier process left, and take new ones."""
@@ -98,6 +99,12 @@ class Ingestion:
         for future in self._watchers.pop(document_id, ()):
             if not future.done():
                 future.set_result(None)
+
+    def dismiss_watchers(self) -> None:
+        """The server stops: nobody is told of changes any more."""
+        self.dismissed = True
+        for document_id in list(self._watchers):
+            self.announce(document_id)
 
     async def _run(self) -> None:
         while True:

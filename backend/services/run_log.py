@@ -85,16 +85,16 @@ class RunLog:
         self.done = True
         self._announce(False)
 
-    def drop_hidden(self) -> bytes | None:
-        """Forget what no watcher was shown, since it will never be stored. The last `start` or `end` event that remains
-        in memory, as JSON, if something was dropped."""
+    def drop_hidden(self) -> list[ev.AnyEvent] | None:
+        """Forget what no watcher was shown, since it will never be stored. If something was dropped: the end of the
+        part that is open then."""
         upto = self._visible()
         if upto == self.head:
             return None
         del self._tail[upto + 1 - self._first :]
         self.head = upto
         borders = (b'{"type":"text.start', b'{"type":"reasoning.start', b'{"type":"text.end', b'{"type":"reasoning.end')
-        return next((line for line in reversed(self._tail) if line.startswith(borders)), b"")
+        return _closing(next((line for line in reversed(self._tail) if line.startswith(borders)), b""))
 
     def unstored_lines(self) -> EventLines | None:
         """The events to checkpoint, or None."""
@@ -203,6 +203,17 @@ class RunLog:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
             raise
+
+
+def _closing(border: bytes) -> list[ev.AnyEvent]:
+    """The end of the part that is open after this event, the last one that opened or closed any."""
+    match ev.decode(border) if border else None:
+        case ev.TextStart(part_id=part_id):
+            return [ev.TextEnd(part_id=part_id)]
+        case ev.ReasoningStart(part_id=part_id):
+            return [ev.ReasoningEnd(part_id=part_id)]
+        case _:
+            return []
 
 
 async def _stored_chunk(run_id: str, cursor: int, frame: FrameEncoder, read_stored: ReadStored) -> tuple[int, bytes]:

@@ -293,8 +293,8 @@ class RunHub:
         except Exception as error:
             log.error("run_not_saved", run_id=run.id, exc_info=not isinstance(error, StreamForgeError))
             terminal = _failed(run, _not_saved())
-            border = run.log.drop_hidden()
-            last = [*(last[:-1] if border is None else _closing(border)), terminal]
+            ends = run.log.drop_hidden()
+            last = [*(last[:-1] if ends is None else ends), terminal]
             self._unsaved[run] = closed_turn(run.id, run.state, terminal, run.log.encode_next(last))
             run.log.finish(last, stored=False)
         code = terminal.error.code if isinstance(terminal, ev.RunFailed) else None
@@ -378,17 +378,6 @@ class RunHub:
 def _failed(run: Run, error: StreamForgeError) -> ev.RunFailed:
     fault = ev.RunFault(code=error.code, message=error.message, retryable=error.retryable, request_id=run.request_id)
     return ev.RunFailed(error=fault)
-
-
-def _closing(border: bytes) -> list[ev.AnyEvent]:
-    """The end of the part that is open after this event, the last one that opened or closed any."""
-    match ev.decode(border) if border else None:
-        case ev.TextStart(part_id=part_id):
-            return [ev.TextEnd(part_id=part_id)]
-        case ev.ReasoningStart(part_id=part_id):
-            return [ev.ReasoningEnd(part_id=part_id)]
-        case _:
-            return []
 
 
 def _not_saved() -> NotSaved:

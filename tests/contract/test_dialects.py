@@ -19,7 +19,7 @@ pytestmark = pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.name)
 
 @pytest.fixture
 async def server(wire: Wire, provider: ProviderServer, tmp_path: Path) -> AsyncIterator[Running]:
-    options = {"log_level": "DEBUG", "idle_timeout": 0.3, "first_token_timeout": 0.3}
+    options = {"log_level": "DEBUG", "idle_timeout": 0.7, "first_token_timeout": 0.7}
     async with serving(tmp_path / "data", **options, **wire.settings(provider)) as running:
         yield running
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import sqlite3
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -79,6 +81,42 @@ async def test_frozen_sockets_do_not_hold_it(tmp_path: Path, provider: ProviderS
         assert code == 0, logged
         assert "Traceback" not in logged
     assert rows(running.database, "SELECT DISTINCT status FROM runs") == [("failed",)]
+
+
+async def test_who_watches_a_document_does_not_hold_it(tmp_path: Path, provider: ProviderServer) -> None:
+    env = using(provider, EMBEDDING_MODEL="openai/text-embedding-3-small", SHUTDOWN_GRACE="0.2")
+    async with process(tmp_path / "data", env) as running:
+        provider.script([Stall()], path="/v1/embeddings")
+        files = {"file": ("notes.md", b"# Notes\n\nThe notice period is 45 days.")}
+        document = (await running.client.post("/documents/upload", files=files)).json()
+        async with running.client.stream("GET", f"/documents/{document['id']}/events") as watching:
+            lines = watching.aiter_lines()
+            assert "document" in await anext(lines)
+            terminate(running)
+            async with asyncio.timeout(10):
+                assert [line async for line in lines][-1] == "", "ended in order"
+            code, logged = await exited(running)
+        assert code == 0, logged
+        assert "Traceback" not in logged
+
+
+async def test_a_third_signal_waits_for_nothing(tmp_path: Path, provider: ProviderServer) -> None:
+    """Here for a run that can't be stored: another program holds the database."""
+    provider.script([chunk({"content": "Half"}), Stall()])
+    async with (
+        process(tmp_path / "data", using(provider, SHUTDOWN_GRACE="60")) as running,
+        watch(running.client, body=ask()) as client,
+    ):
+        await client.text("Half")
+        other = sqlite3.connect(running.database, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        for _ in range(3):
+            terminate(running)
+            await asyncio.sleep(0.2)
+        await exited(running)
+        other.close()
+        assert time.monotonic() - began < 4.5, "the lock would have been waited for, 5 s"
 
 
 async def test_a_second_signal_does_not_wait_for_the_grace(tmp_path: Path, provider: ProviderServer) -> None:

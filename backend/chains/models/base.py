@@ -23,9 +23,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One call of a model. `content` is the last user message as the model should see it, passages and all;
-    `question` is what the person asks, a
-    follow-up with the turns before it for a model that can't read the history."""
+    """One call of a model. `content` is the last user message as the model should see it, passages and all; `question`
+    is what the person asks, a follow-up with the turns before it for a model that can't read the history."""
 
     system: str
     history: tuple[Message, ...]

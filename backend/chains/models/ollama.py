@@ -121,7 +121,8 @@ def _translate(error: Exception, model: str) -> RunError:
         case _ if isinstance(status, int) and 400 <= status < 500:
             return ProviderRefused(f"Ollama refused the request (HTTP {status}). Check model and parameters.")
         case _:
-            return ProviderFailed("Ollama failed while it answered. Its log says more; try again.", retry_after=0.0)
+            again = None if status is None else 0.0
+            return ProviderFailed("Ollama failed while it answered. Its log says more; try again.", retry_after=again)
 
 
 PLUGIN = Plugin(

@@ -187,10 +187,26 @@ def _translate(error: Exception, model: str) -> RunError:
     match error:
         case openai.APITimeoutError() | httpx.TimeoutException() | TimeoutError():
             return ProviderTimeout("The provider did not answer in time. Try again.", retry_after=again)
+        case aiohttp.ClientSSLError():
+            return ProviderFailed("The provider's certificate is not trusted. Check OPENAI_BASE_URL.")
         case openai.APIConnectionError() | httpx.TransportError() | aiohttp.ClientConnectorError():
             return ProviderFailed(
                 "The provider can't be reached. Check OPENAI_BASE_URL and the network.", retry_after=again
             )
+        case _ if said or isinstance(status, int):
+            return _refusal(status, said, model, again)
+        case _ if isinstance(error, TypeError | KeyError | ValueError):
+            return ProviderFailed("The provider sent something that is no answer. Check that it speaks OpenAI's API.")
+        case _:
+            again = again if isinstance(error, aiohttp.ClientError | OSError) else None
+            return ProviderFailed(
+                "The connection to the provider broke. Ask again; what came until then is kept.", retry_after=again
+            )
+
+
+def _refusal(status: int | None, said: str, model: str, again: float | None) -> RunError:
+    """What the provider's own error means; `status` is None for one inside a stream that doesn't tell."""
+    match status:
         case _ if "context_length" in said or "maximum context" in said or "exceed_context" in said:
             return ContextOverflow("The conversation is longer than the model's context. Begin a new session.")
         case _ if "content_filter" in said or "content_policy" in said:
@@ -205,16 +221,10 @@ def _translate(error: Exception, model: str) -> RunError:
             )
         case _ if isinstance(status, int) and 400 <= status < 500:
             return ProviderRefused(f"The provider refused the request (HTTP {status}). Check model and parameters.")
-        case _ if isinstance(status, int):
+        case int():
             return ProviderFailed(f"The provider failed (HTTP {status}). Try again.", retry_after=again)
-        case _ if said:
-            return ProviderFailed("The provider reported an error in its answer. Try again.", retry_after=again)
-        case _ if isinstance(error, TypeError | KeyError | ValueError):
-            return ProviderFailed("The provider sent something that is no answer. Check that it speaks OpenAI's API.")
         case _:
-            return ProviderFailed(
-                "The connection to the provider broke. Ask again; what came until then is kept.", retry_after=again
-            )
+            return ProviderFailed("The provider reported an error in its answer. Try again.", retry_after=again)
 
 
 def _said(error: Exception) -> str:
