@@ -22,6 +22,8 @@ MAX_UNSTORED = 997
 recovery's snapshot (last stored seq + 1,001) is ahead of every cursor."""
 
 _MAX_CHUNK_EVENTS = 500
+_MAX_CHUNK_BYTES = 262_144
+"""A watcher is given no more at once: a slow one holds a piece of the log in its socket, not the log."""
 
 
 class LogFull(Exception):
@@ -40,7 +42,7 @@ class RunLog:
         self._tail: list[bytes] = []
         self._bytes = 0
         self._max_events, self._max_bytes = max_events, max_bytes
-        self._joined: dict[tuple[FrameEncoder, int, int], bytes] = {}
+        self._joined: dict[tuple[FrameEncoder, int, int], tuple[int, bytes]] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self._window = window
         self._woken_at = 0.0
@@ -162,14 +164,16 @@ class RunLog:
     def _chunk(self, cursor: int, frame: FrameEncoder) -> tuple[int, bytes]:
         upto = min(self._visible(), cursor + _MAX_CHUNK_EVENTS)
         key = (frame, cursor, upto)
-        chunk = self._joined.get(key)
-        if chunk is None:
+        piece = self._joined.get(key)
+        if piece is None:
             lines = self._tail[cursor + 1 - self._first : upto + 1 - self._first]
+            lines = lines[: _fitting(lines, _MAX_CHUNK_BYTES)]
             chunk = b"".join([frame(self.run_id, seq, line) for seq, line in enumerate(lines, cursor + 1)])
+            piece = (cursor + len(lines), chunk)
             if len(self._joined) >= 8:
                 self._joined.clear()
-            self._joined[key] = chunk
-        return upto, chunk
+            self._joined[key] = piece
+        return piece
 
     def _announce(self, is_delta: bool) -> None:
         if not self._waiters:
@@ -203,6 +207,16 @@ class RunLog:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
             raise
+
+
+def _fitting(lines: list[bytes], limit: int) -> int:
+    """How many of the lines fit into so many bytes; at least one."""
+    size = 0
+    for count, line in enumerate(lines):
+        size += len(line)
+        if count and size > limit:
+            return count
+    return len(lines)
 
 
 def _closing(border: bytes) -> list[ev.AnyEvent]:

@@ -216,3 +216,13 @@ async def test_a_replay_of_50_000_events_gives_others_their_turn(stored: bool) -
     beside.cancel()
     assert seen == count
     assert longest <= 2_000
+
+
+async def test_a_piece_is_bounded_in_bytes() -> None:
+    log, store = make(max_events=100, max_bytes=10**8), Store()
+    for _ in range(50):
+        log.append(ev.TextDelta(part_id="p1", text="x" * 100_000))
+    log.finish([], stored=True)
+    pieces = [len(seqs(chunk)) async for chunk in log.follow(0, only_seq, store.read)]
+    assert sum(pieces) == 50
+    assert max(pieces) <= 3
