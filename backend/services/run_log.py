@@ -7,6 +7,7 @@ window (`send_window_ms`) wakes watchers once; the first text and everything els
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 from backend import events as ev
 from backend.storage.turns import EventLines
@@ -129,22 +130,25 @@ class RunLog:
         while True:
             if cursor < self._first - 1:
                 before = cursor
-                cursor, chunk = await _stored_chunk(self.run_id, cursor, frame, read_stored)
+                async with aclosing(_stored_pieces(self.run_id, cursor, frame, read_stored)) as pieces:
+                    async for upto, chunk in pieces:
+                        cursor = upto
+                        if chunk:
+                            yield chunk
                 if cursor == before:
                     # Its session was deleted: there is nothing to go on with.
                     return
             elif cursor < self._visible():
                 cursor, chunk = self._chunk(cursor, frame)
+                if chunk:
+                    yield chunk
+                if cursor < self._visible():
+                    # A long replay must not keep the loop from others.
+                    await asyncio.sleep(0)
             elif self.done:
                 return
             else:
                 await self._changed()
-                continue
-            if chunk:
-                yield chunk
-                if cursor < self._visible():
-                    # A long replay must not keep the loop from others.
-                    await asyncio.sleep(0)
 
     async def finished(self) -> None:
         """Wait for the end of the log."""
@@ -230,22 +234,34 @@ def _closing(border: bytes) -> list[ev.AnyEvent]:
             return []
 
 
-async def _stored_chunk(run_id: str, cursor: int, frame: FrameEncoder, read_stored: ReadStored) -> tuple[int, bytes]:
+async def _stored_pieces(
+    run_id: str, cursor: int, frame: FrameEncoder, read_stored: ReadStored
+) -> AsyncGenerator[tuple[int, bytes]]:
+    """Frames of the next few stored rows in pieces of bounded size, each with the seq that it leads to."""
     frames: list[bytes] = []
+    size = 0
     for row in await read_stored(run_id, cursor):
         for seq, line in enumerate(row.lines.split(b"\n"), row.first_seq):
-            if seq > cursor:
-                frames.append(frame(run_id, seq, line))
-        cursor = row.last_seq
-    return cursor, b"".join(frames)
+            if seq <= cursor:
+                continue
+            cursor = seq
+            frames.append(frame(run_id, seq, line))
+            size += len(frames[-1])
+            if size > _MAX_CHUNK_BYTES:
+                yield cursor, b"".join(frames)
+                await asyncio.sleep(0)
+                frames, size = [], 0
+    if frames:
+        yield cursor, b"".join(frames)
 
 
 async def replay(run_id: str, cursor: int, frame: FrameEncoder, read_stored: ReadStored) -> AsyncGenerator[bytes]:
     """Frames of a finished run's stored events after `cursor`."""
-    while True:
-        upto, chunk = await _stored_chunk(run_id, cursor, frame, read_stored)
-        if upto == cursor:
-            return
-        cursor = upto
-        if chunk:
-            yield chunk
+    before = -1
+    while cursor != before:
+        before = cursor
+        async with aclosing(_stored_pieces(run_id, cursor, frame, read_stored)) as pieces:
+            async for upto, chunk in pieces:
+                cursor = upto
+                if chunk:
+                    yield chunk
