@@ -26,7 +26,7 @@ from backend.routers.guard import Guard
 from backend.routers.keys import KeyGate
 from backend.routers.openapi import install_openapi
 from backend.routers.state import Services
-from backend.server import Server
+from backend.server import CLOSE_SECONDS, Server
 from backend.services.chat import ChatService
 from backend.services.documents import DocumentService
 from backend.services.ingestion import Ingestion
@@ -251,7 +251,7 @@ def main() -> int:
             host=settings.server.host,
             port=settings.server.port,
             log_config=None,
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=CLOSE_SECONDS,
         )
         return 0
     return serve(settings)

@@ -18,7 +18,8 @@ from backend.routers.state import Services
 
 log = structlog.get_logger("streamforge")
 
-_CLOSE_SECONDS = 3
+CLOSE_SECONDS = 3
+"""That connections get to end by themselves when the server stops."""
 _TAKE_SECONDS = 1.5
 
 
@@ -55,7 +56,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=_CLOSE_SECONDS,
+                timeout_graceful_shutdown=CLOSE_SECONDS,
                 lifespan="on",
             )
         )

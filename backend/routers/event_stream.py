@@ -70,6 +70,12 @@ class EventStream(EventSourceResponse):
                 connection.close()
 
 
+async def gone(receive: Receive) -> None:
+    """Returns when the client has left. The request's body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def _body(body: bytes, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
@@ -125,8 +131,7 @@ class _Connection:
             self._task.cancel()
 
     async def _left(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await gone(self._receive)
         self._cut()
 
     def _look(self) -> None:

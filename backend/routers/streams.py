@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from backend import events as ev
 from backend.config.settings import RunSettings
 from backend.errors import BadRequest, Invalid, RunError
-from backend.routers.event_stream import EventStream
+from backend.routers.event_stream import EventStream, gone
 from backend.routers.problems import problem, request_id_of
 from backend.routers.state import Services
 from backend.routers.wire.sse import HEARTBEAT, event_frame
@@ -141,12 +141,7 @@ async def _nothing() -> AsyncGenerator[bytes]:
 
 async def _unless_left(request: Request, outcome: Coroutine[Any, Any, T]) -> T | None:
     """The outcome; None when the client has gone before: then nobody waits for it here any more."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    asked, leaving = asyncio.create_task(outcome), asyncio.create_task(gone())
+    asked, leaving = asyncio.create_task(outcome), asyncio.create_task(gone(request.receive))
     try:
         await asyncio.wait((asked, leaving), return_when=asyncio.FIRST_COMPLETED)
         return asked.result() if asked.done() else None
