@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import re
-import tempfile
 import time
 from dataclasses import dataclass
 
@@ -143,10 +142,8 @@ async def run(sizes: Sizes) -> None:
     with Server(("bench.upstream", str(port)), "/v1/models", core=CLIENT_CORE, port=port) as upstream:
         for target, plan, tokens in sizes.runs:
             print(f"{sizes.watchers} watchers, {plan}, {target.name} ...", flush=True)
-            with tempfile.TemporaryDirectory() as data:
-                env = {"OPENAI_BASE_URL": f"{upstream.url}/v1", "OPENAI_API_KEY": "none", "DATA_DIR": data}
-                with Server(target.module, target.ready, {**env, **target.env}) as server:
-                    rows.append(await measure(target, server, plan, tokens, sizes))
+            with target.running(f"{upstream.url}/v1") as server:
+                rows.append(await measure(target, server, plan, tokens, sizes))
     head = [f"server, {sizes.watchers} watchers", "run", "tokens", "events", "CPU µs an event and watcher"]
     print_table([*head, "CPU µs a token and watcher"], [_row(row) for row in rows])
 

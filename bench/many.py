@@ -1,7 +1,6 @@
 """`python -m bench many`: a thousand streams at once, silent or slow: memory of each, and `/health` beside them."""
 
 import asyncio
-import tempfile
 import time
 from dataclasses import dataclass
 
@@ -146,11 +145,9 @@ async def run(sizes: Sizes) -> None:
         for target in (TARGETS["parsed"], TARGETS["streamforge"]):
             for measure in (measure_silent, measure_slow):
                 began = time.monotonic()
-                with tempfile.TemporaryDirectory() as data:
-                    env = {"OPENAI_BASE_URL": f"{upstream.url}/v1", "OPENAI_API_KEY": "none", "DATA_DIR": data}
-                    with Server(target.module, target.ready, {**env, **target.env}) as server:
-                        async with Client(server.url, target.body) as client:
-                            rows.append(await measure(target, server, client, sizes))
+                with target.running(f"{upstream.url}/v1") as server:
+                    async with Client(server.url, target.body) as client:
+                        rows.append(await measure(target, server, client, sizes))
                 print(f"{sizes.streams} streams, {target.name} ({time.monotonic() - began:.0f} s)", flush=True)
     head = ["server", f"{sizes.streams} streams", "memory a stream", "/health p50", "/health p99"]
     print_table([*head, "CPU µs per token", "delay p50", "delay p99"], [_row(row) for row in rows])

@@ -169,16 +169,16 @@ LOADS: dict[str, tuple[Load, str]] = {
 
 
 async def measure(target: Target, load: Load, upstream_url: str, sizes: Sizes) -> Profile:
-    with tempfile.TemporaryDirectory() as data, tempfile.TemporaryDirectory() as folder:
-        env = {"OPENAI_BASE_URL": upstream_url, "OPENAI_API_KEY": "none", "DATA_DIR": data, **target.env}
-        module = ("bench.sampled", folder, *target.module)
-        with Server(module, target.ready, env) as server:
-            async with Client(server.url, target.body) as client:
-                for _ in range(50):
-                    await client.first_token("bench-flat-1")
-                await client.counted("bench-flat-200")
-                await asyncio.sleep(SETTLED)
-                return folded(Path(folder), await load(server, Path(folder), client, sizes))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        target.running(upstream_url, "bench.sampled", folder) as server,
+    ):
+        async with Client(server.url, target.body) as client:
+            for _ in range(50):
+                await client.first_token("bench-flat-1")
+            await client.counted("bench-flat-200")
+            await asyncio.sleep(SETTLED)
+            return folded(Path(folder), await load(server, Path(folder), client, sizes))
 
 
 async def measure_again(target: Target, load: Load, upstream_url: str, sizes: Sizes) -> Profile:

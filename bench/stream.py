@@ -4,8 +4,8 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -46,6 +46,15 @@ class Target:
     body: Callable[[str], dict[str, Any]] = lambda model: {"message": "hi", "model": model}
     ready: str = "/"
     env: Mapping[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def running(self, upstream_url: str, *under: str) -> Iterator[Server]:
+        """It runs, with an empty folder for its data and the provider at this URL; `under` a module with its
+        arguments, where one is given."""
+        with tempfile.TemporaryDirectory() as data:
+            env = {"OPENAI_BASE_URL": upstream_url, "OPENAI_API_KEY": "none", "DATA_DIR": data, **self.env}
+            with Server((*under, *self.module), self.ready, env) as server:
+                yield server
 
 
 @dataclass
@@ -96,9 +105,7 @@ class Opened:
 
     async def start(self, upstream_url: str) -> None:
         """Starts it, looks at its stream, and lets it settle."""
-        data = self._stack.enter_context(tempfile.TemporaryDirectory())
-        env = {"OPENAI_BASE_URL": upstream_url, "OPENAI_API_KEY": "none", "DATA_DIR": data, **self.target.env}
-        self.server = self._stack.enter_context(Server(self.target.module, self.target.ready, env))
+        self.server = self._stack.enter_context(self.target.running(upstream_url))
         self.client = await self._stack.enter_async_context(Client(self.server.url, self.target.body))
         await self.client.first_token("bench-flat-1")
         await asyncio.sleep(SETTLED)
