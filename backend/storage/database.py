@@ -11,9 +11,10 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from backend.storage.reader import Reader
 from backend.storage.writer import Writer, apply_pragmas, connect, storage_error
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 
 
 class DataDirInUse(RuntimeError):
@@ -40,12 +41,13 @@ class DataDirLock:
 
 
 class Database:
-    """`read()` and `write()` give SQLAlchemy connections; `writer` is the quick lane of the turns."""
+    """`read()` and `write()` give SQLAlchemy connections; `writer` and `reader` are the quick lanes of plain SQL."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._upgrade()
         self.writer = Writer(path)
+        self.reader = Reader(path)
         self._engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=4, max_overflow=4)
         event.listen(self._engine.sync_engine, "connect", _on_connect)
         event.listen(self._engine.sync_engine, "begin", _on_begin)
@@ -88,6 +90,7 @@ class Database:
     async def close(self) -> None:
         """Finish pending writes and close every connection."""
         self.writer.close()
+        self.reader.close()
         await self._engine.dispose()
 
 

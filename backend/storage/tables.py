@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -65,6 +66,7 @@ messages = Table(
     Column("role", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("parts", JSON, nullable=False),
+    Column("retrieval", JSON),
     _time("created_at"),
     Index(None, "session_id", "created_at"),
 )
@@ -102,6 +104,7 @@ run_events = Table(
     Column("lines", LargeBinary, nullable=False),
 )
 
+# `generation` counts embeddings: a new one is built beside the old, then this and `fingerprint` change in one commit.
 collections = Table(
     "collections",
     metadata,
@@ -114,6 +117,7 @@ collections = Table(
     UniqueConstraint("owner", "name"),
 )
 
+# Found in searches through active_version alone; pending_version is being read, or failed, or was cancelled.
 documents = Table(
     "documents",
     metadata,
@@ -122,14 +126,15 @@ documents = Table(
     Column("collection_id", Text, ForeignKey("collections.id", ondelete="CASCADE"), nullable=False),
     Column("name", Text, nullable=False),
     Column("active_version", Text),
-    Column("status", Text, nullable=False),
-    Column("reason_code", Text),
-    Column("reason", Text),
+    Column("pending_version", Text),
     _time("created_at"),
     _time("updated_at"),
     Index(None, "owner", "id"),
+    Index(None, "collection_id", "id"),
 )
 
+# Superseded versions keep their text, so that old citations can still be looked up, and nothing else.
+# `first_chunk` is the number of the first of `chunks` chunks; numbers are never used twice.
 document_versions = Table(
     "document_versions",
     metadata,
@@ -139,37 +144,65 @@ document_versions = Table(
     Column("collection_id", Text, nullable=False),
     Column("sha256", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason_code", Text),
+    Column("reason", Text),
     Column("media_type", Text),
     Column("title", Text),
-    Column("text", Text),
-    Column("map", JSON),
+    Column("language", Text),
     Column("pages", Integer),
+    Column("first_chunk", BigInteger),
     Column("chunks", Integer),
     _time("created_at"),
-    UniqueConstraint("collection_id", "sha256"),
+    Column("map", JSON),
+    Column("text", Text),
+    Index(
+        "uq_document_versions_collection_id_sha256",
+        "collection_id",
+        "sha256",
+        unique=True,
+        sqlite_where=text("status != 'superseded'"),
+        postgresql_where=text("status != 'superseded'"),
+    ),
     Index(None, "document_id"),
 )
 
+# `text` is the slice of the version's text: cutting it out of a long one costs a millisecond. `sentences` is
+# `chains/retrieval`'s: where sentences stand, and their vectors.
 chunks = Table(
     "chunks",
     metadata,
-    _id(),
+    Column("n", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("version_id", Text, ForeignKey("document_versions.id", ondelete="CASCADE"), nullable=False),
     Column("ordinal", Integer, nullable=False),
     Column("start", Integer, nullable=False),
     Column("end", Integer, nullable=False),
     Column("page", Integer),
     Column("heading", Text),
-    UniqueConstraint("version_id", "ordinal"),
+    Column("context", Text),
+    Column("text", Text, nullable=False),
+    Column("sentences", LargeBinary),
+    Index(None, "version_id"),
 )
 
+# What no row's deletion may set back.
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+# kind: ingest (of a document's version) or embed (a collection's next generation).
 jobs = Table(
     "jobs",
     metadata,
     _id(),
     _owner(),
-    Column("document_id", Text, ForeignKey("documents.id", ondelete="CASCADE"), nullable=False),
-    Column("version_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("collection_id", Text, ForeignKey("collections.id", ondelete="CASCADE"), nullable=False),
+    Column("document_id", Text, ForeignKey("documents.id", ondelete="CASCADE")),
+    Column("version_id", Text),
     Column("stage", Text, nullable=False),
     Column("progress", JSON, nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -180,4 +213,5 @@ jobs = Table(
     _time("updated_at"),
     Index(None, "stage", "lease_until"),
     Index(None, "document_id"),
+    Index(None, "collection_id"),
 )

@@ -11,8 +11,9 @@ import pkgutil
 from functools import cache
 
 from backend.chains.retrieval.embeddings._base import Embedder, EmbeddingPlugin, EmbeddingSettings
+from backend.errors import EmbeddingMismatch
 
-__all__ = ["Embedder", "EmbeddingPlugin", "EmbeddingSettings", "open_embedder", "providers"]
+__all__ = ["Embedder", "Embedders", "EmbeddingPlugin", "EmbeddingSettings", "open_embedder", "providers"]
 
 
 @cache
@@ -36,3 +37,48 @@ def open_embedder(name: str, settings: EmbeddingSettings) -> Embedder:
         allowed = ", ".join(sorted(plugin.example for plugin in providers().values()))
         raise ValueError(f"unknown embedding model {name!r}: write provider/model, for example {allowed}")
     return plugin.open(model, settings)
+
+
+class Embedders:
+    """Embedders by what they made: a collection is searched with the model that embedded it, whatever is set now."""
+
+    def __init__(self, default: str, settings: EmbeddingSettings) -> None:
+        self._settings = settings
+        self.default = open_embedder(default, settings)
+        self._open: dict[str, Embedder] = {default: self.default}
+
+    async def of(self, fingerprint: str | None) -> Embedder:
+        """The embedder of a collection, prepared; the default one for a collection that holds nothing yet.
+
+        Raises EmbeddingMismatch when this server can't embed as the collection was embedded, EmbeddingFailed.
+        """
+        if fingerprint is None:
+            await self.default.prepare()
+            return self.default
+        name = fingerprint.rpartition(":")[0]
+        try:
+            embedder = self._open.get(name) or self._open.setdefault(name, open_embedder(name, self._settings))
+        except ValueError as error:
+            raise EmbeddingMismatch(_cannot(fingerprint, str(error))) from None
+        await embedder.prepare()
+        if embedder.fingerprint != fingerprint:
+            raise EmbeddingMismatch(_cannot(fingerprint, f"it now makes {embedder.fingerprint}"))
+        return embedder
+
+    async def named(self, name: str) -> Embedder:
+        """The embedder called `provider/model`, prepared. Raises ValueError (see `open_embedder`), EmbeddingFailed."""
+        embedder = self._open.get(name) or self._open.setdefault(name, open_embedder(name, self._settings))
+        await embedder.prepare()
+        return embedder
+
+    async def aclose(self) -> None:
+        """Close every embedder."""
+        for embedder in self._open.values():
+            await embedder.aclose()
+
+
+def _cannot(fingerprint: str, why: str) -> str:
+    return (
+        f"This collection was embedded by {fingerprint}, which this server can't use: {why}. Make that model available "
+        "again, or embed the collection anew (POST /collections/{id}/embed)."
+    )

@@ -1,0 +1,229 @@
+"""Chunks and the lexical index: an FTS5 table a collection, so that a search never meets another owner's words.
+
+`terms` are words that `chains/retrieval` has made comparable already (stems, bigrams, parts of identifiers); FTS5
+splits them at blanks and scores them, no more. A row's number is the chunk's. Rows of versions that are not active
+may match: `rows` leaves them out.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backend.storage.database import Database
+
+# Two columns, so that a word in a title may count otherwise than one in the text.
+_CREATE = (
+    "CREATE VIRTUAL TABLE IF NOT EXISTS {} USING fts5("
+    "about, body, tokenize=\"unicode61 remove_diacritics 0 categories 'L* N* Co M*'\")"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """A chunk to be stored: `text` is `[start:end]` of the version's text, the terms are for the lexical index."""
+
+    n: int
+    ordinal: int
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+    context: str | None
+    text: str
+    about_terms: str
+    body_terms: str
+    sentences: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A chunk of an active version."""
+
+    n: int
+    ordinal: int
+    collection_id: str
+    document_id: str
+    version_id: str
+    name: str
+    title: str | None
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+    context: str | None
+    text: str
+    sentences: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRange:
+    """The chunks of a document's active version: numbers first..last."""
+
+    collection_id: str
+    document_id: str
+    version_id: str
+    first: int
+    last: int
+
+
+class Chunks:
+    """Chunks of all owners; what reads them takes the owner or collections that were checked before."""
+
+    def __init__(self, database: Database) -> None:
+        self._writer = database.writer
+        self._reader = database.reader
+
+    async def reserve(self, version_id: str, count: int) -> int | None:
+        """Numbers for a version's `count` chunks: the first one. Again: the same. None when the version is gone."""
+        return await self._writer.run(lambda conn: _reserve(conn, version_id, count))
+
+    async def add(self, collection_id: str, version_id: str, rows: Sequence[NewChunk]) -> bool:
+        """Store chunks and their terms in one commit; those that are there are replaced. False: the version is gone."""
+        return await self._writer.run(lambda conn: _add(conn, collection_id, version_id, rows))
+
+    async def stored(self, version_id: str) -> set[int]:
+        """The numbers of a version's stored chunks."""
+        sql = "SELECT n FROM chunks WHERE version_id = ?"
+        return await self._reader.run(lambda conn: {n for (n,) in conn.execute(sql, (version_id,))})
+
+    async def match(
+        self,
+        collection_id: str,
+        terms: Sequence[str],
+        limit: int,
+        ranges: Sequence[tuple[int, int]] | None = None,
+        about_weight: float = 1.0,
+    ) -> list[tuple[int, float]]:
+        """Chunks of a collection with any of the terms: (n, BM25 score, higher is better), best first.
+
+        `ranges` (first, last) restricts the chunks' numbers.
+        """
+        return await self._reader.run(lambda conn: _match(conn, collection_id, terms, limit, ranges, about_weight))
+
+    async def rows(self, owner: str, collection_ids: Sequence[str], numbers: Sequence[int]) -> list[ChunkRow]:
+        """Those of the chunks that are of an active version in one of these collections of the owner's."""
+        return await self._reader.run(lambda conn: _rows(conn, owner, collection_ids, numbers))
+
+    async def ranges(self, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:
+        """Where the chunks of these documents are; none for a document that can't be searched yet."""
+        return await self._reader.run(lambda conn: _ranges(conn, owner, document_ids))
+
+
+def remove_chunks(conn: sqlite3.Connection, collection_id: str, version_id: str) -> int:
+    """Remove a version's chunks and their terms; how many there were. For use inside the writer's operations."""
+    numbers = conn.execute("SELECT min(n), max(n) FROM chunks WHERE version_id = ?", (version_id,)).fetchone()
+    if numbers[0] is None:
+        return 0
+    if _exists(conn, collection_id):
+        conn.execute(f"DELETE FROM {_table(collection_id)} WHERE rowid BETWEEN ? AND ?", numbers)
+    return conn.execute("DELETE FROM chunks WHERE version_id = ?", (version_id,)).rowcount
+
+
+def move_terms(conn: sqlite3.Connection, version_id: str, source: str, target: str) -> None:
+    """Bring a version's terms from one collection's index to another's. For use inside the writer's operations."""
+    first, last = conn.execute("SELECT min(n), max(n) FROM chunks WHERE version_id = ?", (version_id,)).fetchone()
+    if first is None or not _exists(conn, source):
+        return
+    conn.execute(_CREATE.format(_table(target)))
+    conn.execute(
+        f"INSERT INTO {_table(target)} (rowid, about, body) "
+        f"SELECT rowid, about, body FROM {_table(source)} WHERE rowid BETWEEN ? AND ?",
+        (first, last),
+    )
+    conn.execute(f"DELETE FROM {_table(source)} WHERE rowid BETWEEN ? AND ?", (first, last))
+
+
+def drop_terms(conn: sqlite3.Connection, collection_id: str) -> None:
+    """Remove a collection's lexical index. For use inside the writer's operations."""
+    conn.execute(f"DROP TABLE IF EXISTS {_table(collection_id)}")
+
+
+def _table(collection_id: str) -> str:
+    """The name of a collection's index; ids are ours, still nothing else may come into SQL."""
+    if not collection_id.replace("_", "").isalnum():
+        raise ValueError("not the id of a collection")
+    return f"lexical_{collection_id}"
+
+
+def _exists(conn: sqlite3.Connection, collection_id: str) -> bool:
+    sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return conn.execute(sql, (_table(collection_id),)).fetchone() is not None
+
+
+def _reserve(conn: sqlite3.Connection, version_id: str, count: int) -> int | None:
+    row = conn.execute("SELECT first_chunk, chunks FROM document_versions WHERE id = ?", (version_id,)).fetchone()
+    if row is None:
+        return None
+    if row[0] is not None and row[1] == count:
+        return row[0]
+    (after,) = conn.execute(
+        "INSERT INTO counters (name, value) VALUES ('chunks', ? + 1) "
+        "ON CONFLICT (name) DO UPDATE SET value = value + ? RETURNING value",
+        (count, count),
+    ).fetchone()
+    change = "UPDATE document_versions SET first_chunk = ?, chunks = ? WHERE id = ?"
+    conn.execute(change, (after - count, count, version_id))
+    return after - count
+
+
+def _add(conn: sqlite3.Connection, collection_id: str, version_id: str, rows: Sequence[NewChunk]) -> bool:
+    if conn.execute("SELECT 1 FROM document_versions WHERE id = ?", (version_id,)).fetchone() is None:
+        return False
+    table = _table(collection_id)
+    conn.execute(_CREATE.format(table))
+    conn.executemany(
+        'INSERT OR REPLACE INTO chunks (n, version_id, ordinal, start, "end", page, heading, context, text, sentences) '
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(r.n, version_id, r.ordinal, r.start, r.end, r.page, r.heading, r.context, r.text, r.sentences) for r in rows],
+    )
+    conn.executemany(
+        f"INSERT OR REPLACE INTO {table} (rowid, about, body) VALUES (?, ?, ?)",
+        [(r.n, r.about_terms, r.body_terms) for r in rows],
+    )
+    return True
+
+
+def _match(
+    conn: sqlite3.Connection,
+    collection_id: str,
+    terms: Sequence[str],
+    limit: int,
+    ranges: Sequence[tuple[int, int]] | None,
+    about_weight: float,
+) -> list[tuple[int, float]]:
+    if not terms or limit < 1 or not _exists(conn, collection_id):
+        return []
+    table = _table(collection_id)
+    query = " OR ".join('"' + term.replace('"', '""') + '"' for term in terms)
+    found: list[tuple[int, float]] = []
+    for first, last in ranges if ranges is not None else [(0, 2**62)]:
+        sql = (
+            f"SELECT rowid, -bm25({table}, ?, 1.0) AS score FROM {table} WHERE {table} MATCH ? "
+            "AND rowid BETWEEN ? AND ? ORDER BY score DESC LIMIT ?"
+        )
+        found += conn.execute(sql, (about_weight, query, first, last, limit)).fetchall()
+    return found if ranges is None else sorted(found, key=lambda hit: -hit[1])[:limit]
+
+
+def _rows(
+    conn: sqlite3.Connection, owner: str, collection_ids: Sequence[str], numbers: Sequence[int]
+) -> list[ChunkRow]:
+    sql = (
+        "SELECT c.n, c.ordinal, d.collection_id, d.id, v.id, d.name, v.title, "
+        'c.start, c."end", c.page, c.heading, c.context, c.text, c.sentences '
+        "FROM json_each(?) AS wanted JOIN chunks c ON c.n = wanted.value "
+        "JOIN document_versions v ON v.id = c.version_id JOIN documents d ON d.active_version = v.id "
+        "AND d.id = v.document_id WHERE d.owner = ? AND d.collection_id IN (SELECT value FROM json_each(?))"
+    )
+    params = (json.dumps(list(numbers)), owner, json.dumps(list(collection_ids)))
+    return [ChunkRow(*row) for row in conn.execute(sql, params)]
+
+
+def _ranges(conn: sqlite3.Connection, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:
+    sql = (
+        "SELECT d.collection_id, d.id, v.id, v.first_chunk, v.first_chunk + v.chunks - 1 FROM json_each(?) AS wanted "
+        "JOIN documents d ON d.id = wanted.value JOIN document_versions v ON v.id = d.active_version "
+        "WHERE d.owner = ? AND v.chunks > 0"
+    )
+    return [ChunkRange(*row) for row in conn.execute(sql, (json.dumps(list(document_ids)), owner))]
