@@ -35,6 +35,7 @@ from backend.services.models import Models
 from backend.services.readiness import Readiness
 from backend.services.runs import RunHub
 from backend.services.sessions import SessionService
+from backend.storage.chunks import Chunks
 from backend.storage.database import Database, DataDirInUse, DataDirLock
 from backend.storage.documents import Documents
 from backend.storage.jobs import Jobs
@@ -115,6 +116,7 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
         turns, document_rows, job_rows = Turns(database), Documents(database), Jobs(database)
+        chunk_rows = Chunks(database)
         hub = RunHub(turns, settings.runs, settings.storage.event_retention_hours)
         await hub.open()
         index = VectorIndex(data_dir / "vectors")
@@ -123,10 +125,18 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
         stack.push_async_callback(embedder.aclose)
         language_models = Models(settings.models)
         stack.push_async_callback(language_models.close)
-        knowledge = Knowledge(document_rows, index, embedder, settings.knowledge.relevance_floor)
+        knowledge = Knowledge(document_rows, chunk_rows, index, embedder, settings.knowledge.relevance_floor)
         parser = Parser(timeout=settings.knowledge.parse_timeout)
         ingestion = Ingestion(
-            document_rows, job_rows, index, embedder, parser, knowledge, files, settings.knowledge.chunk_size
+            document_rows,
+            job_rows,
+            chunk_rows,
+            index,
+            embedder,
+            parser,
+            knowledge,
+            files,
+            settings.knowledge.chunk_size,
         )
         stack.push_async_callback(ingestion.close)
         max_bytes = settings.knowledge.max_upload_mb * 1_000_000

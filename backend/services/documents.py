@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from backend.chains.retrieval.index import VectorIndex
+from backend.chains.retrieval.index import VectorIndex, index_key
 from backend.errors import Conflict, DocumentUnreadable, Invalid, NotFound, StorageFull, TooLarge
 from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
@@ -122,7 +122,7 @@ class DocumentService:
         self._knowledge.changed(owner)
         self._ingestion.announce(document_id)
         await asyncio.to_thread((self._files / row.version).unlink, missing_ok=True)
-        await self._index.delete_version(row.collection_id, row.version)
+        await self._index.delete_version(index_key(row.collection_id, 1), row.version)
 
 
 def display_name(name: str) -> str:

@@ -14,16 +14,18 @@ from typing import Any
 import msgspec
 import structlog
 
+from backend.chains.retrieval.analysis import about_terms, body_terms
 from backend.chains.retrieval.chunking import Chunk, chunk, indexed_text
 from backend.chains.retrieval.embeddings import Embedder
-from backend.chains.retrieval.index import VectorIndex
+from backend.chains.retrieval.index import VectorIndex, index_key
 from backend.chains.retrieval.parsed import ParsedDocument
 from backend.chains.retrieval.parser import Parser
 from backend.errors import DocumentUnreadable, EmbeddingFailed, EmbeddingMismatch, StreamForgeError
 from backend.services.knowledge import Knowledge
+from backend.storage.chunks import Chunks, NewChunk
 from backend.storage.documents import Documents
 from backend.storage.ids import new_id, now_ms
-from backend.storage.jobs import JobRow, Jobs, NewChunk
+from backend.storage.jobs import JobRow, Jobs
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +45,7 @@ class Ingestion:
         self,
         documents: Documents,
         jobs: Jobs,
+        chunks: Chunks,
         index: VectorIndex,
         embedder: Embedder,
         parser: Parser,
@@ -52,6 +55,7 @@ class Ingestion:
     ) -> None:
         self._documents = documents
         self._jobs = jobs
+        self._chunks = chunks
         self._index = index
         self._embedder = embedder
         self._parser = parser
@@ -126,7 +130,7 @@ class Ingestion:
             chunks = await _Ingest(self, job).run()
             log.info("document_ready", document_id=job.document_id, chunks=chunks, seconds=_since(began))
         except _Gone:
-            await self._index.delete_version(job.collection_id, job.version_id)
+            await self._index.delete_version(index_key(job.collection_id, 1), job.version_id)
         except (DocumentUnreadable, EmbeddingMismatch) as error:
             await self._jobs.fail(job, error.code, error.message)
             log.info("document_failed", document_id=job.document_id, code=error.code)
@@ -155,9 +159,10 @@ class Ingestion:
             if path.name not in known:
                 await asyncio.to_thread(path.unlink, missing_ok=True)
         for collection in await self._documents.collections():
-            indexed = await self._index.versions(collection.id)
+            key = index_key(collection.id, collection.generation)
+            indexed = set(await self._index.versions(key))
             for version in indexed - known:
-                await self._index.delete_version(collection.id, version)
+                await self._index.delete_version(key, version)
             for document_id in await self._documents.active_beyond(collection.id, indexed):
                 log.info("document_indexed_again", document_id=document_id)
                 await self._documents.requeue(document_id)
@@ -206,16 +211,21 @@ class Ingestion:
             await told(min(at + _EMBED_BATCH, len(texts)))
         return np.concatenate(pieces)
 
-    async def index(self, job: JobRow, chunks: list[Chunk], vectors: Any) -> None:
-        """Store the vectors; nothing finds them yet. Raises EmbeddingMismatch."""
-        ids = [_chunk_id(job, c) for c in chunks]
-        fingerprint = self._embedder.fingerprint
-        await self._index.upsert(job.collection_id, fingerprint, ids, vectors, job.document_id, job.version_id)
+    async def index(self, job: JobRow, parsed: ParsedDocument, chunks: list[Chunk], vectors: Any) -> None:
+        """Store vectors, chunks and terms; nothing finds them yet. Raises EmbeddingMismatch, _Gone."""
+        first = await self._chunks.reserve(job.version_id, len(chunks))
+        if first is None:
+            raise _Gone
+        numbers = [first + c.ordinal for c in chunks]
+        key = index_key(job.collection_id, 1)
+        await self._index.upsert(key, self._embedder.fingerprint, numbers, vectors, job.version_id)
+        rows = [_new_chunk(job, parsed, c, n) for c, n in zip(chunks, numbers, strict=True)]
+        if not await self._chunks.add(job.collection_id, job.version_id, rows):
+            raise _Gone
 
-    async def finish(self, job: JobRow, chunks: list[Chunk], progress: dict[str, Any]) -> None:
-        """Everything else in one commit: now the document is found. Raises _Gone."""
-        rows = [NewChunk(_chunk_id(job, c), c.ordinal, c.start, c.end, c.page, c.heading) for c in chunks]
-        if not await self._jobs.finish(job, self._embedder.fingerprint, rows, progress):
+    async def finish(self, job: JobRow, progress: dict[str, Any]) -> None:
+        """Now the document is found. Raises _Gone."""
+        if not await self._jobs.finish(job, self._embedder.fingerprint, progress):
             raise _Gone
 
 
@@ -241,8 +251,8 @@ class _Ingest:
         await self._enter("embedding", done=0, total=len(chunks))
         vectors = await worker.embed(parsed, chunks, lambda done: self._tell(done, len(chunks)))
         await self._enter("indexing", done=len(chunks), total=len(chunks))
-        await worker.index(job, chunks, vectors)
-        await worker.finish(job, chunks, self._progress(done=len(chunks), total=len(chunks)))
+        await worker.index(job, parsed, chunks, vectors)
+        await worker.finish(job, self._progress(done=len(chunks), total=len(chunks)))
         return len(chunks)
 
     async def _enter(self, stage: str, **progress: int) -> None:
@@ -260,9 +270,20 @@ class _Ingest:
         return {**progress, "seconds": seconds}
 
 
-def _chunk_id(job: JobRow, chunk: Chunk) -> str:
-    """Deterministic, so that indexing again after a crash replaces and never adds."""
-    return f"chk_{job.version_id.removeprefix('ver_')}_{chunk.ordinal}"
+def _new_chunk(job: JobRow, parsed: ParsedDocument, chunk: Chunk, n: int) -> NewChunk:
+    text = parsed.text[chunk.start : chunk.end]
+    return NewChunk(
+        n=n,
+        ordinal=chunk.ordinal,
+        start=chunk.start,
+        end=chunk.end,
+        page=chunk.page,
+        heading=chunk.heading,
+        context=None,
+        text=text,
+        about_terms=about_terms(parsed.title, job.name, chunk.heading, None, None),
+        body_terms=body_terms(text, None),
+    )
 
 
 def _since(began: float) -> float:

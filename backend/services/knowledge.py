@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from backend.chains.passages import Passage
 from backend.chains.retrieval.embeddings import Embedder
-from backend.chains.retrieval.index import Hit, VectorIndex
+from backend.chains.retrieval.index import Hit, VectorIndex, index_key
 from backend.chains.words import words
 from backend.errors import EmbeddingMismatch
-from backend.storage.documents import ChunkRow, Documents
+from backend.storage.chunks import ChunkRow, Chunks
+from backend.storage.documents import Documents
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +29,11 @@ _KEPT_MAPS = 256
 class Knowledge:
     """Embedder, index and database, as one search."""
 
-    def __init__(self, documents: Documents, index: VectorIndex, embedder: Embedder, floor: float) -> None:
+    def __init__(
+        self, documents: Documents, chunks: Chunks, index: VectorIndex, embedder: Embedder, floor: float
+    ) -> None:
         self._documents = documents
+        self._chunks = chunks
         self._index = index
         self._embedder = embedder
         self._floor = floor
@@ -74,16 +78,14 @@ class Knowledge:
         collection_id = await self._collection(owner)
         if collection_id is None:
             return []
-        best: dict[str, Hit] = {}
+        best: dict[int, float] = {}
         for number, query in enumerate(dict.fromkeys(queries)):
             vector = await self._embedder.embed_query(query)
-            for hit in await self._near(owner, collection_id, vector, top_k, documents):
-                score = hit.score * (_SECOND_QUERY if number else 1.0)
-                if hit.chunk_id not in best or best[hit.chunk_id].score < score:
-                    best[hit.chunk_id] = Hit(hit.chunk_id, hit.document_id, hit.version_id, score)
-        rows = await self._documents.chunks(owner, list(best))
+            for n, cosine in await self._near(owner, collection_id, vector, top_k, documents):
+                best[n] = max(best.get(n, -1.0), cosine * (_SECOND_QUERY if number else 1.0))
+        rows = await self._chunks.rows(owner, [collection_id], list(best))
         wanted = [w for w in (set(words(query)) for query in queries) if w]
-        passages = [_passage(row, best[row.id].score, wanted) for row in rows.values()]
+        passages = [_passage(row, best[row.n], wanted) for row in rows]
         passages.sort(key=lambda p: -p.score)
         return passages[:top_k]
 
@@ -91,10 +93,12 @@ class Knowledge:
         self, owner: str, collection_id: str, vector: "NDArray[np.float32]", top_k: int, documents: Sequence[str] | None
     ) -> list[Hit]:
         count = max(_MIN_FETCH, _OVERFETCH * top_k)
+        key = index_key(collection_id, 1)
         if documents is None:
-            return await self._index.query(collection_id, self._embedder.fingerprint, vector, count)
-        ids = await self._documents.chunk_ids(owner, documents)
-        return await self._index.score(collection_id, self._embedder.fingerprint, vector, ids)
+            return await self._index.query(key, self._embedder.fingerprint, vector, count)
+        ranges = await self._chunks.ranges(owner, documents)
+        numbers = [n for r in ranges for n in range(r.first, r.last + 1)]
+        return await self._index.score(key, self._embedder.fingerprint, vector, numbers)
 
     async def relevant(
         self, owner: str, queries: Sequence[str], top_k: int, documents: Sequence[str] | None
@@ -154,7 +158,7 @@ def _passage(row: ChunkRow, cosine: float, wanted: list[set[str]]) -> Passage:
     covered = max((len(w & held) / len(w) for w in wanted), default=0.0)
     score = (max(0.0, cosine) + _COVERAGE * covered) / (1 + _COVERAGE)
     return Passage(
-        chunk_id=row.id,
+        chunk_id=str(row.n),
         document_id=row.document_id,
         version=row.version_id,
         title=row.name,

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backend.errors import NotFound
 from backend.storage.database import Database
 from backend.storage.ids import new_id, now_ms
-from backend.storage.tables import chunks, collections, document_versions, documents, jobs
+from backend.storage.tables import collections, document_versions, documents, jobs
 
 FINAL = ("ready", "failed")
 DEFAULT_COLLECTION = "default"
@@ -22,6 +22,7 @@ class CollectionRow:
 
     id: str
     fingerprint: str | None
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +47,14 @@ class DocumentRow:
     progress: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkRow:
-    """A chunk of an active version, with its text."""
-
-    id: str
-    document_id: str
-    version_id: str
-    name: str
-    start: int
-    end: int
-    page: int | None
-    heading: str | None
-    text: str
-
-
 _DOCUMENT = (
     select(
         documents.c.id,
         documents.c.collection_id,
         documents.c.name,
-        documents.c.status,
-        documents.c.reason_code,
-        documents.c.reason,
+        document_versions.c.status,
+        document_versions.c.reason_code,
+        document_versions.c.reason,
         documents.c.created_at,
         documents.c.updated_at,
         document_versions.c.id.label("version"),
@@ -93,7 +79,7 @@ class Documents:
 
     async def collection(self, owner: str) -> CollectionRow:
         """The owner's collection; made when it isn't there."""
-        query = select(collections.c.id, collections.c.fingerprint).where(
+        query = select(collections.c.id, collections.c.fingerprint, collections.c.generation).where(
             collections.c.owner == owner, collections.c.name == DEFAULT_COLLECTION
         )
         async with self._db.read() as conn:
@@ -112,7 +98,7 @@ class Documents:
     async def collections(self) -> list[CollectionRow]:
         """Every collection of every owner, for the sweep."""
         async with self._db.read() as conn:
-            rows = await conn.execute(select(collections.c.id, collections.c.fingerprint))
+            rows = await conn.execute(select(collections.c.id, collections.c.fingerprint, collections.c.generation))
             return [CollectionRow(*row) for row in rows]
 
     async def add(
@@ -189,38 +175,6 @@ class Documents:
         async with self._db.read() as conn:
             return (await conn.execute(query)).scalar() or {}
 
-    async def chunks(self, owner: str, ids: Sequence[str]) -> dict[str, ChunkRow]:
-        """Those of the chunks that are of the owner's and of an active version."""
-        length = chunks.c.end - chunks.c.start
-        query = (
-            select(
-                chunks.c.id,
-                documents.c.id,
-                document_versions.c.id,
-                documents.c.name,
-                chunks.c.start,
-                chunks.c.end,
-                chunks.c.page,
-                chunks.c.heading,
-                func.substr(document_versions.c.text, chunks.c.start + 1, length),
-            )
-            .join(document_versions, document_versions.c.id == chunks.c.version_id)
-            .join(documents, documents.c.active_version == document_versions.c.id)
-            .where(chunks.c.id.in_(ids), documents.c.owner == owner)
-        )
-        async with self._db.read() as conn:
-            return {row[0]: ChunkRow(*row) for row in await conn.execute(query)}
-
-    async def chunk_ids(self, owner: str, document_ids: Sequence[str]) -> list[str]:
-        """All chunks of the active versions of these documents."""
-        query = (
-            select(chunks.c.id)
-            .join(documents, documents.c.active_version == chunks.c.version_id)
-            .where(documents.c.id.in_(document_ids), documents.c.owner == owner)
-        )
-        async with self._db.read() as conn:
-            return [row.id for row in await conn.execute(query)]
-
     async def active_beyond(self, collection_id: str, versions: set[str]) -> list[str]:
         """Documents of the collection whose active version is none of these."""
         query = select(documents.c.id, documents.c.active_version).where(
@@ -251,7 +205,7 @@ async def _insert_document(
             owner=owner,
             collection_id=collection_id,
             name=name,
-            status="queued",
+            pending_version=version_id,
             created_at=now,
             updated_at=now,
         )
@@ -264,6 +218,7 @@ async def _insert_document(
             collection_id=collection_id,
             sha256=sha256,
             size=size,
+            status="queued",
             created_at=now,
         )
     )
@@ -271,6 +226,8 @@ async def _insert_document(
         insert(jobs).values(
             id=new_id("job"),
             owner=owner,
+            kind="ingest",
+            collection_id=collection_id,
             document_id=document_id,
             version_id=version_id,
             stage="queued",
@@ -294,5 +251,6 @@ async def _requeue(conn: AsyncConnection, document_id: str) -> None:
         "lease_until": 0,
     }
     await conn.execute(update(jobs).where(jobs.c.document_id == document_id).values(**job, updated_at=now))
-    status: dict[str, Any] = {"status": "queued", "reason": None, "reason_code": None, "updated_at": now}
-    await conn.execute(update(documents).where(documents.c.id == document_id).values(**status))
+    status: dict[str, Any] = {"status": "queued", "reason": None, "reason_code": None}
+    versions = update(document_versions).where(document_versions.c.document_id == document_id)
+    await conn.execute(versions.values(**status))

@@ -1,15 +1,14 @@
 """The queue of ingestion: a row a job, with a stage and a lease."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import or_, select, update
 
 from backend.storage.database import Database
 from backend.storage.documents import FINAL
 from backend.storage.ids import now_ms
-from backend.storage.tables import chunks, collections, document_versions, documents, jobs
+from backend.storage.tables import collections, document_versions, documents, jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +24,6 @@ class JobRow:
     attempts: int
     progress: dict[str, Any]
     parsed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NewChunk:
-    """A chunk to be stored."""
-
-    id: str
-    ordinal: int
-    start: int
-    end: int
-    page: int | None
-    heading: str | None
 
 
 class Jobs:
@@ -90,8 +77,8 @@ class Jobs:
         async with self._db.write() as conn:
             change = {"stage": stage, "progress": progress, "lease_until": now + lease_ms, "updated_at": now}
             done = await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**change))
-            status = {"status": stage, "updated_at": now}
-            await conn.execute(update(documents).where(documents.c.id == job.document_id).values(**status))
+            version = update(document_versions).where(document_versions.c.id == job.version_id)
+            await conn.execute(version.values(status=stage))
             return done.rowcount == 1
 
     async def save_text(self, job: JobRow, **values: Any) -> None:
@@ -108,30 +95,16 @@ class Jobs:
             row = (await conn.execute(query)).one()
             return row[0], row[1], row[2], row[3]
 
-    async def finish(self, job: JobRow, fingerprint: str, new: Sequence[NewChunk], progress: dict[str, Any]) -> bool:
-        """All chunks, the active version and `ready`, in one commit. False: the document was deleted."""
+    async def finish(self, job: JobRow, fingerprint: str, progress: dict[str, Any]) -> bool:
+        """The active version and `ready`, in one commit. False: the document was deleted."""
         now = now_ms()
         async with self._db.write() as conn:
-            ready = {"status": "ready", "active_version": job.version_id, "updated_at": now}
+            ready = {"active_version": job.version_id, "pending_version": None, "updated_at": now}
             change = update(documents).where(documents.c.id == job.document_id)
-            if (await conn.execute(change.values(**ready, reason=None, reason_code=None))).rowcount == 0:
+            if (await conn.execute(change.values(**ready))).rowcount == 0:
                 return False
-            await conn.execute(delete(chunks).where(chunks.c.version_id == job.version_id))
-            rows = [
-                {
-                    "id": c.id,
-                    "version_id": job.version_id,
-                    "ordinal": c.ordinal,
-                    "start": c.start,
-                    "end": c.end,
-                    "page": c.page,
-                    "heading": c.heading,
-                }
-                for c in new
-            ]
-            await conn.execute(insert(chunks), rows)
             version = update(document_versions).where(document_versions.c.id == job.version_id)
-            await conn.execute(version.values(chunks=len(rows)))
+            await conn.execute(version.values(status="ready", reason=None, reason_code=None))
             collection = update(collections).where(collections.c.id == job.collection_id)
             await conn.execute(collection.values(fingerprint=fingerprint))
             done = {"stage": "ready", "progress": progress, "updated_at": now, "lease_until": 0, "instance_id": None}
@@ -144,8 +117,8 @@ class Jobs:
         async with self._db.write() as conn:
             failed = {"stage": "failed", "reason": reason, "updated_at": now, "lease_until": 0, "instance_id": None}
             await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**failed))
-            status = {"status": "failed", "reason_code": code, "reason": reason, "updated_at": now}
-            await conn.execute(update(documents).where(documents.c.id == job.document_id).values(**status))
+            version = update(document_versions).where(document_versions.c.id == job.version_id)
+            await conn.execute(version.values(status="failed", reason_code=code, reason=reason))
 
     async def postpone(self, job: JobRow, until_ms: int) -> None:
         """Try again later: what failed may pass. Only failures are counted; a restart is none."""
@@ -153,5 +126,5 @@ class Jobs:
             attempts = job.attempts + 1
             change = {"stage": "queued", "instance_id": "waiting", "lease_until": until_ms, "attempts": attempts}
             await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**change))
-            status = {"status": "queued", "updated_at": now_ms()}
-            await conn.execute(update(documents).where(documents.c.id == job.document_id).values(**status))
+            version = update(document_versions).where(document_versions.c.id == job.version_id)
+            await conn.execute(version.values(status="queued"))

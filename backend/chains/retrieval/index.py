@@ -1,18 +1,17 @@
 """The vectors of every collection. Chroma is behind this file and nowhere else.
 
-One Chroma collection for each collection of ours, and no metadata filter in a query: at 100k vectors a filter
-costs fifty times the query itself. The database is the truth; a hit whose version is not active is for the
-caller to drop. Chroma's client is synchronous, and SQLite beneath it wants one writer: every call runs in one
-thread of our own.
+One Chroma collection for each generation of a collection of ours (its `key`, see `index_key`), and no metadata filter
+in a query: at 100k vectors a filter costs fifty times the query itself. The database is the truth; a hit whose version
+is not active is for the caller to drop. Chroma's client is synchronous, and SQLite beneath it wants
+one writer: every call runs in one thread of our own.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import msgspec
 
 from backend.errors import EmbeddingMismatch
 
@@ -29,22 +28,23 @@ _FINGERPRINT = "fingerprint"
 # vectors they missed 21 of 60 such needles, these none (the graph is random: sometimes one). The price is 6 ms a query
 # instead of 2, and 1,000 vectors a second instead of 4,000.
 _HNSW = {"space": "cosine", "max_neighbors": 64, "ef_construction": 400, "ef_search": 800}
+_PREFIX = "sf-"
+_VERSION = "version_id"
+
+Hit = tuple[int, float]
+"""A chunk's number and the cosine of its vector to the query, 1 for the same direction."""
 
 
-class Hit(msgspec.Struct, frozen=True):
-    """One chunk near a query. `score` is the cosine, 1 for the same direction."""
-
-    chunk_id: str
-    document_id: str
-    version_id: str
-    score: float
+def index_key(collection_id: str, generation: int) -> str:
+    """The key of one embedding of a collection."""
+    return f"{collection_id}-{generation}"
 
 
 class VectorIndex:
-    """Vectors on disk under `path`. Use `open()` first and `close()` last; calls may come from any task.
+    """Vectors on disk under `path`, by the numbers of their chunks.
 
-    Collections come into being with their first vectors. One process at a time may have a path open: the
-    caller locks.
+    Use `open()` first and `close()` last; calls may come from any task. A key's Chroma collection comes into being with
+    its first vectors. One process at a time may have a path open: the caller locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,65 +73,78 @@ class VectorIndex:
 
     async def upsert(
         self,
-        collection_id: str,
+        key: str,
         fingerprint: str,
-        ids: Sequence[str],
+        numbers: Sequence[int],
         vectors: "NDArray[np.float32]",
-        document_id: str,
         version_id: str,
     ) -> None:
-        """Store vectors, (len(ids), dimension), under the ids of their chunks; those that are there are
-        replaced.
+        """Store vectors, (len(numbers), dimension), of these chunks; those that are there are replaced.
 
-        Raises EmbeddingMismatch when the collection holds vectors of another embedding.
+        Raises EmbeddingMismatch when the key holds vectors of another embedding.
         """
-        if len(ids) != len(vectors):
-            raise ValueError(f"{len(ids)} ids for {len(vectors)} vectors")
-        metadata = {"document_id": document_id, "version_id": version_id}
-        for at in range(0, len(ids), _BATCH):
+        if len(numbers) != len(vectors):
+            raise ValueError(f"{len(numbers)} numbers for {len(vectors)} vectors")
+        for at in range(0, len(numbers), _BATCH):
             part = slice(at, at + _BATCH)
-            await self._run(self._upsert, collection_id, fingerprint, list(ids[part]), vectors[part], metadata)
+            await self._run(self._upsert, key, fingerprint, _ids(numbers[part]), vectors[part], version_id)
 
-    async def query(self, collection_id: str, fingerprint: str, vector: "NDArray[np.float32]", k: int) -> list[Hit]:
-        """The k chunks nearest to `vector`, (dimension,), best first. [] when there is no such collection.
+    async def query(self, key: str, fingerprint: str, vector: "NDArray[np.float32]", k: int) -> list[Hit]:
+        """The k chunks nearest to `vector`, (dimension,), best first. [] when there is nothing under the key.
 
-        Raises EmbeddingMismatch when the collection holds vectors of another embedding.
+        Raises EmbeddingMismatch when the key holds vectors of another embedding.
         """
-        return await self._run(self._query, collection_id, fingerprint, vector, k)
+        return await self._run(self._query, key, fingerprint, vector, k)
 
     async def score(
-        self, collection_id: str, fingerprint: str, vector: "NDArray[np.float32]", ids: Sequence[str]
+        self, key: str, fingerprint: str, vector: "NDArray[np.float32]", numbers: Sequence[int]
     ) -> list[Hit]:
         """The cosines of these chunks to `vector`, exact, in no order; those without a vector are left out.
 
         For a search in a few documents: quicker than a filter in the query, and complete. Raises EmbeddingMismatch.
         """
         hits: list[Hit] = []
-        for at in range(0, len(ids), _BATCH):
-            hits += await self._run(self._score, collection_id, fingerprint, vector, list(ids[at : at + _BATCH]))
+        for at in range(0, len(numbers), _BATCH):
+            hits += await self._run(self._score, key, fingerprint, vector, _ids(numbers[at : at + _BATCH]))
         return hits
 
-    async def delete_version(self, collection_id: str, version_id: str) -> int:
+    async def vectors(self, key: str, numbers: Sequence[int]) -> tuple[list[int], "NDArray[np.float32]"]:
+        """Those of the chunks that have vectors, and these, (n, dimension) in the same order."""
+        return await self._run(self._vectors, key, list(numbers))
+
+    async def present(self, key: str, numbers: Sequence[int]) -> set[int]:
+        """Those of the chunks that have vectors."""
+        found: set[int] = set()
+        for at in range(0, len(numbers), _BATCH):
+            found |= await self._run(self._present, key, _ids(numbers[at : at + _BATCH]))
+        return found
+
+    async def delete(self, key: str, numbers: Sequence[int]) -> int:
+        """Remove the vectors of these chunks. Returns how many there were."""
+        removed = 0
+        for at in range(0, len(numbers), _BATCH):
+            removed += await self._run(self._delete, key, _ids(numbers[at : at + _BATCH]))
+        return removed
+
+    async def delete_version(self, key: str, version_id: str) -> int:
         """Remove a version's vectors. Returns how many there were."""
-        return await self._run(self._delete_version, collection_id, version_id)
+        return await self._run(self._delete_version, key, version_id)
 
-    async def drop(self, collection_id: str) -> None:
-        """Remove a collection with all of its vectors, if it exists. It may then begin with another
-        embedding.
-        """
-        await self._run(self._drop, collection_id)
+    async def drop(self, key: str) -> None:
+        """Remove everything under a key, if there is something. It may then begin with another embedding."""
+        await self._run(self._drop, key)
 
-    async def count(self, collection_id: str) -> int:
-        """How many vectors a collection has; 0 when there is none."""
-        return await self._run(self._count, collection_id)
+    async def count(self, key: str) -> int:
+        """How many vectors there are under a key; 0 when there is none."""
+        return await self._run(self._count, key)
 
-    async def versions(self, collection_id: str) -> set[str]:
-        """The versions that have vectors in a collection. Reads all of it: for the sweep."""
-        return await self._run(self._versions, collection_id)
+    async def versions(self, key: str) -> dict[str, int]:
+        """The versions that have vectors under a key, and how many. Reads all of them: for the sweep."""
+        return await self._run(self._versions, key)
 
     async def collections(self) -> set[str]:
-        """The ids of all collections that exist here, for the sweep."""
-        return await self._run(self._ids)
+        """All keys that exist here, for the sweep."""
+        return await self._run(self._keys)
 
     async def _run(self, call: Callable[..., T], *arguments: object) -> T:
         if self._thread is None:
@@ -154,96 +167,110 @@ class VectorIndex:
         client, self._client = self._client, None
         client.close()
 
-    def _find(self, collection_id: str) -> Any | None:
+    def _find(self, key: str) -> Any | None:
         from chromadb.errors import NotFoundError
 
-        if collection_id not in self._collections:
+        if key not in self._collections:
             try:
-                found = self._client.get_collection(_name(collection_id), embedding_function=None)
+                found = self._client.get_collection(_PREFIX + key, embedding_function=None)
             except NotFoundError:
                 return None
-            self._collections[collection_id] = found
-        return self._collections[collection_id]
+            self._collections[key] = found
+        return self._collections[key]
 
-    def _matching(self, collection_id: str, fingerprint: str) -> Any | None:
-        collection = self._find(collection_id)
+    def _matching(self, key: str, fingerprint: str) -> Any | None:
+        collection = self._find(key)
         if collection is not None and (stored := collection.metadata[_FINGERPRINT]) != fingerprint:
             if collection.count() == 0:
-                self._drop(collection_id)
+                self._drop(key)
                 return None
             raise EmbeddingMismatch(
-                f"This collection was embedded with {stored}, and the server now uses {fingerprint}. "
-                f"Set EMBEDDING_MODEL back to {stored.rpartition(':')[0]}, or index the collection again."
+                f"This collection holds vectors of {stored}, not of {fingerprint}. Embed it anew "
+                "(POST /collections/{id}/embed)."
             )
         return collection
 
-    def _upsert(
-        self, collection_id: str, fingerprint: str, ids: list[str], vectors: Any, metadata: dict[str, str]
-    ) -> None:
-        collection = self._matching(collection_id, fingerprint)
+    def _upsert(self, key: str, fingerprint: str, ids: list[str], vectors: Any, version_id: str) -> None:
+        collection = self._matching(key, fingerprint)
         if collection is None:
-            collection = self._collections[collection_id] = self._client.create_collection(
-                _name(collection_id),
+            collection = self._collections[key] = self._client.create_collection(
+                _PREFIX + key,
                 configuration={"hnsw": _HNSW},
                 metadata={_FINGERPRINT: fingerprint},
                 embedding_function=None,
             )
-        collection.upsert(ids=ids, embeddings=vectors, metadatas=[metadata] * len(ids))
+        collection.upsert(ids=ids, embeddings=vectors, metadatas=[{_VERSION: version_id}] * len(ids))
 
-    def _query(self, collection_id: str, fingerprint: str, vector: Any, k: int) -> list[Hit]:
-        collection = self._matching(collection_id, fingerprint)
+    def _query(self, key: str, fingerprint: str, vector: Any, k: int) -> list[Hit]:
+        collection = self._matching(key, fingerprint)
         if collection is None or k < 1:
             return []
-        found = collection.query(query_embeddings=[vector], n_results=k, include=["metadatas", "distances"])
-        rows = zip(found["ids"][0], found["metadatas"][0], found["distances"][0], strict=True)
-        return [Hit(id, meta["document_id"], meta["version_id"], 1.0 - far) for id, meta, far in rows]
+        found = collection.query(query_embeddings=[vector], n_results=k, include=["distances"])
+        return [(int(n), 1.0 - far) for n, far in zip(found["ids"][0], found["distances"][0], strict=True)]
 
-    def _score(self, collection_id: str, fingerprint: str, vector: Any, ids: list[str]) -> list[Hit]:
-        collection = self._matching(collection_id, fingerprint)
+    def _score(self, key: str, fingerprint: str, vector: Any, ids: list[str]) -> list[Hit]:
+        collection = self._matching(key, fingerprint)
         if collection is None:
             return []
-        found = collection.get(ids=ids, include=["metadatas", "embeddings"])
+        found = collection.get(ids=ids, include=["embeddings"])
         scores: Sequence[float] = found["embeddings"] @ vector if found["ids"] else []
-        rows = zip(found["ids"], found["metadatas"], scores, strict=True)
-        return [Hit(id, meta["document_id"], meta["version_id"], float(score)) for id, meta, score in rows]
+        return [(int(n), float(score)) for n, score in zip(found["ids"], scores, strict=True)]
 
-    def _delete_version(self, collection_id: str, version_id: str) -> int:
-        collection = self._find(collection_id)
+    def _vectors(self, key: str, numbers: list[int]) -> tuple[list[int], Any]:
+        import numpy as np
+
+        collection = self._find(key)
+        if collection is None or not numbers:
+            return [], np.empty((0, 0), np.float32)
+        found = collection.get(ids=_ids(numbers), include=["embeddings"])
+        return [int(n) for n in found["ids"]], np.asarray(found["embeddings"], np.float32)
+
+    def _present(self, key: str, ids: list[str]) -> set[int]:
+        collection = self._find(key)
+        return set() if collection is None else {int(n) for n in collection.get(ids=ids, include=[])["ids"]}
+
+    def _delete(self, key: str, ids: list[str]) -> int:
+        collection = self._find(key)
+        if collection is None:
+            return 0
+        there: list[str] = collection.get(ids=ids, include=[])["ids"]
+        if there:
+            collection.delete(ids=there)
+        return len(there)
+
+    def _delete_version(self, key: str, version_id: str) -> int:
+        collection = self._find(key)
         removed = 0
         # By ids, since Chroma deletes by `where` only as many rows as SQLite has variables for.
         while collection is not None:
-            ids = collection.get(where={"version_id": version_id}, limit=_BATCH, include=[])["ids"]
+            ids = collection.get(where={_VERSION: version_id}, limit=_BATCH, include=[])["ids"]
             if not ids:
                 break
             collection.delete(ids=ids)
             removed += len(ids)
         return removed
 
-    def _drop(self, collection_id: str) -> None:
-        if self._find(collection_id) is not None:
-            self._client.delete_collection(_name(collection_id))
-            del self._collections[collection_id]
+    def _drop(self, key: str) -> None:
+        if self._find(key) is not None:
+            self._client.delete_collection(_PREFIX + key)
+            del self._collections[key]
 
-    def _count(self, collection_id: str) -> int:
-        collection = self._find(collection_id)
+    def _count(self, key: str) -> int:
+        collection = self._find(key)
         return 0 if collection is None else collection.count()
 
-    def _versions(self, collection_id: str) -> set[str]:
-        collection = self._find(collection_id)
-        found: set[str] = set()
+    def _versions(self, key: str) -> dict[str, int]:
+        collection = self._find(key)
+        found: Counter[str] = Counter()
         for offset in range(0, collection.count() if collection is not None else 0, _BATCH):
             page = collection.get(limit=_BATCH, offset=offset, include=["metadatas"])  # type: ignore[union-attr]
-            found.update(metadata["version_id"] for metadata in page["metadatas"])
-        return found
+            found.update(metadata[_VERSION] for metadata in page["metadatas"])
+        return dict(found)
 
-    def _ids(self) -> set[str]:
+    def _keys(self) -> set[str]:
         names = (collection.name for collection in self._client.list_collections())
         return {name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX)}
 
 
-_PREFIX = "sf-"
-
-
-def _name(collection_id: str) -> str:
-    """Chroma's names have at least three characters."""
-    return _PREFIX + collection_id
+def _ids(numbers: Sequence[int]) -> list[str]:
+    return [str(n) for n in numbers]
