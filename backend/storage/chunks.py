@@ -21,7 +21,9 @@ _CREATE = (
 
 @dataclass(frozen=True, slots=True)
 class NewChunk:
-    """A chunk to be stored: `text` is `[start:end]` of the version's text, the terms are for the lexical index."""
+    """A chunk to be stored: `text` is `[start:end]` of the version's text, `after` the white space up to the next chunk
+    (None: there is none), `spans` and `vectors` as in `tables.py`, the terms are for the lexical index.
+    """
 
     n: int
     ordinal: int
@@ -31,9 +33,11 @@ class NewChunk:
     heading: str | None
     context: str | None
     text: str
+    after: str | None
+    spans: bytes
+    vectors: bytes
     about_terms: str
     body_terms: str
-    sentences: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,19 @@ class ChunkRow:
     heading: str | None
     context: str | None
     text: str
-    sentences: bytes | None
+    after: str | None
+    spans: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRow:
+    """What ranking looks at in a chunk of an active version: terms (a line a sentence) and vectors."""
+
+    n: int
+    document_id: str
+    about: str
+    body: str
+    vectors: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +94,17 @@ class Chunks:
         """Numbers for a version's `count` chunks: the first one. Again: the same. None when the version is gone."""
         return await self._writer.run(lambda conn: _reserve(conn, version_id, count))
 
-    async def add(self, collection_id: str, version_id: str, rows: Sequence[NewChunk]) -> bool:
-        """Store chunks and their terms in one commit; those that are there are replaced. False: the version is gone."""
-        return await self._writer.run(lambda conn: _add(conn, collection_id, version_id, rows))
+    async def add(self, collection_id: str, generation: int, version_id: str, rows: Sequence[NewChunk]) -> bool:
+        """Store chunks, their vectors for that generation and their terms in one commit; those that are there are
+        replaced. False: the version is gone.
+        """
+        return await self._writer.run(lambda conn: _add(conn, collection_id, generation, version_id, rows))
+
+    async def add_vectors(self, generation: int, rows: Sequence[tuple[int, bytes]]) -> None:
+        """Vectors of stored chunks for another generation: (n, vectors). Those of chunks that are gone are left out."""
+        sql = "INSERT OR REPLACE INTO chunk_vectors (n, generation, vectors) SELECT n, ?, ? FROM chunks WHERE n = ?"
+        values = [(generation, vectors, n) for n, vectors in rows]
+        await self._writer.run(lambda conn: conn.executemany(sql, values).rowcount)
 
     async def stored(self, version_id: str) -> set[int]:
         """The numbers of a version's stored chunks."""
@@ -101,9 +125,20 @@ class Chunks:
         """
         return await self._reader.run(lambda conn: _match(conn, collection_id, terms, limit, ranges, about_weight))
 
-    async def rows(self, owner: str, collection_ids: Sequence[str], numbers: Sequence[int]) -> list[ChunkRow]:
-        """Those of the chunks that are of an active version in one of these collections of the owner's."""
-        return await self._reader.run(lambda conn: _rows(conn, owner, collection_ids, numbers))
+    async def candidates(
+        self, owner: str, collection_id: str, generation: int, numbers: Sequence[int]
+    ) -> list[CandidateRow]:
+        """Those of the chunks that are of an active version in this collection of the owner's."""
+        return await self._reader.run(lambda conn: _candidates(conn, owner, collection_id, generation, numbers))
+
+    async def vectors(self, generation: int, first: int, last: int) -> list[tuple[int, bytes]]:
+        """The vectors of the chunks first..last: (n, vectors)."""
+        sql = "SELECT n, vectors FROM chunk_vectors WHERE n BETWEEN ? AND ? AND generation = ?"
+        return await self._reader.run(lambda conn: conn.execute(sql, (first, last, generation)).fetchall())
+
+    async def rows(self, numbers: Sequence[int]) -> dict[int, ChunkRow]:
+        """Those of the chunks that are of an active version, by number. Whose they are, the caller has checked."""
+        return await self._reader.run(lambda conn: _rows(conn, numbers))
 
     async def ranges(self, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:
         """Where the chunks of these documents are; none for a document that can't be searched yet."""
@@ -167,15 +202,25 @@ def _reserve(conn: sqlite3.Connection, version_id: str, count: int) -> int | Non
     return after - count
 
 
-def _add(conn: sqlite3.Connection, collection_id: str, version_id: str, rows: Sequence[NewChunk]) -> bool:
+def _add(
+    conn: sqlite3.Connection, collection_id: str, generation: int, version_id: str, rows: Sequence[NewChunk]
+) -> bool:
     if conn.execute("SELECT 1 FROM document_versions WHERE id = ?", (version_id,)).fetchone() is None:
         return False
     table = _table(collection_id)
     conn.execute(_CREATE.format(table))
     conn.executemany(
-        'INSERT OR REPLACE INTO chunks (n, version_id, ordinal, start, "end", page, heading, context, text, sentences) '
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(r.n, version_id, r.ordinal, r.start, r.end, r.page, r.heading, r.context, r.text, r.sentences) for r in rows],
+        "INSERT OR REPLACE INTO chunks "
+        '(n, version_id, ordinal, start, "end", page, heading, context, text, after, spans) '
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (r.n, version_id, r.ordinal, r.start, r.end, r.page, r.heading, r.context, r.text, r.after, r.spans)
+            for r in rows
+        ],
+    )
+    conn.executemany(
+        "INSERT OR REPLACE INTO chunk_vectors (n, generation, vectors) VALUES (?, ?, ?)",
+        [(r.n, generation, r.vectors) for r in rows],
     )
     conn.executemany(
         f"INSERT OR REPLACE INTO {table} (rowid, about, body) VALUES (?, ?, ?)",
@@ -206,18 +251,31 @@ def _match(
     return found if ranges is None else sorted(found, key=lambda hit: -hit[1])[:limit]
 
 
-def _rows(
-    conn: sqlite3.Connection, owner: str, collection_ids: Sequence[str], numbers: Sequence[int]
-) -> list[ChunkRow]:
+def _candidates(
+    conn: sqlite3.Connection, owner: str, collection_id: str, generation: int, numbers: Sequence[int]
+) -> list[CandidateRow]:
+    if not numbers or not _exists(conn, collection_id):
+        return []
+    sql = (
+        "SELECT c.n, d.id, t.about, t.body, e.vectors FROM json_each(?) AS wanted JOIN chunks c ON c.n = wanted.value "
+        "JOIN document_versions v ON v.id = c.version_id JOIN documents d ON d.id = v.document_id "
+        f"JOIN {_table(collection_id)} t ON t.rowid = c.n "
+        "JOIN chunk_vectors e ON e.n = c.n AND e.generation = ? "
+        "WHERE d.active_version = v.id AND d.owner = ? AND d.collection_id = ?"
+    )
+    params = (json.dumps(list(numbers)), generation, owner, collection_id)
+    return [CandidateRow(*row) for row in conn.execute(sql, params)]
+
+
+def _rows(conn: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, ChunkRow]:
     sql = (
         "SELECT c.n, c.ordinal, d.collection_id, d.id, v.id, d.name, v.title, "
-        'c.start, c."end", c.page, c.heading, c.context, c.text, c.sentences '
+        'c.start, c."end", c.page, c.heading, c.context, c.text, c.after, c.spans '
         "FROM json_each(?) AS wanted JOIN chunks c ON c.n = wanted.value "
-        "JOIN document_versions v ON v.id = c.version_id JOIN documents d ON d.active_version = v.id "
-        "AND d.id = v.document_id WHERE d.owner = ? AND d.collection_id IN (SELECT value FROM json_each(?))"
+        "JOIN document_versions v ON v.id = c.version_id JOIN documents d ON d.id = v.document_id "
+        "WHERE d.active_version = v.id"
     )
-    params = (json.dumps(list(numbers)), owner, json.dumps(list(collection_ids)))
-    return [ChunkRow(*row) for row in conn.execute(sql, params)]
+    return {row[0]: ChunkRow(*row) for row in conn.execute(sql, (json.dumps(list(numbers)),))}
 
 
 def _ranges(conn: sqlite3.Connection, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:

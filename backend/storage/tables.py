@@ -167,8 +167,8 @@ document_versions = Table(
     Index(None, "document_id"),
 )
 
-# `text` is the slice of the version's text: cutting it out of a long one costs a millisecond. `sentences` is
-# `chains/retrieval`'s: where sentences stand, and their vectors.
+# `text` is the slice of the version's text (cutting it out of a long one costs a millisecond), `after` the white space
+# up to the next chunk, `spans` where its sentences stand, as pairs of little-endian uint32.
 chunks = Table(
     "chunks",
     metadata,
@@ -181,8 +181,18 @@ chunks = Table(
     Column("heading", Text),
     Column("context", Text),
     Column("text", Text, nullable=False),
-    Column("sentences", LargeBinary),
+    Column("after", Text),
+    Column("spans", LargeBinary, nullable=False),
     Index(None, "version_id"),
+)
+
+# Rows of int8, a chunk's own vector first, then those of its sentences; for a generation of its collection.
+chunk_vectors = Table(
+    "chunk_vectors",
+    metadata,
+    Column("n", BigInteger, ForeignKey("chunks.n", ondelete="CASCADE"), primary_key=True),
+    Column("generation", Integer, primary_key=True),
+    Column("vectors", LargeBinary, nullable=False),
 )
 
 # What no row's deletion may set back.

@@ -10,10 +10,18 @@ import importlib
 import pkgutil
 from functools import cache
 
-from backend.chains.retrieval.embeddings._base import Embedder, EmbeddingPlugin, EmbeddingSettings
+from backend.chains.retrieval.embeddings._base import EmbeddedText, Embedder, EmbeddingPlugin, EmbeddingSettings
 from backend.errors import EmbeddingMismatch
 
-__all__ = ["Embedder", "Embedders", "EmbeddingPlugin", "EmbeddingSettings", "open_embedder", "providers"]
+__all__ = [
+    "EmbeddedText",
+    "Embedder",
+    "Embedders",
+    "EmbeddingPlugin",
+    "EmbeddingSettings",
+    "open_embedder",
+    "providers",
+]
 
 
 @cache

@@ -23,6 +23,14 @@ class EmbeddingSettings:
     threads: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddedText:
+    """A text to be embedded, and spans of it (code points) that get vectors of their own."""
+
+    text: str
+    spans: Sequence[tuple[int, int]] = ()
+
+
 class Embedder(Protocol):
     """Turns text into vectors of length 1, so that a dot product is a cosine.
 
@@ -47,6 +55,12 @@ class Embedder(Protocol):
     async def embed_passages(self, texts: Sequence[str]) -> "Vectors":
         """float32 (len(texts), dimension), in the order of `texts`. An empty text gives some vector, no
         error.
+        """
+        ...
+
+    async def embed_chunks(self, chunks: Sequence[EmbeddedText]) -> "list[Vectors]":
+        """A matrix a chunk, float32 (1 + its spans, dimension): the chunk's vector, then one for each span, read in
+        the chunk's context; (1, dimension) from models that give one vector a text. Rows of length 1.
         """
         ...
 

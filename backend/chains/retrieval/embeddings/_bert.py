@@ -3,7 +3,7 @@
 Weights are not in the graph: it says where they are in the safetensors file, and onnxruntime maps them from
 there. So nothing of the 90 MB is written a second time, and the graph itself is a few kilobytes.
 
-    token ids (batch, tokens) --embedding, 6 x (attention, feed forward)--> mean over real tokens --> L2 norm
+    token ids (batch, tokens) --embedding, 6 x (attention, feed forward)--> states --mean over real tokens, L2 norm--> vectors
 
 Attention is onnxruntime's fused operator; matrices stay as PyTorch stores them, (out, in), which Gemm takes
 as `transB`.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # Part of the cache's file name: raise it with every change to the graph.
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 
 _EPSILON = 1e-12
 _FUSED = "com.microsoft"
@@ -48,7 +48,8 @@ def build(weights: Mapping[str, Weight], location: str, *, hidden: int, heads: i
     """The serialized model.
 
     `weights` tells where every weight is in the safetensors file, `location` is that file's name. Inputs:
-    `ids` and `mask`, int64 (batch, tokens); output: `vectors`, float32 (batch, hidden), of length 1.
+    `ids` and `mask`, int64 (batch, tokens); outputs: `vectors`, float32 (batch, hidden), of length 1, and `states`,
+    float32 (batch, tokens, hidden), which is worth nothing where the mask is 0.
     """
     from onnx import TensorProto, helper
 
@@ -92,7 +93,8 @@ def build(weights: Mapping[str, Weight], location: str, *, hidden: int, heads: i
         flat = layer(flat, f"encoder.layer.{number}")
 
     weights_by_token = graph.add("Unsqueeze", [graph.add("Cast", ["mask"], to=TensorProto.FLOAT), "two"])
-    tokens = graph.add("Mul", [graph.add("Reshape", [flat, "shape"]), weights_by_token])
+    graph.nodes.append(helper.make_node("Reshape", [flat, "shape"], ["states"]))
+    tokens = graph.add("Mul", ["states", weights_by_token])
     # The norm that follows makes dividing by the number of tokens needless.
     total = graph.add("ReduceSum", [tokens, "one"], keepdims=0)
     length = graph.add("ReduceL2", [total, "one"], keepdims=1)
@@ -120,7 +122,10 @@ def _serialize(nodes: list[Any], weights: Mapping[str, Weight], location: str, h
         nodes,
         "sentence-embedding",
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in ("ids", "mask")],
-        [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", hidden])],
+        [
+            helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", hidden]),
+            helper.make_tensor_value_info("states", TensorProto.FLOAT, ["batch", "tokens", hidden]),
+        ],
         constants + [_external(name, place, location) for name, place in weights.items()],
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(_FUSED, 1)]

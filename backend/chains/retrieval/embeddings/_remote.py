@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from backend.chains.retrieval.embeddings._base import EmbeddedText
 from backend.errors import EmbeddingFailed
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class RemoteEmbedder:
         await self.prepare()
         parts = [await self._embed(texts[at : at + self._batch]) for at in range(0, len(texts), self._batch)]
         return np.concatenate([np.empty((0, self.dimension), np.float32), *parts])
+
+    async def embed_chunks(self, chunks: Sequence[EmbeddedText]) -> "list[Vectors]":
+        vectors = await self.embed_passages([chunk.text for chunk in chunks])
+        return [vectors[row : row + 1] for row in range(len(chunks))]
 
     async def embed_query(self, text: str) -> "Vectors":
         await self.prepare()

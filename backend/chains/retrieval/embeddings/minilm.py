@@ -18,11 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.chains.retrieval.embeddings import _bert
-from backend.chains.retrieval.embeddings._base import EmbeddingSettings
+from backend.chains.retrieval.embeddings._base import EmbeddedText, EmbeddingSettings
 from backend.errors import EmbeddingFailed
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
+
     from backend.chains.retrieval.embeddings._base import Vectors
+
+    Spans = Sequence[tuple[int, int]]
 
 MODEL = "all-MiniLM-L6-v2"
 DIMENSION = 384
@@ -71,16 +75,21 @@ class MiniLM:
         """float32 (len(texts), 384)."""
         import numpy as np
 
+        matrices = await self.embed_chunks([EmbeddedText(text) for text in texts])
+        return np.concatenate(matrices) if matrices else np.empty((0, DIMENSION), np.float32)
+
+    async def embed_chunks(self, chunks: Sequence[EmbeddedText]) -> "list[Vectors]":
+        """A matrix a chunk: float32 (1 + its spans, 384)."""
         model = await self._loaded()
         loop = asyncio.get_running_loop()
-        tokens = await loop.run_in_executor(self._passages, model.tokenize, list(texts))
-        vectors = np.empty((len(texts), DIMENSION), np.float32)
+        tokens = await loop.run_in_executor(self._passages, model.tokenize, [chunk.text for chunk in chunks])
+        found: dict[int, Vectors] = {}
         # One batch (an eighth of a second) at a time, so that cancelling takes effect and documents take
         # turns.
-        for batch in _batches([len(ids) for ids in tokens]):
-            rows = [tokens[row] for row in batch]
-            vectors[batch] = await loop.run_in_executor(self._passages, model.run, rows)
-        return vectors
+        for batch in _batches([len(each.ids) for each in tokens]):
+            rows = [(tokens[row], chunks[row].spans) for row in batch]
+            found.update(zip(batch, await loop.run_in_executor(self._passages, model.run, rows), strict=True))
+        return [found[row] for row in range(len(chunks))]
 
     async def embed_query(self, text: str) -> "Vectors":
         """float32 (384,)."""
@@ -116,28 +125,51 @@ class _Model:
                 f"The embedding model {MODEL} could not be loaded. Reinstall {_PACKAGE.replace('_', '-')}."
             ) from error
 
-    def tokenize(self, texts: list[str]) -> list[list[int]]:
+    def tokenize(self, texts: list[str]) -> "list[Encoding]":
         return [self._tokenize(text) for text in texts]
 
-    def run(self, tokens: list[list[int]]) -> "Vectors":
-        """One batch: float32 (len(tokens), DIMENSION), rows of length 1."""
+    def run(self, texts: "list[tuple[Encoding, Spans]]") -> "list[Vectors]":
+        """One batch: a matrix a text, float32 (1 + its spans, DIMENSION), rows of length 1."""
         import numpy as np
 
-        ids = np.zeros((len(tokens), max(map(len, tokens))), np.int64)
+        ids = np.zeros((len(texts), max(len(tokens.ids) for tokens, _ in texts)), np.int64)
         mask = np.zeros_like(ids)
-        for row, each in enumerate(tokens):
-            ids[row, : len(each)] = each
-            mask[row, : len(each)] = 1
-        return self._session.run(["vectors"], {"ids": ids, "mask": mask})[0]
+        for row, (tokens, _) in enumerate(texts):
+            ids[row, : len(tokens.ids)] = tokens.ids
+            mask[row, : len(tokens.ids)] = 1
+        wanted = ["vectors", "states"] if any(spans for _, spans in texts) else ["vectors"]
+        vectors, *states = self._session.run(wanted, {"ids": ids, "mask": mask})
+        return [
+            _with_spans(vectors[row], states[0][row], tokens, spans) if spans else vectors[row : row + 1]
+            for row, (tokens, spans) in enumerate(texts)
+        ]
 
     def embed(self, text: str) -> "Vectors":
-        return self.run([self._tokenize(text)])[0]
+        return self.run([(self._tokenize(text), ())])[0][0]
 
-    def _tokenize(self, text: str) -> list[int]:
+    def _tokenize(self, text: str) -> "Encoding":
         # The tokenizer reads all of a text before it cuts; no 256 tokens are longer than this. Lone
         # surrogates are no text at all for it.
         text = text[: 64 * MAX_TOKENS].encode("utf-8", "replace").decode("utf-8")
-        return self._tokenizer.encode(text).ids
+        return self._tokenizer.encode(text)
+
+
+def _with_spans(vector: "Vectors", states: "Vectors", tokens: "Encoding", spans: "Spans") -> "Vectors":
+    """The vector of a text, and below it the mean of each span's states; a span beyond the last token has the text's."""
+    import numpy as np
+
+    # Special tokens are at (0, 0), all at the front and the end: what is left is in order.
+    places = np.array(tokens.offsets, np.int64).reshape(-1, 2)
+    real = np.flatnonzero(places[:, 1] > places[:, 0])
+    starts = places[real, 0]
+    rows = np.empty((1 + len(spans), DIMENSION), np.float32)
+    rows[:] = vector
+    for row, (start, end) in enumerate(spans, 1):
+        inside = real[np.searchsorted(starts, start) : np.searchsorted(starts, end)]
+        if len(inside):
+            mean = states[inside].mean(0)
+            rows[row] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return rows
 
 
 def _batches(lengths: list[int]) -> list[list[int]]:

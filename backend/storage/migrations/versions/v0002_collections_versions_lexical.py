@@ -33,11 +33,19 @@ def upgrade() -> None:
     sa.Column('heading', sa.Text(), nullable=True),
     sa.Column('context', sa.Text(), nullable=True),
     sa.Column('text', sa.Text(), nullable=False),
-    sa.Column('sentences', sa.LargeBinary(), nullable=True),
+    sa.Column('after', sa.Text(), nullable=True),
+    sa.Column('spans', sa.LargeBinary(), nullable=False),
     sa.ForeignKeyConstraint(['version_id'], ['document_versions.id'], name=op.f('fk_chunks_version_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('n', name=op.f('pk_chunks'))
     )
     op.create_index(op.f('ix_chunks_version_id'), 'chunks', ['version_id'], unique=False)
+    op.create_table('chunk_vectors',
+    sa.Column('n', sa.BigInteger(), nullable=False),
+    sa.Column('generation', sa.Integer(), nullable=False),
+    sa.Column('vectors', sa.LargeBinary(), nullable=False),
+    sa.ForeignKeyConstraint(['n'], ['chunks.n'], name=op.f('fk_chunk_vectors_n'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('n', 'generation', name=op.f('pk_chunk_vectors'))
+    )
 
 
 def _jobs() -> None:

@@ -1,0 +1,272 @@
+"""Ranking: from the candidates of both legs to passages. Arithmetic only; what it looks at is read by the caller.
+
+Two stages. Chunks are ranked by what both legs say of them, then the sentences of the best chunks and of their
+neighbours by their own closeness, their words and their chunk. A passage is a run of sentences around a good one, wider
+than a chunk where the text around it fits as well, and may begin in one chunk and end in the next.
+
+Every weight was measured on data sets of different kinds; docs/retrieval.md has the figures, and what each part adds.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+# The first stage. Closeness (of the chunk, of its closest sentence) and BM25 count relative to the best candidate's.
+_DENSE, _CLOSEST, _LEXICAL, _COVERAGE = 0.3, 0.2, 0.5, 0.3
+# How much of its better neighbour's score a chunk is given.
+_SMOOTH = 0.1
+# The second stage: the sentence's closeness, its share of the question's words, its chunk, the sentence beside it,
+# and that it is long enough to say something (`_LONG` characters).
+_OWN_CLOSENESS, _OWN_WORDS, _CHUNK, _BESIDE, _LENGTH = 1.2, 1.0, 2.0, 0.2, 0.2
+_LONG = 120
+# Neighbours of the best chunks take part, at this share of its score.
+_NEIGHBOUR, _WITH_NEIGHBOURS = 0.8, 5
+# A passage grows as long as the sentence beside it has this share of the best sentence's score.
+_GROW = 0.55
+RELEVANCE_OF_WORDS = 0.5
+
+
+@dataclass(slots=True)
+class Query:
+    """What to look for: vector of length 1 (None: the dense leg is off) and terms (empty: the lexical leg is off)."""
+
+    vector: "Vectors | None"
+    terms: Sequence[str]
+    weight: float = 1.0
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A chunk that a leg has found. `lexical` is a BM25 score for each query, 0 where it didn't match.
+
+    `vectors`: its own, then its sentences', rows of length 1. `sentences`: the terms of each sentence.
+    """
+
+    n: int
+    document_id: str
+    about: frozenset[str]
+    sentences: list[frozenset[str]]
+    vectors: "Vectors"
+    lexical: Sequence[float]
+    dense: float = 0.0
+    closest: float = 0.0
+    coverage: float = 0.0
+    bm25: float = 0.0
+    score: float = 0.0
+
+    @property
+    def relevance(self) -> float:
+        """How well it fits, on a scale that holds from search to search: closeness + half the share of words, 0 to 1.5."""
+        return max(0.0, self.dense, self.closest) + RELEVANCE_OF_WORDS * self.coverage
+
+
+@dataclass(slots=True)
+class Sentence:
+    """A sentence of a ranked chunk; `[start:end]` of the document's canonical text."""
+
+    n: int
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(slots=True)
+class Span:
+    """A passage: `[start:end]` of the document's text, as good as its `best` sentence."""
+
+    document_id: str
+    start: int
+    end: int
+    best: Sentence
+    sentences: list[Sentence] = field(default_factory=list[Sentence])
+
+
+def unpack(stored: bytes, dimension: int) -> "Vectors":
+    """Stored int8 rows as float32 rows of length 1."""
+    import numpy as np
+
+    rows = np.frombuffer(stored, np.int8).reshape(-1, dimension).astype(np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def pack(vectors: "Vectors") -> bytes:
+    """Rows as int8: a quarter of the room, and cosines within half a percent."""
+    import numpy as np
+
+    largest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12)
+    return np.round(vectors * (127.0 / largest)).astype(np.int8).tobytes()
+
+
+def rank_chunks(candidates: Sequence[Candidate], queries: Sequence[Query]) -> list[Candidate]:
+    """Best first, with their scores filled in: each query's, weighted, from 0 to 1."""
+    if not candidates:
+        return []
+    import numpy as np
+
+    rows = np.concatenate([c.vectors for c in candidates])
+    first = np.cumsum([0, *(len(c.vectors) for c in candidates[:-1])])
+    total = np.zeros(len(candidates), np.float32)
+    for number, query in enumerate(queries):
+        score = np.zeros(len(candidates), np.float32)
+        dense = closest = np.zeros(len(candidates), np.float32)
+        if query.vector is not None:
+            near = np.maximum(rows @ query.vector, 0.0)
+            dense, closest = near[first], np.maximum.reduceat(near, first)
+            score += _DENSE * _relative(dense) + _CLOSEST * _relative(closest)
+        weights = _weights(query.terms, [c.about.union(*c.sentences) for c in candidates])
+        bm25 = np.array([c.lexical[number] for c in candidates], np.float32)
+        coverage = np.array([_covered(weights, (c.about, *c.sentences)) for c in candidates], np.float32)
+        score += _LEXICAL * _relative(bm25) + _COVERAGE * coverage
+        total += query.weight * score
+        if number == 0 or query.weight >= 1.0:
+            for row, candidate in enumerate(candidates):
+                candidate.dense = max(candidate.dense, float(dense[row]))
+                candidate.closest = max(candidate.closest, float(closest[row]))
+                candidate.coverage = max(candidate.coverage, float(coverage[row]))
+                candidate.bm25 = max(candidate.bm25, float(bm25[row]))
+    total /= sum(q.weight for q in queries) * (_DENSE + _CLOSEST + _LEXICAL + _COVERAGE)
+    by_number = {c.n: float(t) for c, t in zip(candidates, total, strict=True)}
+    for candidate in candidates:
+        beside = max(by_number.get(candidate.n - 1, 0.0), by_number.get(candidate.n + 1, 0.0))
+        candidate.score = (by_number[candidate.n] + _SMOOTH * beside) / (1 + _SMOOTH)
+    return sorted(candidates, key=lambda c: -c.score)
+
+
+def with_neighbours(ranked: Sequence[Candidate]) -> dict[int, float]:
+    """The chunks whose sentences take part in the second stage: scores by number, relative to the best."""
+    best = ranked[0].score or 1.0
+    scores = {c.n: c.score / best for c in ranked}
+    for candidate in ranked[:_WITH_NEIGHBOURS]:
+        for beside in (candidate.n - 1, candidate.n + 1):
+            scores[beside] = max(scores.get(beside, 0.0), _NEIGHBOUR * candidate.score / best)
+    return scores
+
+
+def rank_sentences(
+    chunk: Candidate, spans: Sequence[tuple[int, int]], score: float, weighted: "Weighted"
+) -> list[Sentence]:
+    """The sentences of a chunk in their order; `spans` are theirs in the document, `score` is the chunk's (0 to 1)."""
+    import numpy as np
+
+    alone = np.zeros(len(spans), np.float32)
+    for query, weights in weighted:
+        words = np.array([_covered(weights, (terms,)) for terms in chunk.sentences], np.float32)
+        near = np.zeros(len(spans), np.float32)
+        if query.vector is not None:
+            # A model that gives one vector a text says of each sentence what it says of the chunk.
+            near += np.maximum((chunk.vectors[1:] if len(chunk.vectors) > 1 else chunk.vectors) @ query.vector, 0.0)
+        alone += query.weight * (_OWN_CLOSENESS * near + _OWN_WORDS * words)
+    alone /= sum(query.weight for query, _ in weighted)
+    beside = np.zeros(len(spans), np.float32)
+    beside[1:], beside[:-1] = alone[:-1], np.maximum(beside[:-1], alone[1:])
+    length = np.array([min(1.0, (end - start) / _LONG) for start, end in spans], np.float32)
+    scores = alone + _CHUNK * score + _BESIDE * beside + _LENGTH * length
+    top = _OWN_CLOSENESS + _OWN_WORDS + _CHUNK + _BESIDE * (_OWN_CLOSENESS + _OWN_WORDS) + _LENGTH
+    return [Sentence(chunk.n, start, end, float(s) / top) for (start, end), s in zip(spans, scores, strict=True)]
+
+
+Weighted = Sequence[tuple[Query, dict[str, float]]]
+
+
+def weigh(queries: Sequence[Query], candidates: Sequence[Candidate]) -> Weighted:
+    """Each query with how telling each of its words is among the candidates."""
+    bags = [c.about.union(*c.sentences) for c in candidates]
+    return [(query, _weights(query.terms, bags)) for query in queries]
+
+
+def passages(documents: Iterable[tuple[str, list[list[Sentence]]]], width: int, count: int) -> list[Span]:
+    """At most `count` passages of at most about `width` characters, best first.
+
+    `documents`: id and runs, each the ranked sentences of chunks that follow each other.
+    """
+    places: list[tuple[str, list[Sentence], int]] = [
+        (document_id, run, at) for document_id, runs in documents for run in runs for at in range(len(run))
+    ]
+    places.sort(key=lambda place: -place[1][place[2]].score)
+    least = _GROW * places[0][1][places[0][2]].score if places else 0.0
+    taken: set[tuple[int, int]] = set()
+    found: list[Span] = []
+    for document_id, run, at in places:
+        if len(found) == count:
+            break
+        if (run[at].n, run[at].start) in taken:
+            continue
+        low, high = _grown(run, at, width, least, taken)
+        taken.update((s.n, s.start) for s in run[low : high + 1])
+        found.append(Span(document_id, run[low].start, run[high].end, run[at], run[low : high + 1]))
+    return found
+
+
+def within_budget(documents: Iterable[tuple[str, list[list[Sentence]]]], budget: int, count: int) -> list[Span]:
+    """The best sentences that fit into `budget` characters, those that follow each other as one passage; best first."""
+    places = [(document_id, run, at) for document_id, runs in documents for run in runs for at in range(len(run))]
+    places.sort(key=lambda place: -place[1][place[2]].score)
+    chosen: dict[int, set[int]] = {}
+    owners: dict[int, tuple[str, list[Sentence]]] = {}
+    for document_id, run, at in places:
+        length = run[at].end - run[at].start
+        if length > budget:
+            continue
+        budget -= length
+        chosen.setdefault(id(run), set()).add(at)
+        owners[id(run)] = (document_id, run)
+    found: list[Span] = []
+    for key, picked in chosen.items():
+        document_id, run = owners[key]
+        for low, high in _runs_of(sorted(picked)):
+            part = run[low : high + 1]
+            found.append(Span(document_id, part[0].start, part[-1].end, max(part, key=lambda s: s.score), part))
+    found.sort(key=lambda span: -span.best.score)
+    return found[:count]
+
+
+def _runs_of(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] + 1 == number:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs
+
+
+def _grown(run: Sequence[Sentence], at: int, width: int, least: float, taken: set[tuple[int, int]]) -> tuple[int, int]:
+    """The sentences low..high around `at`: towards the better side, within `width`."""
+    low = high = at
+    while True:
+        sides: list[tuple[float, int, int]] = []
+        for new_low, new_high, beside in ((low - 1, high, low - 1), (low, high + 1, high + 1)):
+            if not 0 <= beside < len(run) or (run[beside].n, run[beside].start) in taken:
+                continue
+            if run[new_high].end - run[new_low].start <= width and run[beside].score >= least:
+                sides.append((run[beside].score, new_low, new_high))
+        if not sides:
+            return low, high
+        _, low, high = max(sides)
+
+
+def _relative(values: "Vectors") -> "Vectors":
+    largest = float(values.max()) if len(values) else 0.0
+    return values / largest if largest > 0 else values
+
+
+def _weights(terms: Sequence[str], bags: Sequence[frozenset[str]]) -> dict[str, float]:
+    """How telling each term is, by how few of the bags have it; together 1."""
+    count = len(bags)
+    raw: dict[str, float] = {}
+    for term in terms:
+        held = sum(term in bag for bag in bags)
+        raw[term] = math.log(1 + (count - held + 0.5) / (held + 0.5))
+    total = sum(raw.values())
+    return {term: weight / total for term, weight in raw.items()} if total else {}
+
+
+def _covered(weights: dict[str, float], bags: Sequence[frozenset[str]]) -> float:
+    return sum(weight for term, weight in weights.items() if any(term in bag for bag in bags))
