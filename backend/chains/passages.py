@@ -10,7 +10,11 @@ Similarity = Callable[[str, Sequence[str]], Awaitable[list[float]]]
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """`text` is `[start:end]` of the document's canonical text (code points). `score` is 0 to 1, higher is better."""
+    """`text` is `[start:end]` of the document's canonical text (code points).
+
+    `score` (0 to 1) orders the passages of one search; `relevance` (0 to 1.5) holds from search to search. `context` is
+    what belongs to the text without standing in it, like the header of a table.
+    """
 
     chunk_id: str
     document_id: str
@@ -22,6 +26,8 @@ class Passage:
     page: int | None
     heading: str | None
     score: float
+    relevance: float = 1.5
+    context: str | None = None
 
 
 class Retriever(Protocol):

@@ -4,45 +4,66 @@ import asyncio
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from backend.chains.passages import Passage
-from backend.chains.retrieval.embeddings import Embedder
-from backend.chains.retrieval.index import Hit, VectorIndex, index_key
-from backend.chains.words import words
-from backend.errors import EmbeddingMismatch
+from backend.chains.retrieval.embeddings import Embedders
+from backend.chains.retrieval.ranking import Span
+from backend.services.search import Found, Mode, Part, Search, Wanted
+from backend.services.traces import trace_of
 from backend.storage.chunks import ChunkRow, Chunks
+from backend.storage.collections import CollectionRow, Collections
 from backend.storage.documents import Documents
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-_OVERFETCH = 5
-_MIN_FETCH = 30
-_COVERAGE = 0.5
-"""Weight of the share of the question's words that a passage holds, beside its cosine."""
-_SECOND_QUERY = 0.9
 _KEPT_MAPS = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where to look: collections (None: all of the owner's), and in them documents (None: all)."""
+
+    collections: tuple[str, ...] | None = None
+    documents: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Passages, best first; what lies under the floor of relevance; and how they were found (JSON-able)."""
+
+    passages: list[Passage] = field(default_factory=list[Passage])
+    irrelevant: list[Passage] = field(default_factory=list[Passage])
+    trace: dict[str, object] = field(default_factory=dict[str, object])
+
+
 class Knowledge:
-    """Embedder, index and database, as one search."""
+    """Collections, embedders and indexes, as one search."""
 
     def __init__(
-        self, documents: Documents, chunks: Chunks, index: VectorIndex, embedder: Embedder, floor: float
+        self,
+        documents: Documents,
+        collections: Collections,
+        chunks: Chunks,
+        search: Search,
+        embedders: Embedders,
+        *,
+        floor: float,
+        width: int,
     ) -> None:
         self._documents = documents
+        self._collections = collections
         self._chunks = chunks
-        self._index = index
-        self._embedder = embedder
+        self._search = search
+        self._embedders = embedders
         self._floor = floor
+        self._width = width
         self._ready: set[str] = set()
+        self._languages: dict[str, tuple[str | None, ...]] = {}
         self._pages: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
 
     def changed(self, owner: str) -> None:
         """Documents of the owner came or went."""
         self._ready.discard(owner)
+        self._languages.clear()
 
     async def has_documents(self, owner: str) -> bool:
         """Whether the owner has anything searchable."""
@@ -51,67 +72,74 @@ class Knowledge:
             self._ready.add(owner)
         return owner in self._ready
 
-    async def check(self, owner: str) -> None:
-        """Raises EmbeddingMismatch when the owner's documents were embedded by another model than is set now."""
-        await self._collection(owner)
-
-    async def _collection(self, owner: str) -> str | None:
-        """The id of the owner's collection, checked; None when there is nothing to search."""
-        if not await self.has_documents(owner):
-            return None
-        collection = await self._documents.collection(owner)
-        if collection.fingerprint not in (None, self._embedder.fingerprint):
-            raise EmbeddingMismatch(
-                f"Your documents were embedded by {collection.fingerprint}, and the server now uses "
-                f"{self._embedder.fingerprint}. Set EMBEDDING_MODEL back, or delete them and upload them again."
-            )
-        return collection.id
-
     async def search(
-        self, owner: str, queries: Sequence[str], top_k: int, documents: Sequence[str] | None = None
-    ) -> list[Passage]:
-        """The best passages for the first query, at most `top_k`, best first; further queries add candidates.
+        self,
+        owner: str,
+        queries: Sequence[tuple[str, float]],
+        count: int,
+        scope: Scope,
+        *,
+        mode: Mode = "hybrid",
+        budget: int | None = None,
+    ) -> Result:
+        """At most `count` passages for the queries (text, weight), the question first; see `Wanted`.
 
-        `documents` restricts the search to these ids. Scores are 0 to 1: cosine and covered words, weighted 2 to 1.
-        Raises EmbeddingMismatch, EmbeddingFailed.
+        Raises NotFound for a collection that isn't the owner's, EmbeddingMismatch, EmbeddingFailed.
         """
-        collection_id = await self._collection(owner)
-        if collection_id is None:
-            return []
-        best: dict[int, float] = {}
-        for number, query in enumerate(dict.fromkeys(queries)):
-            vector = await self._embedder.embed_query(query)
-            for n, cosine in await self._near(owner, collection_id, vector, top_k, documents):
-                best[n] = max(best.get(n, -1.0), cosine * (_SECOND_QUERY if number else 1.0))
-        rows = await self._chunks.rows(owner, [collection_id], list(best))
-        wanted = [w for w in (set(words(query)) for query in queries) if w]
-        passages = [_passage(row, best[row.n], wanted) for row in rows]
-        passages.sort(key=lambda p: -p.score)
-        return passages[:top_k]
+        parts = await self._parts(owner, scope)
+        wanted = Wanted(_distinct(queries), count, self._width, mode, budget)
+        found = await self._search.find(owner, parts, wanted) if parts else Found()
+        passages = [await self._passage(span, found) for span in found.spans]
+        kept = [p for p in passages if p.relevance >= self._floor]
+        irrelevant = [p for p in passages if p.relevance < self._floor]
+        return Result(kept, irrelevant, trace_of(wanted, found, kept, irrelevant, self._floor))
 
-    async def _near(
-        self, owner: str, collection_id: str, vector: "NDArray[np.float32]", top_k: int, documents: Sequence[str] | None
-    ) -> list[Hit]:
-        count = max(_MIN_FETCH, _OVERFETCH * top_k)
-        key = index_key(collection_id, 1)
-        if documents is None:
-            return await self._index.query(key, self._embedder.fingerprint, vector, count)
-        ranges = await self._chunks.ranges(owner, documents)
-        numbers = [n for r in ranges for n in range(r.first, r.last + 1)]
-        return await self._index.score(key, self._embedder.fingerprint, vector, numbers)
+    async def _parts(self, owner: str, scope: Scope) -> list[Part]:
+        if scope.collections is None:
+            rows = await self._collections.of(owner)
+        else:
+            rows = [await self._collections.get(owner, each) for each in scope.collections]
+        ranges: dict[str, list[tuple[int, int]]] | None = None
+        if scope.documents is not None:
+            ranges = {}
+            for found in await self._chunks.ranges(owner, scope.documents):
+                ranges.setdefault(found.collection_id, []).append((found.first, found.last))
+        return [
+            await self._part(row, row.fingerprint, tuple(ranges[row.id]) if ranges is not None else None)
+            for row in rows
+            if row.fingerprint is not None and (ranges is None or row.id in ranges)
+        ]
 
-    async def relevant(
-        self, owner: str, queries: Sequence[str], top_k: int, documents: Sequence[str] | None
-    ) -> list[Passage]:
-        """As `search`, without what lies under the floor of relevance."""
-        floor = self._floor / (1 + _COVERAGE)
-        return [p for p in await self.search(owner, queries, top_k, documents) if p.score >= floor]
+    async def _part(self, row: CollectionRow, fingerprint: str, ranges: tuple[tuple[int, int], ...] | None) -> Part:
+        if row.id not in self._languages:
+            self._languages[row.id] = tuple(await self._chunks.languages(row.id))
+        return Part(row.id, row.generation, fingerprint, self._languages[row.id], ranges)
+
+    async def _passage(self, span: Span, found: Found) -> Passage:
+        row = found.chunks[span.best.n]
+        candidate = next((c for c in found.ranked if c.n == span.best.n), None)
+        page = await self.page_at(row.version_id, span.best.start) if row.page is not None else None
+        return Passage(
+            chunk_id=f"chk_{row.n}",
+            document_id=row.document_id,
+            version=row.version_id,
+            title=row.name,
+            text=_text(span, found.chunks),
+            start=span.start,
+            end=span.end,
+            page=page,
+            heading=row.heading,
+            score=min(1.0, span.best.score),
+            relevance=candidate.relevance if candidate is not None else self._floor,
+            context=row.context,
+        )
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
-        """Cosines between a text and others."""
+        """Cosines between a text and others, by the default embedder."""
         if not others:
             return []
-        one, many = await asyncio.gather(self._embedder.embed_query(text), self._embedder.embed_passages(others))
+        embedder = self._embedders.default
+        one, many = await asyncio.gather(embedder.embed_query(text), embedder.embed_passages(others))
         return [float(x) for x in many @ one]
 
     async def page_at(self, version: str, offset: int) -> int | None:
@@ -127,21 +155,25 @@ class Knowledge:
 
 
 class OwnedKnowledge:
-    """The retriever of one conversation: an owner's documents, or some of them."""
+    """The retriever of one conversation: what it may see of an owner's documents."""
 
-    def __init__(self, knowledge: Knowledge, owner: str, top_k: int, documents: Sequence[str] | None) -> None:
+    def __init__(self, knowledge: Knowledge, owner: str, top_k: int, scope: Scope) -> None:
         self._knowledge = knowledge
         self._owner = owner
         self._top_k = top_k
-        self._only = documents
+        self._scope = scope
+        self.trace: dict[str, object] | None = None
+        """How the last `retrieve` went."""
 
     async def has_documents(self) -> bool:
         """Whether anything searchable is there at all."""
         return await self._knowledge.has_documents(self._owner)
 
-    async def retrieve(self, queries: Sequence[str]) -> list[Passage]:
+    async def retrieve(self, queries: Sequence[tuple[str, float]]) -> list[Passage]:
         """Relevant passages, best first; maybe none."""
-        return await self._knowledge.relevant(self._owner, queries, self._top_k, self._only)
+        found = await self._knowledge.search(self._owner, queries, self._top_k, self._scope)
+        self.trace = found.trace
+        return found.passages
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
         """Cosines between a text and others."""
@@ -152,20 +184,17 @@ class OwnedKnowledge:
         return await self._knowledge.page_at(version, offset)
 
 
-def _passage(row: ChunkRow, cosine: float, wanted: list[set[str]]) -> Passage:
-    """`wanted`: the words of each query; the passage counts for the query that it covers best."""
-    held = set(words(f"{row.text} {row.heading or ''} {row.name}"))
-    covered = max((len(w & held) / len(w) for w in wanted), default=0.0)
-    score = (max(0.0, cosine) + _COVERAGE * covered) / (1 + _COVERAGE)
-    return Passage(
-        chunk_id=str(row.n),
-        document_id=row.document_id,
-        version=row.version_id,
-        title=row.name,
-        text=row.text,
-        start=row.start,
-        end=row.end,
-        page=row.page,
-        heading=row.heading,
-        score=min(1.0, score),
-    )
+def _distinct(queries: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The same text twice is one query of both weights."""
+    weights: dict[str, float] = {}
+    for text, weight in queries:
+        weights[text] = weights.get(text, 0.0) + weight
+    return list(weights.items())
+
+
+def _text(span: Span, chunks: dict[int, ChunkRow]) -> str:
+    """The passage as it stands in the document, put together from the chunks it lies in."""
+    numbers = range(span.sentences[0].n, span.sentences[-1].n + 1)
+    text = "".join(chunks[n].text + (chunks[n].after or "") for n in numbers)
+    start = chunks[numbers[0]].start
+    return text[span.start - start : span.end - start]

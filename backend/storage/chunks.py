@@ -144,6 +144,14 @@ class Chunks:
         """Where the chunks of these documents are; none for a document that can't be searched yet."""
         return await self._reader.run(lambda conn: _ranges(conn, owner, document_ids))
 
+    async def languages(self, collection_id: str) -> list[str | None]:
+        """The languages of a collection's searchable documents."""
+        sql = (
+            "SELECT DISTINCT v.language FROM documents d JOIN document_versions v ON v.id = d.active_version "
+            "WHERE d.collection_id = ?"
+        )
+        return await self._reader.run(lambda conn: [row[0] for row in conn.execute(sql, (collection_id,))])
+
 
 def remove_chunks(conn: sqlite3.Connection, collection_id: str, version_id: str) -> int:
     """Remove a version's chunks and their terms; how many there were. For use inside the writer's operations."""
@@ -257,10 +265,12 @@ def _candidates(
     if not numbers or not _exists(conn, collection_id):
         return []
     sql = (
-        "SELECT c.n, d.id, t.about, t.body, e.vectors FROM json_each(?) AS wanted JOIN chunks c ON c.n = wanted.value "
-        "JOIN document_versions v ON v.id = c.version_id JOIN documents d ON d.id = v.document_id "
-        f"JOIN {_table(collection_id)} t ON t.rowid = c.n "
-        "JOIN chunk_vectors e ON e.n = c.n AND e.generation = ? "
+        # CROSS JOIN: in this order, or SQLite begins with every chunk of the collection.
+        "SELECT c.n, d.id, t.about, t.body, e.vectors FROM json_each(?) AS wanted "
+        "CROSS JOIN chunks c ON c.n = wanted.value "
+        "CROSS JOIN document_versions v ON v.id = c.version_id CROSS JOIN documents d ON d.id = v.document_id "
+        f"CROSS JOIN {_table(collection_id)} t ON t.rowid = c.n "
+        "CROSS JOIN chunk_vectors e ON e.n = c.n AND e.generation = ? "
         "WHERE d.active_version = v.id AND d.owner = ? AND d.collection_id = ?"
     )
     params = (json.dumps(list(numbers)), generation, owner, collection_id)
@@ -271,8 +281,8 @@ def _rows(conn: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, ChunkRo
     sql = (
         "SELECT c.n, c.ordinal, d.collection_id, d.id, v.id, d.name, v.title, "
         'c.start, c."end", c.page, c.heading, c.context, c.text, c.after, c.spans '
-        "FROM json_each(?) AS wanted JOIN chunks c ON c.n = wanted.value "
-        "JOIN document_versions v ON v.id = c.version_id JOIN documents d ON d.id = v.document_id "
+        "FROM json_each(?) AS wanted CROSS JOIN chunks c ON c.n = wanted.value "
+        "CROSS JOIN document_versions v ON v.id = c.version_id CROSS JOIN documents d ON d.id = v.document_id "
         "WHERE d.active_version = v.id"
     )
     return {row[0]: ChunkRow(*row) for row in conn.execute(sql, (json.dumps(list(numbers)),))}
@@ -281,7 +291,7 @@ def _rows(conn: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, ChunkRo
 def _ranges(conn: sqlite3.Connection, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:
     sql = (
         "SELECT d.collection_id, d.id, v.id, v.first_chunk, v.first_chunk + v.chunks - 1 FROM json_each(?) AS wanted "
-        "JOIN documents d ON d.id = wanted.value JOIN document_versions v ON v.id = d.active_version "
+        "CROSS JOIN documents d ON d.id = wanted.value CROSS JOIN document_versions v ON v.id = d.active_version "
         "WHERE d.owner = ? AND v.chunks > 0"
     )
     return [ChunkRange(*row) for row in conn.execute(sql, (json.dumps(list(document_ids)), owner))]

@@ -4,6 +4,7 @@ Words are folded and stemmed in the text's language; identifiers count whole and
 `IL-6`); scripts that put no blanks between words are cut into pairs of characters.
 """
 
+import importlib
 import re
 import threading
 import unicodedata
@@ -101,7 +102,6 @@ def _stemmer(language: str) -> Any:
     """A stemmer of this thread's: it keeps the word that it is at in itself."""
     stemmers: dict[str, Any] = _own.__dict__
     if language not in stemmers:
-        import snowballstemmer
-
-        stemmers[language] = snowballstemmer.stemmer(_STEMMERS.get(language, language))
+        library: Any = importlib.import_module("snowballstemmer")  # has no types
+        stemmers[language] = library.stemmer(_STEMMERS.get(language, language))
     return stemmers[language]

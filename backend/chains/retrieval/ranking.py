@@ -10,7 +10,7 @@ Every weight was measured on data sets of different kinds; docs/retrieval.md has
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +63,9 @@ class Candidate:
 
     @property
     def relevance(self) -> float:
-        """How well it fits, on a scale that holds from search to search: closeness + half the share of words, 0 to 1.5."""
+        """How well it fits, on a scale that holds from search to search: closeness and half the share of the question's
+        words, 0 to 1.5.
+        """
         return max(0.0, self.dense, self.closest) + RELEVANCE_OF_WORDS * self.coverage
 
 
@@ -101,7 +103,8 @@ def pack(vectors: "Vectors") -> bytes:
     import numpy as np
 
     largest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12)
-    return np.round(vectors * (127.0 / largest)).astype(np.int8).tobytes()
+    rows: Any = np.round(vectors * (127.0 / largest))
+    return bytes(rows.astype(np.int8).tobytes())
 
 
 def rank_chunks(candidates: Sequence[Candidate], queries: Sequence[Query]) -> list[Candidate]:
@@ -132,20 +135,26 @@ def rank_chunks(candidates: Sequence[Candidate], queries: Sequence[Query]) -> li
                 candidate.coverage = max(candidate.coverage, float(coverage[row]))
                 candidate.bm25 = max(candidate.bm25, float(bm25[row]))
     total /= sum(q.weight for q in queries) * (_DENSE + _CLOSEST + _LEXICAL + _COVERAGE)
-    by_number = {c.n: float(t) for c, t in zip(candidates, total, strict=True)}
+    # Numbers that follow each other are neighbours only inside a document.
+    alone = {(c.document_id, c.n): float(t) for c, t in zip(candidates, total, strict=True)}
     for candidate in candidates:
-        beside = max(by_number.get(candidate.n - 1, 0.0), by_number.get(candidate.n + 1, 0.0))
-        candidate.score = (by_number[candidate.n] + _SMOOTH * beside) / (1 + _SMOOTH)
+        beside = max(alone.get((candidate.document_id, candidate.n + step), 0.0) for step in (-1, 1))
+        candidate.score = (alone[candidate.document_id, candidate.n] + _SMOOTH * beside) / (1 + _SMOOTH)
     return sorted(candidates, key=lambda c: -c.score)
 
 
-def with_neighbours(ranked: Sequence[Candidate]) -> dict[int, float]:
-    """The chunks whose sentences take part in the second stage: scores by number, relative to the best."""
-    best = ranked[0].score or 1.0
-    scores = {c.n: c.score / best for c in ranked}
-    for candidate in ranked[:_WITH_NEIGHBOURS]:
-        for beside in (candidate.n - 1, candidate.n + 1):
-            scores[beside] = max(scores.get(beside, 0.0), _NEIGHBOUR * candidate.score / best)
+def neighbour_scores(ranked: Sequence[Candidate]) -> dict[tuple[str, int], float]:
+    """The chunks whose sentences take part in the second stage, (document, number): score relative to the best's.
+
+    The numbers before and behind the ranked ones are among them; whether such a chunk exists, the caller finds out.
+    """
+    best = (ranked[0].score if ranked else 0.0) or 1.0
+    scores = {(c.document_id, c.n): c.score / best for c in ranked}
+    for place, candidate in enumerate(ranked):
+        share = _NEIGHBOUR * candidate.score / best if place < _WITH_NEIGHBOURS else 0.0
+        for step in (-1, 1):
+            beside = (candidate.document_id, candidate.n + step)
+            scores[beside] = max(scores.get(beside, 0.0), share)
     return scores
 
 
@@ -211,7 +220,7 @@ def within_budget(documents: Iterable[tuple[str, list[list[Sentence]]]], budget:
     chosen: dict[int, set[int]] = {}
     owners: dict[int, tuple[str, list[Sentence]]] = {}
     for document_id, run, at in places:
-        length = run[at].end - run[at].start
+        length = run[at].end - run[at].start + 1
         if length > budget:
             continue
         budget -= length

@@ -3,7 +3,8 @@
 Weights are not in the graph: it says where they are in the safetensors file, and onnxruntime maps them from
 there. So nothing of the 90 MB is written a second time, and the graph itself is a few kilobytes.
 
-    token ids (batch, tokens) --embedding, 6 x (attention, feed forward)--> states --mean over real tokens, L2 norm--> vectors
+    token ids (batch, tokens) --embedding, 6 x (attention, feed forward)--> states
+    states --mean over real tokens, L2 norm--> vectors
 
 Attention is onnxruntime's fused operator; matrices stay as PyTorch stores them, (out, in), which Gemm takes
 as `transB`.

@@ -155,7 +155,7 @@ class _Model:
 
 
 def _with_spans(vector: "Vectors", states: "Vectors", tokens: "Encoding", spans: "Spans") -> "Vectors":
-    """The vector of a text, and below it the mean of each span's states; a span beyond the last token has the text's."""
+    """The vector of a text, and below it the mean of each span's states; the text's own for a span that was cut off."""
     import numpy as np
 
     # Special tokens are at (0, 0), all at the front and the end: what is left is in order.
