@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from backend.chains.passages import Passage
-from backend.chains.retrieval.embeddings import Embedder
+from backend.chains.retrieval.embeddings import Embedders
 from backend.chains.retrieval.index import Hit, VectorIndex, index_key
 from backend.chains.words import words
-from backend.errors import EmbeddingMismatch
 from backend.storage.chunks import ChunkRow, Chunks
+from backend.storage.collections import CollectionRow, Collections
 from backend.storage.documents import Documents
 
 if TYPE_CHECKING:
@@ -27,15 +27,22 @@ _KEPT_MAPS = 256
 
 
 class Knowledge:
-    """Embedder, index and database, as one search."""
+    """Embedders, index and database, as one search."""
 
     def __init__(
-        self, documents: Documents, chunks: Chunks, index: VectorIndex, embedder: Embedder, floor: float
+        self,
+        documents: Documents,
+        chunks: Chunks,
+        collections: Collections,
+        index: VectorIndex,
+        embedders: Embedders,
+        floor: float,
     ) -> None:
         self._documents = documents
         self._chunks = chunks
+        self._collections = collections
         self._index = index
-        self._embedder = embedder
+        self._embedders = embedders
         self._floor = floor
         self._ready: set[str] = set()
         self._pages: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
@@ -51,67 +58,78 @@ class Knowledge:
             self._ready.add(owner)
         return owner in self._ready
 
-    async def check(self, owner: str) -> None:
-        """Raises EmbeddingMismatch when the owner's documents were embedded by another model than is set now."""
-        await self._collection(owner)
+    async def check(self, owner: str, collections: Sequence[str] | None = None) -> None:
+        """Raises EmbeddingMismatch when this server can't embed as one of the collections is embedded."""
+        for row in await self._searched(owner, collections):
+            await self._embedders.of(row.fingerprint)
 
-    async def _collection(self, owner: str) -> str | None:
-        """The id of the owner's collection, checked; None when there is nothing to search."""
-        if not await self.has_documents(owner):
-            return None
-        collection = await self._documents.collection(owner)
-        if collection.fingerprint not in (None, self._embedder.fingerprint):
-            raise EmbeddingMismatch(
-                f"Your documents were embedded by {collection.fingerprint}, and the server now uses "
-                f"{self._embedder.fingerprint}. Set EMBEDDING_MODEL back, or delete them and upload them again."
-            )
-        return collection.id
+    async def _searched(self, owner: str, collections: Sequence[str] | None) -> list[CollectionRow]:
+        """Those of the owner's collections that are asked for (None: all) and hold something."""
+        rows = await self._collections.of(owner)
+        return [r for r in rows if r.fingerprint is not None and (collections is None or r.id in collections)]
 
     async def search(
-        self, owner: str, queries: Sequence[str], top_k: int, documents: Sequence[str] | None = None
+        self,
+        owner: str,
+        queries: Sequence[str],
+        top_k: int,
+        documents: Sequence[str] | None = None,
+        collections: Sequence[str] | None = None,
     ) -> list[Passage]:
         """The best passages for the first query, at most `top_k`, best first; further queries add candidates.
 
-        `documents` restricts the search to these ids. Scores are 0 to 1: cosine and covered words, weighted 2 to 1.
-        Raises EmbeddingMismatch, EmbeddingFailed.
+        `documents` and `collections` restrict the search to these ids. Scores are 0 to 1: cosine and covered words,
+        weighted 2 to 1. Raises EmbeddingMismatch, EmbeddingFailed.
         """
-        collection_id = await self._collection(owner)
-        if collection_id is None:
-            return []
         best: dict[int, float] = {}
-        for number, query in enumerate(dict.fromkeys(queries)):
-            vector = await self._embedder.embed_query(query)
-            for n, cosine in await self._near(owner, collection_id, vector, top_k, documents):
-                best[n] = max(best.get(n, -1.0), cosine * (_SECOND_QUERY if number else 1.0))
-        rows = await self._chunks.rows(owner, [collection_id], list(best))
+        searched = await self._searched(owner, collections)
+        for row in searched:
+            embedder = await self._embedders.of(row.fingerprint)
+            for number, query in enumerate(dict.fromkeys(queries)):
+                vector = await embedder.embed_query(query)
+                for n, cosine in await self._near(owner, row, vector, top_k, documents):
+                    best[n] = max(best.get(n, -1.0), cosine * (_SECOND_QUERY if number else 1.0))
+        rows = await self._chunks.rows(owner, [row.id for row in searched], list(best))
         wanted = [w for w in (set(words(query)) for query in queries) if w]
         passages = [_passage(row, best[row.n], wanted) for row in rows]
         passages.sort(key=lambda p: -p.score)
         return passages[:top_k]
 
     async def _near(
-        self, owner: str, collection_id: str, vector: "NDArray[np.float32]", top_k: int, documents: Sequence[str] | None
+        self,
+        owner: str,
+        row: CollectionRow,
+        vector: "NDArray[np.float32]",
+        top_k: int,
+        documents: Sequence[str] | None,
     ) -> list[Hit]:
         count = max(_MIN_FETCH, _OVERFETCH * top_k)
-        key = index_key(collection_id, 1)
+        key, fingerprint = index_key(row.id, row.generation), row.fingerprint or ""
         if documents is None:
-            return await self._index.query(key, self._embedder.fingerprint, vector, count)
+            return await self._index.query(key, fingerprint, vector, count)
         ranges = await self._chunks.ranges(owner, documents)
-        numbers = [n for r in ranges for n in range(r.first, r.last + 1)]
-        return await self._index.score(key, self._embedder.fingerprint, vector, numbers)
+        numbers = [n for r in ranges if r.collection_id == row.id for n in range(r.first, r.last + 1)]
+        return await self._index.score(key, fingerprint, vector, numbers)
 
     async def relevant(
-        self, owner: str, queries: Sequence[str], top_k: int, documents: Sequence[str] | None
+        self,
+        owner: str,
+        queries: Sequence[str],
+        top_k: int,
+        documents: Sequence[str] | None,
+        collections: Sequence[str] | None = None,
     ) -> list[Passage]:
         """As `search`, without what lies under the floor of relevance."""
         floor = self._floor / (1 + _COVERAGE)
-        return [p for p in await self.search(owner, queries, top_k, documents) if p.score >= floor]
+        return [p for p in await self.search(owner, queries, top_k, documents, collections) if p.score >= floor]
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
         """Cosines between a text and others."""
         if not others:
             return []
-        one, many = await asyncio.gather(self._embedder.embed_query(text), self._embedder.embed_passages(others))
+        one, many = await asyncio.gather(
+            self._embedders.default.embed_query(text), self._embedders.default.embed_passages(others)
+        )
         return [float(x) for x in many @ one]
 
     async def page_at(self, version: str, offset: int) -> int | None:
@@ -127,13 +145,21 @@ class Knowledge:
 
 
 class OwnedKnowledge:
-    """The retriever of one conversation: an owner's documents, or some of them."""
+    """The retriever of one conversation: an owner's documents, or some of them, in all collections or in some."""
 
-    def __init__(self, knowledge: Knowledge, owner: str, top_k: int, documents: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        owner: str,
+        top_k: int,
+        documents: Sequence[str] | None,
+        collections: Sequence[str] | None = None,
+    ) -> None:
         self._knowledge = knowledge
         self._owner = owner
         self._top_k = top_k
         self._only = documents
+        self._collections = collections
 
     async def has_documents(self) -> bool:
         """Whether anything searchable is there at all."""
@@ -141,7 +167,7 @@ class OwnedKnowledge:
 
     async def retrieve(self, queries: Sequence[str]) -> list[Passage]:
         """Relevant passages, best first; maybe none."""
-        return await self._knowledge.relevant(self._owner, queries, self._top_k, self._only)
+        return await self._knowledge.relevant(self._owner, queries, self._top_k, self._only, self._collections)
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
         """Cosines between a text and others."""

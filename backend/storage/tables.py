@@ -193,7 +193,8 @@ counters = Table(
     Column("value", BigInteger, nullable=False),
 )
 
-# kind: ingest (of a document's version) or embed (a collection's next generation).
+# kind: ingest (of a document's version), embed (a collection's next generation) or move (of a document into this
+# collection). stage: queued, ready, failed or cancelled; before `lease_until` nobody else may take it.
 jobs = Table(
     "jobs",
     metadata,
@@ -208,10 +209,11 @@ jobs = Table(
     Column("attempts", Integer, nullable=False),
     Column("instance_id", Text),
     _time("lease_until"),
+    Column("reason_code", Text),
     Column("reason", Text),
     _time("created_at"),
     _time("updated_at"),
-    Index(None, "stage", "lease_until"),
+    Index(None, "stage", "owner", "lease_until"),
     Index(None, "document_id"),
     Index(None, "collection_id"),
 )
