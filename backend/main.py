@@ -15,30 +15,30 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from backend import __version__
-from backend.chains.retrieval.embeddings import Embedder, EmbeddingSettings, open_embedder
+from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
 from backend.chains.retrieval.parser import Parser
 from backend.config.logging import configure_logging
 from backend.config.settings import Settings, SettingsError, parse_keys
 from backend.errors import Invalid
-from backend.routers import chat, documents, models, problems, runs, sessions, system
+from backend.routers import chat, collections, documents, models, problems, runs, search, sessions, system
 from backend.routers.guard import Guard
 from backend.routers.keys import KeyGate
 from backend.routers.openapi import install_openapi
 from backend.routers.state import Services
 from backend.server import CLOSE_SECONDS, Server
 from backend.services.chat import ChatService
+from backend.services.collections import CollectionService
+from backend.services.corpus import Corpus
 from backend.services.documents import DocumentService
 from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
 from backend.services.readiness import Readiness
 from backend.services.runs import RunHub
+from backend.services.search import Search
 from backend.services.sessions import SessionService
-from backend.storage.chunks import Chunks
 from backend.storage.database import Database, DataDirInUse, DataDirLock
-from backend.storage.documents import Documents
-from backend.storage.jobs import Jobs
 from backend.storage.sessions import Sessions
 from backend.storage.turns import Turns
 
@@ -84,7 +84,8 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
         app.include_router(module.router, max_body_size=_MAX_BODY)
     most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
     app.include_router(documents.router, max_body_size=most)
-    app.include_router(documents.search_router, max_body_size=_MAX_BODY)
+    app.include_router(search.router, max_body_size=_MAX_BODY)
+    app.include_router(collections.router, max_body_size=_MAX_BODY)
     system.install_docs(app)
     install_openapi(app)
     problems.install(app)
@@ -115,32 +116,31 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
         files.mkdir(exist_ok=True)
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
-        turns, document_rows, job_rows = Turns(database), Documents(database), Jobs(database)
-        chunk_rows = Chunks(database)
+        turns = Turns(database)
         hub = RunHub(turns, settings.runs, settings.storage.event_retention_hours)
         await hub.open()
         index = VectorIndex(data_dir / "vectors")
         stack.push_async_callback(index.close)
-        embedder = _embedder(settings)
-        stack.push_async_callback(embedder.aclose)
+        embedders = _embedders(settings)
+        stack.push_async_callback(embedders.aclose)
         language_models = Models(settings.models)
         stack.push_async_callback(language_models.close)
-        knowledge = Knowledge(document_rows, chunk_rows, index, embedder, settings.knowledge.relevance_floor)
-        parser = Parser(timeout=settings.knowledge.parse_timeout)
-        ingestion = Ingestion(
-            document_rows,
-            job_rows,
-            chunk_rows,
-            index,
-            embedder,
-            parser,
-            knowledge,
-            files,
-            settings.knowledge.chunk_size,
+        corpus = Corpus(database, index, embedders, files)
+        stack.push_async_callback(corpus.aclose)
+        knowledge = Knowledge(
+            corpus.documents,
+            corpus.collections,
+            corpus.chunks,
+            Search(corpus.chunks, index, embedders),
+            embedders,
+            floor=settings.knowledge.relevance_floor,
+            width=settings.knowledge.passage_size,
         )
+        parser = Parser(timeout=settings.knowledge.parse_timeout)
+        ingestion = Ingestion(corpus, parser, knowledge, settings.knowledge.chunk_size)
         stack.push_async_callback(ingestion.close)
-        max_bytes = settings.knowledge.max_upload_mb * 1_000_000
-        docs = DocumentService(document_rows, ingestion, knowledge, index, files, max_bytes)
+        docs = DocumentService(corpus, ingestion, knowledge, settings.knowledge.max_upload_mb * 1_000_000)
+        collection_service = CollectionService(corpus, ingestion, knowledge)
         turn_service = ChatService(
             turns,
             hub,
@@ -157,8 +157,10 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
             _announce(settings, language_models)
             # One after the other: packages with import cycles (numpy) break when two threads import them at once.
             await index.open()
-            await embedder.prepare()
+            await embedders.default.prepare()
             await asyncio.to_thread(_import_sdk, language_models)
+            await docs.open()
+            await collection_service.open()
             await ingestion.open()
             if own_process:
                 _settle()
@@ -175,6 +177,7 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
             hub=hub,
             sessions=SessionService(Sessions(database), hub),
             documents=docs,
+            collections=collection_service,
             knowledge=knowledge,
             models=language_models,
         )
@@ -187,7 +190,7 @@ def _settle() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-def _embedder(settings: Settings) -> Embedder:
+def _embedders(settings: Settings) -> Embedders:
     key = settings.models.openai_api_key
     options = EmbeddingSettings(
         cache_dir=settings.storage.data_dir / "cache",
@@ -196,13 +199,13 @@ def _embedder(settings: Settings) -> Embedder:
         ollama_base_url=settings.models.ollama_base_url,
         threads=max(1, (os.cpu_count() or 2) // 2),
     )
-    return open_embedder(settings.knowledge.embedding_model, options)
+    return Embedders(settings.knowledge.embedding_model, options)
 
 
 def _check_models(settings: Settings) -> None:
     """Raises SettingsError when a setting names a model that can't be. Calls nobody."""
     try:
-        _embedder(settings)
+        _embedders(settings)
     except ValueError as error:
         raise SettingsError(f"EMBEDDING_MODEL: {error}") from None
     if settings.models.llm_model is not None:

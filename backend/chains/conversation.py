@@ -35,15 +35,20 @@ def fit(history: Sequence[Message], budget: int) -> tuple[Message, ...]:
     return tuple(reversed(kept))
 
 
-def related_queries(history: Sequence[Message], question: str) -> list[str]:
-    """Queries for a follow-up when no model can rewrite it: the question, and it with the user's last turns.
+def related_queries(history: Sequence[Message], question: str) -> list[tuple[str, float]]:
+    """Queries with weights for a follow-up that no model rewrites: the question first, then it with the user's last
+    turns, and the answer that it follows.
 
-    A question with words enough of its own is taken to stand alone: then there is only it.
+    A question with words enough of its own counts more for itself.
     """
     turns = [m.text for m in history if m.role == "user"][-2:]
-    if not turns or (len(set(words(question))) >= _STANDS_ALONE and not _POINTS_BACK.search(question)):
-        return [question]
-    return [question, " ".join([*turns, question])[-_MAX_QUESTION:]]
+    if not turns:
+        return [(question, 1.0)]
+    joined = " ".join([*turns, question])[-_MAX_QUESTION:]
+    if len(set(words(question))) >= _STANDS_ALONE and not _POINTS_BACK.search(question):
+        return [(question, 1.0), (joined, 0.3)]
+    answers = [m.text for m in history if m.role == "assistant"][-1:]
+    return [(question, 1.0), (joined, 1.0), *((answer[:_MAX_QUESTION], 0.3) for answer in answers)]
 
 
 async def standalone_question(

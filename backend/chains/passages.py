@@ -37,8 +37,8 @@ class Retriever(Protocol):
         """Whether anything searchable is there at all."""
         ...
 
-    async def retrieve(self, queries: Sequence[str]) -> list[Passage]:
-        """The passages relevant to the first query (the others help to find them), best first; maybe none."""
+    async def retrieve(self, queries: Sequence[tuple[str, float]]) -> list[Passage]:
+        """The passages relevant to the queries (text, weight), the question itself first; best first, maybe none."""
         ...
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:

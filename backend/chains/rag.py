@@ -68,7 +68,7 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
             grounding = "no_documents"
         else:
             queries, used = await _queries(ask)
-            meant = queries[-1] if not ask.model.writes else ask.question
+            meant = ask.question if ask.model.writes else _meant(queries)
             if used is not None:
                 yield _usage(ask.model_name, used)
             passages = await ask.retriever.retrieve(queries)
@@ -95,18 +95,23 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
     yield Finished(weave.reason, weave.dropped)
 
 
-async def _queries(ask: Ask) -> tuple[list[str], Tokens | None]:
+async def _queries(ask: Ask) -> tuple[list[tuple[str, float]], Tokens | None]:
     """What to look for: the question, and what a follow-up means in its conversation."""
     if not ask.history:
-        return [ask.question], None
+        return [(ask.question, 1.0)], None
     rewritten, used = None, None
     if ask.model.writes:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ask.limits.first_token):
                 rewritten, used = await standalone_question(ask.model, ask.history, ask.question)
     if rewritten is not None:
-        return [rewritten, ask.question], used
+        return [(rewritten, 1.0), (ask.question, 0.5)], used
     return related_queries(ask.history, ask.question), used
+
+
+def _meant(queries: list[tuple[str, float]]) -> str:
+    """What a model that doesn't read the conversation is to answer: the question, with what it follows if it must."""
+    return queries[1][0] if len(queries) > 1 and queries[1][1] >= 1.0 else queries[0][0]
 
 
 def _prompt(ask: Ask, grounding: Grounding, passages: list[Passage], meant: str) -> Prompt:

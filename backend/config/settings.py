@@ -182,10 +182,13 @@ class KnowledgeSettings(_Group):
         "minilm/all-MiniLM-L6-v2",
         description="`provider/model`: minilm (built in), openai (e.g. openai/text-embedding-3-small), ollama.",
     )
-    chunk_size: int = Field(500, ge=100, le=8000, description="Characters of a passage.")
+    chunk_size: int = Field(500, ge=100, le=8000, description="Characters of what is embedded and ranked as one.")
+    passage_size: int = Field(
+        1000, ge=100, le=20_000, description="Most characters of a passage: a chunk's best sentences and those around."
+    )
     top_k: int = Field(6, ge=1, le=50, description="Passages handed to the model.")
     relevance_floor: float = Field(
-        0.45,
+        0.5,
         ge=0,
         le=1.5,
         description="Least relevance of a passage (cosine + half the share of the question's words it holds).",

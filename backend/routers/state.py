@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from backend.config.settings import Settings
 from backend.services.chat import ChatService
+from backend.services.collections import CollectionService
 from backend.services.documents import DocumentService
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
@@ -25,6 +26,7 @@ class Services:
     hub: RunHub
     sessions: SessionService
     documents: DocumentService
+    collections: CollectionService
     knowledge: Knowledge
     models: Models
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
 
+import msgspec
 import structlog
 
 from backend import events as ev
 from backend.chains.calls import CallLimits
 from backend.chains.models.base import ChatModel, Message
-from backend.chains.passages import Retriever
 from backend.chains.rag import Ask, Finished, answer
 from backend.config.settings import KnowledgeSettings, ModelSettings, OnDisconnect
 from backend.errors import Conflict, Invalid
 from backend.services.documents import DocumentService
-from backend.services.knowledge import Knowledge, OwnedKnowledge
+from backend.services.knowledge import Knowledge, OwnedKnowledge, Scope
 from backend.services.models import Models
 from backend.services.run_state import TextPart, decode_parts, encode_parts, text_of
 from backend.services.runs import LEASE_MS, Run, RunHub
@@ -122,7 +122,7 @@ class ChatService:
         found = await self._turns.by_key(owner, key)
         return _same(found[0], found[1], turn) if found is not None else None
 
-    async def _retriever(self, owner: str, turn: ChatTurn) -> Retriever | None:
+    async def _retriever(self, owner: str, turn: ChatTurn) -> OwnedKnowledge | None:
         if turn.documents is False or not self._knowledge_settings.enable_rag:
             return None
         only: Sequence[str] | None = None
@@ -130,7 +130,8 @@ class ChatService:
             await self._documents.check_exist(owner, turn.documents)
             only = turn.documents
         await self._knowledge.check(owner)
-        return OwnedKnowledge(self._knowledge, owner, self._knowledge_settings.top_k, only)
+        scope = Scope(documents=tuple(only) if only is not None else None)
+        return OwnedKnowledge(self._knowledge, owner, self._knowledge_settings.top_k, scope)
 
     async def _free(self, owner: str, session_id: str, turn: ChatTurn) -> tuple[Run | None, str | None]:
         """The live run to wait for, if the session is busy and the caller says so; the head still to be expected.
@@ -166,7 +167,7 @@ class ChatService:
         expect_head: str | None,
         name: str,
         model: ChatModel,
-        retriever: Retriever | None,
+        retriever: OwnedKnowledge | None,
         before: Run | None,
         request_id: str | None,
     ) -> str:
@@ -219,7 +220,7 @@ class ChatService:
         turn: ChatTurn,
         name: str,
         model: ChatModel,
-        retriever: Retriever | None,
+        retriever: OwnedKnowledge | None,
         history: list[StoredMessage],
     ) -> str:
         settings = self._model_settings
@@ -248,6 +249,8 @@ class ChatService:
                     if event.dropped_marks:
                         log.info("citations_dropped", count=event.dropped_marks)
                 else:
+                    if isinstance(event, ev.Status) and retriever is not None and retriever.trace is not None:
+                        run.state.retrieval = msgspec.json.encode(retriever.trace).decode()
                     run.emit(event)
         return reason
 

@@ -1,89 +1,142 @@
-"""From an uploaded file to a searchable document: read, cut, embed, index. Jobs are rows, so a restart goes on.
+"""The workers of this process: they take jobs from the queue in the database and do them, a batch at a time.
 
-No half document is ever found: vectors are stored first, chunks and the active version follow in one commit, and a
-hit without a chunk row is dropped by the search.
+    queued -> parsing -> chunking -> embedding -> indexing -> ready | failed | cancelled
+
+A job that has done a batch goes to the end of its owner's queue, and owners take turns: nobody waits for somebody
+else's thousand pages. Stages between queued and the end live here, not in the database: what a job has done is in the
+tables of versions and chunks, and goes on from there after a crash.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections import OrderedDict
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Protocol
 
-import msgspec
 import structlog
 
-from backend.chains.retrieval.analysis import about_terms, body_terms
-from backend.chains.retrieval.chunking import Chunk, chunk, indexed_text
-from backend.chains.retrieval.embeddings import Embedder
-from backend.chains.retrieval.index import VectorIndex, index_key
-from backend.chains.retrieval.parsed import ParsedDocument
 from backend.chains.retrieval.parser import Parser
-from backend.errors import DocumentUnreadable, EmbeddingFailed, EmbeddingMismatch, StreamForgeError
+from backend.errors import DocumentUnreadable, EmbeddingFailed, EmbeddingMismatch, RequestError, StreamForgeError
+from backend.services.corpus import Corpus
+from backend.services.ingest import Ingest
 from backend.services.knowledge import Knowledge
-from backend.storage.chunks import Chunks, NewChunk
-from backend.storage.documents import Documents
+from backend.services.stages import Changed, Gone, Stages, Waiting
+from backend.services.transfer import EmbedAnew, Move
+from backend.storage.documents import DocumentRow
 from backend.storage.ids import new_id, now_ms
-from backend.storage.jobs import JobRow, Jobs
+from backend.storage.jobs import JobRow
 
 log = structlog.get_logger(__name__)
 
 LEASE_MS = 120_000
 MAX_ATTEMPTS = 5
-_EMBED_BATCH = 64
+"""Tries of what fails by a fault of ours."""
+MAX_WAITS = 300
+"""Tries of what fails since the provider of embeddings is away: with the longest pause, a day."""
+_WORKERS = 4
+_PAUSED = 4
+"""Jobs in the queue whose text is kept in memory, so that their next batch need not read it again."""
+_FIRST_PAUSE_MS, _LONGEST_PAUSE_MS = 2_000, 300_000
+_IDLE = 30.0
+_TROUBLE = 5.0
+"""Seconds between looks into the queue: while nothing happens, and while the database can't be used."""
 
 
-class _Gone(Exception):
-    """The document was deleted while it was being worked on."""
+class Work(Protocol):
+    """What a job does."""
+
+    async def step(self) -> bool:
+        """Some of it; whether that was the last."""
+        ...
 
 
 class Ingestion:
-    """The worker of this process, and the bell that tells watchers of a document's progress."""
+    """The queue's workers, and the bell that tells watchers of a document's progress."""
 
-    def __init__(
-        self,
-        documents: Documents,
-        jobs: Jobs,
-        chunks: Chunks,
-        index: VectorIndex,
-        embedder: Embedder,
-        parser: Parser,
-        knowledge: Knowledge,
-        files: Path,
-        chunk_size: int,
-    ) -> None:
-        self._documents = documents
-        self._jobs = jobs
-        self._chunks = chunks
-        self._index = index
-        self._embedder = embedder
+    def __init__(self, corpus: Corpus, parser: Parser, knowledge: Knowledge, chunk_size: int) -> None:
+        self._corpus = corpus
+        self._jobs = corpus.jobs
         self._parser = parser
         self._knowledge = knowledge
-        self._files = files
         self._chunk_size = chunk_size
         self._instance_id = new_id("ins")
-        self._work = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
+        self._new = asyncio.Event()
+        self._free = asyncio.Semaphore(_WORKERS)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._active: dict[str, tuple[JobRow, asyncio.Task[None]]] = {}
+        self._paused: OrderedDict[str, Work] = OrderedDict()
+        self._stages: dict[str, tuple[JobRow, Stages]] = {}
+        self._handing_out = asyncio.Lock()
+        self._last_owner = ""
+        self._trouble = False
         self._watchers: dict[str, set[asyncio.Future[None]]] = {}
         self.dismissed = False
 
     async def open(self) -> None:
         """Go on with the jobs that an earlier process left, and take new ones."""
         await self._jobs.release()
-        await self._sweep()
-        self._worker = asyncio.create_task(self._run(), name="ingestion")
+        self._tasks = [
+            asyncio.create_task(self._run(), name="ingestion"),
+            asyncio.create_task(self._renew(), name="ingestion-leases"),
+        ]
 
     async def close(self) -> None:
-        """Stop; an unfinished job goes on at the next start."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+        """Stop; unfinished jobs go on at the next start."""
+        tasks = [*self._tasks, *(task for _, task in self._active.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._parser.aclose()
 
     def wake(self) -> None:
-        """There is a new job."""
-        self._work.set()
+        """There is a new job, or one may be tried again."""
+        self._new.set()
+
+    async def abandon(self, ids: Iterable[str]) -> None:
+        """Stop working on these documents, or on the embedding of these collections; forget what was begun."""
+        subjects = set(ids)
+        tasks = [task for job, task in self._active.values() if _subject(job) in subjects]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for job_id, (job, _) in list(self._stages.items()):
+            if _subject(job) in subjects:
+                self._forget(job_id)
+        async with self._handing_out:
+            await self._jobs.release(self._instance_id, list(self._active))
+
+    # What others see.
+
+    def current(self, row: DocumentRow) -> DocumentRow:
+        """A document with the stages that its jobs are in at this moment."""
+        for job, stages in self._stages.values():
+            if job.document_id != row.id:
+                continue
+            if job.kind == "move" and row.moving is not None:
+                row = replace(row, moving=replace(row.moving, progress=stages.told()))
+            elif job.version_id == row.version and row.status == "queued":
+                row = replace(row, status=stages.stage, progress=stages.told())
+            elif row.pending is not None and job.version_id == row.pending.version and row.pending.status == "queued":
+                pending = replace(row.pending, status=stages.stage, progress=stages.told())
+                row = replace(row, pending=pending)
+        return row
+
+    def stages_of(self, collection_id: str) -> Stages | None:
+        """How far the embedding of a collection is, while it is worked on."""
+        for job, stages in self._stages.values():
+            if job.kind == "embed" and job.collection_id == collection_id:
+                return stages
+        return None
+
+    def versions_in(self, stage: str | None) -> list[str]:
+        """The versions that are in this stage at the moment, or in any but queued."""
+        return [
+            job.version_id
+            for job, stages in self._stages.values()
+            if job.kind == "ingest" and (stages.stage == stage if stage else stages.stage != "queued")
+        ]
 
     @contextmanager
     def next_change(self, document_id: str) -> Generator["asyncio.Future[None]"]:
@@ -110,181 +163,150 @@ class Ingestion:
         for document_id in list(self._watchers):
             self.announce(document_id)
 
+    # The queue.
+
     async def _run(self) -> None:
+        """Hand out jobs, as many at a time as there are workers."""
         while True:
-            self._work.clear()
-            try:
-                while (job := await self._jobs.claim(self._instance_id, LEASE_MS)) is not None:
-                    await self._process(job)
-            except StreamForgeError as error:
-                log.warning("ingestion_paused", code=error.code)
-            except Exception:
-                log.exception("ingestion_crashed")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(5):
-                    await self._work.wait()
+            await self._free.acquire()
+            while not await self._hand_out():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(await self._pause()):
+                        await self._new.wait()
+
+    async def _hand_out(self) -> bool:
+        """Begin the next job, if there is one."""
+        self._new.clear()
+        try:
+            async with self._handing_out:
+                if self._trouble:
+                    await self._jobs.release(self._instance_id, list(self._active))
+                    self._trouble = False
+                job = await self._jobs.claim(self._instance_id, LEASE_MS, self._last_owner)
+                if job is not None:
+                    self._last_owner = job.owner
+                    task = asyncio.create_task(self._process(job), name=f"job-{job.id}")
+                    self._active[job.id] = (job, task)
+                    task.add_done_callback(lambda _: self._ended(job.id))
+                return job is not None
+        except StreamForgeError as error:
+            log.warning("ingestion_paused", code=error.code)
+        except Exception:
+            log.exception("ingestion_crashed")
+        self._trouble = True
+        return False
+
+    def _ended(self, job_id: str) -> None:
+        self._active.pop(job_id, None)
+        self._free.release()
+
+    async def _pause(self) -> float:
+        """Seconds until the next job may be taken, if nothing new comes."""
+        if not self._trouble:
+            with suppress(StreamForgeError):
+                at = await self._jobs.next_at()
+                return _IDLE if at is None else min(_IDLE, max(0, at - now_ms()) / 1000)
+        return _TROUBLE
+
+    async def _renew(self) -> None:
+        """A slow job keeps its lease."""
+        while True:
+            await asyncio.sleep(LEASE_MS / 3000)
+            with suppress(StreamForgeError):
+                await self._jobs.renew(self._instance_id, LEASE_MS)
 
     async def _process(self, job: JobRow) -> None:
+        """One step of a job, and what follows from how it went."""
         began = time.monotonic()
         try:
-            chunks = await _Ingest(self, job).run()
-            log.info("document_ready", document_id=job.document_id, chunks=chunks, seconds=_since(began))
-        except _Gone:
-            await self._index.delete_version(index_key(job.collection_id, 1), job.version_id)
-        except (DocumentUnreadable, EmbeddingMismatch) as error:
-            await self._jobs.fail(job, error.code, error.message)
-            log.info("document_failed", document_id=job.document_id, code=error.code)
-        except EmbeddingFailed as error:
-            await self._again(job, error.code, error.message)
-        except (StreamForgeError, OSError):
-            # The database or the disk: the job's lease runs out and it is taken up again.
+            work, stages = self._work_of(job)
+            if await work.step():
+                self._forget(job.id)
+                log.info("job_done", kind=job.kind, document_id=job.document_id, chunks=stages.total)
+                if job.attempts:
+                    await self._jobs.hurry()
+            else:
+                stages.pause()
+                self._keep(job.id, work)
+                await self._jobs.give_way(job)
+        except asyncio.CancelledError:
+            self._forget(job.id)
             raise
-        except Exception:
-            log.exception("document_crashed", document_id=job.document_id)
-            await self._again(job, "internal", "Something went wrong here. The server's log has the details.")
+        except Exception as error:
+            await self._failed(job, error)
         finally:
             self._knowledge.changed(job.owner)
             self.announce(job.document_id)
+            self._new.set()
+            log.debug("job_step", kind=job.kind, seconds=round(time.monotonic() - began, 3))
 
-    async def _again(self, job: JobRow, code: str, reason: str) -> None:
-        if job.attempts + 1 >= MAX_ATTEMPTS:
-            await self._jobs.fail(job, code, reason)
-        else:
-            await self._jobs.postpone(job, now_ms() + 2_000 * 2**job.attempts)
+    def _work_of(self, job: JobRow) -> tuple[Work, Stages]:
+        if (kept := self._paused.pop(job.id, None)) is not None:
+            stages = self._stages[job.id][1]
+            stages.resume()
+            return kept, stages
+        stages = Stages(lambda: self.announce(job.document_id))
+        self._stages[job.id] = (job, stages)
+        match job.kind:
+            case "embed":
+                return EmbedAnew(self._corpus, job, stages), stages
+            case "move":
+                return Move(self._corpus, job.owner, job.document_id, job.collection_id, stages), stages
+            case _:
+                return Ingest(self._corpus, self._parser, self._chunk_size, job, stages), stages
 
-    async def _sweep(self) -> None:
-        """Make index and files agree with the database: traces of a crash go, vectors that are missing come again."""
-        known = await self._documents.version_ids()
-        for path in await asyncio.to_thread(lambda: list(self._files.iterdir())):
-            if path.name not in known:
-                await asyncio.to_thread(path.unlink, missing_ok=True)
-        for collection in await self._documents.collections():
-            key = index_key(collection.id, collection.generation)
-            indexed = set(await self._index.versions(key))
-            for version in indexed - known:
-                await self._index.delete_version(key, version)
-            for document_id in await self._documents.active_beyond(collection.id, indexed):
-                log.info("document_indexed_again", document_id=document_id)
-                await self._documents.requeue(document_id)
+    def _keep(self, job_id: str, work: Work) -> None:
+        self._paused[job_id] = work
+        if len(self._paused) > _PAUSED:
+            evicted, _ = self._paused.popitem(last=False)
+            self._stages.pop(evicted, None)
 
-    # What one job needs of the worker.
+    def _forget(self, job_id: str) -> None:
+        self._paused.pop(job_id, None)
+        self._stages.pop(job_id, None)
 
-    async def stage(self, job: JobRow, stage: str, progress: dict[str, Any]) -> None:
-        """Say how far it is. Raises _Gone."""
-        if not await self._jobs.stage(job, stage, progress, LEASE_MS):
-            raise _Gone
-        self.announce(job.document_id)
-
-    async def read(self, job: JobRow) -> ParsedDocument:
-        """The document as text: what an earlier attempt stored, or the file, read in the child process."""
-        if job.parsed:
-            text, stored, media_type, title = await self._jobs.load_text(job)
-            fields = {"text": text, "media_type": media_type, "title": title, **stored}
-            return msgspec.convert(fields, ParsedDocument)
-        path = self._files / job.version_id
+    async def _failed(self, job: JobRow, error: Exception) -> None:
+        """Whether it is tried again, and when. What the database can't store now is tried after its trouble."""
+        kept = self._stages.get(job.id)
+        self._forget(job.id)
+        progress = {**job.progress, **(kept[1].told() if kept else {})}
         try:
-            parsed = await self._parser.parse(path, job.name)
-        except FileNotFoundError:
-            raise DocumentUnreadable("document_corrupt", "The stored file is gone. Upload it again.") from None
-        await self._jobs.save_text(
-            job,
-            text=parsed.text,
-            map={"pages": msgspec.to_builtins(parsed.pages), "headings": msgspec.to_builtins(parsed.headings)},
-            media_type=parsed.media_type,
-            title=parsed.title,
-            pages=len(parsed.pages) or None,
-        )
-        return parsed
+            match error:
+                case Gone():
+                    pass
+                case Changed():
+                    await self._jobs.give_way(job)
+                case Waiting():
+                    await self._jobs.postpone(job, "waiting", "Another change comes first.", 0, now_ms() + 1_000)
+                case DocumentUnreadable() | EmbeddingMismatch():
+                    await self._jobs.fail(job, error.code, error.message, progress)
+                    log.info("job_failed", kind=job.kind, document_id=job.document_id, code=error.code)
+                case EmbeddingFailed():
+                    await self._again(job, error.code, error.message, MAX_WAITS, progress)
+                case RequestError() if error.status < 500:
+                    # What it needs was taken away, or is there twice.
+                    await self._jobs.fail(job, error.code, error.message, progress)
+                case StreamForgeError() | OSError():
+                    self._trouble = True
+                    log.warning("ingestion_paused", error=type(error).__name__)
+                case _:
+                    log.error("job_crashed", kind=job.kind, document_id=job.document_id, exc_info=error)
+                    reason = "Something went wrong here. The server's log has the details."
+                    await self._again(job, "internal", reason, MAX_ATTEMPTS, progress)
+        except Exception as trouble:
+            self._trouble = True
+            log.warning("ingestion_paused", error=type(trouble).__name__)
 
-    async def cut(self, parsed: ParsedDocument) -> list[Chunk]:
-        """The chunks; off the loop, a long text takes a second."""
-        return await asyncio.to_thread(chunk, parsed, self._chunk_size)
-
-    async def embed(self, parsed: ParsedDocument, chunks: list[Chunk], told: Callable[[int], Awaitable[None]]) -> Any:
-        """float32 (len(chunks), dimension)."""
-        import numpy as np
-
-        texts = [indexed_text(parsed, c) for c in chunks]
-        pieces: list[Any] = []
-        for at in range(0, len(texts), _EMBED_BATCH):
-            pieces.append(await self._embedder.embed_passages(texts[at : at + _EMBED_BATCH]))
-            await told(min(at + _EMBED_BATCH, len(texts)))
-        return np.concatenate(pieces)
-
-    async def index(self, job: JobRow, parsed: ParsedDocument, chunks: list[Chunk], vectors: Any) -> None:
-        """Store vectors, chunks and terms; nothing finds them yet. Raises EmbeddingMismatch, _Gone."""
-        first = await self._chunks.reserve(job.version_id, len(chunks))
-        if first is None:
-            raise _Gone
-        numbers = [first + c.ordinal for c in chunks]
-        key = index_key(job.collection_id, 1)
-        await self._index.upsert(key, self._embedder.fingerprint, numbers, vectors, job.version_id)
-        rows = [_new_chunk(job, parsed, c, n) for c, n in zip(chunks, numbers, strict=True)]
-        if not await self._chunks.add(job.collection_id, job.version_id, rows):
-            raise _Gone
-
-    async def finish(self, job: JobRow, progress: dict[str, Any]) -> None:
-        """Now the document is found. Raises _Gone."""
-        if not await self._jobs.finish(job, self._embedder.fingerprint, progress):
-            raise _Gone
+    async def _again(self, job: JobRow, code: str, reason: str, most: int, progress: dict[str, object]) -> None:
+        """Later, with growing pauses; failures of another kind don't count."""
+        attempts = job.attempts + 1 if job.reason_code == code else 1
+        if attempts >= most:
+            await self._jobs.fail(job, code, reason, progress)
+            return
+        pause = min(_LONGEST_PAUSE_MS, _FIRST_PAUSE_MS * 2 ** min(attempts - 1, 20))
+        await self._jobs.postpone(job, code, reason, attempts, now_ms() + pause)
 
 
-class _Ingest:
-    """One job, stage by stage."""
-
-    def __init__(self, worker: Ingestion, job: JobRow) -> None:
-        self._worker = worker
-        self._job = job
-        self._seconds: dict[str, float] = {}
-        self._began = 0.0
-        self._stage = ""
-
-    async def run(self) -> int:
-        """All stages; how many chunks the document has. Raises what `_process` handles."""
-        worker, job = self._worker, self._job
-        await self._enter("parsing")
-        parsed = await worker.read(job)
-        await self._enter("chunking")
-        chunks = await worker.cut(parsed)
-        if not chunks:
-            raise DocumentUnreadable("document_empty", "The file holds no text. Upload one that does.")
-        await self._enter("embedding", done=0, total=len(chunks))
-        vectors = await worker.embed(parsed, chunks, lambda done: self._tell(done, len(chunks)))
-        await self._enter("indexing", done=len(chunks), total=len(chunks))
-        await worker.index(job, parsed, chunks, vectors)
-        await worker.finish(job, self._progress(done=len(chunks), total=len(chunks)))
-        return len(chunks)
-
-    async def _enter(self, stage: str, **progress: int) -> None:
-        now = time.monotonic()
-        if self._stage:
-            self._seconds[self._stage] = round(now - self._began, 3)
-        self._stage, self._began = stage, now
-        await self._worker.stage(self._job, stage, self._progress(**progress))
-
-    async def _tell(self, done: int, total: int) -> None:
-        await self._worker.stage(self._job, self._stage, self._progress(done=done, total=total))
-
-    def _progress(self, **progress: int) -> dict[str, Any]:
-        seconds = {**self._seconds, self._stage: round(time.monotonic() - self._began, 3)}
-        return {**progress, "seconds": seconds}
-
-
-def _new_chunk(job: JobRow, parsed: ParsedDocument, chunk: Chunk, n: int) -> NewChunk:
-    text = parsed.text[chunk.start : chunk.end]
-    return NewChunk(
-        n=n,
-        ordinal=chunk.ordinal,
-        start=chunk.start,
-        end=chunk.end,
-        page=chunk.page,
-        heading=chunk.heading,
-        context=None,
-        text=text,
-        about_terms=about_terms(parsed.title, job.name, chunk.heading, None, None),
-        body_terms=body_terms(text, None),
-    )
-
-
-def _since(began: float) -> float:
-    return round(time.monotonic() - began, 2)
+def _subject(job: JobRow) -> str:
+    """What the job is about: a document, or a collection whose next embedding it is."""
+    return job.collection_id if job.kind == "embed" else job.document_id

@@ -72,6 +72,11 @@ class Knowledge:
             self._ready.add(owner)
         return owner in self._ready
 
+    async def check(self, owner: str, collections: Sequence[str] | None = None) -> None:
+        """Raises EmbeddingMismatch when this server can't embed as one of the collections (None: all) is embedded."""
+        for part in await self._parts(owner, Scope(tuple(collections) if collections is not None else None)):
+            await self._embedders.of(part.fingerprint)
+
     async def search(
         self,
         owner: str,

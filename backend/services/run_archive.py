@@ -107,5 +107,6 @@ def closed_turn(run_id: str, state: RunState, terminal: ev.Terminal, events: lis
         usage=msgspec.json.encode(state.total()).decode(),
         message_status=state.message_status(terminal),
         parts=encode_parts(state.message_parts()),
+        retrieval=state.retrieval,
         events=events,
     )

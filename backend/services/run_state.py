@@ -71,6 +71,8 @@ class RunState:
         self.citations: list[ev.Citation] = []
         self.usage: list[ev.Usage] = []
         self.terminal: ev.Terminal | None = None
+        self.retrieval: str | None = None
+        """How its passages were found, JSON text: kept with the answer, no part of the stream."""
         self._parts: list[_OpenPart] = []
 
     def apply(self, event: ev.AnyEvent) -> None:

@@ -7,7 +7,6 @@ The database is the truth: a chunk that no active version holds is dropped, what
 
 import asyncio
 import time
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from backend.chains.retrieval import ranking
 from backend.chains.retrieval.analysis import query_terms
 from backend.chains.retrieval.embeddings import Embedder, Embedders
+from backend.chains.retrieval.entries import unpack_spans, unpack_vectors
 from backend.chains.retrieval.index import VectorIndex, index_key
 from backend.chains.retrieval.ranking import Candidate, Query, Sentence, Span
 from backend.storage.chunks import CandidateRow, ChunkRow, Chunks
@@ -117,7 +117,7 @@ class Search:
         candidates: list[Candidate] = []
         for part, said in zip(parts, legs, strict=True):
             numbers = said.numbers()
-            rows = await self._chunks.candidates(owner, part.collection_id, part.generation, numbers)
+            rows = await self._chunks.candidates(owner, part.collection_id, part.fingerprint, numbers)
             candidates += [_candidate(row, embedder.dimension, said, len(queries)) for row in rows]
             found.count(said, len(numbers) - len(rows))
         clock.stop("read")
@@ -159,10 +159,10 @@ class Search:
 
     async def _nearest(self, part: Part, vector: "NDArray[np.float32]") -> dict[int, float]:
         """All chunks of the ranges compared: the closest. Quicker than a filter in Chroma, and complete."""
-        rows = [
-            row for first, last in part.ranges or () for row in await self._chunks.vectors(part.generation, first, last)
-        ]
-        near = {n: float(ranking.unpack(stored[: len(vector)], len(vector))[0] @ vector) for n, stored in rows}
+        rows: list[tuple[int, bytes]] = []
+        for first, last in part.ranges or ():
+            rows += await self._chunks.vectors(part.fingerprint, first, last)
+        near = {n: float(unpack_vectors(stored[: len(vector)], len(vector))[0] @ vector) for n, stored in rows}
         return dict(sorted(near.items(), key=lambda hit: -hit[1])[:_CANDIDATES])
 
     async def _matching(self, part: Part, query: Query) -> dict[int, float]:
@@ -179,7 +179,7 @@ class Search:
         missing = [n for _, n in scores if n not in known]
         for part in parts:
             # A number belongs to one collection, so that each part gives its own.
-            rows = await self._chunks.candidates(owner, part.collection_id, part.generation, missing)
+            rows = await self._chunks.candidates(owner, part.collection_id, part.fingerprint, missing)
             dimension = int(part.fingerprint.rpartition(":")[2])
             known.update((row.n, _candidate(row, dimension, None, len(queries))) for row in rows)
         found.chunks = await self._chunks.rows([n for _, n in scores if n in known])
@@ -207,15 +207,9 @@ class _Clock:
         self._last = now
 
 
-def pack_spans(spans: Sequence[tuple[int, int]]) -> bytes:
-    """Where sentences stand in their chunk, as the database holds it."""
-    return array("I", [offset for span in spans for offset in span]).tobytes()
-
-
 def _spans(row: ChunkRow) -> list[tuple[int, int]]:
     """Where the sentences of a chunk stand in the document."""
-    offsets = array("I", row.spans)
-    return [(row.start + offsets[i], row.start + offsets[i + 1]) for i in range(0, len(offsets), 2)]
+    return [(row.start + start, row.start + end) for start, end in unpack_spans(row.spans)]
 
 
 def _candidate(row: CandidateRow, dimension: int, legs: _Legs | None, queries: int) -> Candidate:
@@ -225,7 +219,7 @@ def _candidate(row: CandidateRow, dimension: int, legs: _Legs | None, queries: i
         document_id=row.document_id,
         about=frozenset(row.about.split()),
         sentences=[frozenset(line.split()) for line in row.body.split("\n")],
-        vectors=ranking.unpack(row.vectors, dimension),
+        vectors=unpack_vectors(row.vectors, dimension),
         lexical=[leg.get(row.n, 0.0) for leg in legs.lexical] if legs is not None else [0.0] * queries,
     )
 

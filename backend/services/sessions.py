@@ -2,6 +2,9 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from backend.services.runs import RunHub
 from backend.storage.sessions import MessageRow, SessionRow, Sessions
@@ -62,6 +65,11 @@ class SessionService:
                 path.append(row)
             at = row.parent_id if row is not None else unwritten.pop(at, None)
         return path[::-1]
+
+    async def retrieval(self, owner: str, message_id: str) -> dict[str, Any] | None:
+        """How an answer's passages were found; None when nothing was looked for. Raises NotFound."""
+        stored = await self._sessions.retrieval(owner, message_id)
+        return msgspec.json.decode(stored) if stored is not None else None
 
     async def active_run(self, owner: str, session_id: str) -> str | None:
         """The id of the live run of the session. Raises NotFound."""

@@ -17,6 +17,8 @@ _CREATE = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS {} USING fts5("
     "about, body, tokenize=\"unicode61 remove_diacritics 0 categories 'L* N* Co M*'\")"
 )
+# Rows of one commit, about 10 ms: a longer one would hold up the answers.
+_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,18 @@ class ChunkRange:
     last: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk as it is embedded: `text` below `title`, `heading` and `context`."""
+
+    n: int
+    title: str | None
+    heading: str | None
+    context: str | None
+    text: str
+    spans: bytes
+
+
 class Chunks:
     """Chunks of all owners; what reads them takes the owner or collections that were checked before."""
 
@@ -92,24 +106,66 @@ class Chunks:
 
     async def reserve(self, version_id: str, count: int) -> int | None:
         """Numbers for a version's `count` chunks: the first one. Again: the same. None when the version is gone."""
-        return await self._writer.run(lambda conn: _reserve(conn, version_id, count))
+        return await self._writer.run(lambda conn: reserve_numbers(conn, version_id, count))
 
-    async def add(self, collection_id: str, generation: int, version_id: str, rows: Sequence[NewChunk]) -> bool:
-        """Store chunks, their vectors for that generation and their terms in one commit; those that are there are
+    async def add(self, collection_id: str, embedding: str, version_id: str, rows: Sequence[NewChunk]) -> bool:
+        """Store chunks, their vectors by that embedding and their terms in one commit; those that are there are
         replaced. False: the version is gone.
         """
-        return await self._writer.run(lambda conn: _add(conn, collection_id, generation, version_id, rows))
+        return await self._writer.run(lambda conn: add_chunks(conn, collection_id, embedding, version_id, rows))
 
-    async def add_vectors(self, generation: int, rows: Sequence[tuple[int, bytes]]) -> None:
-        """Vectors of stored chunks for another generation: (n, vectors). Those of chunks that are gone are left out."""
-        sql = "INSERT OR REPLACE INTO chunk_vectors (n, generation, vectors) SELECT n, ?, ? FROM chunks WHERE n = ?"
-        values = [(generation, vectors, n) for n, vectors in rows]
-        await self._writer.run(lambda conn: conn.executemany(sql, values).rowcount)
+    async def add_vectors(self, embedding: str, rows: Sequence[tuple[int, bytes]]) -> None:
+        """Vectors by another embedding: (n, vectors). Those of chunks that are gone are left out."""
+        sql = "INSERT OR REPLACE INTO chunk_vectors (n, embedding, vectors) SELECT n, ?, ? FROM chunks WHERE n = ?"
+        values = [(embedding, vectors, n) for n, vectors in rows]
+        await self._writer.run(lambda conn: conn.executemany(sql, values) and None)
 
-    async def stored(self, version_id: str) -> set[int]:
-        """The numbers of a version's stored chunks."""
-        sql = "SELECT n FROM chunks WHERE version_id = ?"
-        return await self._reader.run(lambda conn: {n for (n,) in conn.execute(sql, (version_id,))})
+    async def remove_vectors(self, embedding: str, numbers: Sequence[int]) -> None:
+        """Remove the vectors of these chunks by an embedding that nothing uses any more, a few a commit."""
+        sql = "DELETE FROM chunk_vectors WHERE embedding = ? AND n IN (SELECT value FROM json_each(?))"
+        for at in range(0, len(numbers), _ROWS):
+            some = json.dumps(list(numbers[at : at + _ROWS]))
+            await self._writer.run(lambda conn, some=some: conn.execute(sql, (embedding, some)) and None)
+
+    async def stored(self, version_id: str) -> set[tuple[int, int, int]]:
+        """Number, start and end of a version's stored chunks."""
+        sql = 'SELECT n, start, "end" FROM chunks WHERE version_id = ?'
+        return await self._reader.run(lambda conn: set(conn.execute(sql, (version_id,)).fetchall()))
+
+    async def texts(self, version_id: str, after: int, limit: int) -> list[StoredChunk]:
+        """A version's chunks with numbers above `after`, in order: what embedding them anew needs."""
+        sql = (
+            "SELECT c.n, v.title, c.heading, c.context, c.text, c.spans FROM chunks c JOIN document_versions v "
+            "ON v.id = c.version_id WHERE c.version_id = ? AND c.n > ? ORDER BY c.n LIMIT ?"
+        )
+        found = await self._reader.run(lambda conn: conn.execute(sql, (version_id, after, limit)).fetchall())
+        return [StoredChunk(*row) for row in found]
+
+    async def remove(self, collection_id: str, version_ids: Sequence[str]) -> int:
+        """Remove versions' chunks with their terms, a few a commit; how many there were."""
+        removed = 0
+        while count := await self._writer.run(lambda conn: _remove(conn, collection_id, version_ids)):
+            removed += count
+        return removed
+
+    async def copy_terms(self, version_id: str, source: str, target: str) -> None:
+        """Bring a version's terms into another collection's index too; nothing finds them there yet."""
+        after: int | None = 0
+        while after is not None:
+            after = await self._writer.run(lambda conn, n=after: _copy_terms(conn, version_id, source, target, n))
+
+    async def remove_terms(self, collection_id: str, numbers: Sequence[int]) -> None:
+        """Remove the terms of these chunks from a collection's index, a few a commit."""
+        for at in range(0, len(numbers), _ROWS):
+            some = list(numbers[at : at + _ROWS])
+            await self._writer.run(lambda conn, some=some: _remove_terms(conn, collection_id, some))
+
+    async def set_about(self, collection_id: str, terms: Sequence[tuple[int, str]]) -> None:
+        """Other terms of what stands above these chunks, a few a commit."""
+        sql = f"UPDATE {_table(collection_id)} SET about = ? WHERE rowid = ?"
+        for at in range(0, len(terms), _ROWS):
+            some = [(about, n) for n, about in terms[at : at + _ROWS]]
+            await self._writer.run(lambda conn, some=some: conn.executemany(sql, some) and None)
 
     async def match(
         self,
@@ -126,23 +182,19 @@ class Chunks:
         return await self._reader.run(lambda conn: _match(conn, collection_id, terms, limit, ranges, about_weight))
 
     async def candidates(
-        self, owner: str, collection_id: str, generation: int, numbers: Sequence[int]
+        self, owner: str, collection_id: str, embedding: str, numbers: Sequence[int]
     ) -> list[CandidateRow]:
         """Those of the chunks that are of an active version in this collection of the owner's."""
-        return await self._reader.run(lambda conn: _candidates(conn, owner, collection_id, generation, numbers))
+        return await self._reader.run(lambda conn: _candidates(conn, owner, collection_id, embedding, numbers))
 
-    async def vectors(self, generation: int, first: int, last: int) -> list[tuple[int, bytes]]:
+    async def vectors(self, embedding: str, first: int, last: int) -> list[tuple[int, bytes]]:
         """The vectors of the chunks first..last: (n, vectors)."""
-        sql = "SELECT n, vectors FROM chunk_vectors WHERE n BETWEEN ? AND ? AND generation = ?"
-        return await self._reader.run(lambda conn: conn.execute(sql, (first, last, generation)).fetchall())
+        sql = "SELECT n, vectors FROM chunk_vectors WHERE n BETWEEN ? AND ? AND embedding = ?"
+        return await self._reader.run(lambda conn: conn.execute(sql, (first, last, embedding)).fetchall())
 
     async def rows(self, numbers: Sequence[int]) -> dict[int, ChunkRow]:
         """Those of the chunks that are of an active version, by number. Whose they are, the caller has checked."""
         return await self._reader.run(lambda conn: _rows(conn, numbers))
-
-    async def ranges(self, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:
-        """Where the chunks of these documents are; none for a document that can't be searched yet."""
-        return await self._reader.run(lambda conn: _ranges(conn, owner, document_ids))
 
     async def languages(self, collection_id: str) -> list[str | None]:
         """The languages of a collection's searchable documents."""
@@ -152,29 +204,9 @@ class Chunks:
         )
         return await self._reader.run(lambda conn: [row[0] for row in conn.execute(sql, (collection_id,))])
 
-
-def remove_chunks(conn: sqlite3.Connection, collection_id: str, version_id: str) -> int:
-    """Remove a version's chunks and their terms; how many there were. For use inside the writer's operations."""
-    numbers = conn.execute("SELECT min(n), max(n) FROM chunks WHERE version_id = ?", (version_id,)).fetchone()
-    if numbers[0] is None:
-        return 0
-    if _exists(conn, collection_id):
-        conn.execute(f"DELETE FROM {_table(collection_id)} WHERE rowid BETWEEN ? AND ?", numbers)
-    return conn.execute("DELETE FROM chunks WHERE version_id = ?", (version_id,)).rowcount
-
-
-def move_terms(conn: sqlite3.Connection, version_id: str, source: str, target: str) -> None:
-    """Bring a version's terms from one collection's index to another's. For use inside the writer's operations."""
-    first, last = conn.execute("SELECT min(n), max(n) FROM chunks WHERE version_id = ?", (version_id,)).fetchone()
-    if first is None or not _exists(conn, source):
-        return
-    conn.execute(_CREATE.format(_table(target)))
-    conn.execute(
-        f"INSERT INTO {_table(target)} (rowid, about, body) "
-        f"SELECT rowid, about, body FROM {_table(source)} WHERE rowid BETWEEN ? AND ?",
-        (first, last),
-    )
-    conn.execute(f"DELETE FROM {_table(source)} WHERE rowid BETWEEN ? AND ?", (first, last))
+    async def ranges(self, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:
+        """Where the chunks of these documents are; none for a document that can't be searched yet."""
+        return await self._reader.run(lambda conn: _ranges(conn, owner, document_ids))
 
 
 def drop_terms(conn: sqlite3.Connection, collection_id: str) -> None:
@@ -194,7 +226,8 @@ def _exists(conn: sqlite3.Connection, collection_id: str) -> bool:
     return conn.execute(sql, (_table(collection_id),)).fetchone() is not None
 
 
-def _reserve(conn: sqlite3.Connection, version_id: str, count: int) -> int | None:
+def reserve_numbers(conn: sqlite3.Connection, version_id: str, count: int) -> int | None:
+    """See `Chunks.reserve`. For use inside the writer's operations."""
     row = conn.execute("SELECT first_chunk, chunks FROM document_versions WHERE id = ?", (version_id,)).fetchone()
     if row is None:
         return None
@@ -210,9 +243,10 @@ def _reserve(conn: sqlite3.Connection, version_id: str, count: int) -> int | Non
     return after - count
 
 
-def _add(
-    conn: sqlite3.Connection, collection_id: str, generation: int, version_id: str, rows: Sequence[NewChunk]
+def add_chunks(
+    conn: sqlite3.Connection, collection_id: str, embedding: str, version_id: str, rows: Sequence[NewChunk]
 ) -> bool:
+    """See `Chunks.add`. For use inside the writer's operations."""
     if conn.execute("SELECT 1 FROM document_versions WHERE id = ?", (version_id,)).fetchone() is None:
         return False
     table = _table(collection_id)
@@ -227,14 +261,43 @@ def _add(
         ],
     )
     conn.executemany(
-        "INSERT OR REPLACE INTO chunk_vectors (n, generation, vectors) VALUES (?, ?, ?)",
-        [(r.n, generation, r.vectors) for r in rows],
+        "INSERT OR REPLACE INTO chunk_vectors (n, embedding, vectors) VALUES (?, ?, ?)",
+        [(r.n, embedding, r.vectors) for r in rows],
     )
     conn.executemany(
         f"INSERT OR REPLACE INTO {table} (rowid, about, body) VALUES (?, ?, ?)",
         [(r.n, r.about_terms, r.body_terms) for r in rows],
     )
     return True
+
+
+def _remove(conn: sqlite3.Connection, collection_id: str, version_ids: Sequence[str]) -> int:
+    sql = "SELECT n FROM chunks WHERE version_id IN (SELECT value FROM json_each(?)) LIMIT ?"
+    numbers = [n for (n,) in conn.execute(sql, (json.dumps(list(version_ids)), _ROWS))]
+    _remove_terms(conn, collection_id, numbers)
+    conn.execute("DELETE FROM chunks WHERE n IN (SELECT value FROM json_each(?))", (json.dumps(numbers),))
+    return len(numbers)
+
+
+def _remove_terms(conn: sqlite3.Connection, collection_id: str, numbers: list[int]) -> None:
+    if numbers and _exists(conn, collection_id):
+        sql = f"DELETE FROM {_table(collection_id)} WHERE rowid IN (SELECT value FROM json_each(?))"
+        conn.execute(sql, (json.dumps(numbers),))
+
+
+def _copy_terms(conn: sqlite3.Connection, version_id: str, source: str, target: str, after: int) -> int | None:
+    """Copy some; the number of the last, or None when there were none left."""
+    sql = "SELECT n FROM chunks WHERE version_id = ? AND n > ? ORDER BY n LIMIT ?"
+    numbers = [n for (n,) in conn.execute(sql, (version_id, after, _ROWS))]
+    if not numbers or not _exists(conn, source):
+        return None
+    conn.execute(_CREATE.format(_table(target)))
+    conn.execute(
+        f"INSERT OR REPLACE INTO {_table(target)} (rowid, about, body) "
+        f"SELECT rowid, about, body FROM {_table(source)} WHERE rowid IN (SELECT value FROM json_each(?))",
+        (json.dumps(numbers),),
+    )
+    return numbers[-1]
 
 
 def _match(
@@ -260,7 +323,7 @@ def _match(
 
 
 def _candidates(
-    conn: sqlite3.Connection, owner: str, collection_id: str, generation: int, numbers: Sequence[int]
+    conn: sqlite3.Connection, owner: str, collection_id: str, embedding: str, numbers: Sequence[int]
 ) -> list[CandidateRow]:
     if not numbers or not _exists(conn, collection_id):
         return []
@@ -270,10 +333,10 @@ def _candidates(
         "CROSS JOIN chunks c ON c.n = wanted.value "
         "CROSS JOIN document_versions v ON v.id = c.version_id CROSS JOIN documents d ON d.id = v.document_id "
         f"CROSS JOIN {_table(collection_id)} t ON t.rowid = c.n "
-        "CROSS JOIN chunk_vectors e ON e.n = c.n AND e.generation = ? "
+        "CROSS JOIN chunk_vectors e ON e.n = c.n AND e.embedding = ? "
         "WHERE d.active_version = v.id AND d.owner = ? AND d.collection_id = ?"
     )
-    params = (json.dumps(list(numbers)), generation, owner, collection_id)
+    params = (json.dumps(list(numbers)), embedding, owner, collection_id)
     return [CandidateRow(*row) for row in conn.execute(sql, params)]
 
 

@@ -1,33 +1,45 @@
-"""Documents, their versions and chunks."""
+"""Documents and their versions, as they are read. `storage/versions.py` changes them."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from backend.errors import NotFound
 from backend.storage.database import Database
-from backend.storage.ids import new_id, now_ms
-from backend.storage.tables import collections, document_versions, documents, jobs
+from backend.storage.versions import Progress
 
-FINAL = ("ready", "failed")
-DEFAULT_COLLECTION = "default"
+SETTLED = ("ready", "failed", "cancelled")
+"""A version with one of these statuses waits for nothing."""
+_LONGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class CollectionRow:
-    """A collection; `fingerprint` is the embedding that filled it, None while empty."""
+class PendingVersion:
+    """A version that is to replace the active one, and how far it is."""
 
-    id: str
-    fingerprint: str | None
-    generation: int = 1
+    version: str
+    status: str
+    reason_code: str | None
+    reason: str | None
+    size: int
+    sha256: str
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """A document is on its way into another collection, which embeds it anew. `status`: queued or failed."""
+
+    collection_id: str
+    status: str
+    reason: str | None
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentRow:
-    """A document with its (only) version and its job's progress. Times in ms."""
+    """A document with its active version, or the pending one when there is none. Times in ms."""
 
     id: str
     collection_id: str
@@ -42,215 +54,180 @@ class DocumentRow:
     size: int
     media_type: str | None
     title: str | None
+    language: str | None
     pages: int | None
     chunks: int | None
-    progress: dict[str, Any]
+    progress: Progress
+    pending: PendingVersion | None
+    moving: Moving | None
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        pending = self.pending is None or self.pending.status in SETTLED
+        return self.status in SETTLED and pending and (self.moving is None or self.moving.status in SETTLED)
 
 
-_DOCUMENT = (
-    select(
-        documents.c.id,
-        documents.c.collection_id,
-        documents.c.name,
-        document_versions.c.status,
-        document_versions.c.reason_code,
-        document_versions.c.reason,
-        documents.c.created_at,
-        documents.c.updated_at,
-        document_versions.c.id.label("version"),
-        document_versions.c.sha256,
-        document_versions.c.size,
-        document_versions.c.media_type,
-        document_versions.c.title,
-        document_versions.c.pages,
-        document_versions.c.chunks,
-        jobs.c.progress,
-    )
-    .join(document_versions, document_versions.c.document_id == documents.c.id)
-    .join(jobs, jobs.c.version_id == document_versions.c.id)
-)
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """One version of a document. Times in ms."""
+
+    version: str
+    status: str
+    reason_code: str | None
+    reason: str | None
+    sha256: str
+    size: int
+    media_type: str | None
+    title: str | None
+    pages: int | None
+    chunks: int | None
+    created_at: int
+
+
+# Rows without any version are being deleted: they are no documents any more.
+_DOCUMENT = """
+SELECT d.id, d.collection_id, d.name, d.created_at, d.updated_at, d.active_version IS NOT NULL,
+    v.id, v.status, coalesce(v.reason_code, j.reason_code), coalesce(v.reason, j.reason), v.sha256, v.size,
+    v.media_type, v.title, v.language, v.pages, v.chunks, j.progress,
+    p.id, p.status, coalesce(p.reason_code, pj.reason_code), coalesce(p.reason, pj.reason), p.size, p.sha256,
+    pj.progress, m.collection_id, m.stage, m.reason, m.progress
+FROM documents d
+JOIN document_versions v ON v.id = coalesce(d.active_version, d.pending_version)
+LEFT JOIN jobs j ON j.document_id = d.id AND j.version_id = v.id AND j.kind = 'ingest'
+LEFT JOIN document_versions p ON p.id = d.pending_version AND p.id != v.id
+LEFT JOIN jobs pj ON pj.document_id = d.id AND pj.version_id = p.id AND pj.kind = 'ingest'
+LEFT JOIN jobs m ON m.document_id = d.id AND m.kind = 'move'
+"""
 
 
 class Documents:
     """Documents of an owner. Somebody else's raise NotFound."""
 
     def __init__(self, database: Database) -> None:
-        self._db = database
-
-    async def collection(self, owner: str) -> CollectionRow:
-        """The owner's collection; made when it isn't there."""
-        query = select(collections.c.id, collections.c.fingerprint, collections.c.generation).where(
-            collections.c.owner == owner, collections.c.name == DEFAULT_COLLECTION
-        )
-        async with self._db.read() as conn:
-            row = (await conn.execute(query)).first()
-        if row is not None:
-            return CollectionRow(*row)
-        async with self._db.write() as conn:
-            row = (await conn.execute(query)).first()
-            if row is not None:
-                return CollectionRow(*row)
-            made = CollectionRow(new_id("col"), None)
-            values = {"id": made.id, "owner": owner, "name": DEFAULT_COLLECTION, "generation": 1}
-            await conn.execute(insert(collections).values(**values, created_at=now_ms()))
-            return made
-
-    async def collections(self) -> list[CollectionRow]:
-        """Every collection of every owner, for the sweep."""
-        async with self._db.read() as conn:
-            rows = await conn.execute(select(collections.c.id, collections.c.fingerprint, collections.c.generation))
-            return [CollectionRow(*row) for row in rows]
-
-    async def add(
-        self, owner: str, collection_id: str, version_id: str, name: str, sha256: str, size: int
-    ) -> tuple[DocumentRow, bool]:
-        """The document of these bytes and whether it is new; a failed one is queued again."""
-        known = and_(document_versions.c.collection_id == collection_id, document_versions.c.sha256 == sha256)
-        async with self._db.write() as conn:
-            row = (await conn.execute(_DOCUMENT.where(known))).first()
-            if row is None:
-                await _insert_document(conn, owner, collection_id, version_id, name, sha256, size)
-            elif row.status == "failed":
-                await _requeue(conn, row.id)
-            found = (await conn.execute(_DOCUMENT.where(known))).one()
-            return DocumentRow(*found), row is None
+        self._reader = database.reader
 
     async def get(self, owner: str, document_id: str) -> DocumentRow:
         """One document. Raises NotFound."""
-        query = _DOCUMENT.where(documents.c.id == document_id, documents.c.owner == owner)
-        async with self._db.read() as conn:
-            row = (await conn.execute(query)).first()
-        if row is None:
+        sql = _DOCUMENT + "WHERE d.id = ? AND d.owner = ?"
+        found = await self._reader.run(lambda conn: conn.execute(sql, (document_id, owner)).fetchone())
+        if found is None:
             raise NotFound("No such document.")
-        return DocumentRow(*row)
+        return _row(found)
 
-    async def page(self, owner: str, limit: int, before: str | None) -> list[DocumentRow]:
-        """At most `limit` documents, the newest first, older than the one named `before`."""
-        query = _DOCUMENT.where(documents.c.owner == owner)
-        if before is not None:
-            query = query.where(documents.c.id < before)
-        async with self._db.read() as conn:
-            rows = await conn.execute(query.order_by(documents.c.id.desc()).limit(limit))
-            return [DocumentRow(*row) for row in rows]
+    async def page(
+        self,
+        owner: str,
+        limit: int,
+        before: str | None = None,
+        collection_id: str | None = None,
+        status: str | None = None,
+        versions: Sequence[str] | None = None,
+        without: Sequence[str] = (),
+    ) -> list[DocumentRow]:
+        """At most `limit` documents, the newest first, older than the one named `before`.
+
+        `status` is a stored one: queued, ready, failed or cancelled; `versions` and `without` choose by version.
+        """
+        sql = _DOCUMENT + (
+            "WHERE d.owner = :owner AND (:before IS NULL OR d.id < :before) "
+            "AND (:collection IS NULL OR d.collection_id = :collection) AND (:status IS NULL OR v.status = :status) "
+            "AND (:versions IS NULL OR v.id IN (SELECT value FROM json_each(:versions))) "
+            "AND v.id NOT IN (SELECT value FROM json_each(:without)) ORDER BY d.id DESC LIMIT :limit"
+        )
+        params = {
+            "owner": owner,
+            "before": before,
+            "collection": collection_id,
+            "status": status,
+            "versions": None if versions is None else json.dumps(list(versions)),
+            "without": json.dumps(list(without)),
+            "limit": limit,
+        }
+        return [_row(r) for r in await self._reader.run(lambda conn: conn.execute(sql, params).fetchall())]
+
+    async def in_collection(self, collection_id: str, limit: int) -> list[str]:
+        """Some documents of a collection, also those that are being deleted."""
+        sql = "SELECT id FROM documents WHERE collection_id = ? LIMIT ?"
+        return await self._reader.run(lambda conn: [i for (i,) in conn.execute(sql, (collection_id, limit))])
 
     async def missing(self, owner: str, ids: Sequence[str]) -> list[str]:
         """Those of the ids that are no documents of the owner's."""
-        query = select(documents.c.id).where(documents.c.owner == owner, documents.c.id.in_(ids))
-        async with self._db.read() as conn:
-            found = {row.id for row in await conn.execute(query)}
+        sql = (
+            "SELECT id FROM documents WHERE owner = ? AND id IN (SELECT value FROM json_each(?)) "
+            "AND coalesce(active_version, pending_version) IS NOT NULL"
+        )
+        wanted = (owner, json.dumps(list(ids)))
+        found = await self._reader.run(lambda conn: {i for (i,) in conn.execute(sql, wanted)})
         return [i for i in ids if i not in found]
 
     async def any_ready(self, owner: str) -> bool:
         """Whether the owner has a searchable document."""
-        query = select(documents.c.id).where(documents.c.owner == owner, documents.c.active_version.is_not(None))
-        async with self._db.read() as conn:
-            return (await conn.execute(query.limit(1))).first() is not None
+        sql = "SELECT 1 FROM documents WHERE owner = ? AND active_version IS NOT NULL LIMIT 1"
+        return await self._reader.run(lambda conn: conn.execute(sql, (owner,)).fetchone()) is not None
 
-    async def delete(self, owner: str, document_id: str) -> None:
-        """Delete the rows; vectors and file are the caller's, afterwards. Raises NotFound."""
-        remove = delete(documents).where(documents.c.id == document_id, documents.c.owner == owner)
-        async with self._db.write() as conn:
-            if (await conn.execute(remove)).rowcount == 0:
-                raise NotFound("No such document.")
-
-    async def text(self, owner: str, document_id: str, version: str | None, start: int, end: int | None) -> str | None:
-        """`[start:end]` of the canonical text; None before it was read. Raises NotFound."""
-        length = func.length(document_versions.c.text) if end is None else end - start
-        query = (
-            select(func.substr(document_versions.c.text, start + 1, length))
-            .join(documents, documents.c.id == document_versions.c.document_id)
-            .where(documents.c.id == document_id, documents.c.owner == owner)
+    async def versions(self, owner: str, document_id: str) -> list[VersionRow]:
+        """All versions of a document, the newest first. Raises NotFound."""
+        sql = (
+            "SELECT v.id, v.status, v.reason_code, v.reason, v.sha256, v.size, v.media_type, v.title, v.pages, "
+            "v.chunks, v.created_at FROM document_versions v JOIN documents d ON d.id = v.document_id "
+            "WHERE d.id = ? AND d.owner = ? AND coalesce(d.active_version, d.pending_version) IS NOT NULL "
+            "ORDER BY v.id DESC"
         )
-        if version is not None:
-            query = query.where(document_versions.c.id == version)
-        async with self._db.read() as conn:
-            row = (await conn.execute(query)).first()
-        if row is None:
+        found = await self._reader.run(lambda conn: conn.execute(sql, (document_id, owner)).fetchall())
+        if not found:
+            raise NotFound("No such document.")
+        return [VersionRow(*row) for row in found]
+
+    async def text(
+        self, owner: str, document_id: str, version: str | None, start: int, end: int | None
+    ) -> tuple[str, str | None]:
+        """The version's id and `[start:end]` of its canonical text; None before it was read. Raises NotFound."""
+        sql = (
+            "SELECT v.id, substr(v.text, ?, ?) FROM documents d JOIN document_versions v ON v.document_id = d.id "
+            "AND v.id = coalesce(?, d.active_version, d.pending_version) WHERE d.id = ? AND d.owner = ? "
+            "AND coalesce(d.active_version, d.pending_version) IS NOT NULL"
+        )
+        length = _LONGEST if end is None else min(end - start, _LONGEST)
+        params = (min(start + 1, _LONGEST), length, version, document_id, owner)
+        found = await self._reader.run(lambda conn: conn.execute(sql, params).fetchone())
+        if found is None:
             raise NotFound("No such document, or no such version of it.")
-        return row[0]
+        return found[0], found[1]
 
     async def version_map(self, version: str) -> dict[str, Any]:
         """The stored map of pages and headings of a version; empty when there is none."""
-        query = select(document_versions.c.map).where(document_versions.c.id == version)
-        async with self._db.read() as conn:
-            return (await conn.execute(query)).scalar() or {}
-
-    async def active_beyond(self, collection_id: str, versions: set[str]) -> list[str]:
-        """Documents of the collection whose active version is none of these."""
-        query = select(documents.c.id, documents.c.active_version).where(
-            documents.c.collection_id == collection_id, documents.c.active_version.is_not(None)
-        )
-        async with self._db.read() as conn:
-            return [row.id for row in await conn.execute(query) if row.active_version not in versions]
-
-    async def requeue(self, document_id: str) -> None:
-        """Let its job run again; what was read of the file is kept, and nothing of it is found until it is ready."""
-        async with self._db.write() as conn:
-            await _requeue(conn, document_id)
-
-    async def version_ids(self) -> set[str]:
-        """Every version there is, for the sweep of vectors and files."""
-        async with self._db.read() as conn:
-            return {row[0] for row in await conn.execute(select(document_versions.c.id))}
+        sql = "SELECT map FROM document_versions WHERE id = ?"
+        found = await self._reader.run(lambda conn: conn.execute(sql, (version,)).fetchone())
+        return json.loads(found[0]) if found and found[0] else {}
 
 
-async def _insert_document(
-    conn: AsyncConnection, owner: str, collection_id: str, version_id: str, name: str, sha256: str, size: int
-) -> None:
-    now = now_ms()
-    document_id = new_id("doc")
-    await conn.execute(
-        insert(documents).values(
-            id=document_id,
-            owner=owner,
-            collection_id=collection_id,
-            name=name,
-            pending_version=version_id,
-            created_at=now,
-            updated_at=now,
-        )
+def _row(found: tuple[Any, ...]) -> DocumentRow:
+    (id_, collection_id, name, created_at, updated_at, active, version, status, reason_code, reason) = found[:10]
+    (sha256, size, media_type, title, language, pages, chunks, progress) = found[10:18]
+    pending = moving = None
+    if found[18] is not None:
+        pending = PendingVersion(*found[18:24], progress=json.loads(found[24] or "{}"))
+    if found[25] is not None:
+        moving = Moving(*found[25:28], progress=json.loads(found[28]))
+    return DocumentRow(
+        id=id_,
+        collection_id=collection_id,
+        name=name,
+        status=status,
+        reason_code=reason_code if status != "ready" else None,
+        reason=reason if status != "ready" else None,
+        created_at=created_at,
+        updated_at=updated_at,
+        version=version,
+        sha256=sha256,
+        size=size,
+        media_type=media_type,
+        title=title,
+        language=language,
+        pages=pages,
+        chunks=chunks if active else None,
+        progress=json.loads(progress or "{}"),
+        pending=pending,
+        moving=moving,
     )
-    await conn.execute(
-        insert(document_versions).values(
-            id=version_id,
-            owner=owner,
-            document_id=document_id,
-            collection_id=collection_id,
-            sha256=sha256,
-            size=size,
-            status="queued",
-            created_at=now,
-        )
-    )
-    await conn.execute(
-        insert(jobs).values(
-            id=new_id("job"),
-            owner=owner,
-            kind="ingest",
-            collection_id=collection_id,
-            document_id=document_id,
-            version_id=version_id,
-            stage="queued",
-            progress={},
-            attempts=0,
-            lease_until=0,
-            created_at=now,
-            updated_at=now,
-        )
-    )
-
-
-async def _requeue(conn: AsyncConnection, document_id: str) -> None:
-    now = now_ms()
-    job: dict[str, Any] = {
-        "stage": "queued",
-        "attempts": 0,
-        "progress": {},
-        "reason": None,
-        "instance_id": None,
-        "lease_until": 0,
-    }
-    await conn.execute(update(jobs).where(jobs.c.document_id == document_id).values(**job, updated_at=now))
-    status: dict[str, Any] = {"status": "queued", "reason": None, "reason_code": None}
-    versions = update(document_versions).where(document_versions.c.document_id == document_id)
-    await conn.execute(versions.values(**status))

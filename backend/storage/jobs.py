@@ -1,130 +1,222 @@
-"""The queue of ingestion: a row a job, with a stage and a lease."""
+"""The queue of the work on documents: a row a job. Plain SQL on the writer's thread, since small documents come by
+the thousand.
 
+A job is queued until it is ready, failed or cancelled; before `lease_until` nobody else may take it. What it has
+done is in the tables of versions and chunks, so that whoever takes it next goes on from there.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import or_, select, update
-
+from backend.storage.chunks import NewChunk, add_chunks, reserve_numbers
 from backend.storage.database import Database
-from backend.storage.documents import FINAL
 from backend.storage.ids import now_ms
-from backend.storage.tables import collections, document_versions, documents, jobs
+from backend.storage.versions import Discarded, Progress, requeue, supersede
 
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job as its worker needs it. `parsed`: the text is stored already."""
+    """A job as its worker needs it: with the collection as it is now, and what is known of the version.
+
+    `parsed`: the text is stored already.
+    """
 
     id: str
     owner: str
+    kind: str
+    collection_id: str
     document_id: str
     version_id: str
-    collection_id: str
-    name: str
     attempts: int
-    progress: dict[str, Any]
+    reason_code: str | None
+    progress: Progress
+    fingerprint: str | None
+    generation: int
+    name: str
     parsed: bool
+    first_chunk: int | None
+    chunks: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedText:
+    """What reading a file gave."""
+
+    text: str
+    map: dict[str, Any]
+    media_type: str
+    title: str | None
+    language: str | None
+    pages: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a job's last commit went: done, gone (deleted, cancelled, replaced) or changed (its collection was)."""
+
+    outcome: str
+    superseded: Discarded | None = None
+
+
+_JOB = """
+SELECT j.id, j.owner, j.kind, j.collection_id, j.document_id, j.version_id, j.attempts, j.reason_code, j.progress,
+    c.fingerprint, c.generation, coalesce(d.name, ''), v.text IS NOT NULL, v.first_chunk, v.chunks
+FROM jobs j JOIN collections c ON c.id = j.collection_id
+LEFT JOIN documents d ON d.id = j.document_id LEFT JOIN document_versions v ON v.id = j.version_id
+"""
 
 
 class Jobs:
-    """The queue of ingestion: rows with a stage and a lease."""
+    """The queue. Each change is one commit."""
 
     def __init__(self, database: Database) -> None:
-        self._db = database
+        self._writer = database.writer
+        self._reader = database.reader
 
-    async def claim(self, instance_id: str, lease_ms: int) -> JobRow | None:
-        """The oldest job that nobody works on, now ours; None when there is none."""
-        now = now_ms()
-        # One worker an instance: what carries its name while it asks for more was given up, by a storage failure.
-        mine_or_free = or_(jobs.c.instance_id.is_(None), jobs.c.instance_id == instance_id, jobs.c.lease_until <= now)
-        query = (
-            select(
-                jobs.c.id,
-                jobs.c.owner,
-                jobs.c.document_id,
-                jobs.c.version_id,
-                documents.c.collection_id,
-                documents.c.name,
-                jobs.c.attempts,
-                jobs.c.progress,
-                document_versions.c.text.is_not(None),
-            )
-            .join(documents, documents.c.id == jobs.c.document_id)
-            .join(document_versions, document_versions.c.id == jobs.c.version_id)
-            .where(jobs.c.stage.not_in(FINAL), mine_or_free)
-            .order_by(jobs.c.created_at, jobs.c.id)
-            .limit(1)
+    async def claim(self, instance_id: str, lease_ms: int, after_owner: str) -> JobRow | None:
+        """A job that nobody works on, now ours: of the next owner after that one, the one that waits longest."""
+        return await self._writer.run(lambda conn: _claim(conn, instance_id, lease_ms, after_owner))
+
+    async def renew(self, instance_id: str, lease_ms: int) -> None:
+        """Keep the leases of this instance."""
+        sql = "UPDATE jobs SET lease_until = ? WHERE stage = 'queued' AND instance_id = ?"
+        await self._writer.run(lambda conn: conn.execute(sql, (now_ms() + lease_ms, instance_id)) and None)
+
+    async def release(self, instance_id: str | None = None, busy: Sequence[str] = ()) -> None:
+        """Let go of the leases of an instance, but for the `busy` jobs; of all: the lock on DATA_DIR proves that no
+        holder lives."""
+        sql = (
+            "UPDATE jobs SET instance_id = NULL, lease_until = 0 WHERE stage = 'queued' AND instance_id IS NOT NULL "
+            "AND (:me IS NULL OR instance_id = :me) AND id NOT IN (SELECT value FROM json_each(:busy))"
         )
-        async with self._db.read() as conn:
-            if (await conn.execute(query)).first() is None:
-                return None
-        async with self._db.write() as conn:
-            row = (await conn.execute(query)).first()
-            if row is None:
-                return None
-            change = {"instance_id": instance_id, "lease_until": now + lease_ms}
-            await conn.execute(update(jobs).where(jobs.c.id == row.id).values(**change))
-            return JobRow(*row)
+        params = {"me": instance_id, "busy": json.dumps(list(busy))}
+        await self._writer.run(lambda conn: conn.execute(sql, params) and None)
 
-    async def release(self) -> None:
-        """Let go of every lease: the lock on DATA_DIR proves that no holder lives."""
-        async with self._db.write() as conn:
-            await conn.execute(update(jobs).values(instance_id=None, lease_until=0))
+    async def give_way(self, job: JobRow) -> None:
+        """Back to the end of the queue."""
+        sql = "UPDATE jobs SET instance_id = NULL, lease_until = ? WHERE id = ? AND stage = 'queued'"
+        await self._writer.run(lambda conn: conn.execute(sql, (now_ms(), job.id)) and None)
 
-    async def stage(self, job: JobRow, stage: str, progress: dict[str, Any], lease_ms: int) -> bool:
-        """Say how far the job is, and keep the lease. False: the document was deleted."""
+    async def postpone(self, job: JobRow, code: str, reason: str, attempts: int, until_ms: int) -> None:
+        """Try again later, and tell why it waits."""
+        sql = (
+            "UPDATE jobs SET instance_id = NULL, lease_until = ?, attempts = ?, reason_code = ?, reason = ?, "
+            "updated_at = ? WHERE id = ? AND stage = 'queued'"
+        )
+        params = (until_ms, attempts, code, reason, now_ms(), job.id)
+        await self._writer.run(lambda conn: conn.execute(sql, params) and None)
+
+    async def hurry(self) -> None:
+        """What waits for its next try need not wait any longer."""
+        sql = "UPDATE jobs SET lease_until = ? WHERE stage = 'queued' AND instance_id IS NULL AND lease_until > ?"
         now = now_ms()
-        async with self._db.write() as conn:
-            change = {"stage": stage, "progress": progress, "lease_until": now + lease_ms, "updated_at": now}
-            done = await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**change))
-            version = update(document_versions).where(document_versions.c.id == job.version_id)
-            await conn.execute(version.values(status=stage))
-            return done.rowcount == 1
+        await self._writer.run(lambda conn: conn.execute(sql, (now, now)) and None)
 
-    async def save_text(self, job: JobRow, **values: Any) -> None:
-        """Store what reading the file gave: text, map, media_type, title, pages."""
-        change = update(document_versions).where(document_versions.c.id == job.version_id).values(**values)
-        async with self._db.write() as conn:
-            await conn.execute(change)
+    async def next_at(self) -> int | None:
+        """When the next job may be taken, in ms; None when there is none."""
+        sql = "SELECT min(lease_until) FROM jobs WHERE stage = 'queued' AND instance_id IS NULL"
+        return await self._reader.run(lambda conn: conn.execute(sql).fetchone()[0])
 
-    async def load_text(self, job: JobRow) -> tuple[str, dict[str, Any], str, str | None]:
-        """What `save_text` stored: text, map, media_type, title."""
-        v = document_versions.c
-        query = select(v.text, v.map, v.media_type, v.title).where(v.id == job.version_id)
-        async with self._db.read() as conn:
-            row = (await conn.execute(query)).one()
-            return row[0], row[1], row[2], row[3]
+    async def fail(self, job: JobRow, code: str, reason: str, progress: Progress) -> None:
+        """It can't succeed, for a reason in words."""
+        await self._writer.run(lambda conn: _fail(conn, job, code, reason, progress))
 
-    async def finish(self, job: JobRow, fingerprint: str, progress: dict[str, Any]) -> bool:
-        """The active version and `ready`, in one commit. False: the document was deleted."""
-        now = now_ms()
-        async with self._db.write() as conn:
-            ready = {"active_version": job.version_id, "pending_version": None, "updated_at": now}
-            change = update(documents).where(documents.c.id == job.document_id)
-            if (await conn.execute(change.values(**ready))).rowcount == 0:
-                return False
-            version = update(document_versions).where(document_versions.c.id == job.version_id)
-            await conn.execute(version.values(status="ready", reason=None, reason_code=None))
-            collection = update(collections).where(collections.c.id == job.collection_id)
-            await conn.execute(collection.values(fingerprint=fingerprint))
-            done = {"stage": "ready", "progress": progress, "updated_at": now, "lease_until": 0, "instance_id": None}
-            await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**done))
-            return True
+    async def text(self, version_id: str) -> ParsedText:
+        """What `parsed` stored."""
+        sql = "SELECT text, map, media_type, title, language, pages FROM document_versions WHERE id = ?"
+        found = await self._reader.run(lambda conn: conn.execute(sql, (version_id,)).fetchone())
+        return ParsedText(found[0], json.loads(found[1] or "{}"), *found[2:])
 
-    async def fail(self, job: JobRow, code: str, reason: str) -> None:
-        """The document can't become searchable, for a reason in words."""
-        now = now_ms()
-        async with self._db.write() as conn:
-            failed = {"stage": "failed", "reason": reason, "updated_at": now, "lease_until": 0, "instance_id": None}
-            await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**failed))
-            version = update(document_versions).where(document_versions.c.id == job.version_id)
-            await conn.execute(version.values(status="failed", reason_code=code, reason=reason))
+    async def parsed(self, job: JobRow, new: ParsedText | None, chunks: int) -> int | None:
+        """Store what reading the file gave and reserve numbers for its chunks: the first. None: the version is gone."""
+        return await self._writer.run(lambda conn: _parsed(conn, job, new, chunks))
 
-    async def postpone(self, job: JobRow, until_ms: int) -> None:
-        """Try again later: what failed may pass. Only failures are counted; a restart is none."""
-        async with self._db.write() as conn:
-            attempts = job.attempts + 1
-            change = {"stage": "queued", "instance_id": "waiting", "lease_until": until_ms, "attempts": attempts}
-            await conn.execute(update(jobs).where(jobs.c.id == job.id).values(**change))
-            version = update(document_versions).where(document_versions.c.id == job.version_id)
-            await conn.execute(version.values(status="queued"))
+    async def finish(self, job: JobRow, fingerprint: str, rows: Sequence[NewChunk], progress: Progress) -> Finished:
+        """The last chunks, and the version becomes the active one, in one commit."""
+        return await self._writer.run(lambda conn: _finish(conn, job, fingerprint, rows, progress))
+
+    async def requeue(self, version_ids: Sequence[str]) -> None:
+        """Let these versions' jobs run again: something of them got lost."""
+
+        def again(conn: sqlite3.Connection) -> None:
+            for version_id in version_ids:
+                requeue(conn, version_id)
+
+        await self._writer.run(again)
+
+
+def _claim(conn: sqlite3.Connection, instance_id: str, lease_ms: int, after_owner: str) -> JobRow | None:
+    now = now_ms()
+    free = "stage = 'queued' AND lease_until <= ?"
+    owners = sorted(o for (o,) in conn.execute(f"SELECT DISTINCT owner FROM jobs WHERE {free}", (now,)))
+    if not owners:
+        return None
+    owner = next((o for o in owners if o > after_owner), owners[0])
+    sql = f"SELECT id FROM jobs WHERE {free} AND owner = ? ORDER BY lease_until, id LIMIT 1"
+    (job_id,) = conn.execute(sql, (now, owner)).fetchone()
+    conn.execute("UPDATE jobs SET instance_id = ?, lease_until = ? WHERE id = ?", (instance_id, now + lease_ms, job_id))
+    found = conn.execute(_JOB + "WHERE j.id = ?", (job_id,)).fetchone()
+    columns = list(found)
+    columns[8] = json.loads(columns[8])
+    return JobRow(*columns)
+
+
+def _fail(conn: sqlite3.Connection, job: JobRow, code: str, reason: str, progress: Progress) -> None:
+    change = (
+        "UPDATE jobs SET stage = 'failed', reason_code = ?, reason = ?, progress = ?, instance_id = NULL, "
+        "updated_at = ? WHERE id = ? AND stage = 'queued'"
+    )
+    if conn.execute(change, (code, reason, json.dumps(progress), now_ms(), job.id)).rowcount and job.kind == "ingest":
+        conn.execute(
+            "UPDATE document_versions SET status = 'failed', reason_code = ?, reason = ? "
+            "WHERE id = ? AND status = 'queued'",
+            (code, reason, job.version_id),
+        )
+        conn.execute("UPDATE documents SET updated_at = ? WHERE id = ?", (now_ms(), job.document_id))
+
+
+def _parsed(conn: sqlite3.Connection, job: JobRow, new: ParsedText | None, chunks: int) -> int | None:
+    wanted = "SELECT 1 FROM jobs WHERE id = ? AND stage = 'queued'"
+    if conn.execute(wanted, (job.id,)).fetchone() is None:
+        return None
+    if new is not None:
+        conn.execute(
+            "UPDATE document_versions SET text = ?, map = ?, media_type = ?, title = ?, language = ?, pages = ? "
+            "WHERE id = ?",
+            (new.text, json.dumps(new.map), new.media_type, new.title, new.language, new.pages, job.version_id),
+        )
+    return reserve_numbers(conn, job.version_id, chunks)
+
+
+def _finish(
+    conn: sqlite3.Connection, job: JobRow, fingerprint: str, rows: Sequence[NewChunk], progress: Progress
+) -> Finished:
+    sql = (
+        "SELECT d.active_version, d.pending_version, d.collection_id, c.generation, c.fingerprint FROM jobs j "
+        "JOIN documents d ON d.id = j.document_id JOIN collections c ON c.id = d.collection_id "
+        "WHERE j.id = ? AND j.stage = 'queued'"
+    )
+    found = conn.execute(sql, (job.id,)).fetchone()
+    if found is None or job.version_id not in found[:2]:
+        return Finished("gone")
+    active, pending, collection_id, generation, now_print = found
+    if (collection_id, generation) != (job.collection_id, job.generation) or now_print not in (None, fingerprint):
+        return Finished("changed")
+    add_chunks(conn, collection_id, fingerprint, job.version_id, rows)
+    now, superseded = now_ms(), None
+    if pending == job.version_id:
+        superseded = supersede(conn, active) if active is not None else None
+        change = "UPDATE documents SET active_version = ?, pending_version = NULL, updated_at = ? WHERE id = ?"
+        conn.execute(change, (pending, now, job.document_id))
+        conn.execute("UPDATE document_versions SET status = 'ready' WHERE id = ?", (pending,))
+    change = "UPDATE collections SET fingerprint = ? WHERE id = ? AND fingerprint IS NULL"
+    conn.execute(change, (fingerprint, collection_id))
+    conn.execute(
+        "UPDATE jobs SET stage = 'ready', progress = ?, reason = NULL, reason_code = NULL, instance_id = NULL, "
+        "updated_at = ? WHERE id = ?",
+        (json.dumps(progress), now, job.id),
+    )
+    return Finished("done", superseded)

@@ -100,6 +100,17 @@ class Sessions:
             if (await conn.execute(remove)).rowcount == 0:
                 raise NotFound("No such session.")
 
+    async def retrieval(self, owner: str, message_id: str) -> str | None:
+        """The stored trace of an answer's retrieval, JSON text. Raises NotFound."""
+        query = select(type_coerce(messages.c.retrieval, Text)).where(
+            messages.c.id == message_id, messages.c.owner == owner
+        )
+        async with self._db.read() as conn:
+            row = (await conn.execute(query)).first()
+        if row is None:
+            raise NotFound("No such message.")
+        return row[0]
+
     async def messages(self, session_id: str) -> list[MessageRow]:
         """All messages of a session, every branch, in order of creation."""
         query = select(*_MESSAGE).where(messages.c.session_id == session_id)

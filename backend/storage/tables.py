@@ -186,12 +186,12 @@ chunks = Table(
     Index(None, "version_id"),
 )
 
-# Rows of int8, a chunk's own vector first, then those of its sentences; for a generation of its collection.
+# Rows of int8, a chunk's own vector first, then those of its sentences; `embedding` is the fingerprint of the model.
 chunk_vectors = Table(
     "chunk_vectors",
     metadata,
     Column("n", BigInteger, ForeignKey("chunks.n", ondelete="CASCADE"), primary_key=True),
-    Column("generation", Integer, primary_key=True),
+    Column("embedding", Text, primary_key=True),
     Column("vectors", LargeBinary, nullable=False),
 )
 
@@ -203,7 +203,8 @@ counters = Table(
     Column("value", BigInteger, nullable=False),
 )
 
-# kind: ingest (of a document's version) or embed (a collection's next generation).
+# kind: ingest (of a document's version), embed (a collection's next generation) or move (of a document into this
+# collection). stage: queued, ready, failed or cancelled; before `lease_until` nobody else may take it.
 jobs = Table(
     "jobs",
     metadata,
@@ -218,10 +219,11 @@ jobs = Table(
     Column("attempts", Integer, nullable=False),
     Column("instance_id", Text),
     _time("lease_until"),
+    Column("reason_code", Text),
     Column("reason", Text),
     _time("created_at"),
     _time("updated_at"),
-    Index(None, "stage", "lease_until"),
+    Index(None, "stage", "owner", "lease_until"),
     Index(None, "document_id"),
     Index(None, "collection_id"),
 )

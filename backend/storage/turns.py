@@ -76,6 +76,7 @@ class ClosedTurn:
     usage: str
     message_status: str
     parts: str
+    retrieval: str | None
     events: list[EventLines]
 
 
@@ -299,9 +300,19 @@ def _close(conn: sqlite3.Connection, turn: ClosedTurn) -> bool:
     owner, session_id, user_message_id, message_id = done
     _append(conn, turn.events)
     conn.execute(
-        "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, created_at) "
-        "VALUES (?, ?, ?, ?, ?, 'assistant', ?, ?, ?)",
-        (message_id, owner, session_id, user_message_id, turn.run_id, turn.message_status, turn.parts, now),
+        "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, retrieval, created_at) "
+        "VALUES (?, ?, ?, ?, ?, 'assistant', ?, ?, ?, ?)",
+        (
+            message_id,
+            owner,
+            session_id,
+            user_message_id,
+            turn.run_id,
+            turn.message_status,
+            turn.parts,
+            turn.retrieval,
+            now,
+        ),
     )
     conn.execute(
         "UPDATE sessions SET updated_at = ?, head_message_id = "

@@ -7,7 +7,6 @@ one writer: every call runs in one thread of our own.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Vectors = NDArray[np.float32]
+
 T = TypeVar("T")
 
 # Chroma takes 5,461 rows in one call, as many as SQLite has variables for.
@@ -29,10 +30,10 @@ _FINGERPRINT = "fingerprint"
 # instead of 2, and 1,000 vectors a second instead of 4,000.
 _HNSW = {"space": "cosine", "max_neighbors": 64, "ef_construction": 400, "ef_search": 800}
 _PREFIX = "sf-"
-_VERSION = "version_id"
 
 Hit = tuple[int, float]
 """A chunk's number and the cosine of its vector to the query, 1 for the same direction."""
+_Upsert = tuple[list[str], "Vectors", "asyncio.Future[None]"]
 
 
 def index_key(collection_id: str, generation: int) -> str:
@@ -52,6 +53,8 @@ class VectorIndex:
         self._thread: ThreadPoolExecutor | None = None
         self._client: Any = None
         self._collections: dict[str, Any] = {}
+        self._waiting: dict[tuple[str, str], list[_Upsert]] = {}
+        self._storing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Create or open the files under the path. Imports chromadb (about a second), off the event loop."""
@@ -71,34 +74,48 @@ class VectorIndex:
             await asyncio.get_running_loop().run_in_executor(thread, self._close)
             thread.shutdown(wait=False)
 
-    async def upsert(
-        self,
-        key: str,
-        fingerprint: str,
-        numbers: Sequence[int],
-        vectors: "NDArray[np.float32]",
-        version_id: str,
-    ) -> None:
+    async def upsert(self, key: str, fingerprint: str, numbers: Sequence[int], vectors: "Vectors") -> None:
         """Store vectors, (len(numbers), dimension), of these chunks; those that are there are replaced.
 
-        Raises EmbeddingMismatch when the key holds vectors of another embedding.
+        Calls that come while one is being stored go together into the next: Chroma takes as long for a few vectors as
+        for some dozen. Raises EmbeddingMismatch when the key holds vectors of another embedding.
         """
         if len(numbers) != len(vectors):
             raise ValueError(f"{len(numbers)} numbers for {len(vectors)} vectors")
-        for at in range(0, len(numbers), _BATCH):
-            part = slice(at, at + _BATCH)
-            await self._run(self._upsert, key, fingerprint, _ids(numbers[part]), vectors[part], version_id)
+        if self._thread is None:
+            raise RuntimeError("the vector index is not open")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault((key, fingerprint), []).append((_ids(numbers), vectors, done))
+        if self._storing is None:
+            self._storing = asyncio.create_task(self._store(), name="vector-upserts")
+        await done
 
-    async def query(self, key: str, fingerprint: str, vector: "NDArray[np.float32]", k: int) -> list[Hit]:
+    async def _store(self) -> None:
+        """Store what waits until nothing does. Callers that were cancelled meanwhile don't undo theirs."""
+        try:
+            while self._waiting:
+                target = next(iter(self._waiting))
+                calls = self._waiting.pop(target)
+                try:
+                    await self._run(self._upsert, *target, calls)
+                except Exception as error:
+                    for *_, done in calls:
+                        if not done.done():
+                            done.set_exception(error)
+                for *_, done in calls:
+                    if not done.done():
+                        done.set_result(None)
+        finally:
+            self._storing = None
+
+    async def query(self, key: str, fingerprint: str, vector: "Vectors", k: int) -> list[Hit]:
         """The k chunks nearest to `vector`, (dimension,), best first. [] when there is nothing under the key.
 
         Raises EmbeddingMismatch when the key holds vectors of another embedding.
         """
         return await self._run(self._query, key, fingerprint, vector, k)
 
-    async def score(
-        self, key: str, fingerprint: str, vector: "NDArray[np.float32]", numbers: Sequence[int]
-    ) -> list[Hit]:
+    async def score(self, key: str, fingerprint: str, vector: "Vectors", numbers: Sequence[int]) -> list[Hit]:
         """The cosines of these chunks to `vector`, exact, in no order; those without a vector are left out.
 
         For a search in a few documents: quicker than a filter in the query, and complete. Raises EmbeddingMismatch.
@@ -108,7 +125,7 @@ class VectorIndex:
             hits += await self._run(self._score, key, fingerprint, vector, _ids(numbers[at : at + _BATCH]))
         return hits
 
-    async def vectors(self, key: str, numbers: Sequence[int]) -> tuple[list[int], "NDArray[np.float32]"]:
+    async def vectors(self, key: str, numbers: Sequence[int]) -> tuple[list[int], "Vectors"]:
         """Those of the chunks that have vectors, and these, (n, dimension) in the same order."""
         return await self._run(self._vectors, key, list(numbers))
 
@@ -126,10 +143,6 @@ class VectorIndex:
             removed += await self._run(self._delete, key, _ids(numbers[at : at + _BATCH]))
         return removed
 
-    async def delete_version(self, key: str, version_id: str) -> int:
-        """Remove a version's vectors. Returns how many there were."""
-        return await self._run(self._delete_version, key, version_id)
-
     async def drop(self, key: str) -> None:
         """Remove everything under a key, if there is something. It may then begin with another embedding."""
         await self._run(self._drop, key)
@@ -138,9 +151,9 @@ class VectorIndex:
         """How many vectors there are under a key; 0 when there is none."""
         return await self._run(self._count, key)
 
-    async def versions(self, key: str) -> dict[str, int]:
-        """The versions that have vectors under a key, and how many. Reads all of them: for the sweep."""
-        return await self._run(self._versions, key)
+    async def numbers(self, key: str) -> list[int]:
+        """The chunks that have vectors under a key, in order. Reads all of them: for the sweep."""
+        return await self._run(self._numbers, key)
 
     async def collections(self) -> set[str]:
         """All keys that exist here, for the sweep."""
@@ -190,7 +203,9 @@ class VectorIndex:
             )
         return collection
 
-    def _upsert(self, key: str, fingerprint: str, ids: list[str], vectors: Any, version_id: str) -> None:
+    def _upsert(self, key: str, fingerprint: str, calls: "list[_Upsert]") -> None:
+        import numpy as np
+
         collection = self._matching(key, fingerprint)
         if collection is None:
             collection = self._collections[key] = self._client.create_collection(
@@ -199,7 +214,10 @@ class VectorIndex:
                 metadata={_FINGERPRINT: fingerprint},
                 embedding_function=None,
             )
-        collection.upsert(ids=ids, embeddings=vectors, metadatas=[{_VERSION: version_id}] * len(ids))
+        ids = [n for call in calls for n in call[0]]
+        vectors = np.concatenate([call[1] for call in calls])
+        for at in range(0, len(ids), _BATCH):
+            collection.upsert(ids=ids[at : at + _BATCH], embeddings=vectors[at : at + _BATCH])
 
     def _query(self, key: str, fingerprint: str, vector: Any, k: int) -> list[Hit]:
         collection = self._matching(key, fingerprint)
@@ -238,18 +256,6 @@ class VectorIndex:
             collection.delete(ids=there)
         return len(there)
 
-    def _delete_version(self, key: str, version_id: str) -> int:
-        collection = self._find(key)
-        removed = 0
-        # By ids, since Chroma deletes by `where` only as many rows as SQLite has variables for.
-        while collection is not None:
-            ids = collection.get(where={_VERSION: version_id}, limit=_BATCH, include=[])["ids"]
-            if not ids:
-                break
-            collection.delete(ids=ids)
-            removed += len(ids)
-        return removed
-
     def _drop(self, key: str) -> None:
         if self._find(key) is not None:
             self._client.delete_collection(_PREFIX + key)
@@ -259,13 +265,9 @@ class VectorIndex:
         collection = self._find(key)
         return 0 if collection is None else collection.count()
 
-    def _versions(self, key: str) -> dict[str, int]:
+    def _numbers(self, key: str) -> list[int]:
         collection = self._find(key)
-        found: Counter[str] = Counter()
-        for offset in range(0, collection.count() if collection is not None else 0, _BATCH):
-            page = collection.get(limit=_BATCH, offset=offset, include=["metadatas"])  # type: ignore[union-attr]
-            found.update(metadata[_VERSION] for metadata in page["metadatas"])
-        return dict(found)
+        return sorted(int(n) for n in collection.get(include=[])["ids"]) if collection is not None else []
 
     def _keys(self) -> set[str]:
         names = (collection.name for collection in self._client.list_collections())

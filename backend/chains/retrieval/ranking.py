@@ -10,7 +10,7 @@ Every weight was measured on data sets of different kinds; docs/retrieval.md has
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,23 +88,6 @@ class Span:
     end: int
     best: Sentence
     sentences: list[Sentence] = field(default_factory=list[Sentence])
-
-
-def unpack(stored: bytes, dimension: int) -> "Vectors":
-    """Stored int8 rows as float32 rows of length 1."""
-    import numpy as np
-
-    rows = np.frombuffer(stored, np.int8).reshape(-1, dimension).astype(np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-
-
-def pack(vectors: "Vectors") -> bytes:
-    """Rows as int8: a quarter of the room, and cosines within half a percent."""
-    import numpy as np
-
-    largest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12)
-    rows: Any = np.round(vectors * (127.0 / largest))
-    return bytes(rows.astype(np.int8).tobytes())
 
 
 def rank_chunks(candidates: Sequence[Candidate], queries: Sequence[Query]) -> list[Candidate]:

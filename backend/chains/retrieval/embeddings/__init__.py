@@ -52,6 +52,7 @@ class Embedders:
 
     def __init__(self, default: str, settings: EmbeddingSettings) -> None:
         self._settings = settings
+        self.name = default
         self.default = open_embedder(default, settings)
         self._open: dict[str, Embedder] = {default: self.default}
 

@@ -41,10 +41,10 @@ def upgrade() -> None:
     op.create_index(op.f('ix_chunks_version_id'), 'chunks', ['version_id'], unique=False)
     op.create_table('chunk_vectors',
     sa.Column('n', sa.BigInteger(), nullable=False),
-    sa.Column('generation', sa.Integer(), nullable=False),
+    sa.Column('embedding', sa.Text(), nullable=False),
     sa.Column('vectors', sa.LargeBinary(), nullable=False),
     sa.ForeignKeyConstraint(['n'], ['chunks.n'], name=op.f('fk_chunk_vectors_n'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('n', 'generation', name=op.f('pk_chunk_vectors'))
+    sa.PrimaryKeyConstraint('n', 'embedding', name=op.f('pk_chunk_vectors'))
     )
 
 
@@ -61,6 +61,7 @@ def _jobs() -> None:
     sa.Column('attempts', sa.Integer(), nullable=False),
     sa.Column('instance_id', sa.Text(), nullable=True),
     sa.Column('lease_until', sa.BigInteger(), nullable=False),
+    sa.Column('reason_code', sa.Text(), nullable=True),
     sa.Column('reason', sa.Text(), nullable=True),
     sa.Column('created_at', sa.BigInteger(), nullable=False),
     sa.Column('updated_at', sa.BigInteger(), nullable=False),
@@ -73,13 +74,13 @@ def _jobs() -> None:
         SELECT j.id, j.owner, 'ingest', d.collection_id, j.document_id, j.version_id,
                CASE j.stage WHEN 'failed' THEN 'failed' ELSE 'queued' END,
                CASE j.stage WHEN 'failed' THEN j.progress ELSE '{}' END,
-               0, NULL, 0, j.reason, j.created_at, j.updated_at
+               0, NULL, 0, d.reason_code, j.reason, j.created_at, j.updated_at
         FROM jobs j JOIN documents d ON d.id = j.document_id""")
     op.drop_table('jobs')
     op.rename_table('new_jobs', 'jobs')
     op.create_index(op.f('ix_jobs_collection_id'), 'jobs', ['collection_id'], unique=False)
     op.create_index(op.f('ix_jobs_document_id'), 'jobs', ['document_id'], unique=False)
-    op.create_index(op.f('ix_jobs_stage_lease_until'), 'jobs', ['stage', 'lease_until'], unique=False)
+    op.create_index(op.f('ix_jobs_stage_owner_lease_until'), 'jobs', ['stage', 'owner', 'lease_until'], unique=False)
 
 
 def _versions() -> None:

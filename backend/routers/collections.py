@@ -1,0 +1,190 @@
+"""Collections: make, list, rename, embed anew, delete."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from backend.events import clean_text
+from backend.routers.problems import responses
+from backend.routers.state import Owner, ReadyServices, ServicesDep
+from backend.routers.times import Time, iso
+from backend.services import collections as service
+
+router = APIRouter(prefix="/collections", tags=["collections"])
+
+
+class Embedding(BaseModel):
+    """The next embedding of a collection, built while the present one serves."""
+
+    model: str = Field(examples=["openai/text-embedding-3-small"])
+    status: str = Field(description="queued, embedding, indexing or failed", examples=["embedding"])
+    reason_code: str | None = None
+    reason: str | None = Field(None, description="Why it failed, or why it waits.")
+    progress: dict[str, Any] = Field(description="`done` of `total` passages embedded, `rate` of them a second.")
+
+
+class Collection(BaseModel):
+    """A named set of documents, embedded by one model."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "col_0193…",
+                    "name": "contracts",
+                    "documents": 12,
+                    "chunks": 940,
+                    "fingerprint": "minilm/all-MiniLM-L6-v2:384",
+                    "generation": 1,
+                    "embedding": None,
+                    "created_at": "2026-11-25T12:00:00.000Z",
+                }
+            ]
+        }
+    )
+
+    id: str
+    name: str
+    documents: int
+    chunks: int = Field(description="Searchable passages.")
+    fingerprint: str | None = Field(None, description="`provider/model:dimension` of its vectors; none while empty.")
+    generation: int = Field(description="Counts its embeddings.")
+    embedding: Embedding | None = Field(None, description="The next embedding, while it is being built.")
+    created_at: Time
+
+
+class CollectionList(BaseModel):
+    """Collections, by name."""
+
+    items: list[Collection]
+
+
+class CollectionName(BaseModel):
+    """The name of a collection; each of yours has another."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "contracts"}]})
+
+    name: str = Field(min_length=1, max_length=100)
+
+    @field_validator("name")
+    @classmethod
+    def _line(cls, value: str) -> str:
+        value = " ".join(clean_text(value).split())
+        if not value:
+            raise ValueError("must not be blank")
+        return value
+
+
+class EmbedRequest(BaseModel):
+    """By which model."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"model": "openai/text-embedding-3-small"}]}
+    )
+
+    model: str = Field(min_length=1, max_length=200, description="`provider/model`, as for EMBEDDING_MODEL.")
+
+
+class CollectionReceipt(BaseModel):
+    """What the deletion of a collection removed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "collection_id": "col_0193…",
+                    "documents": 12,
+                    "chunks_removed": 940,
+                    "vectors_removed": 940,
+                    "vectors_left": 0,
+                    "files_removed": 12,
+                }
+            ]
+        }
+    )
+
+    collection_id: str
+    documents: int
+    chunks_removed: int
+    vectors_removed: int
+    vectors_left: int = Field(description="Counted again afterwards: 0.")
+    files_removed: int
+
+
+@router.get("", responses=responses(401), summary="Your collections")
+async def collections(services: ServicesDep, owner: Owner) -> CollectionList:
+    """By name. `default` is where uploads go that name no collection."""
+    return CollectionList(items=[_collection(each) for each in await services.collections.all(owner)])
+
+
+@router.post("", status_code=201, responses=responses(400, 401, 403, 409, 422), summary="Make a collection")
+async def create(body: CollectionName, services: ServicesDep, owner: Owner) -> Collection:
+    """Empty; its first document decides by which model it is embedded: EMBEDDING_MODEL."""
+    return _collection(await services.collections.create(owner, body.name))
+
+
+@router.get("/{collection_id}", responses=responses(401, 404), summary="One collection")
+async def collection(collection_id: str, services: ServicesDep, owner: Owner) -> Collection:
+    """What it holds, and how far its next embedding is."""
+    return _collection(await services.collections.get(owner, collection_id))
+
+
+@router.patch("/{collection_id}", responses=responses(400, 401, 403, 404, 409, 422), summary="Rename a collection")
+async def rename(collection_id: str, body: CollectionName, services: ServicesDep, owner: Owner) -> Collection:
+    """Another name; nothing else changes."""
+    return _collection(await services.collections.rename(owner, collection_id, body.name))
+
+
+@router.delete("/{collection_id}", responses=responses(401, 403, 404, 503), summary="Delete a collection")
+async def delete(collection_id: str, services: ReadyServices, owner: Owner) -> CollectionReceipt:
+    """With all its documents. The default one comes anew with the next upload."""
+    receipt = await services.collections.delete(owner, collection_id)
+    return CollectionReceipt(
+        collection_id=receipt.collection_id,
+        documents=receipt.documents,
+        chunks_removed=receipt.removed.chunks,
+        vectors_removed=receipt.removed.vectors,
+        vectors_left=receipt.removed.vectors_left,
+        files_removed=receipt.removed.files,
+    )
+
+
+@router.post(
+    "/{collection_id}/embed",
+    status_code=202,
+    responses=responses(400, 401, 403, 404, 409, 422, 502, 503),
+    summary="Embed a collection by another model",
+)
+async def embed(collection_id: str, body: EmbedRequest, services: ReadyServices, owner: Owner) -> Collection:
+    """It serves as it is until every passage is embedded, then changes over at once. `embedding` tells how far it
+    is."""
+    return _collection(await services.collections.embed(owner, collection_id, body.model))
+
+
+@router.delete("/{collection_id}/embed", responses=responses(401, 403, 404, 503), summary="Stop embedding it anew")
+async def cancel_embed(collection_id: str, services: ReadyServices, owner: Owner) -> Collection:
+    """It stays as it was. Nothing to stop is no error."""
+    return _collection(await services.collections.cancel_embed(owner, collection_id))
+
+
+def _collection(found: service.Collection) -> Collection:
+    row, embedding = found.row, found.embedding
+    return Collection(
+        id=row.id,
+        name=row.name,
+        documents=found.counts.documents,
+        chunks=found.counts.chunks,
+        fingerprint=row.fingerprint,
+        generation=row.generation,
+        embedding=Embedding(
+            model=embedding.model,
+            status=embedding.stage,
+            reason_code=embedding.reason_code,
+            reason=embedding.reason,
+            progress=embedding.progress,
+        )
+        if embedding is not None
+        else None,
+        created_at=iso(row.created_at),
+    )
