@@ -39,7 +39,8 @@ async def test_a_passage_has_every_field(library: Library) -> None:
     running, documents = library
     passage = (await search(running, "How much is a pilot?"))[0]
     assert set(passage) == {
-        *("text", "document_id", "filename", "version", "chunk_id", "page", "heading", "start", "end", "score")
+        *("text", "document_id", "filename", "version", "chunk_id", "page", "heading", "context", "start", "end"),
+        *("score", "relevance", "relevant"),
     }
     assert passage["document_id"] == documents["pdf"]["id"]
     assert passage["version"] == documents["pdf"]["version"]

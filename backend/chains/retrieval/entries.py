@@ -78,8 +78,8 @@ def pack_vectors(vectors: "Vectors") -> bytes:
     import numpy as np
 
     largest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12)
-    rows: Vectors = np.round(vectors * (127.0 / largest))
-    return np.asarray(rows, np.int8).tobytes()
+    scaled = vectors * (127.0 / largest)
+    return np.asarray(np.rint(scaled), np.int8).tobytes()
 
 
 def unpack_vectors(stored: bytes, dimension: int) -> "Vectors":
