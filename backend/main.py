@@ -116,7 +116,7 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
         files.mkdir(exist_ok=True)
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
-        turns = Turns(database)
+        turns, session_rows = Turns(database), Sessions(database)
         hub = RunHub(turns, settings.runs, settings.storage.event_retention_hours)
         await hub.open()
         index = VectorIndex(data_dir / "vectors")
@@ -146,6 +146,8 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
             hub,
             language_models,
             docs,
+            collection_service,
+            session_rows,
             knowledge,
             settings.models,
             settings.knowledge,
@@ -175,7 +177,7 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
             readiness=readiness,
             chat=turn_service,
             hub=hub,
-            sessions=SessionService(Sessions(database), hub),
+            sessions=SessionService(session_rows, hub),
             documents=docs,
             collections=collection_service,
             knowledge=knowledge,

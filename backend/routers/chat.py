@@ -38,6 +38,7 @@ class ChatRequest(BaseModel):
             "examples": [
                 {"message": "What does the contract say about termination?"},
                 {"message": "And how long is the notice?", "session_id": "ses_0193…", "documents": ["doc_0193…"]},
+                {"message": "Who signed it?", "collections": ["col_0193…"]},
                 {"message": "Hello", "model": "simulated/words", "documents": False},
             ]
         },
@@ -49,6 +50,12 @@ class ChatRequest(BaseModel):
     expect_head: str | None = Field(None, description="409 unless this is the session's last message.")
     model: str | None = Field(None, description="`provider/model`, see GET /models; none is the default.")
     documents: bool | list[str] = Field(True, description="All of your documents, none, or the ids of some.")
+    collections: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="Search only in these; none is as the session says, or else all of yours.",
+    )
     system_prompt: str | None = Field(None, max_length=20_000, description="Instead of the default system prompt.")
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Limit of the answer, in tokens.")
@@ -92,6 +99,7 @@ class ChatRequest(BaseModel):
             expect_head=self.expect_head,
             model=self.model,
             documents=documents,
+            collections=None if self.collections is None else tuple(self.collections),
             system_prompt=self.system_prompt,
             temperature=self.temperature,
             max_tokens=self.max_tokens,

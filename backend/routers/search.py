@@ -140,6 +140,8 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
     """What an answer would be given, without a model; passages under the floor of relevance are there, and say so."""
     if body.documents is not None:
         await services.documents.check_exist(owner, body.documents)
+    if body.collections is not None:
+        await services.collections.check_exist(owner, body.collections)
     history = [Message(turn.role, turn.content) for turn in body.history]
     scope = Scope(
         tuple(body.collections) if body.collections is not None else None,

@@ -1,11 +1,11 @@
 """Sessions: the conversations and their messages."""
 
 import base64
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import msgspec
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from backend.errors import BadRequest
 from backend.events import clean_text
@@ -26,6 +26,7 @@ class Session(BaseModel):
     id: str
     title: str
     head_message_id: str | None = Field(None, description="The last message of the active path.")
+    collections: list[str] | None = Field(None, description="Where its answers search; none is all of yours.")
     created_at: Time
     updated_at: Time
 
@@ -38,19 +39,38 @@ class SessionList(BaseModel):
 
 
 class SessionChange(BaseModel):
-    """What of a session can be changed."""
+    """What of a session can be changed; what isn't named stays as it is."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"title": "Contract questions"}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"title": "Contract questions"}, {"collections": ["col_0193…"]}]},
+    )
 
-    title: str = Field(min_length=1, max_length=200)
+    title: str | None = Field(None, min_length=1, max_length=200)
+    collections: list[str] | None = Field(
+        None, min_length=1, max_length=100, description="Search only in these collections; null is all of yours."
+    )
 
     @field_validator("title")
     @classmethod
-    def _line(cls, value: str) -> str:
-        value = " ".join(clean_text(value).split())
+    def _line(cls, value: str | None) -> str | None:
+        value = " ".join(clean_text(value or "").split())
         if not value:
             raise ValueError("must not be blank")
         return value
+
+    @field_validator("collections")
+    @classmethod
+    def _ids(cls, value: list[str] | None) -> list[str] | None:
+        if any(each != clean_text(each) for each in value or ()):
+            raise ValueError("must be collection ids")
+        return value
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("say what to change: title, collections, or both")
+        return self
 
 
 class Message(BaseModel):
@@ -99,10 +119,13 @@ async def session(session_id: str, services: ServicesDep, owner: Owner) -> Sessi
     return _session(await services.sessions.get(owner, session_id))
 
 
-@router.patch("/{session_id}", responses=responses(401, 403, 404, 422), summary="Rename a session")
-async def rename(session_id: str, change: SessionChange, services: ServicesDep, owner: Owner) -> Session:
-    """Another title."""
-    return _session(await services.sessions.rename(owner, session_id, change.title))
+@router.patch("/{session_id}", responses=responses(401, 403, 404, 422), summary="Change a session")
+async def change(session_id: str, body: SessionChange, services: ServicesDep, owner: Owner) -> Session:
+    """Another title, or the collections that its answers search."""
+    settings = {"collections": body.collections} if "collections" in body.model_fields_set else {}
+    if body.collections is not None:
+        await services.collections.check_exist(owner, body.collections)
+    return _session(await services.sessions.change(owner, session_id, body.title, settings))
 
 
 @router.delete("/{session_id}", status_code=204, responses=responses(401, 403, 404), summary="Delete a session")
@@ -135,6 +158,7 @@ def _session(row: SessionRow) -> Session:
         id=row.id,
         title=row.title,
         head_message_id=row.head_message_id,
+        collections=row.settings.get("collections"),
         created_at=iso(row.created_at),
         updated_at=iso(row.updated_at),
     )

@@ -17,12 +17,14 @@ from backend.chains.models.base import ChatModel, Message
 from backend.chains.rag import Ask, Finished, answer
 from backend.config.settings import KnowledgeSettings, ModelSettings, OnDisconnect
 from backend.errors import Conflict, Invalid
+from backend.services.collections import CollectionService
 from backend.services.documents import DocumentService
 from backend.services.knowledge import Knowledge, OwnedKnowledge, Scope
 from backend.services.models import Models
 from backend.services.run_state import TextPart, decode_parts, encode_parts, text_of
 from backend.services.runs import LEASE_MS, Run, RunHub
 from backend.storage.ids import new_id, now_ms
+from backend.storage.sessions import Sessions
 from backend.storage.turns import NewTurn, StoredMessage, Turns
 
 log = structlog.get_logger(__name__)
@@ -33,7 +35,8 @@ _TITLE = 80
 
 @dataclass(frozen=True, slots=True)
 class ChatTurn:
-    """What a caller asks. `documents`: True all, False none, or the ids of some."""
+    """What a caller asks. `documents`: True all, False none, or the ids of some. `collections`: None is as the session
+    says, or else all."""
 
     message: str
     session_id: str | None = None
@@ -41,6 +44,7 @@ class ChatTurn:
     expect_head: str | None = None
     model: str | None = None
     documents: bool | tuple[str, ...] = True
+    collections: tuple[str, ...] | None = None
     system_prompt: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
@@ -62,6 +66,8 @@ class ChatService:
         hub: RunHub,
         models: Models,
         documents: DocumentService,
+        collections: CollectionService,
+        sessions: Sessions,
         knowledge: Knowledge,
         model_settings: ModelSettings,
         knowledge_settings: KnowledgeSettings,
@@ -71,6 +77,8 @@ class ChatService:
         self._hub = hub
         self._models = models
         self._documents = documents
+        self._collections = collections
+        self._sessions = sessions
         self._knowledge = knowledge
         self._model_settings = model_settings
         self._knowledge_settings = knowledge_settings
@@ -129,9 +137,21 @@ class ChatService:
         if turn.documents is not True:
             await self._documents.check_exist(owner, turn.documents)
             only = turn.documents
-        await self._knowledge.check(owner)
-        scope = Scope(documents=tuple(only) if only is not None else None)
+        collections = await self._searched(owner, turn)
+        await self._knowledge.check(owner, collections)
+        scope = Scope(collections, tuple(only) if only is not None else None)
         return OwnedKnowledge(self._knowledge, owner, self._knowledge_settings.top_k, scope)
+
+    async def _searched(self, owner: str, turn: ChatTurn) -> tuple[str, ...] | None:
+        """The collections that are searched: those of the request, else of the session, else all (None)."""
+        if turn.collections is not None:
+            await self._collections.check_exist(owner, turn.collections)
+            return tuple(turn.collections)
+        if turn.session_id is None:
+            return None
+        # Some may have been deleted since they were set: the others are meant all the same.
+        chosen = (await self._sessions.settings(owner, turn.session_id)).get("collections")
+        return tuple(chosen) if chosen is not None else None
 
     async def _free(self, owner: str, session_id: str, turn: ChatTurn) -> tuple[Run | None, str | None]:
         """The live run to wait for, if the session is busy and the caller says so; the head still to be expected.

@@ -89,7 +89,7 @@ class Knowledge:
     ) -> Result:
         """At most `count` passages for the queries (text, weight), the question first; see `Wanted`.
 
-        Raises NotFound for a collection that isn't the owner's, EmbeddingMismatch, EmbeddingFailed.
+        Collections that aren't the owner's are passed over. Raises EmbeddingMismatch, EmbeddingFailed.
         """
         parts = await self._parts(owner, scope)
         wanted = Wanted(_distinct(queries), count, self._width, mode, budget)
@@ -100,10 +100,7 @@ class Knowledge:
         return Result(kept, irrelevant, trace_of(wanted, found, kept, irrelevant, self._floor))
 
     async def _parts(self, owner: str, scope: Scope) -> list[Part]:
-        if scope.collections is None:
-            rows = await self._collections.of(owner)
-        else:
-            rows = [await self._collections.get(owner, each) for each in scope.collections]
+        rows = await self._collections.of(owner)
         ranges: dict[str, list[tuple[int, int]]] | None = None
         if scope.documents is not None:
             ranges = {}
@@ -112,7 +109,9 @@ class Knowledge:
         return [
             await self._part(row, row.fingerprint, tuple(ranges[row.id]) if ranges is not None else None)
             for row in rows
-            if row.fingerprint is not None and (ranges is None or row.id in ranges)
+            if row.fingerprint is not None
+            and (scope.collections is None or row.id in scope.collections)
+            and (ranges is None or row.id in ranges)
         ]
 
     async def _part(self, row: CollectionRow, fingerprint: str, ranges: tuple[tuple[int, int], ...] | None) -> Part:

@@ -1,4 +1,4 @@
-"""Sessions: list, read, rename, delete."""
+"""Sessions: list, read, change, delete."""
 
 import asyncio
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ class SessionService:
         """One session. Raises NotFound."""
         return await self._sessions.get(owner, session_id)
 
-    async def rename(self, owner: str, session_id: str, title: str) -> SessionRow:
-        """Another title. Raises NotFound."""
-        await self._sessions.rename(owner, session_id, title)
+    async def change(self, owner: str, session_id: str, title: str | None, settings: dict[str, Any]) -> SessionRow:
+        """Another title, other settings (null unsets one). Raises NotFound."""
+        await self._sessions.change(owner, session_id, title, settings)
         return await self._sessions.get(owner, session_id)
 
     async def delete(self, owner: str, session_id: str) -> None:

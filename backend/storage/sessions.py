@@ -1,6 +1,8 @@
 """Sessions and their messages: ordinary queries."""
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Text, and_, delete, or_, select, type_coerce, update
 
@@ -12,11 +14,12 @@ from backend.storage.tables import messages, sessions
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """A session. Times in ms."""
+    """A session; `settings` as they were set. Times in ms."""
 
     id: str
     title: str
     head_message_id: str | None
+    settings: dict[str, Any]
     created_at: int
     updated_at: int
 
@@ -38,6 +41,7 @@ _SESSION = (
     sessions.c.id,
     sessions.c.title,
     sessions.c.head_message_id,
+    sessions.c.settings,
     sessions.c.created_at,
     sessions.c.updated_at,
 )
@@ -82,16 +86,22 @@ class Sessions:
             raise NotFound("No such session.")
         return SessionRow(*row)
 
-    async def rename(self, owner: str, session_id: str, title: str) -> None:
-        """Give it another title. Raises NotFound."""
-        change = (
-            update(sessions)
-            .where(sessions.c.id == session_id, sessions.c.owner == owner)
-            .values(title=title, updated_at=now_ms())
-        )
+    async def change(self, owner: str, session_id: str, title: str | None, settings: dict[str, Any]) -> None:
+        """Another title; settings that are named take the place of the old, null unsets them. Raises NotFound."""
+        mine = (sessions.c.id == session_id, sessions.c.owner == owner)
         async with self._db.write() as conn:
-            if (await conn.execute(change)).rowcount == 0:
+            found = (await conn.execute(select(sessions.c.title, sessions.c.settings).where(*mine))).first()
+            if found is None:
                 raise NotFound("No such session.")
+            kept = {name: value for name, value in {**found.settings, **settings}.items() if value is not None}
+            values = {"title": title or found.title, "settings": kept, "updated_at": now_ms()}
+            await conn.execute(update(sessions).where(*mine).values(**values))
+
+    async def settings(self, owner: str, session_id: str) -> dict[str, Any]:
+        """The settings of a session; none when there is no such session."""
+        sql = "SELECT settings FROM sessions WHERE id = ? AND owner = ?"
+        found = await self._db.reader.run(lambda conn: conn.execute(sql, (session_id, owner)).fetchone())
+        return json.loads(found[0]) if found else {}
 
     async def delete(self, owner: str, session_id: str) -> None:
         """Delete it with its messages, runs and events. Raises NotFound."""

@@ -22,7 +22,7 @@ class Endpoint(NamedTuple):
     def url(self) -> str:
         """The path with something in the place of each parameter."""
         filled = self.path
-        for name in ("session_id", "run_id", "document_id"):
+        for name in ("session_id", "run_id", "document_id", "collection_id"):
             filled = filled.replace(f"{{{name}}}", f"{name[:3]}_unknown")
         assert "{" not in filled, f"give {self.path} an example here"
         return filled
@@ -45,6 +45,19 @@ PRIVATE = {
     Endpoint("GET", "/documents/{document_id}/text"),
     Endpoint("GET", "/documents/{document_id}/content"),
     Endpoint("DELETE", "/documents/{document_id}"),
+    Endpoint("PATCH", "/documents/{document_id}"),
+    Endpoint("PUT", "/documents/{document_id}/content"),
+    Endpoint("GET", "/documents/{document_id}/versions"),
+    Endpoint("POST", "/documents/{document_id}/cancel"),
+    Endpoint("POST", "/documents/{document_id}/retry"),
+    Endpoint("POST", "/documents/sweep"),
+    Endpoint("GET", "/collections"),
+    Endpoint("POST", "/collections"),
+    Endpoint("GET", "/collections/{collection_id}"),
+    Endpoint("PATCH", "/collections/{collection_id}"),
+    Endpoint("DELETE", "/collections/{collection_id}"),
+    Endpoint("POST", "/collections/{collection_id}/embed"),
+    Endpoint("DELETE", "/collections/{collection_id}/embed"),
     Endpoint("POST", "/search"),
     Endpoint("GET", "/sessions"),
     Endpoint("GET", "/sessions/{session_id}"),

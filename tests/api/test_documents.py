@@ -142,17 +142,27 @@ async def test_delete_removes_rows_file_and_vectors(tmp_path: Path) -> None:
         keep = await fresh.upload("keep.txt", unique("Lanterns hang at the gate."))
         before = stored(fresh)
         document = await fresh.upload("gone.txt", unique("The zeppelin lands on Tuesday."))
-        assert (await fresh.client.delete(f"/documents/{document['id']}")).status_code == 204
+        response = await fresh.client.delete(f"/documents/{document['id']}")
+        assert response.status_code == 200
+        assert response.json() == {
+            "document_id": document["id"],
+            "versions": 1,
+            "chunks_removed": document["chunks"],
+            "vectors_removed": document["chunks"],
+            "vectors_left": 0,
+            "file_removed": True,
+        }
         assert stored(fresh) == before
         for tail in ("", "/text", "/content", "/events"):
             problem(await fresh.client.get(f"/documents/{document['id']}{tail}"), 404, "not_found")
         problem(await fresh.client.delete(f"/documents/{document['id']}"), 404, "not_found")
         found = await search(fresh, "When does the zeppelin land?", top_k=50)
         assert {p["document_id"] for p in found} == {keep["id"]}
+        numbers = [n for (n,) in rows(data_dir(fresh), "SELECT n FROM chunks")]
         collection = rows(data_dir(fresh), "SELECT id FROM collections")[0][0]
     index = VectorIndex(tmp_path / "data" / "vectors")
     await index.open()
-    assert await index.versions(collection) == {keep["version"]}
+    assert await index.numbers(f"{collection}-1") == numbers
     await index.close()
 
 

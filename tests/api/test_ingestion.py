@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from backend.chains.retrieval.index import VectorIndex
@@ -17,7 +18,22 @@ from tests.harness import Running, ServerProcess, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-LONG = "\n\n".join(f"Paragraph {n}: the lighthouse of harbour {n} burns oil number {n * 7}. " * 6 for n in range(12))
+LONG = "\n\n".join(f"Paragraph {n}: the lighthouse of harbour {n} burns oil number {n * 7}. " * 6 for n in range(80))
+"""More than a batch of chunks."""
+
+
+def parts(running: Running) -> dict[str, Any]:
+    """What a job works with."""
+    ingestion = running.services.documents._ingestion
+    corpus = ingestion._corpus
+    embedder = corpus.embedders.default
+    return {
+        "parser": ingestion._parser,
+        "embedder": embedder,
+        "index": corpus.index,
+        "jobs": corpus.jobs,
+        "chunks": corpus.chunks,
+    }
 
 
 class Held:
@@ -52,63 +68,70 @@ async def idle(running: Running) -> None:
     await running.upload("after.txt", unique("After."))
 
 
-async def vectors(folder: Path) -> set[str]:
-    """The versions that have vectors in a DATA_DIR whose server has stopped."""
+async def vectors(folder: Path) -> list[int]:
+    """The chunks that have vectors in a DATA_DIR whose server has stopped."""
     index = VectorIndex(folder / "vectors")
     await index.open()
     try:
-        return {v for c in await index.collections() for v in await index.versions(c)}
+        return sorted([n for key in await index.collections() for n in await index.numbers(key)])
     finally:
         await index.close()
 
 
+def chunks(folder: Path) -> list[int]:
+    """The numbers of all stored chunks."""
+    return [n for (n,) in rows(folder, "SELECT n FROM chunks ORDER BY n")]
+
+
+def terms(folder: Path) -> list[int]:
+    """What is in the lexical index of the only collection."""
+    ((collection,),) = rows(folder, "SELECT id FROM collections")
+    return [n for (n,) in rows(folder, f"SELECT rowid FROM lexical_{collection} ORDER BY rowid")]
+
+
 @pytest.mark.parametrize(
     ("part", "method"),
-    [("_parser", "parse"), ("_embedder", "embed_passages"), ("_index", "upsert"), ("_jobs", "finish")],
+    [("parser", "parse"), ("embedder", "embed_passages"), ("index", "upsert"), ("jobs", "finish"), ("chunks", "add")],
 )
 async def test_delete_during_ingestion_leaves_nothing(tmp_path: Path, part: str, method: str) -> None:
     async with serving(tmp_path / "data") as running:
         before = stored(running)
-        worker = running.services.documents._ingestion
-        async with hold(getattr(worker, part), method) as held:
+        async with hold(parts(running)[part], method) as held:
             response = await running.client.post("/documents/upload", files={"file": ("a.txt", LONG.encode())})
             await held.reached.wait()
             path = f"/documents/{response.json()['id']}"
             delete = asyncio.create_task(running.client.delete(path))
-            # The rows go first, whatever the worker is at.
-            while rows(data_dir(running), "SELECT count(*) FROM documents") != [(0,)]:
-                await asyncio.sleep(0.005)
+            receipt = (await delete).json()
+            assert (receipt["vectors_left"], receipt["file_removed"]) == (0, True)
             held.go_on.set()
-            assert (await delete).status_code == 204
         await idle(running)
         kept = {row[0] for row in rows(data_dir(running), "SELECT id FROM document_versions")}
         after = stored(running)
         assert after["documents"] == before["documents"] + 1  # that of `idle`
         assert after["files"] == sorted(kept)
-    assert await vectors(tmp_path / "data") == kept
+    assert await vectors(tmp_path / "data") == chunks(tmp_path / "data") == terms(tmp_path / "data")
 
 
 async def test_a_search_sees_all_of_a_documents_chunks_or_none(fresh: Running) -> None:
-    worker = fresh.services.documents._ingestion
-    async with hold(worker._jobs, "finish") as held:
+    async with hold(parts(fresh)["jobs"], "finish") as held:
         response = await fresh.client.post("/documents/upload", files={"file": ("a.txt", LONG.encode())})
         await held.reached.wait()
-        # Every vector is in the index now, and nothing of it may be seen.
+        # Every vector is in the index now, the first batch is stored, and nothing of it may be seen.
         assert await search(fresh, "lighthouse harbour", top_k=100) == []
         document = (await fresh.client.get(f"/documents/{response.json()['id']}")).json()
         assert document["status"] == "indexing"
         held.go_on.set()
     assert (await document_events(fresh, document["id"]))[-1]["document"]["status"] == "ready"
     found = await search(fresh, "lighthouse harbour", top_k=100)
-    chunks = rows(data_dir(fresh), "SELECT id FROM chunks")
-    assert sorted(p["chunk_id"] for p in found) == sorted(c[0] for c in chunks)
-    assert len(chunks) > 5
+    stored_chunks = chunks(data_dir(fresh))
+    assert len(found) == min(100, len(stored_chunks))
+    assert {int(p["chunk_id"]) for p in found} <= set(stored_chunks)
+    assert len(stored_chunks) > 64
 
 
 async def test_a_document_that_waits_does_not_hide_the_others(fresh: Running) -> None:
     first = await fresh.upload("first.txt", unique("The first one speaks of cranes."))
-    worker = fresh.services.documents._ingestion
-    async with hold(worker._embedder, "embed_passages") as held:
+    async with hold(parts(fresh)["embedder"], "embed_passages") as held:
         await fresh.client.post("/documents/upload", files={"file": ("second.txt", unique("The second of cranes."))})
         await held.reached.wait()
         assert {p["document_id"] for p in await search(fresh, "cranes")} == {first["id"]}
@@ -116,9 +139,9 @@ async def test_a_document_that_waits_does_not_hide_the_others(fresh: Running) ->
 
 async def test_an_embedding_that_fails_for_a_while_only_delays(fresh: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     # The time to wait until the next attempt is over at once.
-    monkeypatch.setattr("backend.services.ingestion.now_ms", lambda: 0)
-    worker = fresh.services.documents._ingestion
-    real, failures = worker._embedder.embed_passages, 1
+    monkeypatch.setattr("backend.services.ingestion._FIRST_PAUSE_MS", 0)
+    embedder = parts(fresh)["embedder"]
+    real, failures = embedder.embed_passages, 1
 
     async def failing(texts: Any) -> Any:
         nonlocal failures
@@ -127,23 +150,45 @@ async def test_an_embedding_that_fails_for_a_while_only_delays(fresh: Running, m
             raise EmbeddingFailed("The embedding provider could not be reached.")
         return await real(texts)
 
-    worker._embedder.embed_passages = failing
+    embedder.embed_passages = failing
     document = await fresh.upload("late.txt", unique("Late."))
     assert document["status"] == "ready"
     assert failures < 0
 
 
+async def test_while_the_provider_is_away_documents_wait_and_say_why(
+    fresh: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(texts: Any) -> Any:
+        raise EmbeddingFailed("The embedding provider could not be reached. Check the address.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts(fresh)["embedder"], "embed_passages", failing)
+        response = await fresh.client.post("/documents/upload", files={"file": ("later.txt", unique("Later."))})
+        path = f"/documents/{response.json()['id']}"
+        while not (document := (await fresh.client.get(path)).json())["reason"]:
+            await asyncio.sleep(0.01)
+        assert (document["status"], document["reason_code"]) == ("queued", "embedding_failed")
+        assert "could not be reached" in document["reason"]
+    # By hand, without waiting for its next try.
+    assert (await fresh.client.post(f"{path}/retry")).status_code == 202
+    last = (await document_events(fresh, response.json()["id"]))[-1]["document"]
+    assert last["status"] == "ready" and "reason" not in last
+
+
 async def test_after_too_many_failures_the_reason_is_told(fresh: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = fresh.services.documents._ingestion
-    monkeypatch.setattr("backend.services.ingestion.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("backend.services.ingestion.MAX_WAITS", 1)
 
     async def failing(texts: Any) -> Any:
         raise EmbeddingFailed("The embedding provider could not be reached. Check the address.")
 
-    monkeypatch.setattr(worker._embedder, "embed_passages", failing)
-    document = await fresh.upload("never.txt", unique("Never."))
-    assert (document["status"], document["reason_code"]) == ("failed", "embedding_failed")
-    assert "could not be reached" in document["reason"]
+    with monkeypatch.context() as patch:
+        patch.setattr(parts(fresh)["embedder"], "embed_passages", failing)
+        document = await fresh.upload("never.txt", unique("Never."))
+        assert (document["status"], document["reason_code"]) == ("failed", "embedding_failed")
+        assert "could not be reached" in document["reason"]
+    await fresh.client.post(f"/documents/{document['id']}/retry")
+    assert (await document_events(fresh, document["id"]))[-1]["document"]["status"] == "ready"
 
 
 async def test_a_crash_of_ours_fails_the_document_without_details(
@@ -154,7 +199,7 @@ async def test_a_crash_of_ours_fails_the_document_without_details(
     def broken(*_: object) -> Any:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("backend.services.ingestion.chunk", broken)
+    monkeypatch.setattr("backend.services.ingest.chunk", broken)
     document = await fresh.upload("crash.txt", unique("Crash."))
     assert (document["status"], document["reason_code"]) == ("failed", "internal")
     assert "secret" not in document["reason"]
@@ -188,13 +233,35 @@ async def test_what_a_crash_left_behind_is_swept_at_the_next_start(tmp_path: Pat
     async with serving(tmp_path / "data") as running:
         document = await running.upload("keep.txt", unique("Keep."))
         lost = await running.upload("lost.txt", unique("Lost."))
-        # As if the process had died right after the rows were deleted.
-        await running.services.documents._documents.delete("local", lost["id"])
+        # As if the process had died right after the first commit of the deletion.
+        await running.services.documents._corpus.versions.begin_delete([lost["id"]])
+        assert (await running.client.get(f"/documents/{lost['id']}")).status_code == 404
+        index = parts(running)["index"]
+        ((collection,),) = rows(data_dir(running), "SELECT id FROM collections")
+        stray = np.ones((1, 384), np.float32)
+        await index.upsert(f"{collection}-1", "minilm/all-MiniLM-L6-v2:384", [10**9], stray)
+        await index.upsert(f"{collection}-7", "gone:384", [1], stray)
     (tmp_path / "data" / "files" / "ver_orphan").write_bytes(b"orphan")
     async with serving(tmp_path / "data") as running:
         assert [p.name for p in (tmp_path / "data" / "files").iterdir()] == [document["version"]]
         assert {p["document_id"] for p in await search(running, "keep")} == {document["id"]}
-    assert await vectors(tmp_path / "data") == {document["version"]}
+        assert rows(tmp_path / "data", "SELECT count(*) FROM document_versions") == [(1,)]
+    assert await vectors(tmp_path / "data") == chunks(tmp_path / "data") == terms(tmp_path / "data")
+
+
+async def test_vectors_that_got_lost_come_again(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as running:
+        document = await running.upload("a.txt", LONG.encode())
+        numbers = chunks(data_dir(running))
+        await parts(running)["index"].delete(
+            f"{rows(data_dir(running), 'SELECT id FROM collections')[0][0]}-1", numbers[3:5]
+        )
+    async with serving(tmp_path / "data") as running:
+        assert (await running.client.get(f"/documents/{document['id']}")).json()["status"] == "ready"
+        assert await search(running, "lighthouse"), "what is left is found meanwhile"
+        while rows(data_dir(running), "SELECT stage FROM jobs") != [("ready",)]:
+            await asyncio.sleep(0.01)
+    assert await vectors(tmp_path / "data") == numbers == chunks(tmp_path / "data")
 
 
 async def test_killed_during_ingestion_it_goes_on_after_the_restart(tmp_path: Path) -> None:
@@ -211,7 +278,9 @@ async def test_killed_during_ingestion_it_goes_on_after_the_restart(tmp_path: Pa
                 break
             await asyncio.sleep(0.02)
         server.kill()
-    assert rows(tmp_path / "data", "SELECT count(*) FROM chunks") == [(0,)]
+    begun = chunks(tmp_path / "data")
+    assert begun, "a batch is stored as soon as it has vectors"
+    assert rows(tmp_path / "data", "SELECT active_version FROM documents") == [(None,)]
     server = ServerProcess(tmp_path / "data")
     await asyncio.to_thread(server.start)
     async with httpx.AsyncClient(base_url=server.base, trust_env=False, timeout=60) as client:
@@ -226,8 +295,5 @@ async def test_killed_during_ingestion_it_goes_on_after_the_restart(tmp_path: Pa
     await asyncio.to_thread(server.stop)
     ordinals = [r[0] for r in rows(tmp_path / "data", "SELECT ordinal FROM chunks ORDER BY ordinal")]
     assert ordinals == list(range(last["chunks"]))
-    collection = rows(tmp_path / "data", "SELECT id FROM collections")[0][0]
-    index = VectorIndex(tmp_path / "data" / "vectors")
-    await index.open()
-    assert await index.count(collection) == last["chunks"]
-    await index.close()
+    assert len(begun) < last["chunks"]
+    assert await vectors(tmp_path / "data") == chunks(tmp_path / "data") == terms(tmp_path / "data")

@@ -12,11 +12,15 @@ from sqlalchemy import create_engine, insert
 
 from backend.errors import NotFound, StorageFull, StreamForgeError, Unavailable
 from backend.storage import tables
+from backend.storage.chunks import Chunks, NewChunk
+from backend.storage.collections import Collections
 from backend.storage.database import SCHEMA_VERSION, Database, DataDirInUse, DataDirLock
 from backend.storage.documents import Documents
 from backend.storage.ids import new_id
-from backend.storage.jobs import Jobs, NewChunk
+from backend.storage.jobs import Jobs, ParsedText
 from backend.storage.sessions import Sessions
+from backend.storage.transfers import Transfers
+from backend.storage.versions import Versions
 from backend.storage.writer import Writer, connect, storage_error
 
 
@@ -40,9 +44,9 @@ async def test_the_migrations_make_what_tables_py_says(database: Database) -> No
 
 
 async def test_every_table_of_a_principal_has_an_owner() -> None:
-    """Chunks and events are reached only through a version or a run, which have one."""
+    """Chunks and events are reached only through a version or a run, which have one; counters are nobody's."""
     without = {t.name for t in tables.metadata.sorted_tables if "owner" not in t.c}
-    assert without == {"chunks", "run_events"}
+    assert without == {"chunks", "run_events", "counters"}
 
 
 async def test_an_old_database_is_opened_without_running_migrations(database: Database, tmp_path: Path) -> None:
@@ -68,7 +72,7 @@ async def test_deleting_a_session_takes_its_rows_along(database: Database) -> No
         lambda conn: (
             conn.executescript(
                 """BEGIN; INSERT INTO sessions VALUES ('ses_1', 'a', 't', NULL, '{}', 1, 1);
-            INSERT INTO messages VALUES ('msg_1', 'a', 'ses_1', NULL, NULL, 'user', 'complete', '[]', 1);
+            INSERT INTO messages VALUES ('msg_1', 'a', 'ses_1', NULL, NULL, 'user', 'complete', '[]', 1, NULL);
             INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, status, instance_id,
               lease_until, started_at) VALUES ('run_1', 'a', 'ses_1', 'msg_1', 'msg_2', 'm', 'completed', 'i', 0, 1);
             INSERT INTO run_events VALUES ('run_1', 1, 1, 1, x'00'); SAVEPOINT op;"""
@@ -258,40 +262,120 @@ async def test_nobody_sees_somebody_elses_sessions(database: Database) -> None:
     await add_sessions(database, ("ses_1", "t", 1))
     storage = Sessions(database)
     assert await storage.page("b", 50, None, None) == []
-    for call in (storage.get("b", "ses_1"), storage.rename("b", "ses_1", "x"), storage.delete("b", "ses_1")):
+    for call in (storage.get("b", "ses_1"), storage.change("b", "ses_1", "x", {}), storage.delete("b", "ses_1")):
         with pytest.raises(NotFound):
             await call
     assert (await storage.get("a", "ses_1")).title == "t"
 
 
-async def test_an_owners_collection_is_made_once(database: Database) -> None:
-    documents = Documents(database)
-    made = await asyncio.gather(*(documents.collection("a") for _ in range(10)))
+async def test_an_owners_default_collection_is_made_once(database: Database) -> None:
+    collections = Collections(database)
+    made = await asyncio.gather(*(collections.default("a") for _ in range(10)))
     assert len({c.id for c in made}) == 1
-    assert (await documents.collection("b")).id != made[0].id
+    assert (await collections.default("b")).id != made[0].id
+
+
+TEXT = ParsedText("words", {}, "text/plain", None, None, None)
+
+
+def new_chunk(n: int, text: str = "words") -> NewChunk:
+    return NewChunk(n, 0, 0, len(text), None, None, None, text, "a.txt", text)
+
+
+async def ingested(database: Database, owner: str, sha: str = "sha") -> tuple[str, str, str, int]:
+    """A document of one chunk: ids of its collection, of itself and of its version, and its chunk's number."""
+    collection = await Collections(database).default(owner)
+    version = new_id("ver")
+    document, _, _ = await Versions(database).add(owner, collection.id, version, "a.txt", sha, 5)
+    jobs = Jobs(database)
+    job = await jobs.claim("me", 1000, "")
+    assert job is not None
+    n = await jobs.parsed(job, TEXT, 1)
+    assert n is not None
+    assert (await jobs.finish(job, "model:1", [new_chunk(n)], {})).outcome == "done"
+    return collection.id, document, version, n
 
 
 async def test_nobody_reads_somebody_elses_document(database: Database) -> None:
     """Each query filters by owner, whatever the caller has checked before."""
-    storage, jobs = Documents(database), Jobs(database)
-    collection = await storage.collection("a")
-    row, _ = await storage.add("a", collection.id, "ver_1", "a.txt", "sha", 5)
-    job = await jobs.claim("me", 1000)
-    assert job is not None
-    await jobs.save_text(job, text="words", map={}, media_type="text/plain", title=None, pages=None)
-    assert await jobs.finish(job, "model:1", [NewChunk("chk_1", 0, 0, 5, None, None)], {})
-    assert (await storage.chunks("a", ["chk_1"]))["chk_1"].text == "words"
-    assert await storage.chunk_ids("a", [row.id]) == ["chk_1"]
+    collection, document, version, n = await ingested(database, "a")
+    storage, chunks, changes = Documents(database), Chunks(database), Versions(database)
+    assert [c.text for c in await chunks.rows("a", [collection], [n])] == ["words"]
+    assert [r.first for r in await chunks.ranges("a", [document])] == [n]
     assert await storage.any_ready("a")
-    assert await storage.chunks("b", ["chk_1"]) == {}
-    assert await storage.chunk_ids("b", [row.id]) == []
-    assert await storage.missing("b", [row.id]) == [row.id]
-    assert await storage.page("b", 5, None) == []
+    assert await chunks.rows("b", [collection], [n]) == []
+    assert await chunks.ranges("b", [document]) == []
+    assert await storage.missing("b", [document]) == [document]
+    assert await storage.page("b", 5) == []
     assert not await storage.any_ready("b")
-    for call in (storage.get("b", row.id), storage.text("b", row.id, None, 0, None), storage.delete("b", row.id)):
+    assert await Collections(database).missing("b", [collection]) == [collection]
+    for call in (
+        storage.get("b", document),
+        storage.text("b", document, None, 0, None),
+        storage.versions("b", document),
+        changes.rename("b", document, "x"),
+        changes.replace("b", document, "ver_b", "other", 5),
+        changes.cancel("b", document),
+        changes.retry("b", document),
+        changes.add("b", collection, "ver_b", "x", "other", 5),
+        Collections(database).get("b", collection),
+        Collections(database).rename("b", collection, "x"),
+        Transfers(database).movable("b", document),
+        Transfers(database).begin_embed("b", collection, "m/n"),
+    ):
         with pytest.raises(NotFound):
             await call
-    assert (await storage.get("a", row.id)).status == "ready"
+    assert not await Collections(database).remove("b", collection)
+    row = await storage.get("a", document)
+    assert (row.status, row.version, row.name) == ("ready", version, "a.txt")
+
+
+async def test_numbers_of_chunks_are_never_used_twice(database: Database) -> None:
+    _, document, version, n = await ingested(database, "a")
+    changes, chunks = Versions(database), Chunks(database)
+    assert await chunks.reserve(version, 1) == n, "asked again, the same"
+    (gone,) = await changes.begin_delete([document])
+    assert (gone.id, gone.first, gone.chunks) == (version, n, 1)
+    assert await chunks.remove(gone.collection_id, [version]) == 1
+    await changes.end_delete([document])
+    assert (await ingested(database, "a"))[3] > n
+    assert await chunks.reserve("ver_unknown", 1) is None
+
+
+async def test_owners_take_turns_in_the_queue(database: Database) -> None:
+    changes, collections, jobs = Versions(database), Collections(database), Jobs(database)
+    for owner, count in (("a", 3), ("b", 1), ("c", 2)):
+        collection = await collections.default(owner)
+        for n in range(count):
+            await changes.add(owner, collection.id, f"ver_{owner}{n}", "x", f"{owner}{n}", 1)
+    taken: list[str] = []
+    while job := await jobs.claim("me", 60_000, taken[-1][4] if taken else ""):
+        taken.append(job.version_id)
+    assert taken == ["ver_a0", "ver_b0", "ver_c0", "ver_a1", "ver_c1", "ver_a2"]
+
+
+async def test_a_job_that_gives_way_goes_behind_the_others(database: Database) -> None:
+    changes, jobs = Versions(database), Jobs(database)
+    collection = await Collections(database).default("a")
+    for n in range(2):
+        await changes.add("a", collection.id, f"ver_{n}", "x", str(n), 1)
+    first = await jobs.claim("me", 60_000, "")
+    assert first is not None
+    await asyncio.sleep(0.002)
+    await jobs.give_way(first)
+    order = [await jobs.claim("me", 60_000, "") for _ in range(3)]
+    assert [job and job.version_id for job in order] == ["ver_1", "ver_0", None]
+
+
+async def test_a_lease_that_is_not_renewed_runs_out_and_one_that_is_does_not(database: Database) -> None:
+    collection, jobs = await Collections(database).default("a"), Jobs(database)
+    await Versions(database).add("a", collection.id, "ver_1", "x", "1", 1)
+    assert await jobs.claim("me", 0, "") is not None
+    assert await jobs.claim("other", 60_000, "") is not None, "it ran out at once"
+    await jobs.renew("me", 0)
+    assert await jobs.claim("me", 60_000, "") is None, "somebody else's is not ours to renew"
+    await jobs.release("other", busy=[])
+    assert await jobs.claim("me", 60_000, "") is not None
 
 
 async def test_a_failing_unit_of_work_leaves_nothing(database: Database) -> None:

@@ -32,87 +32,125 @@ async def index(tmp_path: Path) -> AsyncIterator[VectorIndex]:
 
 async def test_finds_the_nearest_with_its_cosine(index: VectorIndex) -> None:
     stored = vectors(50)
-    await index.upsert("c", PRINT, [f"k{number}" for number in range(50)], stored, "doc", "ver")
+    await index.upsert("c-1", PRINT, range(100, 150), stored)
     query = vectors(1, seed=2)[0]
-    hits = await index.query("c", PRINT, query, 5)
+    hits = await index.query("c-1", PRINT, query, 5)
     expected = np.argsort(-(stored @ query))[:5]
-    assert [hit.chunk_id for hit in hits] == [f"k{number}" for number in expected]
-    assert np.allclose([hit.score for hit in hits], (stored @ query)[expected], atol=1e-5)
-    assert {(hit.document_id, hit.version_id) for hit in hits} == {("doc", "ver")}
-    assert len(await index.query("c", PRINT, query, 1000)) == 50
+    assert [n for n, _ in hits] == [100 + place for place in expected]
+    assert np.allclose([score for _, score in hits], (stored @ query)[expected], atol=1e-5)
+    assert len(await index.query("c-1", PRINT, query, 1000)) == 50
+
+
+async def test_scores_are_exact_and_only_of_what_is_there(index: VectorIndex) -> None:
+    stored = vectors(50)
+    await index.upsert("c-1", PRINT, range(50), stored)
+    query = vectors(1, seed=2)[0]
+    scores = dict(await index.score("c-1", PRINT, query, [3, 40, 999]))
+    assert set(scores) == {3, 40}
+    assert np.allclose([scores[3], scores[40]], (stored @ query)[[3, 40]], atol=1e-5)
 
 
 async def test_an_upsert_replaces(index: VectorIndex) -> None:
-    await index.upsert("c", PRINT, ["a", "b"], vectors(2), "doc", "v1")
-    await index.upsert("c", PRINT, ["b", "c"], vectors(2, 3), "doc", "v2")
-    assert await index.count("c") == 3
-    assert await index.versions("c") == {"v1", "v2"}
-    assert (await index.query("c", PRINT, vectors(2, 3)[0], 1))[0].version_id == "v2"
+    await index.upsert("c-1", PRINT, [1, 2], vectors(2))
+    await index.upsert("c-1", PRINT, [2, 3], vectors(2, 3))
+    assert await index.numbers("c-1") == [1, 2, 3]
+    assert (await index.query("c-1", PRINT, vectors(2, 3)[0], 1))[0][0] == 2
 
 
-async def test_a_version_is_deleted(index: VectorIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_upserts_at_the_same_time_are_all_stored(index: VectorIndex) -> None:
+    """They go to Chroma together; one that must not be stored doesn't harm the others."""
+    each = [vectors(2, seed) for seed in range(30)]
+    calls = [index.upsert("c-1" if n % 2 else "d-1", PRINT, [2 * n, 2 * n + 1], v) for n, v in enumerate(each)]
+    wrong = index.upsert("c-1", "openai/other:8", [999], vectors(1))
+    *_, refused = await asyncio.gather(*calls, wrong, return_exceptions=True)
+    assert isinstance(refused, EmbeddingMismatch)
+    assert await index.count("c-1") == await index.count("d-1") == 30
+    for n, v in enumerate(each):
+        assert (await index.query("c-1" if n % 2 else "d-1", PRINT, v[1], 1))[0][0] == 2 * n + 1
+
+
+async def test_a_caller_that_leaves_does_not_harm_the_others(index: VectorIndex) -> None:
+    left = asyncio.create_task(index.upsert("c-1", PRINT, [1], vectors(1)))
+    stays = asyncio.create_task(index.upsert("c-1", PRINT, [2], vectors(1, 2)))
+    await asyncio.sleep(0)
+    left.cancel()
+    await stays
+    assert 2 in await index.numbers("c-1")
+
+
+async def test_vectors_come_back_as_they_were(index: VectorIndex) -> None:
+    stored = vectors(5)
+    await index.upsert("c-1", PRINT, range(5), stored)
+    numbers, found = await index.vectors("c-1", [4, 1, 77])
+    assert set(numbers) == {1, 4}
+    assert np.allclose(found, stored[numbers], atol=1e-6)
+
+
+async def test_chunks_are_deleted_and_counted(index: VectorIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "_BATCH", 7)
-    await index.upsert("c", PRINT, [f"a{number}" for number in range(20)], vectors(20), "doc", "v1")
-    await index.upsert("c", PRINT, ["b"], vectors(1, 3), "doc", "v2")
-    assert await index.versions("c") == {"v1", "v2"}
-    assert await index.delete_version("c", "v1") == 20
-    assert await index.delete_version("c", "v1") == 0
-    assert await index.count("c") == 1
-    assert [hit.chunk_id for hit in await index.query("c", PRINT, vectors(1)[0], 10)] == ["b"]
+    await index.upsert("c-1", PRINT, range(20), vectors(20))
+    assert await index.present("c-1", range(15, 25)) == set(range(15, 20))
+    assert await index.delete("c-1", range(1, 40)) == 19
+    assert await index.delete("c-1", range(1, 40)) == 0
+    assert await index.numbers("c-1") == [0]
+    assert [n for n, _ in await index.query("c-1", PRINT, vectors(1)[0], 10)] == [0]
 
 
 async def test_what_is_not_there_is_empty(index: VectorIndex) -> None:
     assert await index.query("none", PRINT, vectors(1)[0], 5) == []
     assert await index.count("none") == 0
-    assert await index.versions("none") == set()
-    assert await index.delete_version("none", "v") == 0
+    assert await index.numbers("none") == []
+    assert await index.present("none", [1]) == set()
+    assert await index.delete("none", [1]) == 0
+    assert (await index.vectors("none", [1]))[0] == []
     await index.drop("none")
     assert await index.collections() == set()
-    await index.upsert("c", PRINT, [], vectors(0), "d", "v")
-    assert await index.query("c", PRINT, vectors(1)[0], 5) == []
+    await index.upsert("c-1", PRINT, [], vectors(0))
+    assert await index.query("c-1", PRINT, vectors(1)[0], 5) == []
 
 
-async def test_collections_are_apart(index: VectorIndex) -> None:
-    await index.upsert("one", PRINT, ["a"], vectors(1), "d", "v")
-    await index.upsert("two", PRINT, ["a"], vectors(1, 2), "e", "w")
-    assert [hit.document_id for hit in await index.query("two", PRINT, vectors(1)[0], 9)] == ["e"]
-    assert await index.collections() == {"one", "two"}
-    await index.drop("one")
-    assert await index.count("one") == 0 and await index.count("two") == 1
+async def test_keys_are_apart(index: VectorIndex) -> None:
+    await index.upsert("c-1", PRINT, [1], vectors(1))
+    await index.upsert("c-2", PRINT, [2], vectors(1, 2))
+    assert [n for n, _ in await index.query("c-2", PRINT, vectors(1)[0], 9)] == [2]
+    assert await index.collections() == {"c-1", "c-2"}
+    await index.drop("c-1")
+    assert await index.count("c-1") == 0 and await index.count("c-2") == 1
 
 
 async def test_another_embedding_is_refused_with_what_to_do(index: VectorIndex) -> None:
-    await index.upsert("c", PRINT, ["a"], vectors(1), "d", "v")
+    await index.upsert("c-1", PRINT, [1], vectors(1))
     for call in (
-        index.query("c", "openai/other:8", vectors(1)[0], 1),
-        index.upsert("c", "openai/other:8", ["b"], vectors(1), "d", "v"),
+        index.query("c-1", "openai/other:8", vectors(1)[0], 1),
+        index.upsert("c-1", "openai/other:8", [2], vectors(1)),
     ):
-        with pytest.raises(EmbeddingMismatch, match=r"minilm/test:8.*openai/other:8.*again"):
+        with pytest.raises(EmbeddingMismatch, match=r"minilm/test:8.*openai/other:8.*embed"):
             await call
-    await index.drop("c")
-    await index.upsert("c", "openai/other:8", ["b"], vectors(1), "d", "v")
+    await index.drop("c-1")
+    await index.upsert("c-1", "openai/other:8", [2], vectors(1))
 
 
-async def test_ids_and_vectors_must_match(index: VectorIndex) -> None:
-    with pytest.raises(ValueError, match="2 ids for 1"):
-        await index.upsert("c", PRINT, ["a", "b"], vectors(1), "d", "v")
+async def test_numbers_and_vectors_must_match(index: VectorIndex) -> None:
+    with pytest.raises(ValueError, match="2 numbers for 1"):
+        await index.upsert("c-1", PRINT, [1, 2], vectors(1))
 
 
 async def test_lasts_and_lets_go_of_its_files(tmp_path: Path) -> None:
     one, two = VectorIndex(tmp_path / "one"), VectorIndex(tmp_path / "two")
     await asyncio.gather(one.open(), two.open())
-    await one.upsert("c", PRINT, ["a"], vectors(1), "d", "v")
-    assert await two.count("c") == 0
+    await one.upsert("c-1", PRINT, [1], vectors(1))
+    assert await two.count("c-1") == 0
     await one.close()
     await one.close()
-    with pytest.raises(RuntimeError, match="not open"):
-        await one.count("c")
+    for call in (one.count("c-1"), one.upsert("c-1", PRINT, [2], vectors(1))):
+        with pytest.raises(RuntimeError, match="not open"):
+            await call
     await two.close()
     if Path("/proc/self/fd").exists():
         links = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
         assert not [link for link in links if link.startswith(str(tmp_path))]
     await one.open()
-    assert [hit.chunk_id for hit in await one.query("c", PRINT, vectors(1)[0], 1)] == ["a"]
+    assert [n for n, _ in await one.query("c-1", PRINT, vectors(1)[0], 1)] == [1]
     await one.close()
 
 
@@ -122,8 +160,8 @@ async def test_calls_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(socket.socket, "connect", lambda _, address: called.append(address))
     index = VectorIndex(tmp_path / "chroma")
     await index.open()
-    await index.upsert("c", PRINT, ["a"], vectors(1), "d", "v")
-    await index.query("c", PRINT, vectors(1)[0], 1)
+    await index.upsert("c-1", PRINT, [1], vectors(1))
+    await index.query("c-1", PRINT, vectors(1)[0], 1)
     await index.close()
     assert called == []
 
@@ -140,10 +178,9 @@ async def test_passages_unlike_all_others_are_found(tmp_path: Path) -> None:
     index = VectorIndex(tmp_path)
     await index.open()
     try:
-        ids = [f"c{i}" for i in order]
-        await index.upsert("needles", "model:64", ids, vectors[order], "doc", "ver")
+        await index.upsert("needles", "model:64", [int(i) for i in order], vectors[order])
         wanted = range(len(crowd), len(vectors))
-        found = [(await index.query("needles", "model:64", vectors[i], 10))[0].chunk_id == f"c{i}" for i in wanted]
+        found = [(await index.query("needles", "model:64", vectors[i], 10))[0][0] == i for i in wanted]
         assert sum(found) >= 38
     finally:
         await index.close()
