@@ -19,9 +19,9 @@ from backend.chains.retrieval.embeddings import Embedder, EmbeddingSettings, ope
 from backend.chains.retrieval.index import VectorIndex
 from backend.chains.retrieval.parser import Parser
 from backend.config.logging import configure_logging
-from backend.config.settings import Settings, SettingsError, parse_keys
+from backend.config.settings import Settings, SettingsError, parse_hosts, parse_keys
 from backend.errors import Invalid
-from backend.routers import chat, documents, models, problems, runs, sessions, system
+from backend.routers import chat, documents, models, problems, runs, sessions, sources, system
 from backend.routers.guard import Guard
 from backend.routers.keys import KeyGate
 from backend.routers.openapi import install_openapi
@@ -29,6 +29,7 @@ from backend.routers.state import Services
 from backend.server import CLOSE_SECONDS, Server
 from backend.services.chat import ChatService
 from backend.services.documents import DocumentService
+from backend.services.fetching import Fetcher
 from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
@@ -49,6 +50,8 @@ citations that quote them. A stream never gets lost: come back to it at any even
 **In a minute:** `POST /documents/upload` a file, then `POST /chat` a question that it answers."""
 _MAX_BODY = 1_000_000
 """Bytes of a JSON request; far more than a message may have."""
+_MAX_TEXT = 10_000_000
+"""Bytes of a JSON request that brings a text: decoding one holds every stream, 3 to 7 ms a megabyte."""
 _GC_THRESHOLDS = (50_000, 20, 50)
 _FILES_A_REQUEST = 4
 """Largest files that fit into one upload; more go into another."""
@@ -82,6 +85,7 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
     for module in (chat, runs, sessions, models, system):
         app.include_router(module.router, max_body_size=_MAX_BODY)
     most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
+    app.include_router(sources.router, max_body_size=_MAX_TEXT)
     app.include_router(documents.router, max_body_size=most)
     app.include_router(documents.search_router, max_body_size=_MAX_BODY)
     system.install_docs(app)
@@ -131,6 +135,13 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
         stack.push_async_callback(ingestion.close)
         max_bytes = settings.knowledge.max_upload_mb * 1_000_000
         docs = DocumentService(document_rows, ingestion, knowledge, index, files, max_bytes)
+        fetcher = Fetcher(
+            data_dir,
+            max_bytes=max_bytes,
+            allowed=parse_hosts(settings.knowledge.url_allowed_hosts),
+            seconds=settings.knowledge.url_timeout,
+        )
+        stack.callback(fetcher.close)
         turn_service = ChatService(
             turns,
             hub,
@@ -165,6 +176,7 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
             hub=hub,
             sessions=SessionService(Sessions(database), hub),
             documents=docs,
+            fetcher=fetcher,
             knowledge=knowledge,
             models=language_models,
         )

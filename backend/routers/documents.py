@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Response, UploadFile
@@ -108,17 +108,27 @@ async def upload(
     if len(file) > most:
         raise Invalid(f"file: {len(file)} files, the limit of one upload is {most} (MAX_UPLOAD_FILES).")
     if len(file) == 1:
-        results = [await _add(services, owner, file[0])]
-    else:
-        results = [await _add_or_reason(services, owner, each) for each in file]
+        return await stored(services, owner, file[0].filename or "", file[0].file, response, wait)
+    results = [await _add_or_reason(services, owner, each) for each in file]
     if wait:
         results = list(await asyncio.gather(*(_settled(services, owner, each) for each in results)))
         response.status_code = 200
     return Uploads(id=results[0].id, status=results[0].status, documents=results)
 
 
-async def _add(services: ServicesDep, owner: str, file: UploadFile) -> Uploaded:
-    row, new = await services.documents.add(owner, file.filename or "", file.file)
+async def stored(
+    services: ServicesDep, owner: str, name: str, source: BinaryIO, response: Response, wait: bool
+) -> Uploads:
+    """Add one document, as an upload of one file does."""
+    result = await _add(services, owner, name, source)
+    if wait:
+        result = await _settled(services, owner, result)
+        response.status_code = 200
+    return Uploads(id=result.id, status=result.status, documents=[result])
+
+
+async def _add(services: ServicesDep, owner: str, name: str, source: BinaryIO) -> Uploaded:
+    row, new = await services.documents.add(owner, name, source)
     return Uploaded(
         id=row.id,
         filename=row.name,
@@ -132,7 +142,7 @@ async def _add(services: ServicesDep, owner: str, file: UploadFile) -> Uploaded:
 async def _add_or_reason(services: ServicesDep, owner: str, file: UploadFile) -> Uploaded:
     """One bad file of several doesn't lose the others."""
     try:
-        return await _add(services, owner, file)
+        return await _add(services, owner, file.filename or "", file.file)
     except StreamForgeError as error:
         if error.status >= 500:
             raise

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from backend.config.settings import Settings
 from backend.services.chat import ChatService
 from backend.services.documents import DocumentService
+from backend.services.fetching import Fetcher
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
 from backend.services.readiness import Readiness
@@ -25,6 +26,7 @@ class Services:
     hub: RunHub
     sessions: SessionService
     documents: DocumentService
+    fetcher: Fetcher
     knowledge: Knowledge
     models: Models
 
