@@ -111,8 +111,6 @@ class Fetcher:
 
         Raises UrlRefused, UrlUnreachable, UrlFailed, UrlTimeout, TooLarge (`document_too_large`), StorageFull.
         """
-        if self._tls is None:
-            self._tls = await asyncio.to_thread(_load)
         with tempfile.TemporaryFile(dir=self._folder) as file:
             async with self._turns:
                 name = await self._download(url, file)
@@ -124,9 +122,11 @@ class Fetcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _download(self, url: str, file: BinaryIO) -> str:
+        trail = [self._checked(url)]
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(_load)
         import aiohttp
 
-        trail = [self._checked(url)]
         try:
             async with asyncio.timeout(self._seconds), self._session(trail) as session:
                 while len(trail) <= _MAX_REDIRECTS + 1:
