@@ -162,7 +162,7 @@ class Fetcher:
         return url
 
     def _session(self, trail: "list[URL]") -> "aiohttp.ClientSession":
-        """For the URLs of one trail, the last of which is being asked for. No cookies, no reused connections."""
+        """For the URLs of one trail, the last of which is being asked for."""
         import aiohttp
 
         def checked_socket(info: tuple[Any, ...]) -> socket.socket:
@@ -174,8 +174,6 @@ class Fetcher:
 
         connector = aiohttp.TCPConnector(
             resolver=_resolver(self._lookup, self._threads),
-            use_dns_cache=False,
-            force_close=True,
             ssl=self._tls or True,
             socket_factory=checked_socket,
         )

@@ -177,6 +177,11 @@ async def test_an_allowed_host_does_not_vouch_for_where_it_redirects(tmp_path: P
         assert inner.asked == []
 
 
+async def test_an_allowed_host_is_private_again_on_another_port(tmp_path: Path) -> None:
+    async with fetcher(tmp_path, allowed={("127.0.0.1", 8080)}) as made:
+        assert (await refusal(made, "http://127.0.0.1/")).code == "url_refused"
+
+
 class Rebinding:
     """A DNS that is public when it is asked first, and loopback from then on."""
 
@@ -209,7 +214,7 @@ async def test_dns_that_changes_its_mind_is_asked_once_and_taken_at_its_word(
     assert (connected, dns.asked) == (["8.8.8.8"], 2)
 
 
-async def test_a_redirect_to_the_same_name_asks_dns_again_and_checks_its_new_answer(tmp_path: Path) -> None:
+async def test_a_redirect_to_another_name_is_looked_up_and_checked(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def lookup(name: str, port: int) -> list[Any]:
