@@ -4,6 +4,7 @@
     ├── RequestError                     answered before a stream begins, as problem+json
     │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · Conflict 409
     │   ├── TooLarge 413 · Misdirected 421 · Invalid 422 · TooManyRuns 429
+    │   ├── UrlRefused 422 · UrlUnreachable 502 · UrlFailed 502 · UrlTimeout 504
     │   └── Unavailable 503 · StorageFull 507
     ├── RunError                         ends a run: `run.failed.error`
     ├── DocumentUnreadable               fails a document: `reason`, in words
@@ -59,7 +60,8 @@ class Unauthorized(RequestError):
 
 
 class Forbidden(RequestError):
-    """403: `foreign_origin` (another web page calls), `foreign_peer` (no keys are set, the caller is not local)."""
+    """403: `foreign_origin` (another web page calls), `foreign_peer` (no keys are set, the caller is not local),
+    `url_fetch_off`."""
 
     code = "forbidden"
     status = 403
@@ -123,6 +125,36 @@ class StorageFull(RequestError):
 
     code = "storage_full"
     status = 507
+
+
+class UrlRefused(RequestError):
+    """422: a URL that this server doesn't fetch: by its form, or because it leads to an address that isn't public."""
+
+    code = "url_refused"
+    status = 422
+
+
+class UrlUnreachable(RequestError):
+    """502: no connection to where a URL leads, or it broke off."""
+
+    code = "url_unreachable"
+    status = 502
+    retryable = True
+
+
+class UrlFailed(RequestError):
+    """502: the other server answered, but not with a page or a file. `upstream_status` is what it answered with."""
+
+    code = "url_http_error"
+    status = 502
+
+
+class UrlTimeout(RequestError):
+    """504: fetching took longer than URL_TIMEOUT."""
+
+    code = "url_timeout"
+    status = 504
+    retryable = True
 
 
 class RunError(StreamForgeError):

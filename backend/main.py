@@ -19,9 +19,9 @@ from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
 from backend.chains.retrieval.parser import Parser
 from backend.config.logging import configure_logging
-from backend.config.settings import Settings, SettingsError, parse_keys
+from backend.config.settings import Settings, SettingsError, parse_hosts, parse_keys
 from backend.errors import Invalid
-from backend.routers import chat, collections, documents, models, problems, runs, search, sessions, system
+from backend.routers import chat, collections, documents, models, problems, runs, search, sessions, sources, system
 from backend.routers.guard import Guard
 from backend.routers.keys import KeyGate
 from backend.routers.openapi import install_openapi
@@ -31,6 +31,7 @@ from backend.services.chat import ChatService
 from backend.services.collections import CollectionService
 from backend.services.corpus import Corpus
 from backend.services.documents import DocumentService
+from backend.services.fetching import Fetcher
 from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
@@ -50,6 +51,8 @@ citations that quote them. A stream never gets lost: come back to it at any even
 **In a minute:** `POST /documents/upload` a file, then `POST /chat` a question that it answers."""
 _MAX_BODY = 1_000_000
 """Bytes of a JSON request; far more than a message may have."""
+_MAX_TEXT = 10_000_000
+"""Bytes of a JSON request that brings a text: decoding one holds every stream, 3 to 7 ms a megabyte."""
 _GC_THRESHOLDS = (50_000, 20, 50)
 _FILES_A_REQUEST = 4
 """Largest files that fit into one upload; more go into another."""
@@ -83,6 +86,7 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
     for module in (chat, runs, sessions, models, system):
         app.include_router(module.router, max_body_size=_MAX_BODY)
     most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
+    app.include_router(sources.router, max_body_size=_MAX_TEXT)
     app.include_router(documents.router, max_body_size=most)
     app.include_router(search.router, max_body_size=_MAX_BODY)
     app.include_router(collections.router, max_body_size=_MAX_BODY)
@@ -139,8 +143,16 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
         parser = Parser(timeout=settings.knowledge.parse_timeout)
         ingestion = Ingestion(corpus, parser, knowledge, settings.knowledge.chunk_size)
         stack.push_async_callback(ingestion.close)
-        docs = DocumentService(corpus, ingestion, knowledge, settings.knowledge.max_upload_mb * 1_000_000)
+        max_bytes = settings.knowledge.max_upload_mb * 1_000_000
+        docs = DocumentService(corpus, ingestion, knowledge, max_bytes)
         collection_service = CollectionService(corpus, ingestion, knowledge)
+        fetcher = Fetcher(
+            data_dir,
+            max_bytes=max_bytes,
+            allowed=parse_hosts(settings.knowledge.url_allowed_hosts),
+            seconds=settings.knowledge.url_timeout,
+        )
+        stack.callback(fetcher.close)
         turn_service = ChatService(
             turns,
             hub,
@@ -180,6 +192,7 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
             sessions=SessionService(session_rows, hub),
             documents=docs,
             collections=collection_service,
+            fetcher=fetcher,
             knowledge=knowledge,
             models=language_models,
         )

@@ -5,8 +5,10 @@ docs/configuration.md say. A wrong value raises `SettingsError`, whose text is o
 """
 
 import ipaddress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -196,12 +198,30 @@ class KnowledgeSettings(_Group):
     max_upload_mb: int = Field(50, ge=1, le=4096, description="Largest file, in MB.")
     max_upload_files: int = Field(20, ge=1, le=1000, description="Most files of one upload.")
     parse_timeout: float = Field(120.0, gt=0, description="Seconds that reading one file may take.")
+    url_fetch: bool = Field(True, description="0 refuses POST /documents/url.")
+    url_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="`host` or `host:port`, comma-separated: fetched from although the address is private or the port "
+        "is not 80 or 443.",
+    )
+    url_timeout: float = Field(60.0, gt=0, le=3600, description="Seconds that fetching one URL may take.")
 
     @field_validator("embedding_model")
     @classmethod
     def _named(cls, value: str) -> str:
         if not all(value.partition("/")):
             raise ValueError("must be provider/model, e.g. minilm/all-MiniLM-L6-v2")
+        return value
+
+    @field_validator("url_allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(h.strip() for h in value.split(",") if h.strip()) if isinstance(value, str) else value
+
+    @field_validator("url_allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_hosts(value)
         return value
 
 
@@ -282,6 +302,22 @@ def _one_line(error: ValidationError) -> str:
         said = problem["msg"].removeprefix("Value error, ")
         problems.append(f"{name}: {said[0].lower()}{said[1:]}" if name else said)
     return "; ".join(problems)
+
+
+def parse_hosts(value: Iterable[str]) -> frozenset[tuple[str, int]]:
+    """`host` and `host:port` as (host, port); no port means 80 and 443. Raises ValueError."""
+    hosts: set[tuple[str, int]] = set()
+    for entry in value:
+        problem = f"must be host or host:port, comma-separated; {entry!r} is not"
+        try:
+            parts = urlsplit(f"//{entry}")
+            host, port = (parts.hostname or "").encode("idna").decode(), parts.port
+        except ValueError:
+            raise ValueError(problem) from None
+        if not host or port == 0 or parts.netloc != entry or "@" in entry or "*" in entry:
+            raise ValueError(problem)
+        hosts |= {(host, each) for each in ((80, 443) if port is None else (port,))}
+    return frozenset(hosts)
 
 
 def parse_keys(value: SecretStr | None) -> dict[str, str]:

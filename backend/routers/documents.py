@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Annotated
+from typing import Annotated, BinaryIO
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Response, UploadFile
@@ -38,6 +38,9 @@ router = APIRouter(prefix="/documents", tags=["documents"])
 CollectionId = Annotated[str | None, Query(description="The id of one of your collections.")]
 
 
+Collection = Annotated[str | None, Query(description="Into this one of your collections; none is the default.")]
+
+
 @router.post(
     "/upload",
     status_code=202,
@@ -53,26 +56,41 @@ async def upload(
     owner: Owner,
     response: Response,
     wait: Annotated[bool, Query(description="Answer when every file can be searched, or has failed.")] = False,
-    collection: Annotated[
-        str | None, Query(description="Into this one of your collections; none is the default.")
-    ] = None,
+    collection: Collection = None,
 ) -> Uploads:
     """PDF, DOCX, Markdown, HTML or plain text, told apart by their content. The same bytes are the same document."""
     most = services.settings.knowledge.max_upload_files
     if len(file) > most:
         raise Invalid(f"file: {len(file)} files, the limit of one upload is {most} (MAX_UPLOAD_FILES).")
     if len(file) == 1:
-        results = [await _add(services, owner, file[0], collection)]
-    else:
-        results = [await _add_or_reason(services, owner, each, collection) for each in file]
+        name, source = file[0].filename or "", file[0].file
+        return await stored(services, owner, name, source, collection, response, wait)
+    results = [await _add_or_reason(services, owner, each, collection) for each in file]
     if wait:
         results = list(await asyncio.gather(*(_settled(services, owner, each) for each in results)))
         response.status_code = 200
     return Uploads(id=results[0].id, status=results[0].status, documents=results)
 
 
-async def _add(services: ServicesDep, owner: str, file: UploadFile, collection: str | None) -> Uploaded:
-    row, new = await services.documents.add(owner, file.filename or "", file.file, collection)
+async def stored(
+    services: ServicesDep,
+    owner: str,
+    name: str,
+    source: BinaryIO,
+    collection: str | None,
+    response: Response,
+    wait: bool,
+) -> Uploads:
+    """Add one document, as an upload of one file does."""
+    result = await _add(services, owner, name, source, collection)
+    if wait:
+        result = await _settled(services, owner, result)
+        response.status_code = 200
+    return Uploads(id=result.id, status=result.status, documents=[result])
+
+
+async def _add(services: ServicesDep, owner: str, name: str, source: BinaryIO, collection: str | None) -> Uploaded:
+    row, new = await services.documents.add(owner, name, source, collection)
     return Uploaded(
         id=row.id,
         filename=row.name,
@@ -86,7 +104,7 @@ async def _add(services: ServicesDep, owner: str, file: UploadFile, collection: 
 async def _add_or_reason(services: ServicesDep, owner: str, file: UploadFile, collection: str | None) -> Uploaded:
     """One bad file of several doesn't lose the others."""
     try:
-        return await _add(services, owner, file, collection)
+        return await _add(services, owner, file.filename or "", file.file, collection)
     except StreamForgeError as error:
         if error.status >= 500 or isinstance(error, NotFound):
             raise

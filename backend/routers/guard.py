@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_JSON_PATHS = frozenset({"/chat", "/search", "/documents/text", "/documents/url"})
 _FORM = b"application/x-www-form-urlencoded"
 
 
@@ -130,7 +131,7 @@ def _mend(scope: Scope, headers: dict[bytes, bytes]) -> None:
     """`curl -d` calls its JSON a form. A browser's request is left alone: that refusal keeps foreign pages out."""
     if scope["method"] != "POST" or b"origin" in headers or b"sec-fetch-site" in headers:
         return
-    if scope["path"] in ("/chat", "/search") and headers.get(b"content-type", _FORM).startswith(_FORM):
+    if scope["path"] in _JSON_PATHS and headers.get(b"content-type", _FORM).startswith(_FORM):
         kept = [(k, v) for k, v in scope["headers"] if k != b"content-type"]
         scope["headers"] = [*kept, (b"content-type", b"application/json")]
 

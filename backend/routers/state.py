@@ -9,6 +9,7 @@ from backend.config.settings import Settings
 from backend.services.chat import ChatService
 from backend.services.collections import CollectionService
 from backend.services.documents import DocumentService
+from backend.services.fetching import Fetcher
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
 from backend.services.readiness import Readiness
@@ -27,6 +28,7 @@ class Services:
     sessions: SessionService
     documents: DocumentService
     collections: CollectionService
+    fetcher: Fetcher
     knowledge: Knowledge
     models: Models
 

@@ -39,6 +39,8 @@ PRIVATE = {
     Endpoint("GET", "/runs/{run_id}/events"),
     Endpoint("POST", "/runs/{run_id}/cancel"),
     Endpoint("POST", "/documents/upload"),
+    Endpoint("POST", "/documents/text"),
+    Endpoint("POST", "/documents/url"),
     Endpoint("GET", "/documents"),
     Endpoint("GET", "/documents/{document_id}"),
     Endpoint("GET", "/documents/{document_id}/events"),

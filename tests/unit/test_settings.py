@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from backend.config.settings import Settings, SettingsError, parse_keys
+from backend.config.settings import Settings, SettingsError, parse_hosts, parse_keys
 
 ALICE = "alice-0123456789abcdefghijkl"
 BOB = "bob-9876543210zyxwvutsrqponm"
@@ -76,6 +76,16 @@ WRONG = [
     ("MAX_UPLOAD_MB", "0"),
     ("MAX_UPLOAD_FILES", "0"),
     ("PARSE_TIMEOUT", "0"),
+    ("URL_ALLOWED_HOSTS", "http://intranet"),
+    ("URL_ALLOWED_HOSTS", "intranet/"),
+    ("URL_ALLOWED_HOSTS", "intranet:0"),
+    ("URL_ALLOWED_HOSTS", "intranet:x"),
+    ("URL_ALLOWED_HOSTS", "intranet:99999"),
+    ("URL_ALLOWED_HOSTS", "a:b@intranet"),
+    ("URL_ALLOWED_HOSTS", "*.intranet"),
+    ("URL_ALLOWED_HOSTS", "[::1"),
+    ("URL_ALLOWED_HOSTS", ":80"),
+    ("URL_TIMEOUT", "0"),
     ("MAX_RUNS", "0"),
     ("MAX_RUNS", "many"),
     ("MAX_MESSAGE_CHARS", "0"),
@@ -130,6 +140,18 @@ def test_cors_origins_are_split_at_commas(
     monkeypatch: pytest.MonkeyPatch, value: str, expected: tuple[str, ...]
 ) -> None:
     assert load(monkeypatch, CORS_ORIGINS=value).server.cors_origins == expected
+
+
+def test_allowed_hosts_are_pairs_of_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = load(
+        monkeypatch, URL_ALLOWED_HOSTS=" Intranet , [::1]:8080, bücher.example:9 ,"
+    ).knowledge.url_allowed_hosts
+    assert parse_hosts(hosts) == {
+        ("intranet", 80),
+        ("intranet", 443),
+        ("::1", 8080),
+        ("xn--bcher-kva.example", 9),
+    }
 
 
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

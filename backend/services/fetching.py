@@ -1,0 +1,276 @@
+"""Fetches what a URL names, for a caller who must not reach through this server what only this server can reach.
+
+Names are harmless; addresses are not. So the check sits where a socket is made: whatever the URL, its redirects or DNS
+say, no connection is opened to an address that isn't public. Hosts that a setting names are exempt.
+"""
+
+import asyncio
+import errno
+import importlib
+import ipaddress
+import re
+import socket
+import ssl
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import certifi
+
+from backend import __version__
+from backend.errors import StorageFull, TooLarge, UrlFailed, UrlRefused, UrlTimeout, UrlUnreachable
+
+if TYPE_CHECKING:
+    import aiohttp
+    from yarl import URL
+
+Lookup = Callable[[str, int], Sequence[tuple[Any, ...]]]
+"""Addresses of a host and port, as `socket.getaddrinfo` gives them. May block; raises OSError."""
+
+_MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_AT_ONCE = 8
+_CONNECT_SECONDS = 10.0
+_BLOCK = 1 << 18
+_MAX_HEADER = 32_768
+_HOST = re.compile(r"[\w.:%-]{1,253}", re.ASCII)
+_HEADERS = {
+    "User-Agent": f"StreamForge/{__version__}",
+    "Accept": "text/html, application/pdf, text/*;q=0.9, */*;q=0.5",
+    "Accept-Encoding": "gzip",
+}
+
+# The tables of `ipaddress` differ from one Python to the next, and count relays to IPv4 as global.
+_PRIVATE_V4 = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
+        *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        # Azure answers its machines' metadata at a public address.
+        "168.63.129.16/32",
+    )
+)
+_GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
+# Protocols (Teredo among them), documentation, 6to4. NAT64 and mapped addresses are outside of 2000::/3.
+_PRIVATE_V6 = tuple(ipaddress.IPv6Network(n) for n in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"))
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one that anybody on the internet could reach. What is no address is not."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv4Address):
+        return not any(ip in network for network in _PRIVATE_V4)
+    return ip in _GLOBAL_V6 and not any(ip in network for network in _PRIVATE_V6)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A page or file: what to call it, and its bytes from the beginning."""
+
+    name: str
+    file: BinaryIO
+
+
+class Fetcher:
+    """Fetches from public addresses, and from `allowed` (host, port) pairs wherever they are.
+
+    `max_bytes` of content, also when it is unpacked, within `seconds` in all. Temporary files lie in `folder`. Proxies
+    of the environment are not used: they would make the check of addresses void.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int,
+        allowed: Collection[tuple[str, int]] = (),
+        seconds: float = 60.0,
+        lookup: Lookup = lambda host, port: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
+    ) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._allowed = frozenset(allowed)
+        self._seconds = seconds
+        self._lookup = lookup
+        # Threads of its own: a name server that doesn't answer holds one for half a minute.
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "dns")
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._tls: ssl.SSLContext | None = None
+
+    @asynccontextmanager
+    async def fetch(self, url: str) -> AsyncGenerator[Fetched]:
+        """The file behind a URL, for as long as the context is open; a few at once, others wait their turn.
+
+        Raises UrlRefused, UrlUnreachable, UrlFailed, UrlTimeout, TooLarge (`document_too_large`), StorageFull.
+        """
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            async with self._turns:
+                name = await self._download(url, file)
+            file.seek(0)
+            yield Fetched(name, file)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _download(self, url: str, file: BinaryIO) -> str:
+        trail = [self._checked(url)]
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(_load)
+        import aiohttp
+
+        try:
+            async with asyncio.timeout(self._seconds), self._session(trail) as session:
+                while len(trail) <= _MAX_REDIRECTS + 1:
+                    async with session.get(trail[-1], allow_redirects=False) as response:
+                        if response.status not in _REDIRECTS:
+                            return await self._store(response, file)
+                        trail.append(self._checked(response.headers.get("Location", ""), trail[-1]))
+        except aiohttp.ClientError as error:
+            raise _explained(error, trail[-1].raw_host) from None
+        except TimeoutError:
+            raise UrlTimeout(
+                f"{trail[-1].raw_host} took longer than {self._seconds:g} seconds (URL_TIMEOUT). Try again later, or "
+                "download the file and upload it."
+            ) from None
+        raise UrlFailed(f"url: redirects more than {_MAX_REDIRECTS} times. Give the address where it ends.")
+
+    def _checked(self, text: str, base: "URL | None" = None) -> "URL":
+        """A URL that may be asked for; an address behind a name is checked when a socket is made. Raises UrlRefused."""
+        from yarl import URL
+
+        where = "url" if base is None else f"{base.raw_host} redirects to a URL that is not followed"
+        try:
+            url = URL(text.strip()) if base is None else base.join(URL(text))
+            host, port = url.raw_host, url.port
+        except ValueError:
+            raise UrlRefused(f"{where}: can't be read. Give one like https://example.com/page.") from None
+        if url.scheme not in ("http", "https") or not _HOST.fullmatch(host or "") or port is None:
+            raise UrlRefused(f"{where}: must begin with http:// or https:// and a host.")
+        if url.raw_user is not None or url.raw_password is not None:
+            raise UrlRefused(f"{where}: must not hold a user or password. Download the file and upload it.")
+        if port not in (80, 443) and (host, port) not in self._allowed:
+            raise UrlRefused(f"{where}: port {port} is not 80 or 443. URL_ALLOWED_HOSTS={host}:{port} allows it.")
+        return url
+
+    def _session(self, trail: "list[URL]") -> "aiohttp.ClientSession":
+        """For the URLs of one trail, the last of which is being asked for."""
+        import aiohttp
+
+        def checked_socket(info: tuple[Any, ...]) -> socket.socket:
+            family, kind, protocol, _, address = info
+            target = trail[-1]
+            if (target.raw_host, target.port) not in self._allowed and not is_public(address[0]):
+                raise _NotPublicError("not a public address")
+            return socket.socket(family, kind, protocol)
+
+        connector = aiohttp.TCPConnector(
+            resolver=_resolver(self._lookup, self._threads),
+            ssl=self._tls or True,
+            socket_factory=checked_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers=_HEADERS,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
+        )
+
+    async def _store(self, response: "aiohttp.ClientResponse", file: BinaryIO) -> str:
+        """Write the body to `file`; the name of what it is."""
+        status, host = response.status, response.url.raw_host
+        if not 200 <= status < 300:
+            raise UrlFailed(
+                f"{host} answered {status} instead of a page or a file. Check the URL, and whether it can be seen "
+                "without signing in.",
+                upstream_status=status,
+            )
+        size = 0
+        async for block in response.content.iter_chunked(_BLOCK):
+            size += len(block)
+            if max(size, response.content_length or 0) > self._max_bytes:
+                limit = self._max_bytes // 1_000_000
+                raise TooLarge(f"What {host} sends is larger than {limit} MB (MAX_UPLOAD_MB). Raise the limit, or "
+                               "upload a part of it.", code="document_too_large")  # fmt: skip
+            await asyncio.to_thread(_write, file, block)
+        disposition = response.content_disposition
+        return (disposition.filename if disposition else None) or response.url.name or str(response.url.host)
+
+
+class _NotPublicError(OSError):
+    """An OSError, so that the next address of the same name is tried."""
+
+
+def _load() -> ssl.SSLContext:
+    """What the first fetch needs; it takes too long for the event loop."""
+    importlib.import_module("aiohttp")
+    # The system's authorities, which may be a company's own, and those that a slim container lacks.
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
+def _resolver(lookup: Lookup, threads: ThreadPoolExecutor) -> Any:
+    from aiohttp.abc import AbstractResolver, ResolveResult
+
+    class Resolver(AbstractResolver):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+        ) -> list[ResolveResult]:
+            try:
+                infos = await asyncio.get_running_loop().run_in_executor(threads, lookup, host, port)
+            except ValueError:
+                raise OSError("no name that DNS could know") from None
+            return [
+                ResolveResult(hostname=host, host=str(address[0]), port=port, family=each, proto=protocol, flags=0)
+                for each, _, protocol, _, address in infos
+            ]
+
+        async def close(self) -> None:
+            return
+
+    return Resolver()
+
+
+def _write(file: BinaryIO, block: bytes) -> None:
+    try:
+        file.write(block)
+        file.flush()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise StorageFull("The disk under DATA_DIR is full. Free some space and try again.") from None
+
+
+def _explained(error: "aiohttp.ClientError", host: str | None) -> UrlRefused | UrlUnreachable:
+    import aiohttp
+
+    match error:
+        case aiohttp.InvalidURL():
+            return UrlRefused(
+                "url: its host is no name and no usual IP address. Give it as 93.184.216.34 or as a name."
+            )
+        case aiohttp.ClientConnectorCertificateError():
+            return UrlUnreachable(f"The certificate of {host} is not valid. Download the file and upload it.")
+        case aiohttp.ClientConnectorDNSError():
+            return UrlUnreachable(f"There is no host {host}, or DNS doesn't answer. Check the name.")
+        case aiohttp.ClientConnectorError() if isinstance(error.os_error, _NotPublicError):
+            return UrlRefused(
+                f"{host} is at an address that is not public; such hosts are not fetched from. Upload the file, or "
+                "name the host in URL_ALLOWED_HOSTS if it is meant to be fetched from."
+            )
+        case aiohttp.ClientConnectorError() | aiohttp.ServerTimeoutError():
+            return UrlUnreachable(f"{host} can't be reached. Check the URL, or try again later.")
+        case _:
+            return UrlUnreachable(f"{host} broke off, or sent what is no answer. Try again later.")
