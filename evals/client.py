@@ -154,7 +154,9 @@ class Client:
         try:
             yield
         except httpx.ConnectError:
-            raise EvalError(f"Nobody answers at {self.base}: start the server (make run), or name it by --base.") from None
+            raise EvalError(
+                f"Nobody answers at {self.base}: start it (make run), or name another one by --base."
+            ) from None
         except httpx.TransportError as error:
             raise EvalError(f"The connection to {self.base} broke: {error!r}") from None
 

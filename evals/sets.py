@@ -1,8 +1,8 @@
 """Sets of documents and questions found in a folder, by their layout; none of them is a part of the project.
 
-`chroma/`   five Markdown files; questions_df.csv has questions with exact places (github.com/brandonstarxel/chunking_evaluation)
-`scifact/`  corpus_train.csv has abstracts, claims_validation.csv claims with the abstracts that they cite
-any other   a folder with `questions.csv` (docs/evaluation.md) and `documents/`
+chroma    Markdown files; questions_df.csv has questions with exact places (brandonstarxel/chunking_evaluation, MIT)
+scifact   corpus_train.csv has abstracts, claims_validation.csv claims with the abstracts that they cite
+your own  a folder with questions.csv (docs/evaluation.md) and documents/
 """
 
 import ast
