@@ -35,9 +35,9 @@ def is_share(name: str) -> bool:
     return any(word in name for word in SHARES)
 
 
-def judged(name: str, reached: Mapping[str, float]) -> Iterator[tuple[Goal, float, str]]:
-    """The goals that a set has figures for: what was reached, and `met` or how far away it is."""
+def judged(name: str, reached: Mapping[str, float]) -> Iterator[tuple[Goal, str]]:
+    """The goals that a set has figures for: `met`, or how far away it is."""
     for goal in GOALS:
         if goal.figure in reached and goal.sets in (None, name):
-            value = round(reached[goal.figure] * (100 if is_share(goal.figure) else 1), 2)
-            yield goal, value, "met" if value >= goal.least else f"{goal.least - value:.1f} short"
+            value = reached[goal.figure] * (100 if is_share(goal.figure) else 1)
+            yield goal, "met" if round(value, 1) >= goal.least else f"{goal.least - value:.1f} short"

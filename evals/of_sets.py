@@ -77,7 +77,7 @@ def _row(data: DataSet, result: Searched, seconds: float) -> Figures:
 def _answers(client: Client, questions: list[Question], asked: int, strange: list[str]) -> Figures:
     """`strange`: questions about another set's documents, which these don't answer."""
     own = [replace(q, history=()) for q in _sample([q for q in questions if not q.history], asked)]
-    say(f"{len(own)} answerable and {len(strange)} unanswerable questions, {MODEL} ...")
+    say(f"{len(own)} questions, and {len(strange)} about other sets, {MODEL} ...")
     result: Answered = answered(client, [*own, *(Question(text) for text in strange)], MODEL)
     return mean(result.figures)
 

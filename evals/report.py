@@ -42,8 +42,8 @@ def print_goals(reached: Mapping[str, Figures], dense: Mapping[str, Figures]) ->
     """What is wanted of each set, beside the plain recipe. Prints nothing where there is no goal."""
     rows: list[list[str]] = []
     for name, figures in reached.items():
-        for goal, value, verdict in judged(name, figures):
-            plain = cell(goal.figure, dense.get(name, {}).get(goal.figure))
-            rows.append([name, goal.figure, plain, f"{value:.1f}", f"{goal.least:.1f}", verdict])
+        for goal, verdict in judged(name, figures):
+            values = [cell(goal.figure, each.get(goal.figure)) for each in (dense.get(name, {}), figures)]
+            rows.append([name, goal.figure, *values, f"{goal.least:.1f}", verdict])
     if rows:
         print_table(["set", "figure", "plain recipe", "now", "goal", ""], rows)
