@@ -22,12 +22,11 @@ class EvalError(RuntimeError):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A place as its author writes it. `near`: of several places with that text, the one closest to this offset."""
+    """A place as its author writes it; `line` is where, 0 for no line of a file."""
 
     document: str
     expected: str = ""
     page: int | None = None
-    near: int | None = None
     line: int = 0
 
 
@@ -195,9 +194,6 @@ def _place(wanted: Wanted, library: Library) -> Place:
             f"{wanted.document} doesn't hold {wanted.expected[:60]!r}: copy the words from its text "
             f"(GET /documents/{document}/text)."
         )
-    if wanted.near is not None and spans:
-        near = wanted.near
-        spans = [min(spans, key=lambda span: abs(span[0] - near))]
     return Place(document, tuple(spans), wanted.page)
 
 

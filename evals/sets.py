@@ -61,10 +61,8 @@ def _chroma(folder: Path) -> DataSet:
     files = {path.name: path.read_bytes() for path in sorted(folder.glob("*.md"))}
     rows: list[Row] = []
     for line in _csv(folder / "questions_df.csv"):
-        wanted = tuple(
-            Wanted(f"{line['corpus_id']}.md", each["content"], near=each["start_index"])
-            for each in json.loads(line["references"])
-        )
+        name = f"{line['corpus_id']}.md"
+        wanted = tuple(Wanted(name, each["content"]) for each in json.loads(line["references"]))
         rows.append(Row(line["question"], wanted))
     return DataSet(folder.name, files, rows)
 

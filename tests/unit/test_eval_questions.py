@@ -114,11 +114,6 @@ def test_expected_text_is_found_whatever_its_white_space_at_every_place() -> Non
     assert [text[start:end] for start, end in place.spans] == ["costs\nfour crowns.", "costs four crowns."]
 
 
-def test_of_several_places_the_one_that_is_meant() -> None:
-    (place,) = located([Row("q", (Wanted("prices.md", "four crowns.", near=40),))], Shelf())[0].places
-    assert [start for start, _ in place.spans] == [39]
-
-
 def test_what_is_not_in_the_documents_is_said_with_its_line() -> None:
     rows = [
         Row("q", (Wanted("prices.md", "five crowns", line=2),)),
@@ -147,9 +142,7 @@ def test_sets_are_told_by_their_files(tmp_path: Path) -> None:
     chroma = tmp_path / "chroma"
     chroma.mkdir()
     (chroma / "one.md").write_text("Rye. Oats. Rye.")
-    (chroma / "questions_df.csv").write_text(
-        'question,references,corpus_id\nGrain?,"[{""content"": ""Rye."", ""start_index"": 11}]",one\n'
-    )
+    (chroma / "questions_df.csv").write_text('question,references,corpus_id\nGrain?,"[{""content"": ""Rye.""}]",one\n')
     scifact = tmp_path / "scifact"
     scifact.mkdir()
     (scifact / "corpus_train.csv").write_text(
@@ -160,7 +153,7 @@ def test_sets_are_told_by_their_files(tmp_path: Path) -> None:
     found = {each.name: each for each in load(tmp_path)}
     assert set(found) == {"mine", "chroma", "scifact"}
     assert found["mine"].files == {"a.md": b"Bread."}
-    assert found["chroma"].rows == [Row("Grain?", (Wanted("one.md", "Rye.", near=11),))]
+    assert found["chroma"].rows == [Row("Grain?", (Wanted("one.md", "Rye."),))]
     assert found["scifact"].files["7.txt"] == b"Bread\n\nIt rises. Slowly."
     assert set(found["scifact"].files) == {"7.txt", "8.txt"}
     assert found["scifact"].rows == [Row("Bread rises", (Wanted("7.txt"),))]
