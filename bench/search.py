@@ -33,7 +33,7 @@ class Sizes:
     document: int = 1_500_000
 
 
-QUICK = Sizes(chunks=(2_000,), searches=60, document=400_000)
+QUICK = Sizes(chunks=(2_000,), searches=60, document=150_000)
 
 GOALS = {
     (10_000, "everything"): (15, 30),
