@@ -28,8 +28,9 @@ def figures(question: Question, answer: Answer) -> dict[str, float]:
     found = {"citation recall": sum(backed) / len(backed), "wrongly declined": declined}
     if right:
         found["citation precision"] = sum(right) / len(right)
-    if all(place.spans for place in question.places):
-        found["quoted in two"] = float(any(holds(answer.citations[:QUOTES], place) for place in question.places))
+    evidence = question.evidence or question.places
+    if all(place.spans for place in evidence):
+        found["quoted in two"] = float(any(holds(answer.citations[:QUOTES], place) for place in evidence))
     return found
 
 

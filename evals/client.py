@@ -106,10 +106,11 @@ class Client:
 
     @property
     def modes(self) -> list[str]:
-        """The values of a search's `mode`; none where it has no such field."""
+        """The values of a search's `mode` beside its default; none where it has no such field."""
         mode = self._search_fields.get("mode", {})
         options = [mode, *mode.get("anyOf", ())]
-        return next((option["enum"] for option in options if "enum" in option), [])
+        values = next((option["enum"] for option in options if "enum" in option), [])
+        return [value for value in values if value != mode.get("default")]
 
     def search(self, question: Question, body: Body, depth: int = DEPTH) -> tuple[list[Passage], float]:
         """The passages of a search and how many seconds it took. Raises EvalError, also when a passage is not what

@@ -45,6 +45,12 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def say_what_is_left_out(client: Client, questions: Sequence[Question]) -> None:
+    """Follow-up questions at a server that can't search for them as such."""
+    if any(question.history for question in questions) and not client.takes_history:
+        say(f"{client.base}: POST /search takes no history: follow-up questions are searched as they stand.")
+
+
 def searched(search: Search, questions: Sequence[Question], k: int) -> Searched:
     """Search for every answerable question."""
     found = Searched()

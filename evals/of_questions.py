@@ -9,7 +9,7 @@ from typing import Any
 from . import report
 from .client import Body, Client
 from .compare import Figures, differences, mean
-from .measure import Answered, Searched, answered, say, searched
+from .measure import Answered, Searched, answered, say, say_what_is_left_out, searched
 from .questions import EvalError, Row, located, read_csv
 
 
@@ -88,8 +88,7 @@ def _times(row: Figures) -> Figures:
 def _measured(rows: list[Row], configuration: Configuration, key: str | None, k: int) -> Measured:
     with Client(configuration.base, key) as client:
         questions = located(rows, client)
-        if any(question.history for question in questions) and not client.takes_history:
-            say(f"{client.base}: POST /search takes no history: follow-up questions are searched as they stand.")
+        say_what_is_left_out(client, questions)
         say(f"{configuration.label}: {len(questions)} questions ...")
         found = searched(lambda question: client.search(question, configuration.body), questions, k)
         asked = answered(client, questions, configuration.model) if configuration.model else Answered()

@@ -14,7 +14,7 @@ from . import report
 from .client import Client, searches
 from .compare import Figures, mean
 from .dense import DenseRecipe
-from .measure import Answered, Searched, answered, say, searched
+from .measure import Answered, Searched, answered, say, say_what_is_left_out, searched
 from .questions import Question, located
 from .sets import DataSet, load
 
@@ -55,6 +55,7 @@ def _measured(data: DataSet, asked: int, strange: list[str]) -> tuple[dict[str, 
             ids = client.upload(data.files)
             seconds = time.perf_counter() - began
             questions = located(data.rows, client)
+            say_what_is_left_out(client, questions)
             found: dict[str, Figures] = {}
             for label, body in searches(client.modes).items():
                 say(f"{data.name}: {len(questions)} questions, {label} ...")

@@ -32,11 +32,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Row:
-    """A question and what should be found for it; nothing when the documents don't answer it."""
+    """A question and what should be found for it; nothing when the documents don't answer it.
+
+    `evidence`: what an answer should quote, where that is known more closely than what a search should find.
+    """
 
     question: str
     wanted: tuple[Wanted, ...] = ()
     history: tuple[Turn, ...] = ()
+    evidence: tuple[Wanted, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Question:
     text: str
     places: tuple[Place, ...] = ()
     history: tuple[Turn, ...] = ()
+    evidence: tuple[Place, ...] = ()
 
     @property
     def answerable(self) -> bool:
@@ -170,15 +175,23 @@ class Library(Protocol):
 def located(rows: Sequence[Row], library: Library) -> list[Question]:
     """The rows with their places looked up. Raises EvalError that names what isn't there."""
     missing: list[str] = []
-    questions = [Question(row.question, _places(row, library, missing), row.history) for row in rows]
+    questions = [
+        Question(
+            row.question,
+            _places(row.wanted, library, missing),
+            row.history,
+            _places(row.evidence, library, missing),
+        )
+        for row in rows
+    ]
     if missing:
         raise EvalError("Some answers are not in the documents:" + _listed(missing))
     return questions
 
 
-def _places(row: Row, library: Library, missing: list[str]) -> tuple[Place, ...]:
+def _places(every: Sequence[Wanted], library: Library, missing: list[str]) -> tuple[Place, ...]:
     found: list[Place] = []
-    for wanted in row.wanted:
+    for wanted in every:
         try:
             found.append(_place(wanted, library))
         except EvalError as error:

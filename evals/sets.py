@@ -13,7 +13,7 @@ import random
 import re
 import tokenize
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .questions import EvalError, Row, Wanted, read_csv
@@ -68,20 +68,28 @@ def _chroma(folder: Path) -> DataSet:
 
 
 def _scifact(folder: Path) -> DataSet:
-    texts = {
-        line["doc_id"]: f"{line['title']}\n\n{' '.join(_strings(line['abstract']))}"
-        for line in _csv(folder / "corpus_train.csv")
+    abstracts = {
+        line["doc_id"]: (line["title"], _strings(line["abstract"])) for line in _csv(folder / "corpus_train.csv")
     }
     rows: dict[str, Row] = {}
     for line in _csv(folder / "claims_validation.csv"):
-        cited = [number for number in re.findall(r"\d+", line["cited_doc_ids"]) if number in texts]
-        if cited:
-            rows[line["id"]] = Row(line["claim"], tuple(Wanted(f"{number}.txt") for number in cited))
-    cited = {wanted.document.removesuffix(".txt") for row in rows.values() for wanted in row.wanted}
-    others = sorted(texts.keys() - cited)
+        cited = [number for number in re.findall(r"\d+", line["cited_doc_ids"]) if number in abstracts]
+        if not cited:
+            continue
+        row = rows.get(line["id"], Row(line["claim"], tuple(Wanted(f"{number}.txt") for number in cited)))
+        evidence = [
+            Wanted(f"{number}.txt", abstracts[number][1][int(at)])
+            for number in cited
+            if number == line["evidence_doc_id"]
+            for at in re.findall(r"\d+", line["evidence_sentences"])
+        ]
+        rows[line["id"]] = replace(row, evidence=(*row.evidence, *evidence))
+    used = {wanted.document.removesuffix(".txt") for row in rows.values() for wanted in row.wanted}
+    others = sorted(abstracts.keys() - used)
     random.Random(_SEED).shuffle(others)
-    kept = sorted(cited) + others[: max(0, SCIFACT_DOCUMENTS - len(cited))]
-    return DataSet(folder.name, {f"{number}.txt": texts[number].encode() for number in kept}, list(rows.values()))
+    kept = sorted(used) + others[: max(0, SCIFACT_DOCUMENTS - len(used))]
+    files = {f"{number}.txt": f"{abstracts[number][0]}\n\n{' '.join(abstracts[number][1])}" for number in kept}
+    return DataSet(folder.name, {name: text.encode() for name, text in files.items()}, list(rows.values()))
 
 
 def _own(folder: Path) -> DataSet:

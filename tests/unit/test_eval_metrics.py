@@ -136,6 +136,13 @@ def test_two_quotes_may_hold_a_place_together_and_a_third_comes_too_late() -> No
     assert answers.figures(question, Answer(late))["quoted in two"] == 0
 
 
+def test_evidence_is_what_should_be_quoted_where_it_is_known() -> None:
+    question = Question("?", (Place("a"),), evidence=(TEN,))
+    assert answers.figures(question, Answer([passage("a", 0, 50)]))["quoted in two"] == 0
+    assert answers.figures(question, Answer([passage("a", 100, 160)]))["quoted in two"] == 1
+    assert "quoted in two" not in answers.figures(Question("?", (Place("a"),)), Answer())
+
+
 def test_declining_is_right_or_wrong() -> None:
     assert answers.figures(Question("?"), Answer(text="No.")) == {"rightly declined": 1.0}
     assert answers.figures(Question("?"), Answer([passage("a", 0, 9)])) == {"rightly declined": 0.0}

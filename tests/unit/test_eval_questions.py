@@ -148,7 +148,9 @@ def test_sets_are_told_by_their_files(tmp_path: Path) -> None:
     (scifact / "corpus_train.csv").write_text(
         "doc_id,title,abstract\n7,Bread,\"['It rises.'\n 'Slowly.']\"\n8,Oats,\"['They grow.']\"\n"
     )
-    (scifact / "claims_validation.csv").write_text("id,claim,cited_doc_ids\n1,Bread rises,[7]\n2,Nothing,[]\n")
+    (scifact / "claims_validation.csv").write_text(
+        "id,claim,evidence_doc_id,evidence_sentences,cited_doc_ids\n1,Bread rises,7,[1],[7 8]\n2,Nothing,,[],[]\n"
+    )
     (tmp_path / "no-set").mkdir()
     found = {each.name: each for each in load(tmp_path)}
     assert set(found) == {"mine", "chroma", "scifact"}
@@ -156,7 +158,8 @@ def test_sets_are_told_by_their_files(tmp_path: Path) -> None:
     assert found["chroma"].rows == [Row("Grain?", (Wanted("one.md", "Rye."),))]
     assert found["scifact"].files["7.txt"] == b"Bread\n\nIt rises. Slowly."
     assert set(found["scifact"].files) == {"7.txt", "8.txt"}
-    assert found["scifact"].rows == [Row("Bread rises", (Wanted("7.txt"),))]
+    bread = Row("Bread rises", (Wanted("7.txt"), Wanted("8.txt")), evidence=(Wanted("7.txt", "Slowly."),))
+    assert found["scifact"].rows == [bread]
     assert [each.name for each in load(tmp_path, ["mine"])] == ["mine"]
 
 
