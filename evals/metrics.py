@@ -52,7 +52,7 @@ def characters(places: Sequence[Place], passages: Sequence[Passage]) -> tuple[fl
 
     Characters that two passages share count twice in what was retrieved, as a model pays for them twice.
     """
-    held = retrieved = due = 0
+    held = due = 0
     for document in {place.document for place in places if place.spans}:
         got = [(p.start, p.end) for p in passages if p.document == document]
         gold = union(

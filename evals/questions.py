@@ -122,7 +122,7 @@ def read_csv(path: Path) -> list[Row]:
     csv.field_size_limit(_LONGEST)
     lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     names = [name.strip().lower() for name in lines.fieldnames or ()]
-    if "question" not in names or not {"document", "expected"} & set(names):
+    if not {"question", "document"} <= set(names):
         raise EvalError(
             f"{path}, line 1: the columns are {', '.join(names) or 'missing'}. The first line must name `question`, "
             "`document`, and `expected` or `page`, with commas between."

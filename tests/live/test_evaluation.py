@@ -17,6 +17,7 @@ QUESTIONS = """question,document,expected,page,history
 How long does rye bread need to rise?,bakery.md,Rye bread needs  three days to rise.,,
 How much does a pilot through the harbour cost?,harbour.pdf,A pilot through the harbour costs forty crowns,,
 Who founded the harbour?,harbour.pdf,,1,
+And what does a pilot cost?,harbour.pdf,costs forty crowns a night,,"[{""role"": ""user"", ""content"": ""Hello""}]"
 How many moons does Jupiter have?,,,,
 """
 
@@ -73,6 +74,7 @@ async def test_own_questions_are_searched_and_asked(
     assert code == 0
     figures = report["figures"]
     assert figures["recall@5"] == 1.0
+    assert figures["follow-up recall@5"] == 1.0
     assert figures["citation precision"] == 1.0
     assert figures["rightly declined"] == 1.0
     assert figures["wrongly declined"] == 0.0
@@ -86,9 +88,9 @@ async def test_two_search_bodies_are_compared(server: Running, tmp_path: Path) -
     code, report = await evaluated(server, path, "--compare", "{}", only)
     assert code == 0
     gap = report["differences"]["recall@5"]
-    # One of three answerable questions is about the bakery.
-    assert (gap["first"], gap["second"], gap["questions"]) == (1.0, pytest.approx(1 / 3), 3)
-    assert gap["low"] <= -2 / 3 <= gap["high"]
+    # One of four answerable questions is about the bakery.
+    assert (gap["first"], gap["second"], gap["questions"]) == (1.0, 0.25, 4)
+    assert gap["low"] <= -0.75 <= gap["high"]
 
 
 async def test_what_cannot_be_measured_is_said(
