@@ -4,26 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_MODULES := tests/clients/node/node_modules
 
-.PHONY: run test lint format bench faults lock clean
+.PHONY: run test lint format bench eval faults lock clean
 
 run:
 	@backend/start.sh
 
 test: $(VENV)/.dev $(NODE_MODULES)/.package-lock.json
-	$(BIN)/ruff check backend tests bench
-	$(BIN)/ruff format --check backend tests bench
+	$(BIN)/ruff check backend tests bench evals
+	$(BIN)/ruff format --check backend tests bench evals
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check --fix backend tests bench
-	$(BIN)/ruff format backend tests bench
+	$(BIN)/ruff check --fix backend tests bench evals
+	$(BIN)/ruff format backend tests bench evals
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench
+
+# The sets in EVAL_DATA (eval-data/), or your own questions: make eval FILE=questions.csv. See docs/evaluation.md.
+eval: $(VENV)/.dev
+	@$(BIN)/python -m evals $(FILE) $(ARGS)
 
 # Thousands of faults, a quarter of an hour; `make test` has a short one. See docs/faults.md.
 faults: $(VENV)/.dev

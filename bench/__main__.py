@@ -1,11 +1,11 @@
-"""`python -m bench [stream|many|fanout|langchain|profile|ingest|start] [--quick] [--only SERVER ...]`."""
+"""`python -m bench [stream|many|fanout|langchain|profile|ingest|search|start] [--quick] [--only SERVER ...]`."""
 
 import argparse
 import asyncio
 import sys
 from collections.abc import Callable
 
-from . import fanout, ingest, langchain, many, profile, start, stream
+from . import bulk, fanout, ingest, langchain, many, profile, search, start, stream
 from .process import BenchError
 
 BENCHES: dict[str, Callable[[bool, list[str]], None]] = {
@@ -14,9 +14,15 @@ BENCHES: dict[str, Callable[[bool, list[str]], None]] = {
     "fanout": lambda quick, _: asyncio.run(fanout.run(fanout.QUICK if quick else fanout.Sizes())),
     "langchain": lambda quick, _: asyncio.run(langchain.run(langchain.QUICK if quick else langchain.Sizes())),
     "profile": lambda quick, _: asyncio.run(profile.run(profile.QUICK if quick else profile.Sizes())),
-    "ingest": lambda quick, _: ingest.run(pages=10 if quick else 50),
+    "ingest": lambda quick, _: _ingest(quick),
+    "search": lambda quick, _: search.run(search.QUICK if quick else search.Sizes()),
     "start": lambda _, __: start.run(),
 }
+
+
+def _ingest(quick: bool) -> None:
+    ingest.run(pages=10 if quick else 50)
+    bulk.run(documents=200 if quick else 2000)
 
 
 def main() -> int:
