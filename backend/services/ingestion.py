@@ -184,7 +184,7 @@ class Ingestion:
         await self._jobs.save_text(
             job,
             text=parsed.text,
-            map={"pages": msgspec.to_builtins(parsed.pages), "headings": msgspec.to_builtins(parsed.headings)},
+            map={part: msgspec.to_builtins(getattr(parsed, part)) for part in ("pages", "headings", "contexts")},
             media_type=parsed.media_type,
             title=parsed.title,
             pages=len(parsed.pages) or None,

@@ -48,14 +48,14 @@ def assert_canonical(parsed: ParsedDocument) -> None:
 
 
 def test_has_a_text_that_keeps_the_invariants(plugin: Format, good: Path) -> None:
-    parsed = plugin.parse(good)
+    parsed = plugin.parse(good, good.name)
     assert_canonical(parsed)
     assert "Harbour pilots board arriving ships" in parsed.text
     assert parsed.media_type == plugin.media_type
 
 
 def test_headings_point_at_their_words(plugin: Format, good: Path) -> None:
-    parsed = plugin.parse(good)
+    parsed = plugin.parse(good, good.name)
     for heading in parsed.headings:
         line = parsed.text[heading.start :].split("\n", 1)[0]
         assert heading.title.split()[0] in line
@@ -85,7 +85,7 @@ def test_garbage_is_unreadable_in_words(plugin: Format, tmp_path: Path, content:
     path = tmp_path / "garbage"
     path.write_bytes(content)
     try:
-        parsed = plugin.parse(path)
+        parsed = plugin.parse(path, path.name)
     except DocumentUnreadable as error:
         assert len(str(error)) > 20 and "Traceback" not in str(error)
     else:
@@ -103,7 +103,7 @@ def test_survives_damage(plugin: Format, good: Path) -> None:
             damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
         good.write_bytes(damaged)
         try:
-            assert_canonical(plugin.parse(good))
+            assert_canonical(plugin.parse(good, good.name))
         except DocumentUnreadable as error:
             assert error.code.startswith("document_")
 

@@ -53,7 +53,7 @@ def _tail(path: Path) -> bytes:
         return file.read()
 
 
-def _parse(path: Path) -> ParsedDocument:
+def _parse(path: Path, name: str) -> ParsedDocument:
     with path.open("rb") as file:
         if file.read(8) == _COMPOUND:
             raise DocumentUnreadable(

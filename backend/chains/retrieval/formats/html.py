@@ -57,7 +57,7 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
     return 0.35 if not Path(name).suffix and _ROOT.search(text[:1000]) else 0.0
 
 
-def _parse(path: Path) -> ParsedDocument:
+def _parse(path: Path, name: str) -> ParsedDocument:
     from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
     raw = path.read_bytes()

@@ -33,7 +33,7 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
     return 0.4 if sum(sign.search(text) is not None for sign in _SIGNS) >= 2 else 0.0
 
 
-def _parse(path: Path) -> ParsedDocument:
+def _parse(path: Path, name: str) -> ParsedDocument:
     try:
         text = canonical(decode(path.read_bytes()))
     except NotTextError:

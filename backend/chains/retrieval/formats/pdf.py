@@ -53,7 +53,7 @@ def _pdfium(part: str = "") -> Any:
     return importlib.import_module(f"pypdfium2.{part}".rstrip("."))
 
 
-def _parse(path: Path) -> ParsedDocument:
+def _parse(path: Path, name: str) -> ParsedDocument:
     try:
         pdf = _pdfium().PdfDocument(path)
     except RuntimeError as error:

@@ -16,7 +16,7 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
     return 0.3
 
 
-def _parse(path: Path) -> ParsedDocument:
+def _parse(path: Path, name: str) -> ParsedDocument:
     try:
         text = canonical(decode(path.read_bytes()))
     except NotTextError:
