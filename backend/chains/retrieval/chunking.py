@@ -70,7 +70,7 @@ class _Rows:
 
     def __init__(self, parsed: ParsedDocument) -> None:
         self._parsed = parsed
-        self._at = 0
+        self._at = -1
         self._row = 0
 
     def of(self, start: int, end: int) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.chains.retrieval.formats._base import Format
-from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line
+from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line, row_text
 from backend.errors import DocumentUnreadable
 
 MAX_UNPACKED = 200 * 1024 * 1024
@@ -118,15 +118,18 @@ def _read(path: Path) -> ParsedDocument:
     lists = {style_id for style_id, style in styles.items() if (style.name or "").lower().startswith("list")}
     out = TextBuilder()
     previous = ""
-    for kind, text, style in _blocks(document.element.body):
-        level = levels.get(style) if kind != "row" else None
-        if level is not None:
-            out.heading(text, level)
+    for kind, element in _blocks(document.element.body):
+        level = None if kind == "table" else levels.get(element.style)
+        if kind == "table":
+            _add_table(out, element)
+        elif level is not None:
+            out.heading(_text(element), level)
             kind = "heading"
         else:
-            kind = "item" if kind == "paragraph" and style in lists else kind
+            text = _text(element)
+            kind = "item" if element.style in lists else kind
             bullet = "- " if kind == "item" and text.strip() else ""
-            out.add(bullet + text, _gap(previous, kind))
+            out.add(bullet + text, "\n" if kind == previous == "item" else "\n\n")
         previous = kind
     if not out.length:
         raise DocumentUnreadable(
@@ -134,10 +137,6 @@ def _read(path: Path) -> ParsedDocument:
             "There is no text in this document. If it holds scanned pages, run OCR on them first.",
         )
     return out.build(PLUGIN.media_type, one_line(document.core_properties.title or ""))
-
-
-def _gap(previous: str, kind: str) -> str:
-    return "\n" if kind == previous and kind in ("item", "row") else "\n\n"
 
 
 def _level(style: Any) -> int | None:
@@ -150,24 +149,29 @@ def _level(style: Any) -> int | None:
     return int(match[1]) if match else 1 if name == "Title" else None
 
 
-def _blocks(body: Any) -> Iterator[tuple[str, str, str | None]]:
-    """What is in the body: (kind, text, style id), where kind is `paragraph`, `item` (of a list) or `row` (of
-    a table).
-    """
+def _blocks(body: Any) -> Iterator[tuple[str, Any]]:
+    """What is in the body: (kind, element), where kind is `paragraph`, `item` (of a list) or `table`."""
     for child in _unwrapped(body):
         if child.tag == _WORD + "p":
             numbered = child.find(f"{_WORD}pPr/{_WORD}numPr") is not None
-            yield "item" if numbered else "paragraph", _text(child), child.style
+            yield "item" if numbered else "paragraph", child
         elif child.tag == _WORD + "tbl":
-            for row in _unwrapped(child):
-                if row.tag == _WORD + "tr":
-                    yield "row", _row(row), None
+            yield "table", child
 
 
-def _row(row: Any) -> str:
-    """The cells of a row in one line. A table inside a cell is read as a part of the cell's text."""
-    cells = (cell.iter(_WORD + "p") for cell in _unwrapped(row) if cell.tag == _WORD + "tc")
-    return " | ".join(" ".join(" ".join(map(_text, paragraphs)).split()) for paragraphs in cells)
+def _add_table(out: TextBuilder, table: Any) -> None:
+    """The first row of a Word table is nearly always its header, whether the author said so or not."""
+    header = ""
+    for row in _unwrapped(table):
+        if row.tag == _WORD + "tr":
+            cells = [_cell(cell) for cell in _unwrapped(row) if cell.tag == _WORD + "tc"]
+            out.row(cells, header)
+            header = header or row_text(cells)
+
+
+def _cell(cell: Any) -> str:
+    """A table inside a cell is read as a part of the cell's text."""
+    return " ".join(_text(paragraph) for paragraph in cell.iter(_WORD + "p"))
 
 
 def _unwrapped(parent: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Plain text in any common encoding: also source code, CSV, logs, whatever reads as lines."""
+"""Plain text in any common encoding: also logs and whatever else reads as lines."""
 
 from pathlib import Path
 
@@ -28,4 +28,4 @@ def _parse(path: Path, name: str) -> ParsedDocument:
     return ParsedDocument(text, PLUGIN.media_type)
 
 
-PLUGIN = Format("text", "plain text", "text/plain", (".txt", ".text", ".log", ".csv"), _sniff, _parse)
+PLUGIN = Format("text", "plain text", "text/plain", (".txt", ".text", ".log"), _sniff, _parse)
