@@ -160,6 +160,11 @@ class TextBuilder:
             self.headings.append(Heading(start, level, line))
             self.add(" ".join(canonical(title).split()))
 
+    def end_headings(self) -> None:
+        """What is added next is under no heading."""
+        if self.headings:
+            self.headings.append(Heading(self.length + (2 if self._pieces else 0), 1, ""))
+
     def row(self, cells: Sequence[str], header: str = "", number: int | None = None) -> None:
         """Append a table's row as a line; an empty one changes nothing.
 

@@ -15,8 +15,8 @@ from backend.errors import DocumentUnreadable
 _DELIMITERS = "\t,;|"
 _SAMPLE_CHARACTERS = 20_000
 _SAMPLE_ROWS = 50
-# So many delimiters, the same number in each row, are no prose.
-_SURE = 10
+# So many rows of one width are no prose, unless it is one comma each.
+_SURE_ROWS = 5
 # Python's own limit is lower than texts that people put in a cell.
 _MAX_CELL = 1_000_000
 
@@ -29,8 +29,9 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
     suffix = Path(name).suffix.lower()
     if suffix in PLUGIN.suffixes:
         return 0.7
-    share, width, _, rows = max(_tried(text))
-    return 0.5 if suffix in ("", ".txt") and share == 1 and rows * (width - 1) >= _SURE else 0.0
+    share, width, delimiter, rows = max(_tried(text))
+    sure = share == 1 and rows >= _SURE_ROWS and (width > 2 or delimiter != ",")
+    return 0.5 if sure and suffix in ("", ".txt") else 0.0
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:

@@ -2,29 +2,19 @@
 
 import io
 import re
-import struct
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from backend.chains.retrieval.formats._base import Format
+from backend.chains.retrieval.formats._zip import check, holds, tail
 from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line, row_text
 from backend.errors import DocumentUnreadable
 
-MAX_UNPACKED = 200 * 1024 * 1024
-MAX_ENTRIES = 10_000
-# Deflate reaches 1,000; XML that people write stays below 30.
-MAX_RATIO = 200
-_RATIO_MATTERS_FROM = 10 * 1024 * 1024
-
-_ZIP = b"PK\x03\x04"
-# The older container of Office: what Word puts a document with a password into.
+# The older container of Office: what it puts any document with a password into.
 _COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 _MAIN_PART = b"word/document.xml"
-_TAIL_BYTES = 65_536
-_END = struct.Struct("<4s4H2LH")  # end of central directory: ..., entries, size of the directory, ...
 
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADING_STYLE = re.compile(r"heading (\d)", re.IGNORECASE)
@@ -41,16 +31,8 @@ _UNSEEN = frozenset(
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
     if head.startswith(_COMPOUND):
-        return 0.9 if _ENCRYPTED in head + _tail(path) else 0.0
-    if not head.startswith(_ZIP):
-        return 0.0
-    return 1.0 if _MAIN_PART in head or _MAIN_PART in _tail(path) or b"word/" in head else 0.0
-
-
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        return file.read()
+        return 0.9 if _ENCRYPTED in head + tail(path) else 0.0
+    return 1.0 if holds(head, path, _MAIN_PART) else 0.0
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:
@@ -60,7 +42,7 @@ def _parse(path: Path, name: str) -> ParsedDocument:
                 "document_encrypted", "This document has a password. Save it without one and try again."
             )
     try:
-        _check_zip(path)
+        check(path)
         return _read(path)
     except (DocumentUnreadable, MemoryError):
         raise
@@ -70,36 +52,6 @@ def _parse(path: Path, name: str) -> ParsedDocument:
             "document_corrupt",
             "This Word document is damaged. Open it in Word, save it again and try once more.",
         ) from error
-
-
-def _check_zip(path: Path) -> None:
-    """Refuse a zip bomb by its table of contents, before anything is unpacked."""
-    tail = _tail(path)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) - at < _END.size:
-        raise zipfile.BadZipFile
-    # First of all the table itself: zipfile reads all of it.
-    if _END.unpack_from(tail, at)[5] > MAX_ENTRIES * 200:
-        raise _too_large()
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    unpacked = sum(entry.file_size for entry in entries)
-    if len(entries) > MAX_ENTRIES or unpacked > MAX_UNPACKED:
-        raise _too_large()
-    if unpacked > _RATIO_MATTERS_FROM and unpacked > MAX_RATIO * path.stat().st_size:
-        raise _too_large()
-    if _MAIN_PART.decode() not in {entry.filename for entry in entries}:
-        raise DocumentUnreadable(
-            "document_unsupported", "This archive is not a Word document. Upload its files one by one."
-        )
-
-
-def _too_large() -> DocumentUnreadable:
-    return DocumentUnreadable(
-        "document_too_large",
-        f"Unpacked, this Word document is larger than {MAX_UNPACKED // 2**20} MB or has too many parts. "
-        "Split it, or remove its pictures.",
-    )
 
 
 def _read(path: Path) -> ParsedDocument:
