@@ -35,7 +35,7 @@ _MODIFIERS = r"""(?:(?:export|default|declare|pub(?:\([^)]*\))?|public|private|p
 _TYPES = r"class|interface|struct|enum|union|trait|namespace|module|mod|object|record|protocol|extension|defmodule"
 _FUNCTIONS = r"function|func|fun|fn|def|defp|sub"
 _KEYWORD = rf"""\s*{_MODIFIERS}(?P<title>
-    (?:(?P<type>{_TYPES})|{_FUNCTIONS})\b[ \t*]*(?:\([^()]*\)[ \t]*)?[\w$.:?!~]+
+    (?:(?P<type>{_TYPES})|{_FUNCTIONS})\b\*?[ \t]*(?:\([^()]*\)[ \t]*)?[\w$.:?!~]++(?!\s*\*|\s+\w+\()
     | (?P<impl>impl\b[^{{]*) | (?P<named>type)\s+\w+(?=\s+(?:struct|interface)\b)
     | (?:const|let|var)\s+[\w$]+(?=\s*(?::[^=]+)?=\s*(?:async\b\s*)?(?:function\b|(?:\([^()]*\)|[\w$]+)[^=]*=>)))"""
 _STATEMENT = r"""\s*(?P<title>create\s+(?:or\s+replace\s+)?(?:\w+\s+)?(?:table|view|function|procedure|trigger|type)\s+
@@ -89,9 +89,13 @@ _NO_METHODS = re.compile(
 _CALLABLE = re.compile(r"([~#\w$:]+)\s*\(")
 # Lines that go on with what is above them, though they are indented no deeper.
 _GOES_ON = re.compile(
-    r"[)\]}{:,|&.?]|->|=>|(?:end|else|elsif|elif|rescue|ensure|catch|finally|where|then|begin|throws|extends|implements)\b"
-    r"|(?:public|private|protected|default)\s*:|#\s*(?:if|ifdef|ifndef|else|elif|endif|pragma|region|endregion)\b"
+    r"[)\]}{:,|&.?]|->|=>|(?:end|else|elsif|elif|rescue|ensure|catch|finally|where|then|begin|throws|extends|implements"
+    r"|returns|as|language)\b"
+    r"|(?:public|private|protected|default)\s*:|#\s*(?:if|ifdef|ifndef|else|elif|endif|pragma|region|endregion)\b",
+    re.IGNORECASE,
 )
+# Lines at the beginning of what a definition holds, though they are indented no deeper than it.
+_OPENS = re.compile(r"[{):]|->|(?:where|returns|as)\b", re.IGNORECASE)
 _ATTACHED = re.compile(r"@|#\[|\[|template\b")
 
 
@@ -182,7 +186,7 @@ def _title(line: _Line, following: _Line | None, language: _Language) -> tuple[s
     """
     if following is None or len(line.text) > _MAX_LINE:
         return None
-    if following.indent <= line.indent and not following.text.startswith(("{", ")")):
+    if following.indent <= line.indent and not _OPENS.match(following.text):
         return None
     match = language.definition.match(line.text)
     if match:
