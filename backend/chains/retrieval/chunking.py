@@ -1,13 +1,13 @@
 """Cuts a document into chunks: what is embedded, found and quoted as one."""
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 
 import msgspec
 
-from backend.chains.retrieval.parsed import ParsedDocument
+from backend.chains.retrieval.parsed import Context, ParsedDocument
 from backend.chains.retrieval.sentences import sentences
 
 # A chunk may end early at a paragraph's end once it has this share of its size.
@@ -74,15 +74,20 @@ class _Rows:
         self._row = 0
 
     def of(self, start: int, end: int) -> str | None:
-        """`rows 12-18`; None where the rows have no numbers."""
-        first, last = self._number(start), self._number(end - 1)
+        """`rows 12-18`; None where there are none, or they have no numbers."""
+        contexts = self._parsed.contexts
+        top = bisect_right(contexts, start, key=lambda context: context.end)
+        bottom = bisect_left(contexts, end, key=lambda context: context.start) - 1
+        if top > bottom:
+            return None
+        first = self._number(contexts[top], max(start, contexts[top].start))
+        last = self._number(contexts[bottom], min(end, contexts[bottom].end) - 1)
         if first is None or last is None:
             return None
         return f"row {first}" if first == last else f"rows {first}-{last}"
 
-    def _number(self, offset: int) -> int | None:
-        context = self._parsed.context_at(offset)
-        if context is None or context.row is None:
+    def _number(self, context: Context, offset: int) -> int | None:
+        if context.row is None:
             return None
         if self._at < context.start:
             self._at, self._row = context.start, context.row

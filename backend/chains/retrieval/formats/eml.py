@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from email import message_from_bytes
-from email.errors import HeaderParseError
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.message import Message
 from pathlib import Path
@@ -45,6 +45,8 @@ def _parse(path: Path, name: str) -> ParsedDocument:
         raise DocumentUnreadable(
             "document_corrupt", "The parts of this mail are nested too deep. Save its text as a file of its own."
         ) from None
+    except (MessageError, LookupError, ValueError) as error:
+        raise DocumentUnreadable("document_corrupt", "This mail is damaged. Export it anew and try again.") from error
     if not out.length:
         raise DocumentUnreadable("document_empty", "There is no text in this mail.")
     return out.build(PLUGIN.media_type, title)
@@ -67,7 +69,7 @@ def _header(message: Message, name: str) -> str:
     raw = str(message.get(name, ""))[:_MAX_HEADER]
     try:
         text = str(make_header(decode_header(raw)))
-    except (HeaderParseError, LookupError, ValueError):
+    except (MessageError, LookupError, ValueError):
         text = raw
     return " ".join(text.split())
 
