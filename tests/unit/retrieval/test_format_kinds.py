@@ -24,7 +24,6 @@ def reason(path: Path, name: str | None = None) -> str:
     ("make", "code"),
     [
         (samples.encrypted_pdf, "document_encrypted"),
-        (samples.scanned_pdf, "document_scanned"),
         (samples.blank_pdf, "document_empty"),
         (lambda path: samples.docx(path, [""]), "document_empty"),
         (lambda path: samples.docx_bomb(path, 201), "document_too_large"),
