@@ -28,7 +28,8 @@ _NOISE = _words(
     """
 )
 _NOISE_ROLES = frozenset(("navigation", "banner", "contentinfo", "search", "menu", "dialog"))
-_BLOCKS = _words(
+_UNSEEN = re.compile(r"\b(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+BLOCKS = _words(
     """
     address article blockquote body caption dd details div dl dt fieldset figcaption figure header
     hgroup hr html li main ol p pre section summary table tbody tfoot thead tr ul
@@ -71,9 +72,9 @@ def _check_depth(raw: bytes) -> None:
             )
 
 
-def add_html(out: TextBuilder, root: Any) -> None:
-    """Append what a reader sees below `root`."""
-    _Reader(out).read(root)
+def add_html(out: TextBuilder, root: Any, dropped: Set[int] = frozenset()) -> None:
+    """Append what a reader sees below `root`, without the elements whose ids (`mem_id`) are in `dropped`."""
+    _Reader(out).read(root, dropped)
 
 
 class _Reader:
@@ -90,9 +91,9 @@ class _Reader:
         self._gap = "\n\n"
         self._pre = 0
 
-    def read(self, root: Any) -> None:
+    def read(self, root: Any, dropped: Set[int]) -> None:
         tables = _data_tables(root) if root.css_first("table") else set[int]()
-        for node, entering in _walk(root, tables):
+        for node, entering in walk(root, tables, dropped):
             tag = node.tag
             if tag == "-text":
                 self._text(node.text_content or "", entering)
@@ -104,7 +105,7 @@ class _Reader:
                 self._flush("\n\n")
                 if entering:
                     _add_table(self._out, node)
-            elif tag in _BLOCKS:
+            elif tag in BLOCKS:
                 self._flush("\n" if tag in _TIGHT else "\n\n")
                 self._pre += (tag == "pre") * (1 if entering else -1)
                 if tag == "li":
@@ -136,7 +137,7 @@ def _data_tables(root: Any) -> set[int]:
     """The ids of the tables that hold data; the others lay out a page, or a mail."""
     found: set[int] = set()
     inside: list[list[str]] = []
-    for node, entering in _walk(root, frozenset()):
+    for node, entering in walk(root):
         if entering and inside:
             inside[-1].append(node.tag if node.tag in _NOT_IN_DATA or node.tag in _CELLS else "")
         if node.tag != "table" or not node.is_element_node:
@@ -170,25 +171,25 @@ def _add_table(out: TextBuilder, table: Any) -> None:
 
 def _cell(cell: Any) -> str:
     pieces: list[str] = []
-    for node, entering in _walk(cell, frozenset()):
+    for node, entering in walk(cell):
         if node.tag == "-text":
             pieces.append((node.text_content or "").replace("\xad", "") if entering else "")
-        elif node.tag == "br" or node.tag in _BLOCKS:
+        elif node.tag == "br" or node.tag in BLOCKS:
             pieces.append(" ")
         elif node.tag in _HEADINGS and entering:
             pieces.append(node.text())
     return "".join(pieces)
 
 
-def _walk(root: Any, closed: Set[int]) -> Iterator[tuple[Any, bool]]:
-    """Every node below `root`, on entering (True) and on leaving; noise is passed over; headings and
-    the nodes whose ids are in `closed` are not entered.
+def walk(root: Any, closed: Set[int] = frozenset(), dropped: Set[int] = frozenset()) -> Iterator[tuple[Any, bool]]:
+    """Every node below `root`, on entering (True) and on leaving; noise and the nodes whose ids
+    are in `dropped` are passed over; headings and those in `closed` are not entered.
 
     A loop, since hostile pages nest deeper than Python's stack.
     """
     node, depth = root.child, 1
     while node is not None:
-        noise = _is_noise(node)
+        noise = _is_noise(node) or node.mem_id in dropped
         if not noise:
             yield node, True
             if node.tag not in _HEADINGS and node.mem_id not in closed and (child := node.child) is not None:
@@ -209,4 +210,6 @@ def _is_noise(node: Any) -> bool:
     if not node.is_element_node:
         return False
     attributes = node.attributes
-    return "hidden" in attributes or attributes.get("role") in _NOISE_ROLES or attributes.get("aria-hidden") == "true"
+    if "hidden" in attributes or attributes.get("aria-hidden") == "true" or attributes.get("role") in _NOISE_ROLES:
+        return True
+    return _UNSEEN.search(attributes.get("style") or "") is not None

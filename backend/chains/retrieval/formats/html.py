@@ -6,6 +6,7 @@ from typing import Any
 
 from backend.chains.retrieval.decoding import NotTextError, decode
 from backend.chains.retrieval.formats._base import Format
+from backend.chains.retrieval.formats._boilerplate import boilerplate
 from backend.chains.retrieval.formats._html import add_html, parse_html
 from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line
 from backend.errors import DocumentUnreadable
@@ -15,6 +16,8 @@ _OPENING = re.compile(
 )
 _ROOT = re.compile(r"<(html|body)\b", re.IGNORECASE)
 _TAG = re.compile(r"</(p|div|h[1-6]|table|ul|ol|a|span|td|body|section|article)>", re.IGNORECASE)
+# Characters; a shorter one holds a teaser, or waits for a script.
+_LEAST_CONTENT = 200
 
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
@@ -34,7 +37,8 @@ def _parse(path: Path, name: str) -> ParsedDocument:
     tree = parse_html(path.read_bytes())
     title = tree.css_first("title")
     out = TextBuilder()
-    add_html(out, _content(tree))
+    content = _content(tree)
+    add_html(out, content, boilerplate(content))
     if not out.length:
         raise DocumentUnreadable(
             "document_empty",
@@ -44,10 +48,11 @@ def _parse(path: Path, name: str) -> ParsedDocument:
 
 
 def _content(tree: Any) -> Any:
-    """`<main>` when the page says what its content is, else everything."""
-    mains = tree.css("main")
-    if len(mains) == 1 and len(mains[0].text(strip=True)) > 200:
-        return mains[0]
+    """`<main>` or the only `<article>` when the page says so what its content is, else everything."""
+    for selector in ("main", "[role=main]", "article"):
+        found = tree.css(selector)
+        if len(found) == 1 and len(found[0].text(strip=True)) > _LEAST_CONTENT:
+            return found[0]
     return tree.body or tree.root
 
 
