@@ -7,7 +7,7 @@ from collections.abc import Iterator, Set
 from typing import Any
 
 from backend.chains.retrieval.decoding import NotTextError, decode
-from backend.chains.retrieval.parsed import TextBuilder, row_text
+from backend.chains.retrieval.parsed import MAX_CONTEXT, TextBuilder, row_text
 from backend.errors import DocumentUnreadable
 
 _MAX_DEPTH = 20_000
@@ -155,7 +155,7 @@ def _data_tables(root: Any) -> set[int]:
 
 def _add_table(out: TextBuilder, table: Any) -> None:
     """Rows of nothing but `<th>` on top are the header, and so is the row in a `<thead>`."""
-    header: list[str] = []
+    header = ""
     body = False
     for row in table.css("tr"):
         if any(_is_noise(above) for above in (row, row.parent)):
@@ -164,9 +164,9 @@ def _add_table(out: TextBuilder, table: Any) -> None:
         is_header = not body and (row.parent.tag == "thead" or all(cell.tag == "th" for cell in cells))
         body = body or not is_header
         text = [_cell(cell) for cell in cells]
-        out.row(text, "" if is_header else " / ".join(header))
-        if is_header and (line := row_text(text)):
-            header.append(line)
+        out.row(text, "" if is_header else header)
+        if is_header and len(header) < MAX_CONTEXT:
+            header = " / ".join(filter(None, (header, row_text(text))))
 
 
 def _cell(cell: Any) -> str:
