@@ -4,6 +4,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -201,3 +202,8 @@ def test_any_contexts_lose_nothing(text: str, places: list[int], size: int) -> N
     chunks = chunk(parsed, size)
     assert all(before.end <= after.start for before, after in pairwise(chunks))
     assert "".join("".join(text[each.start : each.end].split()) for each in chunks) == "".join(text.split())
+
+
+def test_what_was_stored_before_there_were_contexts_is_read() -> None:
+    stored = {"text": "a", "media_type": "text/plain", "title": None, "pages": [], "headings": []}
+    assert msgspec.convert(stored, ParsedDocument).contexts == []
