@@ -1,6 +1,7 @@
 """Makes real files for tests: each function writes one to `path` and returns the path."""
 
 import io
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,6 +142,191 @@ def lying_docx(path: Path, megabytes: int = 300) -> Path:
     return path
 
 
+def pptx(path: Path, *, title: str | None = "Harbour", notes: str = "Say it slowly.") -> Path:
+    """Three slides: title and text with notes, a table, and one without a title."""
+    from pptx import Presentation
+    from pptx.util import Inches
+
+    deck: Any = Presentation()
+    if title:
+        deck.core_properties.title = title
+    first = deck.slides.add_slide(deck.slide_layouts[1])
+    first.shapes.title.text = "Pilots"
+    first.placeholders[1].text = PARAGRAPH
+    first.notes_slide.notes_text_frame.text = notes
+    second = deck.slides.add_slide(deck.slide_layouts[5])
+    second.shapes.title.text = "Boarding"
+    rows = [["Ship", "Draught"], ["Anna", "7 m"], ["Berta", "9 m"]]
+    table = second.shapes.add_table(3, 2, Inches(1), Inches(2), Inches(6), Inches(2)).table
+    for row, cells in enumerate(rows):
+        for column, cell in enumerate(cells):
+            table.cell(row, column).text = cell
+    third = deck.slides.add_slide(deck.slide_layouts[6])
+    box = third.shapes.add_group_shape().shapes.add_textbox(0, 0, Inches(3), Inches(1))
+    box.text_frame.text = "Untitled words."
+    deck.save(str(path))
+    return path
+
+
+def xlsx(path: Path, rows: int = 3) -> Path:
+    """A workbook of three sheets: a table under a title, with numbers and dates; one more table; an empty one."""
+    import datetime
+
+    from xlsxwriter import Workbook
+
+    book: Any = Workbook(str(path))
+    day = book.add_format({"num_format": "yyyy-mm-dd"})
+    pilots = book.add_worksheet("Pilots")
+    pilots.write(0, 0, "Harbour pilots board arriving ships")
+    pilots.write_row(2, 0, ["Name", "Since", "Rate"])
+    for number in range(rows):
+        pilots.write(3 + number, 0, f"Pilot {number}")
+        pilots.write_datetime(3 + number, 1, datetime.datetime(2020, 1, 1 + number % 28), day)
+        pilots.write(3 + number, 2, 100 + number / 2)
+    boarding = book.add_worksheet("Boarding")
+    boarding.write_row(1, 1, ["Place", "Open"])
+    boarding.write_row(2, 1, ["Quay 1", True])
+    book.add_worksheet("Nothing")
+    book.close()
+    return path
+
+
+def sparse_xlsx(path: Path) -> Path:
+    """A small workbook with a cell in each corner of the largest sheet there can be."""
+    from xlsxwriter import Workbook
+
+    book: Any = Workbook(str(path))
+    sheet = book.add_worksheet("Corners")
+    sheet.write(0, 0, "first")
+    sheet.write(1_048_575, 16_383, "last")
+    book.close()
+    return path
+
+
+def epub(path: Path, chapters: Sequence[tuple[str, str]] = (), *, ncx: bool = False, extra: str = "") -> Path:
+    """A book whose chapters are (name in the table of contents, HTML of the body), the last file being read first."""
+    chapters = chapters or [("Pilots", f"<h1>Pilots</h1><p>{PARAGRAPH}</p>"), ("Boarding", "<p>A ladder.</p>")]
+    names = [f"c{len(chapters) - number}.xhtml" for number in range(len(chapters))]
+    page = '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><head><title/></head><body>{}</body></html>'
+    links = "".join(
+        f'<li><a href="text/{name}">{title}</a></li>' for name, (title, _) in zip(names, chapters, strict=True)
+    )
+    points = "".join(
+        f'<navPoint><navLabel><text>{title}</text></navLabel><content src="text/{name}#top"/></navPoint>'
+        for name, (title, _) in zip(names, chapters, strict=True)
+    )
+    items = "".join(f'<item id="{name}" href="text/{name}" media-type="application/xhtml+xml"/>' for name in names)
+    nav = (
+        '<item id="toc" href="toc.ncx" media-type="application/x-dtbncx+xml"/>'
+        if ncx
+        else '<item id="toc" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>'
+    )
+    spine = "".join(f'<itemref idref="{name}"/>' for name in names)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mimetype", "application/epub+zip")
+        archive.writestr(
+            "META-INF/container.xml",
+            '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+            '<rootfile full-path="OEBPS/book.opf"/></rootfiles></container>',
+        )
+        archive.writestr(
+            "OEBPS/book.opf",
+            '<package xmlns="http://www.idpf.org/2007/opf"><metadata xmlns:dc="http://purl.org/dc/elements/1.1/">'
+            f"<dc:title>Harbour</dc:title></metadata><manifest>{items}{nav}</manifest><spine>{spine}</spine></package>",
+        )
+        archive.writestr("OEBPS/nav.xhtml", page.format(f"<nav><ol>{links}</ol></nav>"))
+        archive.writestr(
+            "OEBPS/toc.ncx", f'<ncx xmlns="http://www.daisy.org/z3986/2005/ncx/"><navMap>{points}</navMap></ncx>'
+        )
+        for name, (_, body) in zip(names, chapters, strict=True):
+            archive.writestr(f"OEBPS/text/{name}", page.format(body))
+        if extra:
+            archive.writestr("META-INF/encryption.xml", extra)
+    return path
+
+
+def eml(path: Path, text: str | None = PARAGRAPH, html: str | None = "<p>Not this.</p>") -> Path:
+    """A mail with its text in one or two ways, and an attachment."""
+    from email.message import EmailMessage
+
+    mail = EmailMessage()
+    mail["Subject"] = "Grüße vom Hafen"
+    mail["From"] = "Änne Lotse <pilot@harbour.example>"
+    mail["To"] = "office@harbour.example"
+    mail["Date"] = "Wed, 25 Nov 2026 10:00:00 +0000"
+    mail["Message-ID"] = "<1@harbour.example>"
+    if text is not None:
+        mail.set_content(text)
+        if html is not None:
+            mail.add_alternative(html, subtype="html")
+    elif html is not None:
+        mail.set_content(html, subtype="html")
+    mail.add_attachment(b"%PDF-1.7", maintype="application", subtype="pdf", filename="Pläne.pdf")
+    path.write_bytes(mail.as_bytes())
+    return path
+
+
+def csv(path: Path, rows: int = 6) -> Path:
+    """A table with semicolons, quotes and a newline inside of a cell."""
+    import csv as library
+
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = library.writer(file, delimiter=";")
+        writer.writerow(["Name", "Note", "Price"])
+        writer.writerow(["Anna", "Harbour pilots board arriving ships; two miles out.\nAt night.", "1,50"])
+        writer.writerows([f"Ship {number}", "none", f"{number},00"] for number in range(rows))
+    return path
+
+
+def json(path: Path) -> Path:
+    """A list of records with nested ones."""
+    import json as library
+
+    pilots = [
+        {"name": "Anna", "ships": 12, "says": "Harbour pilots board arriving ships"},
+        {"name": "Berta", "ships": 1.50, "boat": {"name": "Möwe", "seats": [2, 4]}},
+    ]
+    path.write_text(library.dumps({"version": "1.10", "pilots": pilots, "of the day": []}, indent=1), encoding="utf-8")
+    return path
+
+
+def code(path: Path) -> Path:
+    path.write_text(CODE, encoding="utf-8")
+    return path
+
+
+def picture(path: Path) -> Path:
+    """A picture of a line of text."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.new("L", (1400, 120), 255)
+    ImageDraw.Draw(image).text((30, 30), "Harbour pilots board arriving ships", fill=0, font=ImageFont.load_default(60))
+    image.save(path, "PNG")
+    return path
+
+
+def tesseract(folder: Path, text: str, *, seconds: float = 0) -> Path:
+    """A program in `folder` with the command line of Tesseract: it finds the text in whatever picture it is given,
+    and keeps the last picture beside itself.
+    """
+    program = folder / "tesseract"
+    program.write_text(
+        f"""#!{sys.executable}
+import pathlib, sys, time
+if sys.argv[1:] == ["--list-langs"]:
+    print("List of available languages in /usr/share/tessdata/ (2):\\neng\\nosd")
+elif sys.argv[1:] == ["stdin", "stdout", "-l", "eng"]:
+    pathlib.Path(sys.argv[0] + ".seen").write_bytes(sys.stdin.buffer.read())
+    time.sleep({seconds})
+    print({text!r}, end="\\f")
+else:
+    sys.exit(1)
+"""
+    )
+    program.chmod(0o755)
+    return folder
+
+
 def plain_zip(path: Path) -> Path:
     """An archive that is no document."""
     with zipfile.ZipFile(path, "w") as archive:
@@ -170,6 +356,39 @@ def text(path: Path, content: str = PARAGRAPH, encoding: str = "utf-8") -> Path:
     path.write_bytes(content.encode(encoding))
     return path
 
+
+CODE = f'''"""Boards ships."""
+
+import os
+
+LIMIT = 2
+
+
+class Pilots(Base):
+    """{PARAGRAPH}"""
+
+    lamp = True
+
+    @property
+    def ladder(self) -> str:
+        return """
+not a definition:
+"""
+
+
+async def Boarding(
+    ship: str,
+) -> None:
+    # def fake():
+    def inner():
+        return ship
+
+    print(inner())
+
+
+if __name__ == "__main__":
+    Boarding("Anna")
+'''
 
 MARKDOWN = f"""---
 title: "Harbour handbook"

@@ -93,7 +93,7 @@ class Ingest:
         self._language = await asyncio.to_thread(detect_language, parsed.text)
         new = ParsedText(
             text=parsed.text,
-            map={"pages": msgspec.to_builtins(parsed.pages), "headings": msgspec.to_builtins(parsed.headings)},
+            map={part: msgspec.to_builtins(getattr(parsed, part)) for part in ("pages", "headings", "contexts")},
             media_type=parsed.media_type,
             title=parsed.title,
             language=self._language,
@@ -120,7 +120,7 @@ class Ingest:
         """Rows to be stored and vectors, float32 (len(batch), dimension), of these chunks."""
         import numpy as np
 
-        texts = [self._text(parsed, self._chunks[n]) for n in batch]
+        texts = [entries.ChunkText.of(parsed, self._chunks[n]) for n in batch]
         spans = [entries.spans_of(text.text) for text in texts]
         matrices = await entries.embed(embedder, texts, spans)
         rows = await asyncio.to_thread(
@@ -128,10 +128,6 @@ class Ingest:
         )
         first = [matrix[0] for matrix in matrices]
         return rows, np.stack(first) if first else np.empty((0, embedder.dimension), np.float32)
-
-    @staticmethod
-    def _text(parsed: ParsedDocument, c: Chunk) -> entries.ChunkText:
-        return entries.ChunkText(parsed.text[c.start : c.end], parsed.title, c.heading, None)
 
     def _row(
         self, parsed: ParsedDocument, n: int, text: entries.ChunkText, spans: entries.Spans, vectors: Any

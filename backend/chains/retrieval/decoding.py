@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from functools import lru_cache
 
 # UTF-32 before UTF-16: its little-endian mark begins with the other's.
 _MARKS = (
@@ -44,7 +45,7 @@ def _candidates(raw: bytes, declared: str | None) -> list[str]:
         codecs.getincrementaldecoder("utf-8")().decode(raw, final=False)
         return ["utf-8"]
     except UnicodeDecodeError:
-        return [encoding for encoding in (_known(declared), _guess(raw), "cp1252") if encoding]
+        return [encoding for encoding in (_known(declared), _guess(raw[:_GUESS_BYTES]), "cp1252") if encoding]
 
 
 def _wide(sample: bytes) -> list[str]:
@@ -65,10 +66,12 @@ def _known(declared: str | None) -> str | None:
     return info.name if getattr(info, "_is_text_encoding", True) else None
 
 
-def _guess(raw: bytes) -> str | None:
+@lru_cache(maxsize=4)
+def _guess(sample: bytes) -> str | None:
+    """Takes a while, and every format asks about the same beginning of a file."""
     from charset_normalizer import from_bytes
 
-    best = from_bytes(raw[:_GUESS_BYTES]).best()
+    best = from_bytes(sample).best()
     return best.encoding if best else None
 
 

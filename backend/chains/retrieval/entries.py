@@ -4,10 +4,12 @@ import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from backend.chains.retrieval.analysis import about_terms, body_terms
+from backend.chains.retrieval.chunking import Chunk
 from backend.chains.retrieval.embeddings import EmbeddedText, Embedder
+from backend.chains.retrieval.parsed import ParsedDocument
 from backend.chains.retrieval.sentences import sentences
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ class ChunkText:
     title: str | None
     heading: str | None
     context: str | None
+
+    @classmethod
+    def of(cls, parsed: ParsedDocument, chunk: Chunk) -> Self:
+        """A chunk of a document."""
+        return cls(parsed.text[chunk.start : chunk.end], parsed.title, chunk.heading, chunk.context)
 
     def indexed(self) -> str:
         """What is embedded."""

@@ -1,13 +1,16 @@
-"""What every document becomes: one text, and a map from places in it to pages and headings."""
+"""What every document becomes: one text, and a map from places in it to pages, headings and tables."""
 
 import re
 from bisect import bisect_right
+from collections.abc import Sequence
 from functools import cached_property
 
 import msgspec
 
 # Longer ones are no headings but text that someone has styled as one.
 MAX_HEADING = 300
+# A header row of a thousand columns would drown the rows that it is put before.
+MAX_CONTEXT = 300
 
 _NEWLINES = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # Controls other than tab and newline, surrogates, byte order marks, and what Unicode says is never a
@@ -25,19 +28,35 @@ class PageStart(msgspec.Struct, frozen=True):
 
 
 class Heading(msgspec.Struct, frozen=True):
-    """A heading whose line begins at the code point `start`; level 1 is the highest."""
+    """A heading that begins at the code point `start`, at the beginning of a line; level 1 is the highest.
+
+    An empty title only ends what is under headings of its level and below: what follows goes on above them.
+    """
 
     start: int
     level: int
     title: str
 
 
+class Context(msgspec.Struct, frozen=True):
+    """Lines text[start:end] of which each stands for itself, as the rows of a table do: none is cut in half.
+
+    `text` goes before what begins among them, to be understood: the table's header. `row` is the number of the
+    first line's row in the source, from 1, where rows have numbers; the lines behind it count on from there.
+    """
+
+    start: int
+    end: int
+    text: str = ""
+    row: int | None = None
+
+
 class ParsedDocument(msgspec.Struct, frozen=True, dict=True):
     """A document as text.
 
     `text` is canonical (see `canonical`): citations point into it and never change, so it is stored as it is.
-    All offsets are code points, that is indexes of a Python string. `pages` and `headings` are in order of
-    `start`; `pages` is empty for what has no pages.
+    All offsets are code points, that is indexes of a Python string. `pages`, `headings` and `contexts` are in
+    order of `start`; `pages` is empty for what has no pages; contexts do not overlap.
     """
 
     text: str
@@ -45,6 +64,7 @@ class ParsedDocument(msgspec.Struct, frozen=True, dict=True):
     title: str | None = None
     pages: list[PageStart] = []
     headings: list[Heading] = []
+    contexts: list[Context] = []
 
     def page_at(self, offset: int) -> int | None:
         """The page that holds the code point, counted from 1; None when there are no pages."""
@@ -56,6 +76,12 @@ class ParsedDocument(msgspec.Struct, frozen=True, dict=True):
         place = bisect_right(self._heading_starts, offset)
         return self._heading_paths[place - 1] if place else None
 
+    def context_at(self, offset: int) -> Context | None:
+        """The context that holds the code point."""
+        place = bisect_right(self._context_starts, offset)
+        context = self.contexts[place - 1] if place else None
+        return context if context is not None and offset < context.end else None
+
     @cached_property
     def _page_starts(self) -> list[int]:
         return [page.start for page in self.pages]
@@ -65,14 +91,19 @@ class ParsedDocument(msgspec.Struct, frozen=True, dict=True):
         return [heading.start for heading in self.headings]
 
     @cached_property
-    def _heading_paths(self) -> list[str]:
-        paths: list[str] = []
+    def _context_starts(self) -> list[int]:
+        return [context.start for context in self.contexts]
+
+    @cached_property
+    def _heading_paths(self) -> list[str | None]:
+        paths: list[str | None] = []
         above: list[Heading] = []
         for heading in self.headings:
             while above and above[-1].level >= heading.level:
                 above.pop()
-            above.append(heading)
-            paths.append(" > ".join(each.title for each in above))
+            if heading.title:
+                above.append(heading)
+            paths.append(" > ".join(each.title for each in above) or None)
         return paths
 
 
@@ -88,14 +119,24 @@ def one_line(text: str) -> str | None:
     return " ".join(canonical(text[: 4 * MAX_HEADING]).split())[:MAX_HEADING].rstrip() or None
 
 
+def row_text(cells: Sequence[str]) -> str:
+    """A row of a table as one line, `Name | Year | Price`; empty when all of its cells are."""
+    folded = [" ".join(canonical(cell).split()) for cell in cells]
+    while folded and not folded[-1]:
+        folded.pop()
+    return " | ".join(folded)
+
+
 class TextBuilder:
-    """Collects a canonical text piece by piece, and where its headings and pages begin."""
+    """Collects a canonical text piece by piece, and where its headings, pages and tables begin."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self.length = 0
         self.headings: list[Heading] = []
         self.pages: list[PageStart] = []
+        self.contexts: list[Context] = []
+        self._rows = 0  # in the last context
 
     def add(self, piece: str, separator: str = "\n\n") -> None:
         """Append a piece, which is made canonical and stripped of newlines around it; an empty one changes
@@ -119,6 +160,31 @@ class TextBuilder:
             self.headings.append(Heading(start, level, line))
             self.add(" ".join(canonical(title).split()))
 
+    def end_headings(self) -> None:
+        """What is added next is under no heading."""
+        if self.headings:
+            self.headings.append(Heading(self.length + (2 if self._pieces else 0), 1, ""))
+
+    def row(self, cells: Sequence[str], header: str = "", number: int | None = None) -> None:
+        """Append a table's row as a line; an empty one changes nothing.
+
+        `header` is the table's header as `row_text`, empty for the header row itself. `number`: see
+        `Context.row`; where numbers are left out, an empty line stands.
+        """
+        line = row_text(cells)
+        if not line:
+            return
+        header = header[:MAX_CONTEXT]
+        table = self.contexts[-1] if self.contexts and self.contexts[-1].end == self.length else None
+        follows = table is not None and (table.row is None if number is None else table.row == number - self._rows)
+        self.add(line, "\n" if follows else "\n\n")
+        if table is not None and follows and table.text == header:
+            self.contexts[-1] = Context(table.start, self.length, header, table.row)
+            self._rows += 1
+        else:
+            self.contexts.append(Context(self.length - len(line), self.length, header, number))
+            self._rows = 1
+
     def page(self, number: int) -> None:
         """What is added next is on this page."""
         self.pages.append(PageStart(number, self.length + (2 if self._pieces else 0)))
@@ -126,4 +192,4 @@ class TextBuilder:
     def build(self, media_type: str, title: str | None) -> ParsedDocument:
         """The document. Pages after the last text begin at its end."""
         pages = [PageStart(each.page, min(each.start, self.length)) for each in self.pages]
-        return ParsedDocument("".join(self._pieces), media_type, title, pages, self.headings)
+        return ParsedDocument("".join(self._pieces), media_type, title, pages, self.headings, self.contexts)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.chains.retrieval.chunking import Chunk, chunk, indexed_text
+from backend.chains.retrieval.chunking import Chunk, chunk
+from backend.chains.retrieval.entries import ChunkText
 from backend.chains.retrieval.parsed import Heading, PageStart, ParsedDocument, canonical
 from backend.chains.retrieval.sentences import sentences
 
@@ -193,10 +194,10 @@ def test_pages_and_ordinals() -> None:
 def test_indexed_text_has_what_is_above() -> None:
     parsed = document("# A\n\nText.", ("# A", 1), title="Book")
     (only,) = chunk(parsed, 500)
-    assert indexed_text(parsed, only) == "Book\nA\n# A\n\nText."
+    assert ChunkText.of(parsed, only).indexed() == "Book\nA\n# A\n\nText."
     same = document("# A\n\nText.", ("# A", 1), title="A")
-    assert indexed_text(same, only) == "A\n# A\n\nText."
-    assert indexed_text(ParsedDocument("Text.", "text/plain"), Chunk(0, 0, 5, None, None)) == "Text."
+    assert ChunkText.of(same, only).indexed() == "A\n# A\n\nText."
+    assert ChunkText.of(ParsedDocument("Text.", "text/plain"), Chunk(0, 0, 5, None, None)).indexed() == "Text."
 
 
 def test_heading_paths_and_pages_by_offset() -> None:

@@ -24,7 +24,6 @@ def reason(path: Path, name: str | None = None) -> str:
     ("make", "code"),
     [
         (samples.encrypted_pdf, "document_encrypted"),
-        (samples.scanned_pdf, "document_scanned"),
         (samples.blank_pdf, "document_empty"),
         (lambda path: samples.docx(path, [""]), "document_empty"),
         (lambda path: samples.docx_bomb(path, 201), "document_too_large"),
@@ -140,10 +139,10 @@ def test_html_keeps_content_and_drops_noise(tmp_path: Path) -> None:
 
 
 def test_html_that_nests_without_end(tmp_path: Path) -> None:
-    path = samples.text(tmp_path / "a.html", "<html><body>" + "<div>" * 50_000 + "deep" + "<b>" * 50_000 + "er")
-    began = time.monotonic()
+    path = samples.text(tmp_path / "a.html", "<html><body>" + "<div>" * 15_000 + "deep" + "<b>" * 15_000 + "er")
+    began = time.process_time()
     assert parse_file(path, "a.html").text == "deeper"
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_html_that_would_hold_the_parser_for_minutes_is_refused(tmp_path: Path) -> None:
@@ -192,3 +191,39 @@ def test_newlines_and_controls_are_made_canonical(tmp_path: Path) -> None:
 def test_a_text_without_end_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "MAX_CHARACTERS", 1000)
     assert reason(samples.text(tmp_path / "a.txt", "x" * 1001)) == "document_too_large"
+
+
+SITE = """<!DOCTYPE html><html><head><title>Pilots</title></head><body>
+<div class="cookie-consent"><p>We value your privacy. We and our partners store cookies. Accept all of them.</p></div>
+<div id="topNav"><a href="/a">Home</a> <a href="/b">Harbours</a> <a href="/c">Contact</a></div>
+<div class="breadcrumbs"><a href="/">Home</a> &gt; <a href="/p">Pilots</a></div>
+<div class="layout"><div class="content">
+<h1>Pilots</h1><p>{text}</p>
+<h2>Sources</h2><ul><li>{text}</li><li>Read <a href="/x">the harbour's book</a> as well.</li></ul>
+<ol class="menu"><li>Soup of the day, with bread</li><li>Fish as it comes</li></ol></div>
+<ul><li><a href="1">Ferries</a></li><li><a href="2">Tugs</a></li><li><a href="3">Buoys</a></li>
+<li><a href="4">Cranes</a></li></ul>
+<div class="sidebarRight"><h3>Newest</h3><p>Somebody won something somewhere.</p></div>
+<p style="color: red; display: none">Loading</p>
+</div><div class="page-footer">Imprint</div></body></html>"""
+
+
+def test_what_stands_around_the_content_is_left_out(tmp_path: Path) -> None:
+    page = SITE.format(text=samples.PARAGRAPH)
+    assert parse_file(samples.text(tmp_path / "a", page), "a.html").text == (
+        f"Pilots\n\n{samples.PARAGRAPH}\n\nSources\n\n- {samples.PARAGRAPH}\n- Read the harbour's book as well.\n\n"
+        "- Soup of the day, with bread\n- Fish as it comes"
+    )
+
+
+def test_a_page_of_nothing_but_links_is_kept(tmp_path: Path) -> None:
+    links = "".join(f"<li><a href='{number}'>Harbour {number}</a></li>" for number in range(9))
+    page = f"<html><body><h1>Index</h1><ul class='menu'>{links}</ul></body></html>"
+    assert parse_file(samples.text(tmp_path / "a", page), "a.html").text.endswith("- Harbour 7\n- Harbour 8")
+
+
+def test_many_named_elements_take_linear_time(tmp_path: Path) -> None:
+    page = "<html><body>" + "<div class='nav'>" * 15_000 + "deep" + "</div>" * 15_000 + "<p class='ads'>x</p>" * 50_000
+    began = time.process_time()
+    parse_file(samples.text(tmp_path / "a", page), "a.html")
+    assert time.process_time() - began < 10

@@ -18,7 +18,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits and sig
 
 @pytest.fixture
 async def parser() -> AsyncIterator[Parser]:
-    parser = Parser()
+    parser = Parser(workers=1)
     yield parser
     await parser.aclose()
 
@@ -29,8 +29,9 @@ def page(tmp_path: Path) -> Path:
 
 
 def pid(parser: Parser) -> int:
-    assert parser._child is not None
-    return parser._child.pid
+    process = parser._children[0].process
+    assert process is not None
+    return process.pid
 
 
 async def reason(parser: Parser, path: Path) -> str:
@@ -45,7 +46,7 @@ async def test_parses_by_content_in_one_child(parser: Parser, page: Path, monkey
     assert parsed.media_type == "application/pdf" and parsed.title == "Harbour"
     assert parsed.text == samples.PARAGRAPH and parsed.page_at(0) == 1
     first = pid(parser)
-    assert await reason(parser, samples.png(page.parent / "a.png")) == "document_unsupported"
+    assert await reason(parser, samples.plain_zip(page.parent / "a.zip")) == "document_unsupported"
     assert first == pid(parser)
 
 
@@ -54,8 +55,33 @@ async def test_calls_queue(parser: Parser, page: Path) -> None:
     assert len({parsed.text for parsed in found}) == 1
 
 
+@posix
+async def test_a_file_that_hangs_holds_up_no_other(page: Path) -> None:
+    parser = Parser(workers=2, timeout=60)
+    stuck = await parser._children[1].start()
+    os.kill(stuck.pid, signal.SIGSTOP)
+    hanging = asyncio.create_task(parser.parse(page, "a"))
+    await asyncio.sleep(0)
+    found = [await parser.parse(page, "a") for _ in range(3)]
+    assert [parsed.title for parsed in found] == ["Harbour"] * 3 and not hanging.done()
+    os.kill(stuck.pid, signal.SIGCONT)
+    assert (await hanging).title == "Harbour"
+    await parser.aclose()
+
+
+async def test_calls_come_in_their_order(parser: Parser, page: Path) -> None:
+    done: list[int] = []
+
+    async def read(number: int) -> None:
+        await parser.parse(page, "a")
+        done.append(number)
+
+    await asyncio.gather(*map(read, range(6)))
+    assert done == list(range(6))
+
+
 async def test_is_recycled(page: Path) -> None:
-    parser = Parser(recycle=2)
+    parser = Parser(workers=1, recycle=2)
     await parser.parse(page, "a")
     first = pid(parser)
     await parser.parse(page, "a")
@@ -78,12 +104,12 @@ async def test_a_child_that_dies_costs_its_file_only(parser: Parser, page: Path)
 
 @posix
 async def test_time_is_limited(page: Path) -> None:
-    parser = Parser(timeout=0.3)
-    child = await parser._start()
+    parser = Parser(workers=1, timeout=0.3)
+    child = await parser._children[0].start()
     os.kill(child.pid, signal.SIGSTOP)
     assert await reason(parser, page) == "document_timeout"
     assert child.returncode is not None
-    parser._timeout = 30
+    parser._children[0]._timeout = 30
     assert (await parser.parse(page, "a")).title == "Harbour"
     await parser.aclose()
 
@@ -119,7 +145,7 @@ async def test_the_child_has_no_keys_little_priority_and_ends_with_us(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     await parser.parse(page, "a")
-    child = parser._child
+    child = parser._children[0].process
     assert child is not None and child.stdin is not None
     assert os.getpriority(os.PRIO_PROCESS, child.pid) >= 10
     environment = Path(f"/proc/{child.pid}/environ")
@@ -130,12 +156,12 @@ async def test_the_child_has_no_keys_little_priority_and_ends_with_us(
 
 
 async def test_an_idle_child_is_let_go(page: Path) -> None:
-    parser = Parser(idle=0.05)
+    parser = Parser(workers=1, idle=0.05)
     await parser.parse(page, "a")
-    child = parser._child
+    child = parser._children[0].process
     assert child is not None
     await asyncio.wait_for(child.wait(), 5)
-    assert parser._child is None
+    assert parser._children[0].process is None
     assert (await parser.parse(page, "a")).title == "Harbour"
     await parser.aclose()
 

@@ -56,7 +56,7 @@ def parse_file(path: Path, name: str) -> ParsedDocument:
 
     Raises DocumentUnreadable.
     """
-    parsed = detect(path, name).parse(path)
+    parsed = detect(path, name).parse(path, name)
     if not parsed.text.strip():
         raise DocumentUnreadable("document_empty", "There is no text in this file.")
     if len(parsed.text) > MAX_CHARACTERS:

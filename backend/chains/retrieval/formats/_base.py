@@ -17,7 +17,7 @@ class Format:
     is there for formats that keep their proof elsewhere, and `name` (the owner's, unsafe) for those that have
     none.
 
-    `parse(path)`: the document. Raises DocumentUnreadable and nothing else, whatever the file holds.
+    `parse(path, name)`: the document. Raises DocumentUnreadable and nothing else, whatever the file holds.
     """
 
     name: str
@@ -25,4 +25,4 @@ class Format:
     media_type: str
     suffixes: tuple[str, ...]
     sniff: Callable[[bytes, Path, str], float]
-    parse: Callable[[Path], ParsedDocument]
+    parse: Callable[[Path, str], ParsedDocument]

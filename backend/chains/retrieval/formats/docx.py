@@ -2,29 +2,19 @@
 
 import io
 import re
-import struct
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from backend.chains.retrieval.formats._base import Format
-from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line
+from backend.chains.retrieval.formats._zip import check, holds, tail
+from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line, row_text
 from backend.errors import DocumentUnreadable
 
-MAX_UNPACKED = 200 * 1024 * 1024
-MAX_ENTRIES = 10_000
-# Deflate reaches 1,000; XML that people write stays below 30.
-MAX_RATIO = 200
-_RATIO_MATTERS_FROM = 10 * 1024 * 1024
-
-_ZIP = b"PK\x03\x04"
-# The older container of Office: what Word puts a document with a password into.
+# The older container of Office: what it puts any document with a password into.
 _COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 _MAIN_PART = b"word/document.xml"
-_TAIL_BYTES = 65_536
-_END = struct.Struct("<4s4H2LH")  # end of central directory: ..., entries, size of the directory, ...
 
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADING_STYLE = re.compile(r"heading (\d)", re.IGNORECASE)
@@ -41,26 +31,18 @@ _UNSEEN = frozenset(
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
     if head.startswith(_COMPOUND):
-        return 0.9 if _ENCRYPTED in head + _tail(path) else 0.0
-    if not head.startswith(_ZIP):
-        return 0.0
-    return 1.0 if _MAIN_PART in head or _MAIN_PART in _tail(path) or b"word/" in head else 0.0
+        return 0.9 if _ENCRYPTED in head + tail(path) else 0.0
+    return 1.0 if holds(head, path, _MAIN_PART) else 0.0
 
 
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        return file.read()
-
-
-def _parse(path: Path) -> ParsedDocument:
+def _parse(path: Path, name: str) -> ParsedDocument:
     with path.open("rb") as file:
         if file.read(8) == _COMPOUND:
             raise DocumentUnreadable(
                 "document_encrypted", "This document has a password. Save it without one and try again."
             )
     try:
-        _check_zip(path)
+        check(path)
         return _read(path)
     except (DocumentUnreadable, MemoryError):
         raise
@@ -70,36 +52,6 @@ def _parse(path: Path) -> ParsedDocument:
             "document_corrupt",
             "This Word document is damaged. Open it in Word, save it again and try once more.",
         ) from error
-
-
-def _check_zip(path: Path) -> None:
-    """Refuse a zip bomb by its table of contents, before anything is unpacked."""
-    tail = _tail(path)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) - at < _END.size:
-        raise zipfile.BadZipFile
-    # First of all the table itself: zipfile reads all of it.
-    if _END.unpack_from(tail, at)[5] > MAX_ENTRIES * 200:
-        raise _too_large()
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    unpacked = sum(entry.file_size for entry in entries)
-    if len(entries) > MAX_ENTRIES or unpacked > MAX_UNPACKED:
-        raise _too_large()
-    if unpacked > _RATIO_MATTERS_FROM and unpacked > MAX_RATIO * path.stat().st_size:
-        raise _too_large()
-    if _MAIN_PART.decode() not in {entry.filename for entry in entries}:
-        raise DocumentUnreadable(
-            "document_unsupported", "This archive is not a Word document. Upload its files one by one."
-        )
-
-
-def _too_large() -> DocumentUnreadable:
-    return DocumentUnreadable(
-        "document_too_large",
-        f"Unpacked, this Word document is larger than {MAX_UNPACKED // 2**20} MB or has too many parts. "
-        "Split it, or remove its pictures.",
-    )
 
 
 def _read(path: Path) -> ParsedDocument:
@@ -118,15 +70,18 @@ def _read(path: Path) -> ParsedDocument:
     lists = {style_id for style_id, style in styles.items() if (style.name or "").lower().startswith("list")}
     out = TextBuilder()
     previous = ""
-    for kind, text, style in _blocks(document.element.body):
-        level = levels.get(style) if kind != "row" else None
-        if level is not None:
-            out.heading(text, level)
+    for kind, element in _blocks(document.element.body):
+        level = None if kind == "table" else levels.get(element.style)
+        if kind == "table":
+            _add_table(out, element)
+        elif level is not None:
+            out.heading(_text(element), level)
             kind = "heading"
         else:
-            kind = "item" if kind == "paragraph" and style in lists else kind
+            text = _text(element)
+            kind = "item" if element.style in lists else kind
             bullet = "- " if kind == "item" and text.strip() else ""
-            out.add(bullet + text, _gap(previous, kind))
+            out.add(bullet + text, "\n" if kind == previous == "item" else "\n\n")
         previous = kind
     if not out.length:
         raise DocumentUnreadable(
@@ -134,10 +89,6 @@ def _read(path: Path) -> ParsedDocument:
             "There is no text in this document. If it holds scanned pages, run OCR on them first.",
         )
     return out.build(PLUGIN.media_type, one_line(document.core_properties.title or ""))
-
-
-def _gap(previous: str, kind: str) -> str:
-    return "\n" if kind == previous and kind in ("item", "row") else "\n\n"
 
 
 def _level(style: Any) -> int | None:
@@ -150,24 +101,29 @@ def _level(style: Any) -> int | None:
     return int(match[1]) if match else 1 if name == "Title" else None
 
 
-def _blocks(body: Any) -> Iterator[tuple[str, str, str | None]]:
-    """What is in the body: (kind, text, style id), where kind is `paragraph`, `item` (of a list) or `row` (of
-    a table).
-    """
+def _blocks(body: Any) -> Iterator[tuple[str, Any]]:
+    """What is in the body: (kind, element), where kind is `paragraph`, `item` (of a list) or `table`."""
     for child in _unwrapped(body):
         if child.tag == _WORD + "p":
             numbered = child.find(f"{_WORD}pPr/{_WORD}numPr") is not None
-            yield "item" if numbered else "paragraph", _text(child), child.style
+            yield "item" if numbered else "paragraph", child
         elif child.tag == _WORD + "tbl":
-            for row in _unwrapped(child):
-                if row.tag == _WORD + "tr":
-                    yield "row", _row(row), None
+            yield "table", child
 
 
-def _row(row: Any) -> str:
-    """The cells of a row in one line. A table inside a cell is read as a part of the cell's text."""
-    cells = (cell.iter(_WORD + "p") for cell in _unwrapped(row) if cell.tag == _WORD + "tc")
-    return " | ".join(" ".join(" ".join(map(_text, paragraphs)).split()) for paragraphs in cells)
+def _add_table(out: TextBuilder, table: Any) -> None:
+    """The first row of a Word table is nearly always its header, whether the author said so or not."""
+    header = ""
+    for row in _unwrapped(table):
+        if row.tag == _WORD + "tr":
+            cells = [_cell(cell) for cell in _unwrapped(row) if cell.tag == _WORD + "tc"]
+            out.row(cells, header)
+            header = header or row_text(cells)
+
+
+def _cell(cell: Any) -> str:
+    """A table inside a cell is read as a part of the cell's text."""
+    return " ".join(_text(paragraph) for paragraph in cell.iter(_WORD + "p"))
 
 
 def _unwrapped(parent: Any) -> Iterator[Any]:

@@ -7,7 +7,16 @@ from typing import Any
 
 from backend.chains.retrieval.decoding import NotTextError, decode
 from backend.chains.retrieval.formats._base import Format
-from backend.chains.retrieval.parsed import MAX_HEADING, Heading, ParsedDocument, canonical, one_line
+from backend.chains.retrieval.parsed import (
+    MAX_CONTEXT,
+    MAX_HEADING,
+    Context,
+    Heading,
+    ParsedDocument,
+    canonical,
+    one_line,
+    row_text,
+)
 from backend.errors import DocumentUnreadable
 
 # One of each kind, at the beginning of a line: headings, fences, lists with bold or links, tables.
@@ -33,7 +42,7 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
     return 0.4 if sum(sign.search(text) is not None for sign in _SIGNS) >= 2 else 0.0
 
 
-def _parse(path: Path) -> ParsedDocument:
+def _parse(path: Path, name: str) -> ParsedDocument:
     try:
         text = canonical(decode(path.read_bytes()))
     except NotTextError:
@@ -41,9 +50,9 @@ def _parse(path: Path) -> ParsedDocument:
     if not text.strip():
         raise DocumentUnreadable("document_empty", "There is no text in this file.")
     body, title = _without_front_matter(text)
-    headings = _headings(body)
+    headings, tables = _structure(body)
     first = next((heading.title for heading in headings if heading.level == 1), None)
-    return ParsedDocument(text, PLUGIN.media_type, title or first, headings=headings)
+    return ParsedDocument(text, PLUGIN.media_type, title or first, headings=headings, contexts=tables)
 
 
 def _without_front_matter(text: str) -> tuple[str, str | None]:
@@ -58,15 +67,17 @@ def _without_front_matter(text: str) -> tuple[str, str | None]:
     return re.sub(r"[^\n]", " ", match[0]) + text[match.end() :], title
 
 
-def _headings(text: str) -> list[Heading]:
+def _structure(text: str) -> tuple[list[Heading], list[Context]]:
+    """Headings and tables, in the order of the text."""
     from markdown_it import MarkdownIt
 
     # Blocks only: inline syntax matters in headings alone, and is where Markdown gets slow on hostile input.
-    blocks: Any = MarkdownIt("commonmark")
+    blocks: Any = MarkdownIt("commonmark").enable("table")
     blocks.core.ruler.enableOnly(["normalize", "block"])
     inline: Any = MarkdownIt("commonmark")
     starts: list[int] = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
     headings: list[Heading] = []
+    tables: list[Context] = []
     tokens: list[Any] = blocks.parse(text)
     for opening, content in pairwise(tokens):
         if opening.type == "heading_open":
@@ -74,7 +85,17 @@ def _headings(text: str) -> list[Heading]:
             if title:
                 line: int = opening.map[0]
                 headings.append(Heading(starts[line], int(opening.tag[1:]), title))
-    return headings
+        elif opening.type == "table_open":
+            tables.extend(_table(text, starts, *opening.map))
+    return headings, tables
+
+
+def _table(text: str, starts: list[int], first: int, end: int) -> list[Context]:
+    """A table in lines `first` to `end`: the header and the line under it, then the rows that need the header."""
+    top, body, bottom = (min(starts[line], len(text)) for line in (first, min(first + 2, end), end))
+    cells = text[top : starts[first + 1]].strip().strip("|").split("|")
+    contexts = [Context(top, body), Context(body, bottom, row_text(cells)[:MAX_CONTEXT])]
+    return [context for context in contexts if context.start < context.end]
 
 
 def _plain(tokens: list[Any]) -> str:

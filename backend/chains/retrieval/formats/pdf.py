@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from backend.chains.retrieval.formats._base import Format
-from backend.chains.retrieval.formats._layout import Line, PageText, lay_out
+from backend.chains.retrieval.formats._layout import Block, Line, PageText, lay_out
+from backend.chains.retrieval.formats._ocr import HINT, available, read_picture
 from backend.chains.retrieval.parsed import Heading, ParsedDocument, TextBuilder, one_line
 from backend.errors import DocumentUnreadable
 
 _HEADER = re.compile(rb"%PDF-\d\.\d")
 _MAX_OUTLINE = 5_000
+# What Tesseract reads best, and an A3 page of it.
+_OCR_DPI = 300
+_OCR_PIXELS = 18_000_000
 # Titles that programs put there and nobody wrote.
 _JUNK_TITLE = re.compile(
     r"(untitled.*|\(?(anonymous|unspecified)\)?|.*\.(docx?|indd|dvi|tmp|qxd|pptx?|xlsx?))", re.IGNORECASE
@@ -53,7 +57,7 @@ def _pdfium(part: str = "") -> Any:
     return importlib.import_module(f"pypdfium2.{part}".rstrip("."))
 
 
-def _parse(path: Path) -> ParsedDocument:
+def _parse(path: Path, name: str) -> ParsedDocument:
     try:
         pdf = _pdfium().PdfDocument(path)
     except RuntimeError as error:
@@ -70,11 +74,15 @@ def _read(pdf: Any) -> ParsedDocument:
     pages = [_page(pdf, number) for number in range(len(pdf))]
     if all(page is None for page in pages):
         raise _corrupt()
-    if not any(page and page.lines for page in pages):
-        raise _textless(pdf)
     outline = _outline(pdf)
     out = TextBuilder()
     blocks = lay_out([page or PageText([]) for page in pages], headings=not outline)
+    if available():
+        for index, page in enumerate(pages):
+            if page is not None and not page.lines:
+                blocks[index] = [Block(paragraph) for paragraph in _scanned(pdf, index)]
+    if not any(blocks):
+        raise _textless(pdf)
     starts: list[list[tuple[int, str]]] = []
     for number, page_blocks in enumerate(blocks, 1):
         out.page(number)
@@ -197,20 +205,43 @@ def _corrupt() -> DocumentUnreadable:
     )
 
 
+def _scanned(pdf: Any, index: int) -> list[str]:
+    """The paragraphs of a page that is a picture of text."""
+    try:
+        page = pdf[index]
+        try:
+            if not _has_pictures(page):
+                return []
+            width, height = page.get_size()
+            scale = min(_OCR_DPI / 72, (_OCR_PIXELS / max(width * height, 1)) ** 0.5)
+            bitmap = page.render(scale=scale, grayscale=True)
+        finally:
+            page.close()
+    except (RuntimeError, ValueError):
+        return []
+    pixels = memoryview(bitmap.buffer).cast("B")
+    rows = (pixels[at : at + bitmap.width] for at in range(0, bitmap.height * bitmap.stride, bitmap.stride))
+    return read_picture(b"P5 %d %d 255\n" % (bitmap.width, bitmap.height) + b"".join(rows))
+
+
+def _has_pictures(page: Any) -> bool:
+    return any(page.get_objects(filter=[_pdfium("raw").FPDF_PAGEOBJ_IMAGE], max_depth=4))
+
+
 def _textless(pdf: Any) -> DocumentUnreadable:
     """No page has text: tell pictures of text from nothing at all."""
-    raw = _pdfium("raw")
     for index in range(min(len(pdf), 20)):
         try:
             page = pdf[index]
-            found = any(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=4))
+            found = _has_pictures(page)
             page.close()
         except RuntimeError:
             continue
+        if found and available():
+            return DocumentUnreadable("document_empty", "This PDF was scanned, and OCR found no text on its pages.")
         if found:
             return DocumentUnreadable(
-                "document_scanned",
-                "This PDF was scanned: it holds pictures of its pages and no text. Run OCR on it first.",
+                "document_scanned", f"This PDF was scanned: it holds pictures of its pages and no text. {HINT}"
             )
     return DocumentUnreadable("document_empty", "There is no text in this PDF.")
 

@@ -1,4 +1,4 @@
-"""Plain text in any common encoding: also source code, CSV, logs, whatever reads as lines."""
+"""Plain text in any common encoding: also logs and whatever else reads as lines."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
     return 0.3
 
 
-def _parse(path: Path) -> ParsedDocument:
+def _parse(path: Path, name: str) -> ParsedDocument:
     try:
         text = canonical(decode(path.read_bytes()))
     except NotTextError:
@@ -28,4 +28,4 @@ def _parse(path: Path) -> ParsedDocument:
     return ParsedDocument(text, PLUGIN.media_type)
 
 
-PLUGIN = Format("text", "plain text", "text/plain", (".txt", ".text", ".log", ".csv"), _sniff, _parse)
+PLUGIN = Format("text", "plain text", "text/plain", (".txt", ".text", ".log"), _sniff, _parse)

@@ -1,0 +1,98 @@
+"""Files that are made to hurt: read or refused with a reason, in bounded time and memory."""
+
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from backend.chains.retrieval.parser import Parser
+from backend.errors import DocumentUnreadable
+from tests import samples
+
+ENTITIES = (
+    '<!DOCTYPE x [<!ENTITY a0 "ha">' + "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12)) + "]>"
+)
+
+
+@pytest.fixture
+async def parser() -> AsyncIterator[Parser]:
+    parser = Parser(workers=1, timeout=60)
+    yield parser
+    await parser.aclose()
+
+
+def with_part(path: Path, part: str, content: bytes) -> Path:
+    """The archive with another content of one part."""
+    with zipfile.ZipFile(path) as source:
+        entries = {name: source.read(name) for name in source.namelist()}
+    entries[part] = content
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, old in entries.items():
+            target.writestr(name, old)
+    return path
+
+
+SLIDE = "ppt/slides/slide1.xml"
+SHEET = "xl/worksheets/sheet1.xml"
+BOMBS: list[tuple[str, Callable[[Path], Path], str]] = [
+    ("a.pptx", lambda path: with_part(samples.pptx(path), SLIDE, b" " * 250_000_000), "document_too_large"),
+    ("a.xlsx", lambda path: with_part(samples.xlsx(path), SHEET, b" " * 250_000_000), "document_too_large"),
+    (
+        "a.epub",
+        lambda path: with_part(samples.epub(path), "OEBPS/nav.xhtml", b" " * 50_000_000),
+        "document_too_large",
+    ),
+    ("a.pptx", lambda path: with_part(samples.pptx(path), SLIDE, f"{ENTITIES}<x>&a11;</x>".encode()), ""),
+    ("a.xlsx", lambda path: with_part(samples.xlsx(path), SHEET, f"{ENTITIES}<x>&a11;</x>".encode()), ""),
+    ("a.epub", lambda path: with_part(samples.epub(path), "OEBPS/book.opf", f"{ENTITIES}<x>&a11;</x>".encode()), ""),
+    ("a.pptx", lambda path: with_part(samples.pptx(path), SLIDE, b"<a>" * 100_000), "document_corrupt"),
+    ("a.epub", lambda path: samples.epub(path, [("x", "<div>" * 200_000)]), "document_corrupt"),
+    ("a.epub", lambda path: samples.epub(path, [("x", "<p>y</p>" + "<b>" * 5_000 + "z")]), "read"),
+    ("a.xlsx", samples.sparse_xlsx, ""),
+    ("a.csv", lambda path: samples.text(path, ",".join("x" * 1_000_000) + "\n" + "," * 1_000_000 + "1"), "read"),
+    ("a.csv", lambda path: samples.text(path, '"' * 2_000_001), ""),
+    ("a.csv", lambda path: samples.text(path, 'a,"b\n' * 300_000), "read"),
+    ("a.json", lambda path: samples.text(path, "[" * 10_000 + "]" * 10_000), "read"),
+    ("a.json", lambda path: samples.text(path, '{"a":' * 900 + "1" + "}" * 900), "read"),
+    ("a.json", lambda path: samples.text(path, '{"' + "k" * 100_000 + '":[' + "[1]," * 100_000 + "[1]]}"), "read"),
+    ("a.json", lambda path: samples.text(path, '{"a": ' + "9" * 100_000 + "}"), "read"),
+]
+
+
+def mail(path: Path, parts: str) -> Path:
+    head = "From: a@b.c\nTo: a@b.c\nDate: now\nMIME-Version: 1.0\n"
+    return samples.text(path, head + parts)
+
+
+def nested(depth: int) -> str:
+    opened = "".join(f'Content-Type: multipart/mixed; boundary="b{n}"\n\n--b{n}\n' for n in range(depth))
+    return opened + "Content-Type: text/plain\n\nThe deepest.\n"
+
+
+FLAT = 'Content-Type: multipart/mixed; boundary="b"\n\n' + "--b\n\nA part.\n" * 10_000 + "--b--\n"
+BOMBS += [
+    ("a.eml", lambda path: mail(path, FLAT), "document_too_large"),
+    ("a.eml", lambda path: mail(path, nested(5_000)), ""),
+    ("a.eml", lambda path: mail(path, nested(20)), "read"),
+    ("a.eml", lambda path: mail(path, "Subject: " + "=?utf-8?q?a?= " * 100_000 + "\n\nText."), "read"),
+    ("a.eml", lambda path: mail(path, "Content-Type: text/plain; " + "a*0*=x; " * 20_000 + "\n\nText."), ""),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "expected"), BOMBS, ids=range(len(BOMBS)))
+async def test_read_or_refused_with_a_reason(
+    tmp_path: Path, parser: Parser, name: str, make: Callable[[Path], Path], expected: str
+) -> None:
+    """`expected` is a code, `read`, or empty where either will do."""
+    path = make(tmp_path / name)
+    try:
+        parsed = await parser.parse(path, name)
+    except DocumentUnreadable as error:
+        assert error.code in ((expected,) if expected else ("document_corrupt", "document_too_large", "document_empty"))
+        assert len(str(error)) > 30
+    else:
+        assert expected in ("", "read") and len(parsed.text) < 20_000_000
+        assert "hahahahaha" not in parsed.text
+    good = samples.text(tmp_path / "good.txt")
+    assert (await parser.parse(good, "good.txt")).text == samples.PARAGRAPH
