@@ -61,12 +61,13 @@ class Knowledge:
     async def check(self, owner: str, collections: Sequence[str] | None = None) -> None:
         """Raises EmbeddingMismatch when this server can't embed as one of the collections is embedded."""
         for row in await self._searched(owner, collections):
-            await self._embedders.of(row.fingerprint)
+            if row.fingerprint is not None:
+                await self._embedders.of(row.fingerprint)
 
     async def _searched(self, owner: str, collections: Sequence[str] | None) -> list[CollectionRow]:
-        """Those of the owner's collections that are asked for (None: all) and hold something."""
+        """Those of the owner's collections that are asked for (None: all)."""
         rows = await self._collections.of(owner)
-        return [r for r in rows if r.fingerprint is not None and (collections is None or r.id in collections)]
+        return [row for row in rows if collections is None or row.id in collections]
 
     async def search(
         self,
@@ -83,7 +84,10 @@ class Knowledge:
         """
         best: dict[int, float] = {}
         searched = await self._searched(owner, collections)
+        # Empty ones too: a document that moves into one during the search is still found where it was.
         for row in searched:
+            if row.fingerprint is None:
+                continue
             embedder = await self._embedders.of(row.fingerprint)
             for number, query in enumerate(dict.fromkeys(queries)):
                 vector = await embedder.embed_query(query)

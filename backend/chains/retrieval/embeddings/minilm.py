@@ -105,7 +105,7 @@ class MiniLM:
 
 
 def _give_way() -> None:
-    """Answers come before documents: this thread gets what CPU the others leave. Only Linux knows threads' priorities."""
+    """Answers come before documents: this thread gets what CPU the others leave (on Linux)."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
