@@ -75,7 +75,8 @@ class NotFound(RequestError):
 
 
 class Conflict(RequestError):
-    """409: `session_busy`, `head_moved`, `cursor_ahead`, `document_not_ready`."""
+    """409: `session_busy`, `head_moved`, `cursor_ahead`, `document_not_ready`, `document_busy`, `document_duplicate`,
+    `collection_exists`, `embedding_running`."""
 
     code = "conflict"
     status = 409
@@ -301,7 +302,7 @@ class EmbeddingFailed(EmbeddingError):
 
 
 class EmbeddingMismatch(EmbeddingError):
-    """The collection was filled by another embedding than the one that is set now."""
+    """This server can't embed as the collection was embedded."""
 
     code = "embedding_mismatch"
     status = 409

@@ -68,15 +68,17 @@ class CollectionService:
     async def all(self, owner: str) -> list[Collection]:
         """All of the owner's, by name; the default one too."""
         await self._rows.default(owner)
-        return await self._whole(await self._rows.of(owner))
+        return await self._whole(owner, [row.id for row in await self._rows.of(owner)])
 
     async def get(self, owner: str, collection_id: str) -> Collection:
         """One collection. Raises NotFound."""
-        return (await self._whole([await self._rows.get(owner, collection_id)]))[0]
+        if not (found := await self._whole(owner, [collection_id])):
+            raise NotFound("No such collection. GET /collections lists yours.")
+        return found[0]
 
     async def create(self, owner: str, name: str) -> Collection:
         """A new, empty one. Raises Conflict (`collection_exists`)."""
-        return (await self._whole([await self._rows.create(owner, name)]))[0]
+        return (await self._whole(owner, [(await self._rows.create(owner, name)).id]))[0]
 
     async def rename(self, owner: str, collection_id: str, name: str) -> Collection:
         """Another name. Raises NotFound, Conflict (`collection_exists`)."""
@@ -137,10 +139,11 @@ class CollectionService:
                 await self._corpus.index.drop(index_key(collection_id, row.generation + 1))
         return await self.get(owner, collection_id)
 
-    async def _whole(self, rows: list[CollectionRow]) -> list[Collection]:
-        ids = [row.id for row in rows]
-        counts = await self._rows.counts(ids)
+    async def _whole(self, owner: str, ids: list[str]) -> list[Collection]:
+        # Jobs before rows: a flip between the two would else show neither the embedding nor what came of it.
         embeddings = await self._corpus.transfers.embeddings(ids)
+        rows = [row for row in await self._rows.of(owner) if row.id in ids]
+        counts = await self._rows.counts([row.id for row in rows])
         for collection_id, embedding in embeddings.items():
             if embedding.stage == "queued" and (stages := self._ingestion.stages_of(collection_id)) is not None:
                 embeddings[collection_id] = replace(embedding, stage=stages.stage, progress=stages.told())

@@ -87,7 +87,7 @@ class Corpus:
             await self.index.delete(key, numbers)
         await self.chunks.remove_terms(collection_id, numbers)
 
-    def later(self, clean: Callable[[], Awaitable[object]]) -> None:
+    def later(self, subject: str, clean: Callable[[], Awaitable[object]]) -> None:
         """Clean up when the searches that are under way have ended. If the process ends before, the sweep does it."""
 
         async def wait() -> None:
@@ -97,9 +97,14 @@ class Corpus:
             except StreamForgeError as error:
                 log.warning("cleaning_failed", code=error.code)
 
-        task = asyncio.create_task(wait(), name="clean-up")
+        task = asyncio.create_task(wait(), name=subject)
         self._later.add(task)
         task.add_done_callback(self._later.discard)
+
+    async def cleaned(self, subject: str) -> None:
+        """Return when nothing of the subject is left to be cleaned up."""
+        if tasks := [task for task in self._later if task.get_name() == subject]:
+            await asyncio.wait(tasks)
 
     async def aclose(self) -> None:
         """Leave what is to be cleaned up to the next start."""

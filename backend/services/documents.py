@@ -123,7 +123,8 @@ class DocumentService:
 
     async def get(self, owner: str, document_id: str) -> DocumentRow:
         """One document. Raises NotFound."""
-        return self._ingestion.current(await self._rows.get(owner, document_id))
+        begun = self._ingestion.at_work(document_id)
+        return self._ingestion.current(await self._rows.get(owner, document_id), begun)
 
     async def page(
         self, owner: str, limit: int, before: str | None, collection_id: str | None = None, status: Status | None = None

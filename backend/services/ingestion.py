@@ -109,18 +109,20 @@ class Ingestion:
 
     # What others see.
 
-    def current(self, row: DocumentRow) -> DocumentRow:
-        """A document with the stages that its jobs are in at this moment."""
-        for job, stages in self._stages.values():
-            if job.document_id != row.id:
-                continue
+    def at_work(self, document_id: str) -> list[tuple[JobRow, Stages]]:
+        """The jobs of a document that have begun."""
+        return [(job, stages) for job, stages in self._stages.values() if job.document_id == document_id]
+
+    def current(self, row: DocumentRow, begun: Iterable[tuple[JobRow, Stages]] = ()) -> DocumentRow:
+        """A document with the stages that its jobs are in. `begun`: those at work before the row was read: a row that
+        says queued was read before they ended."""
+        for job, stages in [*begun, *self.at_work(row.id)]:
             if job.kind == "move" and row.moving is not None:
                 row = replace(row, moving=replace(row.moving, progress=stages.told()))
             elif job.version_id == row.version and row.status == "queued":
                 row = replace(row, status=stages.stage, progress=stages.told())
             elif row.pending is not None and job.version_id == row.pending.version and row.pending.status == "queued":
-                pending = replace(row.pending, status=stages.stage, progress=stages.told())
-                row = replace(row, pending=pending)
+                row = replace(row, pending=replace(row.pending, status=stages.stage, progress=stages.told()))
         return row
 
     def stages_of(self, collection_id: str) -> Stages | None:

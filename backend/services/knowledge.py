@@ -74,8 +74,14 @@ class Knowledge:
 
     async def check(self, owner: str, collections: Sequence[str] | None = None) -> None:
         """Raises EmbeddingMismatch when this server can't embed as one of the collections (None: all) is embedded."""
-        for part in await self._parts(owner, Scope(tuple(collections) if collections is not None else None)):
-            await self._embedders.of(part.fingerprint)
+        for row in await self._searched(owner, collections):
+            if row.fingerprint is not None:
+                await self._embedders.of(row.fingerprint)
+
+    async def _searched(self, owner: str, collections: Sequence[str] | None) -> list[CollectionRow]:
+        """Those of the owner's collections that are asked for (None: all)."""
+        rows = await self._collections.of(owner)
+        return [row for row in rows if collections is None or row.id in collections]
 
     async def search(
         self,
@@ -91,27 +97,25 @@ class Knowledge:
 
         Collections that aren't the owner's are passed over. Raises EmbeddingMismatch, EmbeddingFailed.
         """
-        parts = await self._parts(owner, scope)
+        rows = await self._searched(owner, scope.collections)
+        parts = await self._parts(owner, rows, scope.documents)
         wanted = Wanted(_distinct(queries), count, self._width, mode, budget)
-        found = await self._search.find(owner, parts, wanted) if parts else Found()
+        found = await self._search.find(owner, parts, [row.id for row in rows], wanted) if parts else Found()
         passages = [await self._passage(span, found) for span in found.spans]
         kept = [p for p in passages if p.relevance >= self._floor]
         irrelevant = [p for p in passages if p.relevance < self._floor]
         return Result(kept, irrelevant, trace_of(wanted, found, kept, irrelevant, self._floor))
 
-    async def _parts(self, owner: str, scope: Scope) -> list[Part]:
-        rows = await self._collections.of(owner)
+    async def _parts(self, owner: str, rows: Sequence[CollectionRow], documents: Sequence[str] | None) -> list[Part]:
         ranges: dict[str, list[tuple[int, int]]] | None = None
-        if scope.documents is not None:
+        if documents is not None:
             ranges = {}
-            for found in await self._chunks.ranges(owner, scope.documents):
+            for found in await self._chunks.ranges(owner, documents):
                 ranges.setdefault(found.collection_id, []).append((found.first, found.last))
         return [
             await self._part(row, row.fingerprint, tuple(ranges[row.id]) if ranges is not None else None)
             for row in rows
-            if row.fingerprint is not None
-            and (scope.collections is None or row.id in scope.collections)
-            and (ranges is None or row.id in ranges)
+            if row.fingerprint is not None and (ranges is None or row.id in ranges)
         ]
 
     async def _part(self, row: CollectionRow, fingerprint: str, ranges: tuple[tuple[int, int], ...] | None) -> Part:
@@ -121,7 +125,6 @@ class Knowledge:
 
     async def _passage(self, span: Span, found: Found) -> Passage:
         row = found.chunks[span.best.n]
-        candidate = next((c for c in found.ranked if c.n == span.best.n), None)
         page = await self.page_at(row.version_id, span.best.start) if row.page is not None else None
         return Passage(
             chunk_id=f"chk_{row.n}",
@@ -134,7 +137,7 @@ class Knowledge:
             page=page,
             heading=row.heading,
             score=min(1.0, span.best.score),
-            relevance=candidate.relevance if candidate is not None else self._floor,
+            relevance=found.relevance(span),
             context=row.context,
         )
 

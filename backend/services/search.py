@@ -69,6 +69,12 @@ class Found:
     hits: dict[str, int] = field(default_factory=lambda: {"dense": 0, "lexical": 0, "inactive": 0})
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
+    def relevance(self, span: Span) -> float:
+        """That of the most relevant chunk that a passage lies in or beside."""
+        first, last = span.sentences[0].n - 1, span.sentences[-1].n + 1
+        beside = (c for c in self.ranked if first <= c.n <= last and c.document_id == span.document_id)
+        return max((c.relevance for c in beside), default=0.0)
+
     def count(self, legs: "_Legs", inactive: int) -> None:
         """Add what a collection's legs have found, and how much of it was of no active version."""
         self.hits["dense"] += len({n for leg in legs.dense for n in leg})
@@ -95,16 +101,16 @@ class Search:
         self._index = index
         self._embedders = embedders
 
-    async def find(self, owner: str, parts: Sequence[Part], wanted: Wanted) -> Found:
-        """The best passages in these parts. Raises EmbeddingMismatch, EmbeddingFailed."""
+    async def find(self, owner: str, parts: Sequence[Part], within: Sequence[str], wanted: Wanted) -> Found:
+        """The best passages in these parts, of documents in the collections `within`. Raises EmbeddingMismatch, EmbeddingFailed."""
         found = Found()
         for fingerprint in dict.fromkeys(part.fingerprint for part in parts):
             # Vectors of different models say nothing to each other: each model's part is a search of its own.
-            one = await self._find(owner, [p for p in parts if p.fingerprint == fingerprint], wanted)
+            one = await self._find(owner, [p for p in parts if p.fingerprint == fingerprint], within, wanted)
             found = _joined(found, one, wanted)
         return found
 
-    async def _find(self, owner: str, parts: Sequence[Part], wanted: Wanted) -> Found:
+    async def _find(self, owner: str, parts: Sequence[Part], within: Sequence[str], wanted: Wanted) -> Found:
         found = Found()
         clock = _Clock(found.seconds)
         embedder = await self._embedders.of(parts[0].fingerprint)
@@ -114,17 +120,18 @@ class Search:
         clock.stop("embed")
         legs = await asyncio.gather(*(self._legs(part, queries) for part in parts))
         clock.stop("legs")
-        candidates: list[Candidate] = []
+        candidates: dict[int, Candidate] = {}
         for part, said in zip(parts, legs, strict=True):
             numbers = said.numbers()
-            rows = await self._chunks.candidates(owner, part.collection_id, part.fingerprint, numbers)
-            candidates += [_candidate(row, embedder.dimension, said, len(queries)) for row in rows]
+            rows = await self._chunks.candidates(owner, part.collection_id, within, part.fingerprint, numbers)
+            # A document that moves may be in two indexes for a moment, under the same numbers.
+            candidates |= {row.n: _candidate(row, embedder.dimension, said, len(queries)) for row in rows}
             found.count(said, len(numbers) - len(rows))
         clock.stop("read")
-        found.ranked = ranking.rank_chunks(candidates, queries)
+        found.ranked = ranking.rank_chunks(list(candidates.values()), queries)
         clock.stop("rank")
         if candidates:
-            await self._passages(owner, parts, queries, wanted, found)
+            await self._passages(owner, parts, within, queries, wanted, found)
         clock.stop("passages")
         return found
 
@@ -170,7 +177,13 @@ class Search:
         return dict(await self._chunks.match(part.collection_id, query.terms, _CANDIDATES, ranges, _ABOUT_WEIGHT))
 
     async def _passages(
-        self, owner: str, parts: Sequence[Part], queries: Sequence[Query], wanted: Wanted, found: Found
+        self,
+        owner: str,
+        parts: Sequence[Part],
+        within: Sequence[str],
+        queries: Sequence[Query],
+        wanted: Wanted,
+        found: Found,
     ) -> None:
         """The second stage: fill in the spans and the chunks they lie in."""
         top = found.ranked[: max(_RANKED, wanted.count)]
@@ -179,7 +192,7 @@ class Search:
         missing = [n for _, n in scores if n not in known]
         for part in parts:
             # A number belongs to one collection, so that each part gives its own.
-            rows = await self._chunks.candidates(owner, part.collection_id, part.fingerprint, missing)
+            rows = await self._chunks.candidates(owner, part.collection_id, within, part.fingerprint, missing)
             dimension = int(part.fingerprint.rpartition(":")[2])
             known.update((row.n, _candidate(row, dimension, None, len(queries))) for row in rows)
         found.chunks = await self._chunks.rows([n for _, n in scores if n in known])

@@ -53,7 +53,7 @@ class EmbedAnew:
         if missing:
             await self._look(set())
             return False
-        self._corpus.later(self._clean)
+        self._corpus.later(self._job.collection_id, self._clean)
         return True
 
     async def _look(self, present: set[int]) -> None:
@@ -124,6 +124,8 @@ class Move:
     async def step(self) -> bool:
         """One batch; whether it was the last. Raises Gone, Changed, Waiting, Conflict, EmbeddingError."""
         corpus = self._corpus
+        # It may come back to where its copies are just being removed.
+        await corpus.cleaned(self._document_id)
         at = await corpus.transfers.movable(self._owner, self._document_id)
         if at.collection_id == self._target_id:
             raise Gone
@@ -145,7 +147,7 @@ class Move:
         self._stages.enter("indexing")
         await corpus.chunks.copy_terms(at.active, source.id, target.id)
         await self._flip(at, source, target, fingerprint)
-        corpus.later(lambda: corpus.remove_copies(source.id, at.first, at.chunks))
+        corpus.later(self._document_id, lambda: corpus.remove_copies(source.id, at.first, at.chunks))
         return True
 
     async def _copy(self, at: Movable, source: CollectionRow, target: CollectionRow) -> tuple[str, int]:

@@ -182,10 +182,12 @@ class Chunks:
         return await self._reader.run(lambda conn: _match(conn, collection_id, terms, limit, ranges, about_weight))
 
     async def candidates(
-        self, owner: str, collection_id: str, embedding: str, numbers: Sequence[int]
+        self, owner: str, collection_id: str, within: Sequence[str], embedding: str, numbers: Sequence[int]
     ) -> list[CandidateRow]:
-        """Those of the chunks that are of an active version in this collection of the owner's."""
-        return await self._reader.run(lambda conn: _candidates(conn, owner, collection_id, embedding, numbers))
+        """Those of a collection's chunks that are of an active version of the owner's in one of the collections `within`:
+        a document that moves among them during a search is found.
+        """
+        return await self._reader.run(lambda conn: _candidates(conn, owner, collection_id, within, embedding, numbers))
 
     async def vectors(self, embedding: str, first: int, last: int) -> list[tuple[int, bytes]]:
         """The vectors of the chunks first..last: (n, vectors)."""
@@ -323,7 +325,12 @@ def _match(
 
 
 def _candidates(
-    conn: sqlite3.Connection, owner: str, collection_id: str, embedding: str, numbers: Sequence[int]
+    conn: sqlite3.Connection,
+    owner: str,
+    collection_id: str,
+    within: Sequence[str],
+    embedding: str,
+    numbers: Sequence[int],
 ) -> list[CandidateRow]:
     if not numbers or not _exists(conn, collection_id):
         return []
@@ -334,9 +341,9 @@ def _candidates(
         "CROSS JOIN document_versions v ON v.id = c.version_id CROSS JOIN documents d ON d.id = v.document_id "
         f"CROSS JOIN {_table(collection_id)} t ON t.rowid = c.n "
         "CROSS JOIN chunk_vectors e ON e.n = c.n AND e.embedding = ? "
-        "WHERE d.active_version = v.id AND d.owner = ? AND d.collection_id = ?"
+        "WHERE d.active_version = v.id AND d.owner = ? AND d.collection_id IN (SELECT value FROM json_each(?))"
     )
-    params = (json.dumps(list(numbers)), embedding, owner, collection_id)
+    params = (json.dumps(list(numbers)), embedding, owner, json.dumps(list(within)))
     return [CandidateRow(*row) for row in conn.execute(sql, params)]
 
 

@@ -203,8 +203,9 @@ def _replace(
     waiting = version_id if known is None else None
     if known is None:
         _insert_version(conn, owner, collection_id, document_id, version_id, sha256, size)
-    change = "UPDATE documents SET pending_version = ?, updated_at = ? WHERE id = ?"
-    conn.execute(change, (waiting, now_ms(), document_id))
+    if waiting != pending:
+        change = "UPDATE documents SET pending_version = ?, updated_at = ? WHERE id = ?"
+        conn.execute(change, (waiting, now_ms(), document_id))
     return Replaced(known[0] if known else version_id, known is not None, discarded)
 
 

@@ -1,5 +1,6 @@
 """What the API's tests share: looking at what is stored, and at how errors are told."""
 
+import asyncio
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -80,6 +81,13 @@ async def document_events(running: Running, document_id: str, **kwargs: Any) -> 
     async with running.client.stream("GET", f"/documents/{document_id}/events", **kwargs) as response:
         assert response.status_code == 200, await response.aread()
         return [event.json() async for event in EventSource(response).aiter_sse()]
+
+
+async def idle(running: Running) -> None:
+    """Return when no job is at work and nothing is left to be cleaned up."""
+    ingestion, corpus = running.services.documents._ingestion, running.services.documents._corpus
+    while tasks := [*(task for _, task in ingestion._active.values()), *corpus._later]:
+        await asyncio.wait(tasks)
 
 
 async def search(running: Running, query: str, **fields: Any) -> list[dict[str, Any]]:

@@ -121,6 +121,7 @@ async def alices(keyed: Running) -> AsyncGenerator[Things]:
     files = {"file": ("alice.txt", data)}
     upload = await keyed.client.post("/documents/upload", params={"wait": "true"}, files=files, headers=bearer(ALICE))
     document = upload.json()["id"]
+    (collection,) = (await keyed.client.get("/collections", headers=bearer(ALICE))).json()["items"]
     body = {"message": "Which word opens the vault?"}
     async with keyed.client.stream("POST", "/chat", json=body, headers=bearer(ALICE)) as response:
         events = await read_events(response)
@@ -128,6 +129,7 @@ async def alices(keyed: Running) -> AsyncGenerator[Things]:
     started = events[0]
     yield {
         "document_id": document,
+        "collection_id": collection["id"],
         "session_id": started["session_id"],
         "run_id": started["run_id"],
         "message_id": started["message_id"],
@@ -136,6 +138,13 @@ async def alices(keyed: Running) -> AsyncGenerator[Things]:
     }
 
 
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("PATCH", "/sessions/{session_id}"): {"json": {"title": "Mine now"}},
+    ("PATCH", "/documents/{document_id}"): {"json": {"name": "mine.txt"}},
+    ("PUT", "/documents/{document_id}/content"): {"files": {"file": ("mine.txt", b"Mine now.")}},
+    ("PATCH", "/collections/{collection_id}"): {"json": {"name": "mine"}},
+    ("POST", "/collections/{collection_id}/embed"): {"json": {"model": "minilm/all-MiniLM-L6-v2"}},
+}
 OTHERS = sorted(e for e in PRIVATE if "{" in e.path)
 
 
@@ -143,7 +152,7 @@ OTHERS = sorted(e for e in PRIVATE if "{" in e.path)
 async def test_somebody_elses_thing_is_404(keyed: Running, alices: Things, endpoint: Endpoint) -> None:
     path = endpoint.path.format(**alices)
     before = stored(keyed)
-    body: dict[str, Any] = {"json": {"title": "Mine now"}} if endpoint.method == "PATCH" else {}
+    body = BODIES.get((endpoint.method, endpoint.path), {})
     response = await keyed.client.request(endpoint.method, path, headers=bearer(BOB), **body)
     problem(response, 404, "not_found")
     unknown = await keyed.client.request(endpoint.method, endpoint.url, headers=bearer(BOB), **body)
@@ -159,6 +168,10 @@ async def test_bobs_lists_and_search_are_empty(keyed: Running, alices: Things) -
     assert found.json() == {"passages": []}
     sessions = (await keyed.client.get("/sessions", params={"q": "vault"}, headers=bearer(BOB))).json()
     assert sessions["items"] == []
+    (own,) = (await keyed.client.get("/collections", headers=bearer(BOB))).json()["items"]
+    assert (own["name"], own["id"] == alices["collection_id"]) == ("default", False)
+    swept = (await keyed.client.post("/documents/sweep", headers=bearer(BOB))).json()
+    assert set(swept.values()) == {0}
     mine = await keyed.client.post("/search", json={"query": "vault word marmalade"}, headers=bearer(ALICE))
     assert mine.json()["passages"][0]["document_id"] == alices["document_id"]
 
@@ -167,6 +180,7 @@ async def test_bob_cannot_use_alices_document_session_or_run(keyed: Running, ali
     before = stored(keyed)
     chats: list[dict[str, Any]] = [
         {"message": "Which word?", "documents": [alices["document_id"]]},
+        {"message": "Which word?", "collections": [alices["collection_id"]]},
         {"message": "Which word?", "session_id": alices["session_id"]},
         {"message": "Which word?", "session_id": alices["session_id"], "if_busy": "replace"},
         {"message": "Which word?", "session_id": alices["session_id"], "parent_id": alices["message_id"]},
@@ -177,6 +191,13 @@ async def test_bob_cannot_use_alices_document_session_or_run(keyed: Running, ali
         assert "marmalade" not in response.text
     found = {"query": "vault", "documents": [alices["document_id"]]}
     problem(await keyed.client.post("/search", json=found, headers=bearer(BOB)), 404, "not_found")
+    params = {"collection": alices["collection_id"]}
+    files = {"file": ("bob.txt", unique("Bob was here."))}
+    for response in (
+        await keyed.client.post("/documents/upload", params=params, files=files, headers=bearer(BOB)),
+        await keyed.client.get("/documents", params=params, headers=bearer(BOB)),
+    ):
+        problem(response, 404, "not_found")
     resumed = await keyed.client.post(
         "/chat", json={"message": "x"}, headers={**bearer(BOB), "Last-Event-ID": alices["last"]}
     )
@@ -206,7 +227,7 @@ async def test_the_same_bytes_are_a_document_of_each(keyed: Running, alices: Thi
     assert entry["duplicate"] is False
     assert entry["id"] != alices["document_id"]
     deleted = await keyed.client.delete(f"/documents/{entry['id']}", headers=bearer(BOB))
-    assert deleted.status_code == 204
+    assert deleted.status_code == 200
     path = f"/documents/{alices['document_id']}/content"
     assert (await keyed.client.get(path, headers=bearer(ALICE))).text == alices["bytes"]
     found = await keyed.client.post("/search", json={"query": "vault marmalade"}, headers=bearer(ALICE))

@@ -179,7 +179,8 @@ SELF = {("GET", "/docs"), ("GET", "/openapi.json")}
 def test_api_md_names_every_field_of_the_requests() -> None:
     schemas = make_app().openapi()["components"]["schemas"]
     text = read("docs/api.md")
-    for name in ("ChatRequest", "SearchRequest", "SessionChange", "TextRequest", "UrlRequest"):
+    requests = ("ChatRequest", "SearchRequest", "SessionChange", "TextRequest", "UrlRequest")
+    for name in (*requests, "DocumentChange", "CollectionName", "EmbedRequest"):
         for field in schemas[name]["properties"]:
             assert re.search(rf"[`\"]{field}[`\"]", text), f"{name}.{field} is missing"
 

@@ -114,7 +114,7 @@ class MiniLM:
 
 
 def _give_way() -> None:
-    """Answers come before documents: this thread gets what CPU the others leave. Only Linux has such priorities."""
+    """Answers come before documents: this thread gets what CPU the others leave (on Linux)."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
