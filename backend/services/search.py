@@ -102,7 +102,10 @@ class Search:
         self._embedders = embedders
 
     async def find(self, owner: str, parts: Sequence[Part], within: Sequence[str], wanted: Wanted) -> Found:
-        """The best passages in these parts, of documents in the collections `within`. Raises EmbeddingMismatch, EmbeddingFailed."""
+        """The best passages in these parts, of documents in the collections `within`.
+
+        Raises EmbeddingMismatch, EmbeddingFailed.
+        """
         found = Found()
         for fingerprint in dict.fromkeys(part.fingerprint for part in parts):
             # Vectors of different models say nothing to each other: each model's part is a search of its own.

@@ -184,7 +184,7 @@ class Chunks:
     async def candidates(
         self, owner: str, collection_id: str, within: Sequence[str], embedding: str, numbers: Sequence[int]
     ) -> list[CandidateRow]:
-        """Those of a collection's chunks that are of an active version of the owner's in one of the collections `within`:
+        """Those of a collection's chunks that are of an active version, in the owner's collections `within`:
         a document that moves among them during a search is found.
         """
         return await self._reader.run(lambda conn: _candidates(conn, owner, collection_id, within, embedding, numbers))
