@@ -1,23 +1,33 @@
 """The embedded default: no language model. It answers by quoting the sentences that fit the question best."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backend.chains.models.base import Finish, Listing, Output, Plugin, Prompt, Quote, Text, Tokens
 from backend.chains.passages import Passage
+from backend.chains.retrieval.ranking import RELEVANCE_OF_WORDS
 from backend.chains.retrieval.sentences import sentences
 from backend.chains.words import words
 from backend.config.settings import ModelSettings
 from backend.errors import ModelNotFound
 
 MODEL = "quotes"
-MAX_QUOTES = 3
-_CANDIDATES = 16
-_FLOOR = 0.42
+# Sentences whose meaning is compared with the question's: each costs a few milliseconds.
+_COMPARED = 8
+# The mean of the relevance of the best sentence and of its passage, from which on it is an answer.
+_FLOOR = 0.63
+# What the second quote needs of the first one's score, and how much the words count that only it holds.
 _NEAR_BEST = 0.85
+_NEW_WORDS = 0.6
+# A sentence shorter than this says less, in characters; all that it can lose by it.
+_LONG, _LENGTH = 120, 0.2
 _MIN_WORDS = 3
+# The share of words from which on two sentences say the same.
+_ALIKE = 0.8
+_HEADING = re.compile(r"#{1,6}\s")
 _FOR_MORE = (
     "This server has no language model yet, so it answers by quoting. For written answers set OPENAI_API_KEY "
     "(or OPENAI_BASE_URL), or start Ollama, and restart."
@@ -33,12 +43,20 @@ _SAYS = {
 
 @dataclass(slots=True)
 class _Candidate:
+    """A sentence of passage `n`. `held`: the question's words that it has, and how much each of them counts."""
+
     n: int
     start: int
     end: int
     text: str
-    lexical: float
+    words: set[str]
+    held: dict[str, float] = field(default_factory=dict[str, float])
     score: float = 0.0
+
+    @property
+    def lexical(self) -> float:
+        """The share of the question's words that it holds, 0 to 1."""
+        return sum(self.held.values())
 
 
 class _Extractive:
@@ -48,66 +66,82 @@ class _Extractive:
         if prompt.grounding != "passages":
             yield Text(_SAYS[prompt.grounding])
         else:
-            best = await _best_sentences(prompt)
-            if not best:
+            quotes = await _quotes(prompt)
+            if not quotes:
                 yield Text(_SAYS["nothing_relevant"])
-            for number, sentence in enumerate(best):
+            for number, quote in enumerate(quotes):
                 if number:
                     yield Text(" ")
-                yield Quote(sentence.text, sentence.n, sentence.start, sentence.end)
+                yield Quote(quote.text, quote.n, quote.start, quote.end)
         yield Tokens(input=0, output=0)
         yield Finish("stop")
 
 
-async def _best_sentences(prompt: Prompt) -> list[_Candidate]:
-    """At most MAX_QUOTES sentences, the best first; none when no sentence answers."""
-    wanted = set(words(prompt.question))
-    candidates = _candidates(prompt.passages, wanted)
+async def _quotes(prompt: Prompt) -> list[_Candidate]:
+    """The sentence that answers best, and one that adds to it; none when no sentence answers."""
+    candidates = _candidates(prompt.passages, set(words(prompt.question)))
+    for candidate in candidates:
+        length = min(1.0, len(candidate.text) / _LONG)
+        candidate.score = candidate.lexical + prompt.passages[candidate.n - 1].score + _LENGTH * length
+    candidates = sorted(candidates, key=lambda c: -c.score)[:_COMPARED]
     if not candidates or prompt.similarity is None:
         return []
-    candidates = sorted(candidates, key=lambda c: -c.lexical)[:_CANDIDATES]
-    close = await prompt.similarity(prompt.question, [c.text for c in candidates])
-    for candidate, cosine in zip(candidates, close, strict=True):
-        candidate.score = 0.6 * cosine + 0.4 * candidate.lexical
-    candidates.sort(key=lambda c: -c.score)
-    floor = max(_FLOOR, _NEAR_BEST * candidates[0].score)
-    chosen: list[_Candidate] = []
-    for candidate in candidates:
-        if candidate.score < floor or len(chosen) == MAX_QUOTES:
-            break
-        # The same sentence in two documents is one answer.
-        if not any(_alike(candidate.text, other.text) for other in chosen):
-            chosen.append(candidate)
-    return chosen
+    cosines = await prompt.similarity(prompt.question, [c.text for c in candidates])
+    for candidate, cosine in zip(candidates, cosines, strict=True):
+        candidate.score += cosine
+    place, best = max(enumerate(candidates), key=lambda each: each[1].score)
+    relevance = cosines[place] + RELEVANCE_OF_WORDS * best.lexical
+    if (prompt.passages[best.n - 1].relevance + relevance) / 2 < _FLOOR:
+        return []
+    second = _second(best, candidates)
+    if second is None:
+        return [best]
+    # From the same passage they are read in its order.
+    return [second, best] if second.n == best.n and second.start < best.start else [best, second]
+
+
+def _second(best: _Candidate, candidates: Sequence[_Candidate]) -> _Candidate | None:
+    """What to say besides the best: nearly as good, most of all with those words of the question that it lacks."""
+
+    def worth(candidate: _Candidate) -> float:
+        return candidate.score + _NEW_WORDS * sum(w for word, w in candidate.held.items() if word not in best.held)
+
+    # The same sentence in two documents is one answer.
+    others = [c for c in candidates if not _alike(c, best)]
+    second = max(others, key=worth, default=None)
+    return second if second is not None and worth(second) >= _NEAR_BEST * best.score else None
 
 
 def _candidates(passages: Sequence[Passage], wanted: set[str]) -> list[_Candidate]:
-    """All sentences, with the share of the question's words each holds, rare words counting more.
+    """All sentences, with the question's words that each holds, rare words counting more.
 
-    Words of the passage's heading and title count a little: "Refunds > Deadline" says what "30 days" is about.
+    Words of what stands above the passage count half: "Refunds > Deadline" says what "30 days" is about.
     """
     found: list[_Candidate] = []
     for n, passage in enumerate(passages, 1):
         for start, end in sentences(passage.text):
             text = passage.text[start:end]
-            # A heading or a question is no answer.
-            if len(words(text)) >= _MIN_WORDS and not text.endswith(("?", "？")):
-                found.append(_Candidate(n, passage.start + start, passage.start + end, text, 0.0))
-    bags = [set(words(c.text)) for c in found]
-    seen = Counter(word for bag in bags for word in bag)
+            if _may_answer(text, passage.heading):
+                found.append(_Candidate(n, passage.start + start, passage.start + end, text, set(words(text))))
+    seen = Counter(word for candidate in found for word in candidate.words)
     weight = {w: math.log(1 + (len(found) + 1) / (seen[w] + 0.5)) for w in wanted}
     total = sum(weight.values()) or 1.0
-    for candidate, bag in zip(found, bags, strict=True):
-        passage = passages[candidate.n - 1]
-        about = set(words(f"{passage.heading or ''} {passage.title}"))
-        held = sum(weight[w] if w in bag else 0.5 * weight[w] for w in wanted if w in bag or w in about)
-        candidate.lexical = held / total
+    about = [set(words(f"{p.title} {p.heading or ''} {p.context or ''}")) for p in passages]
+    for candidate in found:
+        for word in wanted & (candidate.words | about[candidate.n - 1]):
+            candidate.held[word] = weight[word] / total * (1.0 if word in candidate.words else 0.5)
     return found
 
 
-def _alike(one: str, other: str) -> bool:
-    a, b = set(words(one)), set(words(other))
-    return len(a & b) >= 0.8 * min(len(a), len(b)) if a and b else one == other
+def _may_answer(text: str, heading: str | None) -> bool:
+    """Whether it says something: no question, no heading, no label of a word or two."""
+    if text.endswith(("?", "？")) or _HEADING.match(text) or (heading is not None and text in heading.split(" > ")):
+        return False
+    return text.endswith((".", "!", "。", "！")) or len(words(text)) >= _MIN_WORDS
+
+
+def _alike(one: _Candidate, other: _Candidate) -> bool:
+    return len(one.words & other.words) >= _ALIKE * min(len(one.words), len(other.words))
 
 
 class _Provider:
