@@ -50,7 +50,11 @@ def leave_out() -> None:
 
     async def nothing(self: Any) -> None: ...
 
+    async def no_keys(self: Any) -> set[str]:
+        return set()
+
     VectorIndex.open = MiniLM.prepare = nothing
+    VectorIndex.collections = no_keys
 
 
 def _announce(control: "_Control") -> None:

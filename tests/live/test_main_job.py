@@ -1,9 +1,11 @@
 """The main job, whole, over real sockets."""
 
+import asyncio
 import shutil
 from pathlib import Path
 
 from tests.harness import Running, read_events, serving, text_of
+from tests.live.support import rows
 from tests.provider_server import ProviderServer
 from tests.provider_wire import answer
 
@@ -88,10 +90,11 @@ async def test_several_quotes_stand_apart(server: Running) -> None:
 
 async def test_vectors_that_were_lost_are_made_again(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as server:
-        document = await server.upload("contract.md", CONTRACT)
+        await server.upload("contract.md", CONTRACT)
     shutil.rmtree(tmp_path / "data" / "vectors")
     async with serving(tmp_path / "data") as server:
-        await server.services.documents.settled("local", document["id"])
+        while rows(server, "SELECT stage FROM jobs") != [("ready",)]:
+            await asyncio.sleep(0.02)
         events = await server.events({"message": "How long is the notice period?"})
         assert any(e["type"] == "citation" for e in events)
 
