@@ -183,6 +183,14 @@ async def test_a_heading_tells_what_its_sentences_are_about(similarity: Similari
     assert [q.n for q in quotes] == [2]
 
 
+@pytest.mark.parametrize("lead", ["How do I back up my data?", "**Back up.**", "## Back up your data"])
+async def test_the_question_or_label_in_front_tells_what_a_sentence_answers(lead: str, similarity: Similarity) -> None:
+    said = "Stop the server and copy the folder."
+    text = f"Where is the log?\n\nIt is in the folder of the server.\n\n{lead}\n\n{said}\n\nThen start it again."
+    quotes, _ = await answer("How can I back up the data?", [passage(text)], similarity)
+    assert said in [q.text for q in quotes]
+
+
 async def test_what_is_compared_by_meaning_is_bounded(similarity: Similarity) -> None:
     compared: list[int] = []
 

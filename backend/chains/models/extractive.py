@@ -17,7 +17,7 @@ from backend.errors import ModelNotFound
 MODEL = "quotes"
 # Sentences whose meaning is compared with the question's: each costs a few milliseconds.
 _COMPARED = 8
-# The mean of the relevance of the best sentence and of its passage, from which on it is an answer.
+# The mean of the relevance of a sentence and of its passage, from which on it is an answer.
 _FLOOR = 0.63
 # What the second quote needs of the first one's score, and how much the words count that only it holds.
 _NEAR_BEST = 0.85
@@ -43,12 +43,15 @@ _SAYS = {
 
 @dataclass(slots=True)
 class _Candidate:
-    """A sentence of passage `n`. `held`: the question's words that it has, and how much each of them counts."""
+    """A sentence of passage `n`. `lead` is the label or the question in front of it that it answers, mostly empty.
+    `held`: the question's words that it has, and how much each of them counts.
+    """
 
     n: int
     start: int
     end: int
     text: str
+    lead: str
     words: set[str]
     held: dict[str, float] = field(default_factory=dict[str, float])
     score: float = 0.0
@@ -86,14 +89,17 @@ async def _quotes(prompt: Prompt) -> list[_Candidate]:
     candidates = sorted(candidates, key=lambda c: -c.score)[:_COMPARED]
     if not candidates or prompt.similarity is None:
         return []
-    cosines = await prompt.similarity(prompt.question, [c.text for c in candidates])
+    cosines = await prompt.similarity(prompt.question, [f"{c.lead} {c.text}".lstrip() for c in candidates])
+    vouched: list[_Candidate] = []
     for candidate, cosine in zip(candidates, cosines, strict=True):
         candidate.score += cosine
-    place, best = max(enumerate(candidates), key=lambda each: each[1].score)
-    relevance = cosines[place] + RELEVANCE_OF_WORDS * best.lexical
-    if (prompt.passages[best.n - 1].relevance + relevance) / 2 < _FLOOR:
+        relevance = cosine + RELEVANCE_OF_WORDS * candidate.lexical
+        if (relevance + prompt.passages[candidate.n - 1].relevance) / 2 >= _FLOOR:
+            vouched.append(candidate)
+    if not vouched:
         return []
-    second = _second(best, candidates)
+    best = max(vouched, key=lambda c: c.score)
+    second = _second(best, vouched)
     if second is None:
         return [best]
     # From the same passage they are read in its order.
@@ -115,20 +121,24 @@ def _second(best: _Candidate, candidates: Sequence[_Candidate]) -> _Candidate | 
 def _candidates(passages: Sequence[Passage], wanted: set[str]) -> list[_Candidate]:
     """All sentences, with the question's words that each holds, rare words counting more.
 
-    Words of what stands above the passage count half: "Refunds > Deadline" says what "30 days" is about.
+    Words of what stands above count half: "Refunds > Deadline" says what "30 days" is about.
     """
     found: list[_Candidate] = []
     for n, passage in enumerate(passages, 1):
+        lead = ""
         for start, end in sentences(passage.text):
             text = passage.text[start:end]
-            if _may_answer(text, passage.heading):
-                found.append(_Candidate(n, passage.start + start, passage.start + end, text, set(words(text))))
+            if not _may_answer(text, passage.heading):
+                lead = text
+                continue
+            found.append(_Candidate(n, passage.start + start, passage.start + end, text, lead, set(words(text))))
+            lead = ""
     seen = Counter(word for candidate in found for word in candidate.words)
     weight = {w: math.log(1 + (len(found) + 1) / (seen[w] + 0.5)) for w in wanted}
     total = sum(weight.values()) or 1.0
     about = [set(words(f"{p.title} {p.heading or ''} {p.context or ''}")) for p in passages]
     for candidate in found:
-        for word in wanted & (candidate.words | about[candidate.n - 1]):
+        for word in wanted & (candidate.words | about[candidate.n - 1] | set(words(candidate.lead))):
             candidate.held[word] = weight[word] / total * (1.0 if word in candidate.words else 0.5)
     return found
 
