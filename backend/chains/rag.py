@@ -51,10 +51,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Last item of an answer: why the model stopped, how many marks named no passage that supports them."""
+    """Last item of an answer: why the model stopped."""
 
     reason: str
-    dropped_marks: int
 
 
 async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
@@ -92,7 +91,7 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
                 yield event
         raise
     yield weave.usage(ask.model_name, prompt)
-    yield Finished(weave.reason, weave.dropped)
+    yield Finished(weave.reason)
 
 
 async def _queries(ask: Ask) -> tuple[list[str], Tokens | None]:
@@ -138,7 +137,7 @@ class _Weave:
         self.tokens: Tokens | None = None
         self.reason = "stop"
         self.length = 0
-        self.dropped = 0
+        self._dropped = 0
 
     async def take(self, output: Output) -> AsyncIterator[ev.AnyEvent]:
         """The deltas and citations of one output; before them the start of its part, if it isn't open."""
@@ -173,6 +172,7 @@ class _Weave:
         self._open, self._part_id = kind, f"p{self._count}"
         self._marks, self._tracker = MarkFilter(), SentenceTracker()
         self._given.clear()
+        self._dropped = 0
         return ev.TextStart(part_id=self._part_id) if kind == "text" else ev.ReasoningStart(part_id=self._part_id)
 
     def _clean(self, text: str) -> str:
@@ -199,7 +199,9 @@ class _Weave:
         kind, self._open = self._open, None
         if kind is None:
             return []
-        return [ev.TextEnd(part_id=self._part_id) if kind == "text" else ev.ReasoningEnd(part_id=self._part_id)]
+        if kind == "reasoning":
+            return [ev.ReasoningEnd(part_id=self._part_id)]
+        return [ev.TextEnd(part_id=self._part_id, dropped=self._dropped)]
 
     async def _piece(self, piece: str | Mark) -> AsyncIterator[ev.AnyEvent]:
         if isinstance(piece, Mark):
@@ -208,7 +210,7 @@ class _Weave:
                     async for event in self._cite(self._tracker.mark(n)):
                         yield event
                 else:
-                    self.dropped += 1
+                    self._dropped += 1
             return
         for text, cited in self._tracker.add(piece):
             if text:
@@ -227,7 +229,7 @@ class _Weave:
             except EmbeddingError:
                 span = await find_quote(sentence.text, passage, None)
             if span is None:
-                self.dropped += 1
+                self._dropped += 1
                 continue
             self._given.add((sentence.n, sentence.start, sentence.end))
             yield await self._citation(sentence.n, sentence.start, sentence.end, *span)

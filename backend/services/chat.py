@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
 
-import structlog
-
 from backend import events as ev
 from backend.chains.calls import CallLimits
 from backend.chains.models.base import ChatModel, Message
@@ -24,8 +22,6 @@ from backend.services.run_state import TextPart, decode_parts, encode_parts, tex
 from backend.services.runs import LEASE_MS, Run, RunHub
 from backend.storage.ids import new_id, now_ms
 from backend.storage.turns import NewTurn, StoredMessage, Turns
-
-log = structlog.get_logger(__name__)
 
 IfBusy = Literal["reject", "queue", "replace"]
 _TITLE = 80
@@ -245,8 +241,6 @@ class ChatService:
             async for event in events:
                 if isinstance(event, Finished):
                     reason = event.reason
-                    if event.dropped_marks:
-                        log.info("citations_dropped", count=event.dropped_marks)
                 else:
                     run.emit(event)
         return reason
