@@ -13,8 +13,10 @@ from typing import Literal
 from backend import events as ev
 from backend.chains import prompts
 from backend.chains.calls import CallLimits, call
-from backend.chains.citations import Cited, Mark, MarkFilter, SentenceTracker, find_quote
+from backend.chains.citations import Cited, SentenceTracker
 from backend.chains.conversation import estimate_tokens, fit, related_queries, standalone_question
+from backend.chains.marks import Mark, MarkFilter
+from backend.chains.evidence import Evidence
 from backend.chains.models.base import (
     ChatModel,
     Finish,
@@ -28,7 +30,7 @@ from backend.chains.models.base import (
     Tokens,
 )
 from backend.chains.passages import Passage, Retriever
-from backend.errors import EmbeddingError, RunError
+from backend.errors import RunError
 
 _SNIPPET = 280
 
@@ -128,6 +130,8 @@ class _Weave:
     def __init__(self, passages: list[Passage], retriever: Retriever | None) -> None:
         self._passages = passages
         self._retriever = retriever
+        self._evidence = Evidence(passages, retriever.similarity) if retriever is not None else None
+        self._unmarked: list[str] | None = []
         self._open: str | None = None
         self._part_id = ""
         self._count = 0
@@ -173,6 +177,8 @@ class _Weave:
         self._marks, self._tracker = MarkFilter(), SentenceTracker()
         self._given.clear()
         self._dropped = 0
+        if self._unmarked:
+            self._unmarked = []
         return ev.TextStart(part_id=self._part_id) if kind == "text" else ev.ReasoningStart(part_id=self._part_id)
 
     def _clean(self, text: str) -> str:
@@ -186,6 +192,8 @@ class _Weave:
                 async for event in self._piece(piece):
                     yield event
             async for event in self._cite(self._tracker.close()):
+                yield event
+            async for event in self._match():
                 yield event
         for event in self.end():
             yield event
@@ -205,6 +213,7 @@ class _Weave:
 
     async def _piece(self, piece: str | Mark) -> AsyncIterator[ev.AnyEvent]:
         if isinstance(piece, Mark):
+            self._unmarked = None
             for n in piece.numbers:
                 if 1 <= n <= len(self._passages):
                     async for event in self._cite(self._tracker.mark(n)):
@@ -212,6 +221,8 @@ class _Weave:
                 else:
                     self._dropped += 1
             return
+        if self._unmarked is not None:
+            self._unmarked.append(piece)
         for text, cited in self._tracker.add(piece):
             if text:
                 yield ev.TextDelta(part_id=self._part_id, text=text)
@@ -222,22 +233,25 @@ class _Weave:
         for sentence in cited:
             if (sentence.n, sentence.start, sentence.end) in self._given:
                 continue
-            passage = self._passages[sentence.n - 1]
-            assert self._retriever is not None
-            try:
-                span = await find_quote(sentence.text, passage, self._retriever.similarity)
-            except EmbeddingError:
-                span = await find_quote(sentence.text, passage, None)
+            assert self._evidence is not None
+            span = await self._evidence.quote(sentence.text, sentence.n)
             if span is None:
                 self._dropped += 1
                 continue
             self._given.add((sentence.n, sentence.start, sentence.end))
             yield await self._citation(sentence.n, sentence.start, sentence.end, *span)
 
+    async def _match(self) -> AsyncIterator[ev.AnyEvent]:
+        """The citations of a part whose model writes no marks: found once it is whole, in one go."""
+        if self._unmarked and self._evidence is not None:
+            for found in await self._evidence.match("".join(self._unmarked)):
+                yield await self._citation(found.n, found.start, found.end, *found.quote, matched=True)
+
     async def _quote(self, quote: Quote) -> AsyncIterator[ev.AnyEvent]:
         for piece in self._marks.flush():
             async for event in self._piece(piece):
                 yield event
+        self._unmarked = None
         self.length += len(quote.text)
         start = self._tracker.length
         for _ in self._tracker.add(quote.text):
@@ -245,7 +259,9 @@ class _Weave:
         yield ev.TextDelta(part_id=self._part_id, text=quote.text)
         yield await self._citation(quote.n, start, start + len(quote.text), quote.start, quote.end)
 
-    async def _citation(self, n: int, start: int, end: int, quote_start: int, quote_end: int) -> ev.Citation:
+    async def _citation(
+        self, n: int, start: int, end: int, quote_start: int, quote_end: int, *, matched: bool = False
+    ) -> ev.Citation:
         passage = self._passages[n - 1]
         assert self._retriever is not None
         page = await self._retriever.page_at(passage.version, quote_start) if passage.page is not None else None
@@ -259,6 +275,7 @@ class _Weave:
             document=ev.Place(
                 document_id=passage.document_id, version=passage.version, page=page, start=quote_start, end=quote_end
             ),
+            matched=matched,
         )
 
 
