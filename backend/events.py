@@ -54,6 +54,15 @@ class TokenUsage(msgspec.Struct, omit_defaults=True, kw_only=True):
     cost: int | None = None
 
 
+class CitationCounts(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Citations of a run. `given`: the model named the source; `matched`: it wrote no marks, and the server found it;
+    `dropped`: marks that were taken out because the source says no such thing, or isn't there."""
+
+    given: int = 0
+    matched: int = 0
+    dropped: int = 0
+
+
 class RunFault(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Why a run failed. `code` is stable, `message` says what to do."""
 
@@ -119,13 +128,17 @@ class TextDelta(Event, tag="text.delta", kw_only=True):
 
 
 class TextEnd(Event, tag="text.end", kw_only=True):
-    """The text part is complete."""
+    """The text part is complete. `dropped`: how many of its citation marks nothing supported."""
 
     part_id: str
+    dropped: int = 0
 
 
 class Citation(Event, tag="citation", kw_only=True):
-    """`[start:end]` of the part is a sentence that `quote`, verbatim in the document, supports. `n` is the source's."""
+    """`[start:end]` of the part is a sentence that `quote`, verbatim in the document, supports. `n` is the source's.
+
+    `matched`: the model wrote no marks; the server found the source once the part was written.
+    """
 
     part_id: str
     source_id: str
@@ -134,6 +147,7 @@ class Citation(Event, tag="citation", kw_only=True):
     end: int
     quote: str
     document: Place
+    matched: bool = False
 
 
 class Usage(Event, tag="usage", kw_only=True):
@@ -149,12 +163,13 @@ class Usage(Event, tag="usage", kw_only=True):
 
 
 class Part(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A part of a message, whole or so far. Open parts occur in snapshots only."""
+    """A part of a message, whole or so far. Open parts occur in snapshots only. `dropped` is as in `text.end`."""
 
     kind: Literal["text", "reasoning"]
     part_id: str
     text: str
     open: bool = False
+    dropped: int = 0
 
 
 class Snapshot(Event, tag="snapshot", kw_only=True):
@@ -177,6 +192,7 @@ class RunCompleted(Event, tag="run.completed", kw_only=True):
 
     finish_reason: str
     usage: TokenUsage
+    citation_counts: CitationCounts | None = None
 
 
 class RunFailed(Event, tag="run.failed", kw_only=True):
@@ -190,6 +206,7 @@ class RunCancelled(Event, tag="run.cancelled", kw_only=True):
 
     by: Literal["user", "replaced", "session_deleted", "no_watcher"]
     usage: TokenUsage
+    citation_counts: CitationCounts | None = None
 
 
 class RunInterrupted(Event, tag="run.interrupted", kw_only=True):

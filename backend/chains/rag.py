@@ -13,8 +13,10 @@ from typing import Literal
 from backend import events as ev
 from backend.chains import prompts
 from backend.chains.calls import CallLimits, call
-from backend.chains.citations import Cited, Mark, MarkFilter, SentenceTracker, find_quote
+from backend.chains.citations import Cited, SentenceTracker
 from backend.chains.conversation import estimate_tokens, fit, related_queries, standalone_question
+from backend.chains.evidence import Evidence
+from backend.chains.marks import Mark, MarkFilter
 from backend.chains.models.base import (
     ChatModel,
     Finish,
@@ -28,7 +30,7 @@ from backend.chains.models.base import (
     Tokens,
 )
 from backend.chains.passages import Passage, Retriever
-from backend.errors import EmbeddingError, RunError
+from backend.errors import RunError
 
 _SNIPPET = 280
 
@@ -51,10 +53,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Last item of an answer: why the model stopped, how many marks named no passage that supports them."""
+    """Last item of an answer: why the model stopped."""
 
     reason: str
-    dropped_marks: int
 
 
 async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
@@ -92,7 +93,7 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
                 yield event
         raise
     yield weave.usage(ask.model_name, prompt)
-    yield Finished(weave.reason, weave.dropped)
+    yield Finished(weave.reason)
 
 
 async def _queries(ask: Ask) -> tuple[list[tuple[str, float]], Tokens | None]:
@@ -134,6 +135,8 @@ class _Weave:
     def __init__(self, passages: list[Passage], retriever: Retriever | None) -> None:
         self._passages = passages
         self._retriever = retriever
+        self._evidence = Evidence(passages, retriever.similarity) if retriever is not None else None
+        self._unmarked: list[str] | None = []
         self._open: str | None = None
         self._part_id = ""
         self._count = 0
@@ -143,7 +146,7 @@ class _Weave:
         self.tokens: Tokens | None = None
         self.reason = "stop"
         self.length = 0
-        self.dropped = 0
+        self._dropped = 0
 
     async def take(self, output: Output) -> AsyncIterator[ev.AnyEvent]:
         """The deltas and citations of one output; before them the start of its part, if it isn't open."""
@@ -178,6 +181,9 @@ class _Weave:
         self._open, self._part_id = kind, f"p{self._count}"
         self._marks, self._tracker = MarkFilter(), SentenceTracker()
         self._given.clear()
+        self._dropped = 0
+        if self._unmarked:
+            self._unmarked = []
         return ev.TextStart(part_id=self._part_id) if kind == "text" else ev.ReasoningStart(part_id=self._part_id)
 
     def _clean(self, text: str) -> str:
@@ -192,6 +198,8 @@ class _Weave:
                     yield event
             async for event in self._cite(self._tracker.close()):
                 yield event
+            async for event in self._match():
+                yield event
         for event in self.end():
             yield event
 
@@ -204,17 +212,22 @@ class _Weave:
         kind, self._open = self._open, None
         if kind is None:
             return []
-        return [ev.TextEnd(part_id=self._part_id) if kind == "text" else ev.ReasoningEnd(part_id=self._part_id)]
+        if kind == "reasoning":
+            return [ev.ReasoningEnd(part_id=self._part_id)]
+        return [ev.TextEnd(part_id=self._part_id, dropped=self._dropped)]
 
     async def _piece(self, piece: str | Mark) -> AsyncIterator[ev.AnyEvent]:
         if isinstance(piece, Mark):
+            self._unmarked = None
             for n in piece.numbers:
                 if 1 <= n <= len(self._passages):
                     async for event in self._cite(self._tracker.mark(n)):
                         yield event
                 else:
-                    self.dropped += 1
+                    self._dropped += 1
             return
+        if self._unmarked is not None:
+            self._unmarked.append(piece)
         for text, cited in self._tracker.add(piece):
             if text:
                 yield ev.TextDelta(part_id=self._part_id, text=text)
@@ -225,22 +238,25 @@ class _Weave:
         for sentence in cited:
             if (sentence.n, sentence.start, sentence.end) in self._given:
                 continue
-            passage = self._passages[sentence.n - 1]
-            assert self._retriever is not None
-            try:
-                span = await find_quote(sentence.text, passage, self._retriever.similarity)
-            except EmbeddingError:
-                span = await find_quote(sentence.text, passage, None)
+            assert self._evidence is not None
+            span = await self._evidence.quote(sentence.text, sentence.n)
             if span is None:
-                self.dropped += 1
+                self._dropped += 1
                 continue
             self._given.add((sentence.n, sentence.start, sentence.end))
             yield await self._citation(sentence.n, sentence.start, sentence.end, *span)
+
+    async def _match(self) -> AsyncIterator[ev.AnyEvent]:
+        """The citations of a part whose model writes no marks: found once it is whole, in one go."""
+        if self._unmarked and self._evidence is not None:
+            for found in await self._evidence.match("".join(self._unmarked)):
+                yield await self._citation(found.n, found.start, found.end, *found.quote, matched=True)
 
     async def _quote(self, quote: Quote) -> AsyncIterator[ev.AnyEvent]:
         for piece in self._marks.flush():
             async for event in self._piece(piece):
                 yield event
+        self._unmarked = None
         self.length += len(quote.text)
         start = self._tracker.length
         for _ in self._tracker.add(quote.text):
@@ -248,7 +264,9 @@ class _Weave:
         yield ev.TextDelta(part_id=self._part_id, text=quote.text)
         yield await self._citation(quote.n, start, start + len(quote.text), quote.start, quote.end)
 
-    async def _citation(self, n: int, start: int, end: int, quote_start: int, quote_end: int) -> ev.Citation:
+    async def _citation(
+        self, n: int, start: int, end: int, quote_start: int, quote_end: int, *, matched: bool = False
+    ) -> ev.Citation:
         passage = self._passages[n - 1]
         assert self._retriever is not None
         page = await self._retriever.page_at(passage.version, quote_start) if passage.page is not None else None
@@ -262,6 +280,7 @@ class _Weave:
             document=ev.Place(
                 document_id=passage.document_id, version=passage.version, page=page, start=quote_start, end=quote_end
             ),
+            matched=matched,
         )
 
 

@@ -26,6 +26,7 @@ _ANSWER: dict[str, Any] = {
         "finish_reason": {"type": ["string", "null"]},
         "text": {"type": "string", "description": "With ` [n]` after each sentence that has a citation."},
         "citations": {"type": "array", "items": {"type": "object"}},
+        "citation_counts": {"$ref": "#/components/schemas/CitationCounts"},
         "sources": {"type": "array", "items": {"$ref": "#/components/schemas/Source"}},
         "usage": {"$ref": "#/components/schemas/TokenUsage"},
     },

@@ -183,6 +183,8 @@ async def _folded(services: Services, owner: str, run_id: str, headers: dict[str
         "sources": msgspec.to_builtins(state.sources),
         "usage": msgspec.to_builtins(state.total()),
     }
+    if (counts := state.citation_counts()) is not None:
+        body["citation_counts"] = msgspec.to_builtins(counts)
     return JSONResponse(body, headers=headers)
 
 

@@ -9,7 +9,6 @@ from typing import Literal
 from weakref import WeakValueDictionary
 
 import msgspec
-import structlog
 
 from backend import events as ev
 from backend.chains.calls import CallLimits
@@ -26,8 +25,6 @@ from backend.services.runs import LEASE_MS, Run, RunHub
 from backend.storage.ids import new_id, now_ms
 from backend.storage.sessions import Sessions
 from backend.storage.turns import NewTurn, StoredMessage, Turns
-
-log = structlog.get_logger(__name__)
 
 IfBusy = Literal["reject", "queue", "replace"]
 _TITLE = 80
@@ -266,8 +263,6 @@ class ChatService:
             async for event in events:
                 if isinstance(event, Finished):
                     reason = event.reason
-                    if event.dropped_marks:
-                        log.info("citations_dropped", count=event.dropped_marks)
                 else:
                     if isinstance(event, ev.Status) and retriever is not None and retriever.trace is not None:
                         run.state.retrieval = msgspec.json.encode(retriever.trace).decode()

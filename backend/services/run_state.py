@@ -19,14 +19,16 @@ class CitationRef(msgspec.Struct, omit_defaults=True, kw_only=True):
     end: int
     quote: str
     document: ev.Place
+    matched: bool = False
 
 
 class TextPart(msgspec.Struct, tag="text", omit_defaults=True, kw_only=True):
-    """Text of a message, with the citations that stand in it."""
+    """Text of a message, with the citations that stand in it and how many marks were dropped from it."""
 
     text: str
     part_id: str | None = None
     citations: list[CitationRef] = []
+    dropped: int = 0
 
 
 class ReasoningPart(msgspec.Struct, tag="reasoning", omit_defaults=True, kw_only=True):
@@ -84,7 +86,10 @@ class RunState:
                 self._parts.append(_OpenPart("text", event.part_id))
             case ev.ReasoningStart():
                 self._parts.append(_OpenPart("reasoning", event.part_id))
-            case ev.TextEnd() | ev.ReasoningEnd():
+            case ev.TextEnd():
+                self._parts[-1].open = False
+                self._parts[-1].dropped = event.dropped
+            case ev.ReasoningEnd():
                 self._parts[-1].open = False
             case ev.Citation():
                 self.citations.append(event)
@@ -104,7 +109,7 @@ class RunState:
     def _restore(self, snapshot: ev.Snapshot) -> None:
         self.started = snapshot
         self.sources, self.citations, self.usage = snapshot.sources, snapshot.citations, snapshot.usage
-        self._parts = [_OpenPart(p.kind, p.part_id, [p.text], p.open) for p in snapshot.parts]
+        self._parts = [_OpenPart(p.kind, p.part_id, [p.text], p.open, p.dropped) for p in snapshot.parts]
 
     @property
     def has_text(self) -> bool:
@@ -136,6 +141,14 @@ class RunState:
             total.cost = sum(u.cost or 0 for u in self.usage)
         return total
 
+    def citation_counts(self) -> ev.CitationCounts | None:
+        """How many citations were given, matched and dropped; None when there were none at all."""
+        matched = sum(c.matched for c in self.citations)
+        dropped = sum(p.dropped for p in self._parts)
+        if not self.citations and not dropped:
+            return None
+        return ev.CitationCounts(given=len(self.citations) - matched, matched=matched, dropped=dropped)
+
     def message_parts(self) -> list[MessagePart]:
         """The answer as it is stored."""
         parts: list[MessagePart] = []
@@ -146,7 +159,7 @@ class RunState:
                 parts.append(ReasoningPart(text=part.text, part_id=part.id))
                 continue
             citations = [_stored(c) for c in self.citations if c.part_id == part.id]
-            parts.append(TextPart(text=part.text, part_id=part.id, citations=citations))
+            parts.append(TextPart(text=part.text, part_id=part.id, citations=citations, dropped=part.dropped))
         return parts
 
     def message_status(self, terminal: ev.Terminal) -> MessageStatus:
@@ -168,7 +181,9 @@ class RunState:
             message_id=run.message_id,
             model=run.model,
             v=run.v,
-            parts=[ev.Part(kind=p.kind, part_id=p.id, text=p.text, open=p.open) for p in self._parts],
+            parts=[
+                ev.Part(kind=p.kind, part_id=p.id, text=p.text, open=p.open, dropped=p.dropped) for p in self._parts
+            ],
             sources=self.sources,
             citations=self.citations,
             usage=self.usage,
@@ -176,15 +191,21 @@ class RunState:
 
 
 class _OpenPart:
-    __slots__ = ("id", "kind", "open", "pieces")
+    __slots__ = ("dropped", "id", "kind", "open", "pieces")
 
     def __init__(
-        self, kind: Literal["text", "reasoning"], id: str, pieces: list[str] | None = None, open: bool = True
+        self,
+        kind: Literal["text", "reasoning"],
+        id: str,
+        pieces: list[str] | None = None,
+        open: bool = True,
+        dropped: int = 0,
     ) -> None:
         self.kind: Literal["text", "reasoning"] = kind
         self.id = id
         self.pieces = pieces or []
         self.open = open
+        self.dropped = dropped
 
     @property
     def text(self) -> str:
@@ -199,4 +220,5 @@ def _stored(citation: ev.Citation) -> CitationRef:
         end=citation.end,
         quote=citation.quote,
         document=citation.document,
+        matched=citation.matched,
     )

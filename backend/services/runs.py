@@ -246,7 +246,9 @@ class RunHub:
             if run.cancelled_by is not None:
                 raise asyncio.CancelledError
             finish_reason = await body(run)
-            terminal = ev.RunCompleted(finish_reason=finish_reason, usage=run.state.total())
+            terminal = ev.RunCompleted(
+                finish_reason=finish_reason, usage=run.state.total(), citation_counts=run.state.citation_counts()
+            )
         except asyncio.CancelledError:
             # Nobody but `cancel` cancels this task, and it must live on to store the partial answer.
             if run.task is not None:
@@ -279,7 +281,7 @@ class RunHub:
             case None:
                 return _failed(run, InternalError("The answer was broken off by the server."))
             case by:
-                return ev.RunCancelled(by=by, usage=run.state.total())
+                return ev.RunCancelled(by=by, usage=run.state.total(), citation_counts=run.state.citation_counts())
 
     async def _end(self, run: Run, terminal: ev.Terminal) -> None:
         last: list[ev.AnyEvent] = [*run.state.closing_events(), terminal]
