@@ -189,7 +189,7 @@ class Ingestion:
                     self._last_owner = job.owner
                     task = asyncio.create_task(self._process(job), name=f"job-{job.id}")
                     self._active[job.id] = (job, task)
-                    task.add_done_callback(lambda _: self._ended(job.id))
+                    task.add_done_callback(lambda ended: self._ended(job.id, ended))
                 return job is not None
         except StreamForgeError as error:
             log.warning("ingestion_paused", code=error.code)
@@ -198,8 +198,10 @@ class Ingestion:
         self._trouble = True
         return False
 
-    def _ended(self, job_id: str) -> None:
-        self._active.pop(job_id, None)
+    def _ended(self, job_id: str, task: "asyncio.Task[None]") -> None:
+        # A job that gave way may be at work again already.
+        if self._active.get(job_id, (None, None))[1] is task:
+            del self._active[job_id]
         self._free.release()
 
     async def _pause(self) -> float:

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from backend.chains.retrieval.index import VectorIndex
-from tests.api.helpers import problem, rows, search, stored, unique
+from tests.api.helpers import idle, problem, rows, search, stored, unique
 from tests.harness import Running, serving
 from tests.provider_server import Call, ProviderServer
 
@@ -158,7 +158,7 @@ async def test_a_collection_is_embedded_anew_while_it_serves(tmp_path: Path, emb
         assert (await search(running, "glider new"))[0]["document_id"] == new["id"]
         gate.set()
         while (await the_collection(running))["embedding"] is not None:
-            assert {p["document_id"] for p in await search(running, "zeppelin of day 60", top_k=1)} == {book["id"]}
+            assert {p["document_id"] for p in await search(running, "zeppelin of day 50", top_k=1)} == {book["id"]}
         after = await the_collection(running)
         assert (after["fingerprint"], after["generation"]) == (f"{REMOTE}:64", 2)
         for query, document in (("zeppelin crates", book), ("glider new", new), ("balloon blue", changed)):
@@ -277,3 +277,31 @@ async def test_a_job_left_over_from_another_embedding_fails_with_the_reason(
     async with serving(folder) as running:
         row = await running.services.documents.settled("local", response.json()["id"])
         assert (row.status, row.reason_code) == ("failed", "embedding_mismatch")
+
+
+async def test_a_move_to_another_embedding_is_a_job_that_embeds_anew(
+    tmp_path: Path, embeddings: ProviderServer
+) -> None:
+    folder = tmp_path / "data"
+    async with serving(folder, **access(embeddings)) as running:
+        document = await running.upload("book.txt", BOOK[:6000].encode())
+        source = await the_collection(running)
+        target = (await running.client.post("/collections", json={"name": "remote"})).json()["id"]
+        await running.client.post(f"/collections/{target}/embed", json={"model": REMOTE})
+        while (await running.client.get(f"/collections/{target}")).json()["fingerprint"] is None:
+            await asyncio.sleep(0.02)
+        path = f"/documents/{document['id']}"
+        moving = await running.client.patch(path, json={"collection_id": target})
+        assert moving.status_code == 202, moving.text
+        assert moving.json()["moving"]["collection_id"] == target
+        while (now := (await running.client.get(path)).json())["moving"] is not None:
+            assert now["collection_id"] == source["id"]
+            assert {p["document_id"] for p in await search(running, "zeppelin of day 9", top_k=1)} == {document["id"]}
+        assert (now["collection_id"], now["status"]) == (target, "ready")
+        assert (await search(running, "zeppelin", documents=[document["id"]]))[0]["version"] == document["version"]
+        # Back again, and stopped: it stays.
+        await running.client.patch(path, json={"collection_id": source["id"]})
+        stopped = (await running.client.post(f"{path}/cancel")).json()
+        assert (stopped["moving"], stopped["collection_id"]) == (None, target)
+        await idle(running)
+        assert set((await running.client.post("/documents/sweep")).json().values()) == {0}
