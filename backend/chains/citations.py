@@ -5,7 +5,6 @@ what may become a mark, `SentenceTracker` knows which sentence a mark supports a
 passage supports it is for `evidence.py`.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -15,8 +15,8 @@ from backend.chains import prompts
 from backend.chains.calls import CallLimits, call
 from backend.chains.citations import Cited, SentenceTracker
 from backend.chains.conversation import estimate_tokens, fit, related_queries, standalone_question
-from backend.chains.marks import Mark, MarkFilter
 from backend.chains.evidence import Evidence
+from backend.chains.marks import Mark, MarkFilter
 from backend.chains.models.base import (
     ChatModel,
     Finish,
