@@ -18,13 +18,16 @@ from backend.chains.retrieval.sentences import sentences
 from backend.chains.words import words
 from backend.errors import EmbeddingError
 
-# Measured on SciFact's claims (docs/citations.md). A marked sentence: enough words, or close in meaning, or some of both.
+# Measured, see docs/citations.md. A marked sentence needs enough words, or a close meaning, or some of both.
 _SHARED = 0.6
 _CLOSE = 0.65
 _SOME_SHARED, _RATHER_CLOSE = 0.3, 0.55
 # A sentence without a mark: both.
 _MATCH_SHARED, _MATCH_CLOSE = 0.4, 0.65
 _MATCH_WORDS = 3
+_ELSEWHERE = 0.3
+"""Most of the sentence's words that may stand in the passage, but not in the quote: "the CEO resigned in 2021" is not
+said by "The CEO was appointed in 2021. The CFO resigned in 2019."."""
 _MAX_CLAIMS, _MAX_MATCHED = 120, 24
 """Sentences of a part without marks that are looked at, and that are compared by meaning."""
 _CANDIDATES = 6
@@ -109,7 +112,11 @@ class Evidence:
 
     async def quote(self, sentence: str, n: int) -> tuple[int, int] | None:
         """Where in the document (canonical offsets) passage `n` supports the sentence; None if it doesn't."""
-        ranked = self._ranked(_Statement(sentence), n)[:_CANDIDATES]
+        claim = _Statement(sentence)
+        ranked = self._ranked(claim, n)
+        if claim.numbers:
+            ranked = [r for r in ranked if r.elsewhere <= _ELSEWHERE]
+        ranked = ranked[:_CANDIDATES]
         if not ranked:
             return None
         if ranked[0].share >= _SHARED:
@@ -136,9 +143,9 @@ class Evidence:
         for start, end in _claims(text)[:_MAX_CLAIMS]:
             claim = _Statement(text[start:end])
             ranked = [r for n in range(1, len(self._passages) + 1) for r in self._ranked(claim, n)]
-            ranked = sorted((r for r in ranked if r.share >= _MATCH_SHARED), key=lambda r: -r.share)[:_CANDIDATES]
+            ranked = [r for r in ranked if r.share >= _MATCH_SHARED and r.elsewhere <= _ELSEWHERE]
             if ranked:
-                found.append((start, end, ranked))
+                found.append((start, end, sorted(ranked, key=lambda r: -r.share)[:_CANDIDATES]))
         return found[:_MAX_MATCHED]
 
     def _ranked(self, claim: _Statement, n: int) -> "list[_Ranked]":
@@ -151,7 +158,16 @@ class Evidence:
             agreeing = [s for s in self._joined(n) if claim.agrees(s)]
         weight = self._weights
         total = sum(map(weight, claim.bag)) or 1.0
-        ranked = [_Ranked(n, s, sum(map(weight, claim.bag & s.bag)) / total) for s in agreeing]
+        held = frozenset[str]().union(*(s.bag for s in self._sources[n - 1]))
+        ranked = [
+            _Ranked(
+                n,
+                source,
+                share=sum(map(weight, claim.bag & source.bag)) / total,
+                elsewhere=sum(map(weight, claim.bag & held - source.bag)) / total,
+            )
+            for source in agreeing
+        ]
         return sorted(ranked, key=lambda r: -r.share)
 
     def _joined(self, n: int) -> Iterator[_Statement]:
@@ -178,11 +194,13 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
-    """A source in passage `n`, and the share of a claim's words that it holds, rare words counting more."""
+    """A source in passage `n`; the share of a claim's words (rare ones count more) that it holds, and of those that
+    only the rest of the passage holds."""
 
     n: int
     source: _Statement
     share: float
+    elsewhere: float
 
 
 # Code is no statement, and neither is a heading, a question or the row of a table.

@@ -58,6 +58,29 @@ async def test_every_form_of_a_run_holds_the_same_citations(tmp_path: Path, prov
         assert (await server.client.get(f"{path}/events", headers=accept)).json() == folded
 
 
+async def test_an_answer_without_marks_is_matched_when_it_is_whole(
+    with_provider: Running, provider: ProviderServer
+) -> None:
+    await with_provider.upload("contract.md", CONTRACT)
+    provider.script(answer("Sure, happy to help. The notice period is 45 days. It is 90 days for Acme.", chunk_by=3))
+    events = await with_provider.events(QUESTION)
+    ordered(events)
+    (citation,) = [e for e in events if e["type"] == "citation"]
+    assert text_of(events)[citation["start"] : citation["end"]] == "The notice period is 45 days."
+    assert citation["quote"].endswith("a notice period of 45 days.")
+    assert citation["matched"] is True
+    assert only_terminal(events)["citation_counts"] == {"matched": 1}
+    stored = (await messages(with_provider, events[0]["session_id"]))[1]
+    assert stored["parts"][-1]["citations"] == cited(events)
+
+
+async def test_one_mark_is_enough_to_match_nothing(with_provider: Running, provider: ProviderServer) -> None:
+    await with_provider.upload("contract.md", CONTRACT)
+    provider.script(answer("The notice period is 45 days. Invoices are due within 30 days of receipt [1]."))
+    events = await with_provider.events(QUESTION)
+    assert [c["quote"] for c in cited(events)] == ["Invoices are due within 30 days of receipt."]
+
+
 async def test_an_answer_without_citations_counts_none(with_provider: Running, provider: ProviderServer) -> None:
     await with_provider.upload("contract.md", CONTRACT)
     provider.script(answer("Happy to help!"))

@@ -1,10 +1,9 @@
-"""Which sentence a mark supports, and whether its passage says so."""
+"""Which sentence a mark supports."""
 
 import pytest
 
-from backend.chains.citations import Cited, SentenceTracker, find_quote
+from backend.chains.citations import Cited, SentenceTracker
 from backend.chains.marks import Mark, MarkFilter
-from backend.chains.passages import Passage
 
 
 def cited(pieces: list[str]) -> tuple[str, set[Cited]]:
@@ -79,32 +78,3 @@ def test_a_long_part_keeps_its_offsets() -> None:
             text += piece
     (citation,) = tracker.mark(1)
     assert text[citation.start : citation.end] == "Sentence number 1999 is here."
-
-
-PASSAGE = Passage(
-    chunk_id="c",
-    document_id="d",
-    version="v",
-    title="contract.md",
-    text="Notice is 45 days. Invoices are due within 30 days of receipt.",
-    start=100,
-    end=162,
-    page=None,
-    heading=None,
-    score=1.0,
-)
-
-
-async def test_the_quote_is_the_sentence_that_supports() -> None:
-    found = await find_quote("The notice is 45 days.", PASSAGE, None)
-    assert found == (100, 118)
-    assert await find_quote("An invoice is due within 30 days.", PASSAGE, None) == (119, 162)
-
-
-@pytest.mark.parametrize("sentence", ["Cats sleep all day.", "The notice is 90 days.", ""])
-async def test_what_the_passage_does_not_say_is_not_cited(sentence: str) -> None:
-    async def nothing_alike(_: str, others: object) -> list[float]:
-        return [0.0] * len(list(others))  # type: ignore[call-overload]
-
-    assert await find_quote(sentence, PASSAGE, None) is None
-    assert await find_quote(sentence, PASSAGE, nothing_alike) is None
