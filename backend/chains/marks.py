@@ -67,7 +67,7 @@ class MarkFilter:
 
     def __init__(self, count: int = 99) -> None:
         self._count = count
-        self._held = ""
+        self._held: str = ""
         self._code: _Code | None = None
         self._line = ""  # how the line begins
         self._before = ""  # how it goes on, up to here
@@ -85,7 +85,8 @@ class MarkFilter:
         return self._scan("", closing=True)
 
     def _scan(self, text: str, *, closing: bool) -> Iterator[str | Mark]:
-        text, self._held = self._held + text, ""
+        text = self._held + text
+        self._held = ""
         position = 0
         while position < len(text):
             if self._code is not None:

@@ -193,7 +193,8 @@ class KnowledgeSettings(_Group):
         0.5,
         ge=0,
         le=1.5,
-        description="Least relevance of a passage: closeness in meaning + half the share of the question's telling words.",
+        description="Least relevance of a passage: closeness in meaning + half the share of the question's telling "
+        "words.",
     )
     max_upload_mb: int = Field(50, ge=1, le=4096, description="Largest file, in MB.")
     max_upload_files: int = Field(20, ge=1, le=1000, description="Most files of one upload.")
