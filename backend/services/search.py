@@ -244,6 +244,8 @@ def _joined(one: Found, other: Found, wanted: Wanted) -> Found:
     if not one.ranked:
         return other
     spans = sorted((*one.spans, *other.spans), key=lambda span: -span.best.score)
+    if wanted.budget is not None:
+        spans = _fitting(spans, wanted.budget)
     return Found(
         spans=spans[: wanted.count],
         chunks=one.chunks | other.chunks,
@@ -252,6 +254,16 @@ def _joined(one: Found, other: Found, wanted: Wanted) -> Found:
         hits={name: count + other.hits[name] for name, count in one.hits.items()},
         seconds={name: spent + other.seconds.get(name, 0.0) for name, spent in one.seconds.items()},
     )
+
+
+def _fitting(spans: Sequence[Span], budget: int) -> list[Span]:
+    """Those of the spans, best first, that have no more than `budget` characters together."""
+    fitting: list[Span] = []
+    for span in spans:
+        if span.end - span.start <= budget:
+            budget -= span.end - span.start
+            fitting.append(span)
+    return fitting
 
 
 def _runs(sentences: dict[int, list[Sentence]], chunks: dict[int, ChunkRow]) -> list[tuple[str, list[list[Sentence]]]]:

@@ -47,11 +47,33 @@ def test_a_message_that_does_not_fit_hides_what_is_older() -> None:
 
 
 def test_a_follow_up_without_a_model_is_searched_with_the_turns_before() -> None:
-    assert related_queries([], "What?") == ["What?"]
-    queries = related_queries(talk("Who is Ada?", "A person.", "Where from?", "London."), "And when?")
-    assert queries[0] == "And when?"
-    assert "Ada" in queries[1]
-    assert "London" not in queries[1], "what a model said is no question"
+    assert related_queries([], "What?") == [("What?", 1.0)]
+    history = talk("Who is Ada?", "A person.", "Where from?", "London.")
+    question, joined, before = related_queries(history, "And when?")
+    assert question == ("And when?", 1.0)
+    assert joined == ("Who is Ada? Where from? And when?", 1.0)
+    assert before == ("London.", 0.3), "the answer that it follows, of little weight"
+
+
+@pytest.mark.parametrize(
+    ("question", "weight"),
+    [
+        ("Which pilots guide ships through winter ice?", 0.3),
+        ("Which pilots guide them through winter ice?", 1.0),
+        ("How much?", 1.0),
+    ],
+)
+def test_a_question_that_stands_alone_leans_less_on_what_was_before(question: str, weight: float) -> None:
+    queries = related_queries(talk("What does a pilot cost?", "40 crowns."), question)
+    assert queries[:2] == [(question, 1.0), (f"What does a pilot cost? {question}", weight)]
+    assert len(queries) == (2 if weight == 0.3 else 3)
+
+
+def test_queries_of_a_long_conversation_are_cut_at_their_far_end() -> None:
+    question, joined, before = related_queries(talk("x" * 9_000, "y" * 9_000), "And it?")
+    assert question == ("And it?", 1.0)
+    assert len(joined[0]) == 2_000 and joined[0].endswith("x And it?")
+    assert before[0] == "y" * 2_000
 
 
 # -- a model of our own ----------------------------------------------------------------------------
@@ -94,12 +116,12 @@ class Retrieval:
 
     def __init__(self, *passages: Passage) -> None:
         self.passages = list(passages)
-        self.queries: list[Sequence[str]] = []
+        self.queries: list[Sequence[tuple[str, float]]] = []
 
     async def has_documents(self) -> bool:
         return True
 
-    async def retrieve(self, queries: Sequence[str]) -> list[Passage]:
+    async def retrieve(self, queries: Sequence[tuple[str, float]]) -> list[Passage]:
         self.queries.append(queries)
         return self.passages
 
@@ -169,7 +191,7 @@ async def test_a_follow_up_is_rewritten_for_the_search_only() -> None:
     model = Scripted([rewritten, [Text("45 days."), Tokens(7, 8), Finish("stop")]])
     retrieval = Retrieval(passage("The notice is 45 days."))
     events = await told(asked(model, retrieval, *talk("Notice?", "Yes.")))
-    assert retrieval.queries == [["How long is the notice period?", "How long is it?"]]
+    assert retrieval.queries == [[("How long is the notice period?", 1.0), ("How long is it?", 0.5)]]
     assert model.prompts[1].content.endswith("How long is it?")
     assert [e.input_tokens for e in events if isinstance(e, ev.Usage)] == [5, 7], "each call has its usage"
 
@@ -179,7 +201,7 @@ async def test_a_rewrite_that_fails_does_not_fail_the_answer() -> None:
     retrieval = Retrieval(passage("The notice is 45 days."))
     events = await told(asked(model, retrieval, *talk("What of the notice?", "Yes.")))
     assert "".join(e.text for e in events if isinstance(e, ev.TextDelta)) == "45 days."
-    assert any("notice" in query for query in retrieval.queries[0])
+    assert any("notice" in query for query, _ in retrieval.queries[0])
 
 
 async def test_the_error_of_the_answer_itself_is_raised() -> None:

@@ -12,16 +12,17 @@ from sqlalchemy import create_engine, insert
 
 from backend.errors import NotFound, StorageFull, StreamForgeError, Unavailable
 from backend.storage import tables
-from backend.storage.chunks import Chunks, NewChunk
+from backend.storage.chunks import Chunks
 from backend.storage.collections import Collections
 from backend.storage.database import SCHEMA_VERSION, Database, DataDirInUse, DataDirLock
 from backend.storage.documents import Documents
 from backend.storage.ids import new_id
-from backend.storage.jobs import Jobs, ParsedText
+from backend.storage.jobs import Jobs
 from backend.storage.sessions import Sessions
 from backend.storage.transfers import Transfers
 from backend.storage.versions import Versions
 from backend.storage.writer import Writer, connect, storage_error
+from tests.unit.storing import MODEL, ingested
 
 
 @pytest.fixture
@@ -44,9 +45,11 @@ async def test_the_migrations_make_what_tables_py_says(database: Database) -> No
 
 
 async def test_every_table_of_a_principal_has_an_owner() -> None:
-    """Chunks and events are reached only through a version or a run, which have one; counters are nobody's."""
+    """Chunks, their vectors and events are reached only through a version or a run, which have one; counters are
+    nobody's.
+    """
     without = {t.name for t in tables.metadata.sorted_tables if "owner" not in t.c}
-    assert without == {"chunks", "run_events", "counters"}
+    assert without == {"chunks", "chunk_vectors", "run_events", "counters"}
 
 
 async def test_an_old_database_is_opened_without_running_migrations(database: Database, tmp_path: Path) -> None:
@@ -275,35 +278,14 @@ async def test_an_owners_default_collection_is_made_once(database: Database) -> 
     assert (await collections.default("b")).id != made[0].id
 
 
-TEXT = ParsedText("words", {}, "text/plain", None, None, None)
-
-
-def new_chunk(n: int, text: str = "words") -> NewChunk:
-    return NewChunk(n, 0, 0, len(text), None, None, None, text, "a.txt", text)
-
-
-async def ingested(database: Database, owner: str, sha: str = "sha") -> tuple[str, str, str, int]:
-    """A document of one chunk: ids of its collection, of itself and of its version, and its chunk's number."""
-    collection = await Collections(database).default(owner)
-    version = new_id("ver")
-    document, _, _ = await Versions(database).add(owner, collection.id, version, "a.txt", sha, 5)
-    jobs = Jobs(database)
-    job = await jobs.claim("me", 1000, "")
-    assert job is not None
-    n = await jobs.parsed(job, TEXT, 1)
-    assert n is not None
-    assert (await jobs.finish(job, "model:1", [new_chunk(n)], {})).outcome == "done"
-    return collection.id, document, version, n
-
-
 async def test_nobody_reads_somebody_elses_document(database: Database) -> None:
-    """Each query filters by owner, whatever the caller has checked before."""
+    """What takes an owner filters by it, whatever the caller has checked before."""
     collection, document, version, n = await ingested(database, "a")
     storage, chunks, changes = Documents(database), Chunks(database), Versions(database)
-    assert [c.text for c in await chunks.rows("a", [collection], [n])] == ["words"]
+    assert [c.n for c in await chunks.candidates("a", collection, [collection], MODEL, [n])] == [n]
     assert [r.first for r in await chunks.ranges("a", [document])] == [n]
     assert await storage.any_ready("a")
-    assert await chunks.rows("b", [collection], [n]) == []
+    assert await chunks.candidates("b", collection, [collection], MODEL, [n]) == []
     assert await chunks.ranges("b", [document]) == []
     assert await storage.missing("b", [document]) == [document]
     assert await storage.page("b", 5) == []
@@ -340,6 +322,9 @@ async def test_numbers_of_chunks_are_never_used_twice(database: Database) -> Non
     await changes.end_delete([document])
     assert (await ingested(database, "a"))[3] > n
     assert await chunks.reserve("ver_unknown", 1) is None
+
+
+# --- the queue
 
 
 async def test_owners_take_turns_in_the_queue(database: Database) -> None:

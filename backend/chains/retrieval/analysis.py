@@ -83,11 +83,13 @@ def _pairs(word: str, language: str | None) -> list[str]:
 @lru_cache(100_000)
 def _stem(word: str, language: str | None) -> str:
     """The word's stem without accents, so that `café` and `cafe` are the same."""
-    if language is not None and word.isalpha():
+    word = unicodedata.normalize("NFC", word)
+    if language is not None and not any(map(str.isnumeric, word)):
         word = _stemmer(language).stemWord(word)
     if word.isascii():
         return word
-    plain = "".join(c for c in unicodedata.normalize("NFKD", word) if not _is_accent(c))
+    # A ligature may stand for several words.
+    plain = "".join(c for c in unicodedata.normalize("NFKD", word) if not (_is_accent(c) or c.isspace()))
     return unicodedata.normalize("NFC", plain) or word
 
 

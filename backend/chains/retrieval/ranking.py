@@ -203,12 +203,15 @@ def within_budget(documents: Iterable[tuple[str, list[list[Sentence]]]], budget:
     chosen: dict[int, set[int]] = {}
     owners: dict[int, tuple[str, list[Sentence]]] = {}
     for document_id, run, at in places:
-        length = run[at].end - run[at].start + 1
-        if length > budget:
-            continue
-        budget -= length
-        chosen.setdefault(id(run), set()).add(at)
         owners[id(run)] = (document_id, run)
+        picked = chosen.setdefault(id(run), set())
+        # With a sentence beside it, it becomes one passage: with the blanks between them.
+        start = run[at - 1].end if at - 1 in picked else run[at].start
+        end = run[at + 1].start if at + 1 in picked else run[at].end
+        if end - start > budget:
+            continue
+        budget -= end - start
+        picked.add(at)
     found: list[Span] = []
     for key, picked in chosen.items():
         document_id, run = owners[key]
