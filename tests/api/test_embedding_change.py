@@ -136,14 +136,14 @@ async def test_a_collection_is_embedded_anew_while_it_serves(tmp_path: Path, emb
         collection = await the_collection(running)
         gate = asyncio.Event()
         embedder = await running.services.collections._corpus.embedders.named(REMOTE)
-        real = embedder.embed_passages
+        real = embedder.embed_chunks
 
         async def held(texts: Any) -> Any:
             vectors = await real(texts)
             await gate.wait()
             return vectors
 
-        embedder.embed_passages = held
+        embedder.embed_chunks = held
         path = f"/collections/{collection['id']}"
         assert (await running.client.post(f"{path}/embed", json={"model": REMOTE})).status_code == 202
         again = await running.client.post(f"{path}/embed", json={"model": REMOTE})
@@ -181,14 +181,14 @@ async def test_embedding_anew_is_cancelled_and_nothing_is_left_of_it(
         document = await running.upload("book.txt", BOOK.encode())
         collection = await the_collection(running)
         embedder = await running.services.collections._corpus.embedders.named(REMOTE)
-        began, real = asyncio.Event(), embedder.embed_passages
+        began, real = asyncio.Event(), embedder.embed_chunks
 
         async def slow(texts: Any) -> Any:
             began.set()
             await asyncio.sleep(0.1)
             return await real(texts)
 
-        embedder.embed_passages = slow
+        embedder.embed_chunks = slow
         path = f"/collections/{collection['id']}/embed"
         await running.client.post(path, json={"model": REMOTE})
         await began.wait()
@@ -207,7 +207,7 @@ async def test_killed_while_it_embeds_anew_it_goes_on(tmp_path: Path, embeddings
         await running.upload("book.txt", BOOK.encode())
         collection = await the_collection(running)
         embedder = await running.services.collections._corpus.embedders.named(REMOTE)
-        real, calls, stuck = embedder.embed_passages, 0, asyncio.Event()
+        real, calls, stuck = embedder.embed_chunks, 0, asyncio.Event()
 
         async def dies(texts: Any) -> Any:
             nonlocal calls
@@ -217,7 +217,7 @@ async def test_killed_while_it_embeds_anew_it_goes_on(tmp_path: Path, embeddings
                 await asyncio.sleep(3600)
             return await real(texts)
 
-        embedder.embed_passages = dies
+        embedder.embed_chunks = dies
         await running.client.post(f"/collections/{collection['id']}/embed", json={"model": REMOTE})
         await stuck.wait()
     before = len(embeddings.requests)

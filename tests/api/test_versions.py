@@ -23,7 +23,7 @@ async def put(running: Running, document_id: str, data: bytes, **params: str) ->
 async def test_the_old_answers_until_the_new_is_ready(fresh: Running) -> None:
     old = await fresh.upload("tariff.txt", unique("The pilot costs 40 crowns."))
     before = stored(fresh)
-    async with hold(parts(fresh)["embedder"], "embed_passages") as held:
+    async with hold(parts(fresh)["embedder"], "embed_chunks") as held:
         response = await put(fresh, old["id"], unique("The pilot costs 55 crowns."))
         assert response.status_code == 202, response.text
         await held.reached.wait()
@@ -67,7 +67,7 @@ async def test_a_replacement_that_fails_leaves_the_old_one(fresh: Running) -> No
     document = await fresh.upload("a.txt", unique("The whale is grey."))
     failed = (await put(fresh, document["id"], PICTURE, wait="true")).json()
     assert (failed["status"], failed["version"]) == ("ready", document["version"])
-    assert (failed["pending"]["status"], failed["pending"]["reason_code"]) == ("failed", "document_unsupported")
+    assert (failed["pending"]["status"], failed["pending"]["reason_code"]) == ("failed", "document_scanned")
     assert (await search(fresh, "whale"))[0]["version"] == document["version"]
     # The next one takes its place, and nothing is left of it.
     again = (await put(fresh, document["id"], unique("The whale is blue."), wait="true")).json()
@@ -109,7 +109,7 @@ async def test_back_to_the_bytes_that_are_active_drops_what_is_pending(fresh: Ru
 async def test_a_replacement_is_cancelled_and_retried(fresh: Running) -> None:
     document = await fresh.upload("a.txt", unique("The whale is grey."))
     path = f"/documents/{document['id']}"
-    async with hold(parts(fresh)["embedder"], "embed_passages") as held:
+    async with hold(parts(fresh)["embedder"], "embed_chunks") as held:
         await put(fresh, document["id"], unique("The whale is blue."))
         await held.reached.wait()
         cancelled = (await fresh.client.post(f"{path}/cancel")).json()
