@@ -8,20 +8,25 @@ from typing import Any
 
 import numpy as np
 
+from backend.chains.retrieval import entries
 from backend.chains.retrieval.embeddings import EmbeddingSettings, open_embedder
-from backend.chains.retrieval.index import VectorIndex
+from backend.chains.retrieval.index import VectorIndex, index_key
 from backend.routers.keys import LOCAL
+from backend.storage.chunks import NewChunk
+from backend.storage.collections import Collections
 from backend.storage.database import Database
-from backend.storage.documents import Documents
 from backend.storage.ids import new_id
-from backend.storage.jobs import Jobs, NewChunk
+from backend.storage.jobs import Jobs, ParsedText
+from backend.storage.versions import Versions
 
 from .language import TOPICS, Language
 
 MODEL = "minilm/all-MiniLM-L6-v2"
+LANGUAGE = "english"
 SPREAD = 1.0  # how far a vector lies from its topic's, beside that one's length
 CHUNKS_A_DOCUMENT = 100
 CHUNK = 480  # characters
+BETWEEN = "\n\n"
 _LEASE_MS = 600_000
 
 
@@ -37,28 +42,29 @@ async def fill(data_dir: Path, chunks: int, language: Language) -> Filled:
     """Make so many chunks searchable, in documents of CHUNKS_A_DOCUMENT, all in the default collection."""
     data_dir.mkdir(parents=True, exist_ok=True)
     database, index = Database(data_dir / "streamforge.db"), VectorIndex(data_dir / "vectors")
-    documents, jobs = Documents(database), Jobs(database)
+    versions, jobs = Versions(database), Jobs(database)
     embedder = open_embedder(MODEL, EmbeddingSettings(data_dir / "cache"))
     random = np.random.default_rng(7)
     await index.open()
     try:
         centres = await embedder.embed_passages([language.text(topic, CHUNK) for topic in range(TOPICS)])
-        collection = await documents.collection(LOCAL)
+        collection = await Collections(database).default(LOCAL)
+        key = index_key(collection.id, collection.generation)
         document_id = ""
         for number in range(chunks // CHUNKS_A_DOCUMENT):
-            topic = number % TOPICS
+            topic, name = number % TOPICS, f"document-{number}.txt"
             texts = [language.text(topic, CHUNK) for _ in range(CHUNKS_A_DOCUMENT)]
-            text = "\n\n".join(texts)
+            text = BETWEEN.join(texts)
             sha256, size = hashlib.sha256(text.encode()).hexdigest(), len(text.encode())
-            await documents.add(LOCAL, collection.id, new_id("ver"), f"document-{number}.txt", sha256, size)
-            job = await jobs.claim("bench", _LEASE_MS)
+            await versions.add(LOCAL, collection.id, new_id("ver"), name, sha256, size)
+            job = await jobs.claim("bench", _LEASE_MS, "")
             assert job is not None
-            await jobs.save_text(job, text=text, map={"pages": [], "headings": []}, media_type="text/plain", title=None)
-            rows = _rows(job.version_id, texts)
-            vectors = _around(centres[topic], len(rows), random)
-            ids = [row.id for row in rows]
-            await index.upsert(collection.id, embedder.fingerprint, ids, vectors, job.document_id, job.version_id)
-            await jobs.finish(job, embedder.fingerprint, rows, {})
+            parsed = ParsedText(text, {"pages": [], "headings": []}, "text/plain", None, LANGUAGE, None)
+            first = await jobs.parsed(job, parsed, len(texts))
+            assert first is not None
+            vectors = _around(centres[topic], len(texts), random)
+            await index.upsert(key, embedder.fingerprint, range(first, first + len(texts)), vectors)
+            await jobs.finish(job, embedder.fingerprint, _rows(first, name, texts, vectors, random), {})
             document_id = job.document_id
         return Filled(document_id, collection.id)
     finally:
@@ -74,11 +80,30 @@ def _around(centre: Any, count: int, random: np.random.Generator) -> Any:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def _rows(version_id: str, texts: list[str]) -> list[NewChunk]:
+def _rows(first: int, name: str, texts: list[str], vectors: Any, random: np.random.Generator) -> list[NewChunk]:
+    """The vectors of a chunk's sentences lie around its own."""
     rows: list[NewChunk] = []
     start = 0
     for ordinal, text in enumerate(texts):
-        id = f"chk_{version_id.removeprefix('ver_')}_{ordinal}"
-        rows.append(NewChunk(id, ordinal, start, start + len(text), None, None))
-        start += len(text) + 2
+        spans = entries.spans_of(text)
+        about, body = entries.terms(entries.ChunkText(text, None, None, None), spans, name, LANGUAGE)
+        matrix = np.vstack([vectors[ordinal], _around(vectors[ordinal], len(spans), random)])
+        rows.append(
+            NewChunk(
+                n=first + ordinal,
+                ordinal=ordinal,
+                start=start,
+                end=start + len(text),
+                page=None,
+                heading=None,
+                context=None,
+                text=text,
+                after=BETWEEN if ordinal + 1 < len(texts) else None,
+                spans=entries.pack_spans(spans),
+                vectors=entries.pack_vectors(matrix),
+                about_terms=about,
+                body_terms=body,
+            )
+        )
+        start += len(text) + len(BETWEEN)
     return rows

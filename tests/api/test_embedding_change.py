@@ -94,6 +94,8 @@ async def test_what_is_embedded_keeps_serving_with_its_own_model(tmp_path: Path,
         other = (await running.client.get(f"/collections/{other['id']}")).json()
         assert other["fingerprint"] == f"{REMOTE}:64"
         assert len({p["document_id"] for p in await search(running, "zeppelin")}) == 3
+        within = await search(running, "zeppelin", budget_chars=100, top_k=50)
+        assert 0 < sum(len(p["text"]) for p in within) <= 100, "one budget for both"
 
 
 async def test_a_model_that_is_not_there_any_more_is_refused_with_what_to_do(
