@@ -47,6 +47,21 @@ def encrypted_pdf(path: Path, password: str = "secret") -> Path:
     return pdf(path, [PARAGRAPH], password=password)
 
 
+def claiming_pdf(path: Path, pages: int) -> Path:
+    """A PDF of one page that says it has so many."""
+    content = b"BT /F1 24 Tf 20 100 Td (Hello harbour) Tj ET"
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count %d>>" % pages,
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    numbered = b"".join(b"%d 0 obj%s endobj\n" % (number, each) for number, each in enumerate(objects, 1))
+    path.write_bytes(b"%PDF-1.4\n" + numbered + b"trailer<</Root 1 0 R>>\n")
+    return path
+
+
 def scanned_pdf(path: Path, pages: int = 1) -> Path:
     """A PDF whose pages are pictures, as a scanner makes them."""
     from PIL import Image, ImageDraw

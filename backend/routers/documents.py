@@ -27,6 +27,7 @@ from backend.routers.document_views import (
     swept_of,
     version_of,
 )
+from backend.routers.paging import Cursor, cursor_of, position_of
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ReadyServices, ServicesDep
 from backend.routers.streams import stream_response
@@ -58,7 +59,8 @@ async def upload(
     wait: Annotated[bool, Query(description="Answer when every file can be searched, or has failed.")] = False,
     collection: Collection = None,
 ) -> Uploads:
-    """PDF, DOCX, Markdown, HTML or plain text, told apart by their content. The same bytes are the same document."""
+    """PDF, Word, PowerPoint, Excel, CSV, EPUB, HTML, Markdown, e-mail, JSON, source code, pictures or plain text, told
+    apart by their content. The same bytes are the same document."""
     most = services.settings.knowledge.max_upload_files
     if len(file) > most:
         raise Invalid(f"file: {len(file)} files, the limit of one upload is {most} (MAX_UPLOAD_FILES).")
@@ -120,18 +122,19 @@ async def _settled(services: ServicesDep, owner: str, uploaded: Uploaded) -> Upl
     return uploaded.model_copy(update={"status": row.status, "reason_code": row.reason_code, "reason": row.reason})
 
 
-@router.get("", responses=responses(401, 404, 422), summary="Your documents")
+@router.get("", responses=responses(400, 401, 404, 422), summary="Your documents")
 async def documents(
     services: ServicesDep,
     owner: Owner,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    cursor: Cursor = None,
     collection: CollectionId = None,
     status: Annotated[Status | None, Query(description="Only those with this status.")] = None,
 ) -> DocumentList:
     """Newest first, a page at a time; of one collection, with one status."""
-    rows = await services.documents.page(owner, limit + 1, cursor, collection, status)
-    following = rows[limit - 1].id if len(rows) > limit else None
+    _, before = position_of(cursor) or (0, None)
+    rows = await services.documents.page(owner, limit + 1, before, collection, status)
+    following = cursor_of(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
     return DocumentList(items=[document_of(row) for row in rows[:limit]], next_cursor=following)
 
 

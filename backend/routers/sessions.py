@@ -1,14 +1,13 @@
 """Sessions: the conversations and their messages."""
 
-import base64
 from typing import Annotated, Any, Self
 
 import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from backend.errors import BadRequest
 from backend.events import clean_text
+from backend.routers.paging import Cursor, cursor_of, position_of
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
 from backend.routers.times import Time, iso
@@ -17,7 +16,6 @@ from backend.storage.sessions import MessageRow, SessionRow
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 
 
 class Session(BaseModel):
@@ -108,9 +106,10 @@ async def sessions(
     q: Annotated[str | None, Query(max_length=200, description="Text that the title holds.")] = None,
 ) -> SessionList:
     """Last changed first, a page at a time."""
-    page = await services.sessions.page(owner, limit, _decode(cursor), q)
+    page = await services.sessions.page(owner, limit, position_of(cursor), q)
     last = page.items[-1] if page.more else None
-    return SessionList(items=[_session(row) for row in page.items], next_cursor=_encode(last) if last else None)
+    following = cursor_of(last.updated_at, last.id) if last else None
+    return SessionList(items=[_session(row) for row in page.items], next_cursor=following)
 
 
 @router.get("/{session_id}", responses=responses(401, 404), summary="One session")
@@ -174,19 +173,3 @@ def _message(row: MessageRow) -> Message:
         parts=msgspec.json.decode(row.parts),
         created_at=iso(row.created_at),
     )
-
-
-def _encode(row: SessionRow) -> str:
-    return base64.urlsafe_b64encode(f"{row.updated_at} {row.id}".encode()).decode()
-
-
-def _decode(cursor: str | None) -> tuple[int, str] | None:
-    if cursor is None:
-        return None
-    try:
-        updated_at, _, id_ = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        if not 0 <= (moment := int(updated_at)) < 2**63:
-            raise ValueError
-        return moment, id_
-    except ValueError:
-        raise BadRequest("cursor: must be the next_cursor of a page.", code="bad_cursor") from None

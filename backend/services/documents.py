@@ -28,6 +28,11 @@ LOCAL = "local"
 """The only principal of a server without keys: what belongs to nobody is his to sweep."""
 _BLOCK = 1 << 20
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+_UNREAD = {
+    "queued": "The document has not been read yet. GET /documents/{{id}} tells how far it is.",
+    "failed": "There is no text, since the document could not be read: {}",
+    "cancelled": "There is no text, since reading the document was cancelled.",
+}
 _MOVES = 5
 """How often a move begins again because something else changed the document."""
 
@@ -180,11 +185,10 @@ class DocumentService:
         """The version, and `[start:end]` of its canonical text. Raises NotFound, Conflict (`document_not_ready`)."""
         if end is not None and end < start:
             raise Invalid("end must not be before start.")
-        found, text = await self._rows.text(owner, document_id, version, start, end)
-        if text is None:
-            raise Conflict("The document has not been read yet. GET /documents/{id} tells how far it is.",
-                           code="document_not_ready")  # fmt: skip
-        return found, text
+        part = await self._rows.text(owner, document_id, version, start, end)
+        if part.text is None:
+            raise Conflict(_UNREAD.get(part.status, _UNREAD["queued"]).format(part.reason), code="document_not_ready")
+        return part.version, part.text
 
     async def original(self, owner: str, document_id: str) -> tuple[DocumentRow, Path]:
         """The file as it was uploaded. Raises NotFound."""

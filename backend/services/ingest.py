@@ -85,7 +85,7 @@ class Ingest:
             stored = await self._corpus.jobs.text(job.version_id)
             self._language = stored.language
             fields = {"text": stored.text, "media_type": stored.media_type, "title": stored.title, **stored.map}
-            return msgspec.convert(fields, ParsedDocument), None
+            return await asyncio.to_thread(msgspec.convert, fields, ParsedDocument), None
         try:
             parsed = await self._parser.parse(self._corpus.files / job.version_id, job.name)
         except FileNotFoundError:

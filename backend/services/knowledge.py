@@ -152,8 +152,7 @@ class Knowledge:
     async def page_at(self, version: str, offset: int) -> int | None:
         """The page of a version on which the code point `offset` stands."""
         if version not in self._pages:
-            stored = await self._documents.version_map(version)
-            self._pages[version] = [(p["start"], p["page"]) for p in stored.get("pages", ())]
+            self._pages[version] = await self._documents.page_starts(version)
             if len(self._pages) > _KEPT_MAPS:
                 self._pages.popitem(last=False)
         pages = self._pages[version]

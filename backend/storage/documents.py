@@ -85,6 +85,16 @@ class VersionRow:
     created_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A part of a version's canonical text: None unless it was read."""
+
+    version: str
+    text: str | None
+    status: str
+    reason: str | None
+
+
 # Rows without any version are being deleted: they are no documents any more.
 _DOCUMENT = """
 SELECT d.id, d.collection_id, d.name, d.created_at, d.updated_at, d.active_version IS NOT NULL,
@@ -179,27 +189,28 @@ class Documents:
             raise NotFound("No such document.")
         return [VersionRow(*row) for row in found]
 
-    async def text(
-        self, owner: str, document_id: str, version: str | None, start: int, end: int | None
-    ) -> tuple[str, str | None]:
-        """The version's id and `[start:end]` of its canonical text; None before it was read. Raises NotFound."""
+    async def text(self, owner: str, document_id: str, version: str | None, start: int, end: int | None) -> TextPart:
+        """`[start:end]` of a version's canonical text. Raises NotFound."""
         sql = (
-            "SELECT v.id, substr(v.text, ?, ?) FROM documents d JOIN document_versions v ON v.document_id = d.id "
-            "AND v.id = coalesce(?, d.active_version, d.pending_version) WHERE d.id = ? AND d.owner = ? "
-            "AND coalesce(d.active_version, d.pending_version) IS NOT NULL"
+            "SELECT v.id, substr(v.text, ?, ?), v.status, v.reason "
+            "FROM documents d JOIN document_versions v ON v.document_id = d.id "
+            "AND v.id = coalesce(?, d.active_version, d.pending_version) "
+            "WHERE d.id = ? AND d.owner = ? AND coalesce(d.active_version, d.pending_version) IS NOT NULL"
         )
         length = _LONGEST if end is None else min(end - start, _LONGEST)
         params = (min(start + 1, _LONGEST), length, version, document_id, owner)
         found = await self._reader.run(lambda conn: conn.execute(sql, params).fetchone())
         if found is None:
             raise NotFound("No such document, or no such version of it.")
-        return found[0], found[1]
+        return TextPart(*found)
 
-    async def version_map(self, version: str) -> dict[str, Any]:
-        """The stored map of pages and headings of a version; empty when there is none."""
-        sql = "SELECT map FROM document_versions WHERE id = ?"
-        found = await self._reader.run(lambda conn: conn.execute(sql, (version,)).fetchone())
-        return json.loads(found[0]) if found and found[0] else {}
+    async def page_starts(self, version: str) -> list[tuple[int, int]]:
+        """(start, page) of each page of a version, in order; none where there are no pages."""
+        sql = (
+            "SELECT value ->> 'start', value ->> 'page' FROM document_versions v, json_each(v.map, '$.pages') "
+            "WHERE v.id = ? ORDER BY key"
+        )
+        return await self._reader.run(lambda conn: conn.execute(sql, (version,)).fetchall())
 
 
 def _row(found: tuple[Any, ...]) -> DocumentRow:

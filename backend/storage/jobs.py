@@ -127,8 +127,12 @@ class Jobs:
     async def text(self, version_id: str) -> ParsedText:
         """What `parsed` stored."""
         sql = "SELECT text, map, media_type, title, language, pages FROM document_versions WHERE id = ?"
-        found = await self._reader.run(lambda conn: conn.execute(sql, (version_id,)).fetchone())
-        return ParsedText(found[0], json.loads(found[1] or "{}"), *found[2:])
+
+        def read(conn: sqlite3.Connection) -> ParsedText:
+            text, stored_map, *rest = conn.execute(sql, (version_id,)).fetchone()
+            return ParsedText(text, json.loads(stored_map or "{}"), *rest)
+
+        return await self._reader.run(read)
 
     async def parsed(self, job: JobRow, new: ParsedText | None, chunks: int) -> int | None:
         """Store what reading the file gave and reserve numbers for its chunks: the first. None: the version is gone."""

@@ -200,6 +200,8 @@ async def test_a_title_is_one_clean_line(api: Running) -> None:
         "/sessions?cursor=%C3%A9",
         "/sessions?cursor=OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTkgeA==",  # a time of 26 digits
         "/sessions?cursor=",
+        "/documents?cursor=nonsense",
+        "/documents?cursor=",
         "/runs/run_x/events?after=-1",
         "/runs/run_x/events?after=x",
     ],

@@ -109,7 +109,8 @@ async def test_text_of_another_version_is_404(api: Running) -> None:
 
 async def test_text_of_a_file_that_could_not_be_read_is_409(api: Running, tmp_path: Path) -> None:
     document = await api.upload("scan.pdf", samples.scanned_pdf(tmp_path / "scan.pdf").read_bytes())
-    problem(await api.client.get(f"/documents/{document['id']}/text"), 409, "document_not_ready")
+    found = problem(await api.client.get(f"/documents/{document['id']}/text"), 409, "document_not_ready")
+    assert document["reason"] in found["detail"] and "not been read yet" not in found["detail"]
 
 
 async def test_content_is_the_same_bytes_and_always_a_download(api: Running) -> None:

@@ -140,8 +140,8 @@ async def test_a_collection_is_embedded_anew_while_it_serves(tmp_path: Path, emb
         embedder = await running.services.collections._corpus.embedders.named(REMOTE)
         real = embedder.embed_chunks
 
-        async def held(texts: Any) -> Any:
-            vectors = await real(texts)
+        async def held(chunks: Any) -> Any:
+            vectors = await real(chunks)
             await gate.wait()
             return vectors
 
@@ -185,10 +185,10 @@ async def test_embedding_anew_is_cancelled_and_nothing_is_left_of_it(
         embedder = await running.services.collections._corpus.embedders.named(REMOTE)
         began, real = asyncio.Event(), embedder.embed_chunks
 
-        async def slow(texts: Any) -> Any:
+        async def slow(chunks: Any) -> Any:
             began.set()
             await asyncio.sleep(0.1)
-            return await real(texts)
+            return await real(chunks)
 
         embedder.embed_chunks = slow
         path = f"/collections/{collection['id']}/embed"
@@ -211,13 +211,13 @@ async def test_killed_while_it_embeds_anew_it_goes_on(tmp_path: Path, embeddings
         embedder = await running.services.collections._corpus.embedders.named(REMOTE)
         real, calls, stuck = embedder.embed_chunks, 0, asyncio.Event()
 
-        async def dies(texts: Any) -> Any:
+        async def dies(chunks: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls == 2:
                 stuck.set()
                 await asyncio.sleep(3600)
-            return await real(texts)
+            return await real(chunks)
 
         embedder.embed_chunks = dies
         await running.client.post(f"/collections/{collection['id']}/embed", json={"model": REMOTE})

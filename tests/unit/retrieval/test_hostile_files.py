@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.chains.retrieval.formats import formats
 from backend.chains.retrieval.parser import Parser
 from backend.errors import DocumentUnreadable
 from tests import samples
@@ -80,6 +81,24 @@ BOMBS += [
 ]
 
 
+def page(path: Path, body: str) -> Path:
+    return samples.text(path, f"<html><body>{body}")
+
+
+BOMBS += [
+    ("a.txt", lambda path: samples.text(path, "<!-- -->" * 100 + "hello, harbour of the north"), "read"),
+    ("a.md", lambda path: samples.text(path, "<!-- -->" * 100 + "\n# Harbour\n"), "read"),
+    ("a.md", lambda path: samples.text(path, "[a]: b\n" * 100_000), "read"),
+    ("a.md", lambda path: samples.text(path, "# a\n" * 300_000), "read"),
+    ("a.html", lambda path: page(path, "<table role=none><tr>" + "<td>a" * 200_000), "read"),
+    ("a.html", lambda path: page(path, "<main>a" * 300_000), "document_corrupt"),
+    ("a.html", lambda path: page(path, "<div></ul>" * 200_000), "document_corrupt"),
+    ("a.html", lambda path: page(path, "<b>" * 10_000 + "</p><p>x" * 100_000), "document_corrupt"),
+    ("a.html", lambda path: page(path, "<p " + "".join(f"a{n} " for n in range(300_000)) + ">x"), "document_corrupt"),
+    ("a.pdf", lambda path: samples.claiming_pdf(path, 1_000_000), "document_too_large"),
+]
+
+
 @pytest.mark.parametrize(("name", "make", "expected"), BOMBS, ids=range(len(BOMBS)))
 async def test_read_or_refused_with_a_reason(
     tmp_path: Path, parser: Parser, name: str, make: Callable[[Path], Path], expected: str
@@ -96,3 +115,36 @@ async def test_read_or_refused_with_a_reason(
         assert "hahahahaha" not in parsed.text
     good = samples.text(tmp_path / "good.txt")
     assert (await parser.parse(good, "good.txt")).text == samples.PARAGRAPH
+
+
+async def test_pages_are_those_that_are_there(tmp_path: Path, parser: Parser) -> None:
+    parsed = await parser.parse(samples.claiming_pdf(tmp_path / "a.pdf", 15_000), "a.pdf")
+    assert [page.page for page in parsed.pages] == [1] and "Hello harbour" in parsed.text
+
+
+@pytest.mark.parametrize(("name", "line"), [("a.md", "# Title {}\n"), ("a.html", "<h1>Title {}</h1>")])
+async def test_headings_are_bounded(tmp_path: Path, parser: Parser, name: str, line: str) -> None:
+    """What comes behind the last one kept is under no heading."""
+    path = samples.text(tmp_path / name, "<html>" * (name == "a.html") + "".join(map(line.format, range(25_000))))
+    parsed = await parser.parse(path, name)
+    assert len(parsed.headings) == 20_000 and "Title 24999" in parsed.text
+    assert parsed.heading_at(parsed.text.index("Title 19998")) == "Title 19998"
+    assert parsed.heading_at(len(parsed.text) - 1) is None
+
+
+async def test_tables_are_bounded(tmp_path: Path, parser: Parser) -> None:
+    path = samples.text(tmp_path / "a.csv", "Name,Year\nAnna,2020\n\n" * 30_000)
+    parsed = await parser.parse(path, "a.csv")
+    assert len(parsed.contexts) == 20_000 and parsed.text.count("Anna") == 30_000
+
+
+async def test_paths_of_definitions_are_bounded(tmp_path: Path, parser: Parser) -> None:
+    source = "".join("\t" * depth + f"class Pilot{depth}:\n" for depth in range(3_000))
+    parsed = await parser.parse(samples.text(tmp_path / "a.py", source), "a.py")
+    assert len(parsed.heading_at(len(source) - 1) or "") < 200
+
+
+def test_markdown_behind_the_last_block_is_text(tmp_path: Path) -> None:
+    path = samples.text(tmp_path / "a.md", "# First\n" + "- a\n" * 150_000 + "\n# Last\n")
+    parsed = formats()["markdown"].parse(path, path.name)
+    assert [heading.title for heading in parsed.headings] == ["First"] and parsed.text.rstrip().endswith("# Last")

@@ -7,8 +7,10 @@ import pkgutil
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
 from backend.chains.retrieval.formats._base import Format
-from backend.chains.retrieval.parsed import ParsedDocument
+from backend.chains.retrieval.parsed import Heading, ParsedDocument
 from backend.errors import DocumentUnreadable
 
 __all__ = ["Format", "detect", "formats", "parse_file", "supported"]
@@ -17,6 +19,8 @@ __all__ = ["Format", "detect", "formats", "parse_file", "supported"]
 HEAD_BYTES = 65_536
 # A text of this length is a book of 10,000 pages; indexing it would take hours.
 MAX_CHARACTERS = 20_000_000
+# Headings, and tables. Each heading begins a chunk: so many per book of 10,000 pages are more than authors write.
+MAX_PLACES = 20_000
 
 
 @cache
@@ -64,4 +68,12 @@ def parse_file(path: Path, name: str) -> ParsedDocument:
             "document_too_large",
             f"The text in this file is longer than {MAX_CHARACTERS:,} characters. Split the file into parts.",
         )
-    return parsed
+    return _bounded(parsed)
+
+
+def _bounded(parsed: ParsedDocument) -> ParsedDocument:
+    """What comes behind the last heading or table that is kept is text under no heading."""
+    headings, contexts = parsed.headings, parsed.contexts
+    if len(headings) > MAX_PLACES:
+        headings = [*headings[: MAX_PLACES - 1], Heading(headings[MAX_PLACES - 1].start, 1, "")]
+    return msgspec.structs.replace(parsed, headings=headings, contexts=contexts[:MAX_PLACES])

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.chains.retrieval.parsed import ParsedDocument
+from backend.errors import DocumentUnreadable
+
+MAX_PAGES = 20_000
 
 
 @dataclass(frozen=True)
@@ -26,3 +29,11 @@ class Format:
     suffixes: tuple[str, ...]
     sniff: Callable[[bytes, Path, str], float]
     parse: Callable[[Path, str], ParsedDocument]
+
+
+def check_pages(count: int) -> None:
+    """Refuse a document with so many pages. Raises DocumentUnreadable."""
+    if count > MAX_PAGES:
+        raise DocumentUnreadable(
+            "document_too_large", f"This document claims to have more than {MAX_PAGES:,} pages. Split it into parts."
+        )

@@ -3,6 +3,7 @@ inside.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Set
 from typing import Any
 
@@ -10,8 +11,19 @@ from backend.chains.retrieval.decoding import NotTextError, decode
 from backend.chains.retrieval.parsed import MAX_CONTEXT, TextBuilder, row_text
 from backend.errors import DocumentUnreadable
 
-_MAX_DEPTH = 20_000
-_CONTAINER = re.compile(rb"<(/?)(?:div|section|article|blockquote|table|span|ul|ol)\b", re.IGNORECASE)
+# Elements above each tag, summed up: 31,000 that are nested in each other have so many.
+_MAX_STEPS = 500_000_000
+_MAX_ATTRIBUTES = 1_000
+_TAG = re.compile(rb"<(/?)([a-z][a-z0-9]*+)([^<>]*+)", re.IGNORECASE)
+# Not those that people leave open: the parser closes them where the next one begins.
+_NESTING = frozenset(
+    b"""
+    abbr address applet article aside b big blockquote caption center code details dialog dir div dl em fieldset
+    figcaption figure font footer header hgroup i ins label main mark marquee menu nav object ol pre q s section small
+    span strike strong sub summary sup table template tt u ul
+    """.split()
+)
+_VALUES = re.compile(rb"\"[^\"]*+\"|'[^']*+'")
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
 
 
@@ -49,7 +61,7 @@ def parse_html(raw: bytes, declared: str | None = None) -> Any:
     """
     from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
-    _check_depth(raw)
+    _check_tags(raw)
     named = _CHARSET.search(raw[:4096])
     try:
         source = decode(raw, declared=declared or (named[1].decode("ascii") if named else None))
@@ -60,15 +72,29 @@ def parse_html(raw: bytes, declared: str | None = None) -> Any:
         raise DocumentUnreadable("document_corrupt", "The HTML of this page cannot be read.") from None
 
 
-def _check_depth(raw: bytes) -> None:
-    """The parser takes time quadratic in the depth, so that a megabyte of `<div>` would hold it for minutes."""
-    depth = 0
-    for tag in _CONTAINER.finditer(raw):
-        depth = max(0, depth - 1) if tag[1] else depth + 1
-        if depth > _MAX_DEPTH:
+def _check_tags(raw: bytes) -> None:
+    """The parser may look at all that a tag is nested in, and compares the attributes of an element with each other,
+    so that a megabyte of `<div>` would hold it for minutes.
+
+    A close tag closes its own kind only: the parser passes over any other.
+    """
+    opened: Counter[bytes] = Counter()
+    depth = steps = 0
+    for closes, written, rest in _TAG.findall(raw):
+        name = written.lower()
+        if len(rest) > 2 * _MAX_ATTRIBUTES and len(_VALUES.sub(b"", rest).split()) > _MAX_ATTRIBUTES:
             raise DocumentUnreadable(
                 "document_corrupt",
-                f"The elements of this page are nested more than {_MAX_DEPTH:,} deep. Save it as PDF, or as text.",
+                f"An element of this page has more than {_MAX_ATTRIBUTES:,} attributes. Save it as PDF, or as text.",
+            )
+        if name in _NESTING and not (closes and not opened[name]):
+            step = -1 if closes else 1
+            opened[name] += step
+            depth += step
+        steps += depth
+        if steps > _MAX_STEPS:
+            raise DocumentUnreadable(
+                "document_corrupt", "The elements of this page are nested too deep. Save it as PDF, or as text."
             )
 
 
@@ -87,6 +113,7 @@ class _Reader:
     def __init__(self, out: TextBuilder) -> None:
         self._out = out
         self._line: list[str] = []
+        self._solid = False  # more than white space is in the line
         self._bullet = ""
         self._gap = "\n\n"
         self._pre = 0
@@ -112,7 +139,7 @@ class _Reader:
                     self._bullet = "- " if entering else ""
             elif entering and tag == "br":
                 self._line.append("\n")
-            elif entering and tag in _CELLS and "".join(self._line).strip():
+            elif entering and tag in _CELLS and self._solid:
                 self._line.append(" ")
         self._flush("")
 
@@ -120,10 +147,12 @@ class _Reader:
         if entering:
             text = text.replace("\xad", "")
             self._line.append(text if self._pre else _SPACES.sub(" ", text))
+            self._solid = self._solid or not text.isspace()
 
     def _flush(self, gap: str) -> None:
         text = "".join(self._line)
         self._line.clear()
+        self._solid = False
         if not self._pre:
             text = "\n".join(_SPACES.sub(" ", line).strip() for line in text.split("\n"))
         if text.strip():

@@ -17,6 +17,8 @@ from backend.errors import DocumentUnreadable
 
 # Longer ones were made by a machine.
 _MAX_LINE = 400
+# What is inside of so many definitions is not one more: its path would be longer than itself.
+_MAX_LEVEL = 8
 
 # What strings and comments look like. None of these can fail once begun (what is open ends with its line or with the
 # file), so that all of them together take linear time.
@@ -150,7 +152,8 @@ def _headings(text: str, language: _Language) -> Iterator[Heading]:
         if not _GOES_ON.match(line.text):
             while above and line.indent <= above[-1][0]:
                 above.pop()
-        found = _title(line, following, language) if all(holds for _, holds in above) else None
+        open_ended = len(above) < _MAX_LEVEL and all(holds for _, holds in above)
+        found = _title(line, following, language) if open_ended else None
         if found:
             title, holds = found
             yield Heading(starts[line.first], len(above) + 1, title)

@@ -11,8 +11,9 @@ from backend.chains.retrieval.formats._html import add_html, parse_html
 from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line
 from backend.errors import DocumentUnreadable
 
+# Possessive: between a hundred comments there are more ways to try than time.
 _OPENING = re.compile(
-    r"\s*(<\?xml[^>]*>\s*)?(<!--.{0,4000}?-->\s*)*<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
+    r"\s*+(?:<\?xml[^>]*+>\s*+)?+(?:(?><!--.*?-->)\s*+)*+<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
 )
 _ROOT = re.compile(r"<(html|body)\b", re.IGNORECASE)
 _TAG = re.compile(r"</(p|div|h[1-6]|table|ul|ol|a|span|td|body|section|article)>", re.IGNORECASE)

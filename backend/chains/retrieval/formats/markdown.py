@@ -25,6 +25,9 @@ _SIGNS = tuple(
     for pattern in (r"^#{1,6} \S", r"^(```|~~~)", r"\]\([^\s)]{1,500}\)", r"\*\*\w", r"^\|[ :|-]+\|$")
 )
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*\n", re.DOTALL | re.MULTILINE)
+# Of blocks, about three each. What comes behind them is read as text without structure.
+_MAX_TOKENS = 300_000
+_INLINE = re.compile(r"[^\w\s,.;:?()/'\"-]|_")
 _TITLE_FIELD = re.compile(r"^title:[ \t]*(.+)$", re.MULTILINE)
 
 
@@ -74,6 +77,9 @@ def _structure(text: str) -> tuple[list[Heading], list[Context]]:
     # Blocks only: inline syntax matters in headings alone, and is where Markdown gets slow on hostile input.
     blocks: Any = MarkdownIt("commonmark").enable("table")
     blocks.core.ruler.enableOnly(["normalize", "block"])
+    # What links refer to matters to nothing here, and takes time quadratic in how many there are.
+    blocks.block.ruler.disable("reference")
+    blocks.block.ruler.before("table", "enough", _enough)
     inline: Any = MarkdownIt("commonmark")
     starts: list[int] = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
     headings: list[Heading] = []
@@ -81,13 +87,22 @@ def _structure(text: str) -> tuple[list[Heading], list[Context]]:
     tokens: list[Any] = blocks.parse(text)
     for opening, content in pairwise(tokens):
         if opening.type == "heading_open":
-            title = one_line(_plain(inline.parseInline(content.content[: 2 * MAX_HEADING])))
+            source: str = content.content[: 2 * MAX_HEADING]
+            title = one_line(_plain(inline.parseInline(source)) if _INLINE.search(source) else source)
             if title:
                 line: int = opening.map[0]
                 headings.append(Heading(starts[line], int(opening.tag[1:]), title))
         elif opening.type == "table_open":
             tables.extend(_table(text, starts, *opening.map))
     return headings, tables
+
+
+def _enough(state: Any, line: int, end: int, silent: bool) -> bool:
+    """A rule of the parser: so much of a text may be structure, the rest of it is one block."""
+    if silent or len(state.tokens) < _MAX_TOKENS:
+        return False
+    state.line = end
+    return True
 
 
 def _table(text: str, starts: list[int], first: int, end: int) -> list[Context]:

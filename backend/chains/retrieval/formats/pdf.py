@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from backend.chains.retrieval.formats._base import Format
+from backend.chains.retrieval.formats._base import Format, check_pages
 from backend.chains.retrieval.formats._layout import Block, Line, PageText, lay_out
 from backend.chains.retrieval.formats._ocr import HINT, available, read_picture
 from backend.chains.retrieval.parsed import Heading, ParsedDocument, TextBuilder, one_line
@@ -71,8 +71,11 @@ def _parse(path: Path, name: str) -> ParsedDocument:
 
 
 def _read(pdf: Any) -> ParsedDocument:
+    check_pages(len(pdf))
     pages = [_page(pdf, number) for number in range(len(pdf))]
-    if all(page is None for page in pages):
+    while pages and pages[-1] is None:  # a PDF may claim more pages than it has
+        del pages[-1]
+    if not pages:
         raise _corrupt()
     outline = _outline(pdf)
     out = TextBuilder()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from backend.chains.retrieval.formats._base import Format
+from backend.chains.retrieval.formats._base import Format, check_pages
 from backend.chains.retrieval.formats._zip import Archive, holds
 from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line, row_text
 from backend.errors import DocumentUnreadable
@@ -53,6 +53,7 @@ def _read(archive: Archive) -> ParsedDocument:
     out = TextBuilder()
     links = _links(archive, _MAIN_PART)
     for number, slide in enumerate(archive.xml(_MAIN_PART).iter(_P + "sldId"), 1):
+        check_pages(number)
         out.page(number)
         out.end_headings()
         part = links[slide.get(_R + "id")][1]

@@ -1,0 +1,28 @@
+"""Lists come in pages. A cursor names the last item of a page by its time and its id; clients need not know that."""
+
+import base64
+from typing import Annotated
+
+from fastapi import Query
+
+from backend.errors import BadRequest
+
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
+
+
+def cursor_of(moment: int, id_: str) -> str:
+    """The cursor behind the item with this time (ms) and id."""
+    return base64.urlsafe_b64encode(f"{moment} {id_}".encode()).decode()
+
+
+def position_of(cursor: str | None) -> tuple[int, str] | None:
+    """Time and id of the item behind which the page begins. Raises BadRequest (`bad_cursor`)."""
+    if cursor is None:
+        return None
+    try:
+        written, _, id_ = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        if not 0 <= (moment := int(written)) < 2**63:
+            raise ValueError
+        return moment, id_
+    except ValueError:
+        raise BadRequest("cursor: must be the next_cursor of a page.", code="bad_cursor") from None
