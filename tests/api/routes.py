@@ -22,7 +22,7 @@ class Endpoint(NamedTuple):
     def url(self) -> str:
         """The path with something in the place of each parameter."""
         filled = self.path
-        for name in ("session_id", "run_id", "document_id", "collection_id"):
+        for name in ("session_id", "run_id", "message_id", "document_id", "collection_id"):
             filled = filled.replace(f"{{{name}}}", f"{name[:3]}_unknown")
         assert "{" not in filled, f"give {self.path} an example here"
         return filled
@@ -61,6 +61,7 @@ PRIVATE = {
     Endpoint("POST", "/collections/{collection_id}/embed"),
     Endpoint("DELETE", "/collections/{collection_id}/embed"),
     Endpoint("POST", "/search"),
+    Endpoint("GET", "/messages/{message_id}/retrieval"),
     Endpoint("GET", "/sessions"),
     Endpoint("GET", "/sessions/{session_id}"),
     Endpoint("PATCH", "/sessions/{session_id}"),
