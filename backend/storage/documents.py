@@ -194,7 +194,8 @@ class Documents:
         sql = (
             "SELECT v.id, substr(v.text, ?, ?), v.status, v.reason "
             "FROM documents d JOIN document_versions v ON v.document_id = d.id "
-            "AND v.id = coalesce(?, d.active_version, d.pending_version) WHERE d.id = ? AND d.owner = ? AND coalesce(d.active_version, d.pending_version) IS NOT NULL"
+            "AND v.id = coalesce(?, d.active_version, d.pending_version) "
+            "WHERE d.id = ? AND d.owner = ? AND coalesce(d.active_version, d.pending_version) IS NOT NULL"
         )
         length = _LONGEST if end is None else min(end - start, _LONGEST)
         params = (min(start + 1, _LONGEST), length, version, document_id, owner)
