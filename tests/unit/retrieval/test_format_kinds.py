@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.chains.retrieval import formats
-from backend.chains.retrieval.formats import parse_file
+from backend.chains.retrieval.formats import _base, formats, parse_file
 from backend.chains.retrieval.formats._layout import Line, PageText, lay_out
 from backend.errors import DocumentUnreadable
 from tests import samples
@@ -189,8 +188,15 @@ def test_newlines_and_controls_are_made_canonical(tmp_path: Path) -> None:
 
 
 def test_a_text_without_end_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "MAX_CHARACTERS", 1000)
+    monkeypatch.setattr(_base, "MAX_CHARACTERS", 1000)
     assert reason(samples.text(tmp_path / "a.txt", "x" * 1001)) == "document_too_large"
+
+
+def test_a_pdf_is_not_read_beyond_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_base, "MAX_CHARACTERS", 3 * len(samples.PARAGRAPH))
+    path = samples.pdf(tmp_path / "a.pdf", [samples.PARAGRAPH] * 5)
+    with pytest.raises(DocumentUnreadable, match="longer than"):
+        formats()["pdf"].parse(path, path.name)
 
 
 SITE = """<!DOCTYPE html><html><head><title>Pilots</title></head><body>

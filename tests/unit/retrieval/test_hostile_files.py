@@ -95,6 +95,7 @@ BOMBS += [
     ("a.html", lambda path: page(path, "<div></ul>" * 200_000), "document_corrupt"),
     ("a.html", lambda path: page(path, "<b>" * 10_000 + "</p><p>x" * 100_000), "document_corrupt"),
     ("a.html", lambda path: page(path, "<p " + "".join(f"a{n} " for n in range(300_000)) + ">x"), "document_corrupt"),
+    ("a.eml", lambda path: mail(path, 'Content-Type: text/plain; a="' + ";" * 1_000_000 + "\n\nText."), "read"),
     ("a.pdf", lambda path: samples.claiming_pdf(path, 1_000_000), "document_too_large"),
 ]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from backend.chains.retrieval.formats._base import Format
+from backend.chains.retrieval.formats._base import Format, check_length
 from backend.chains.retrieval.parsed import Heading, ParsedDocument
 from backend.errors import DocumentUnreadable
 
@@ -17,8 +17,6 @@ __all__ = ["Format", "detect", "formats", "parse_file", "supported"]
 
 # What a format may look at to recognise its own.
 HEAD_BYTES = 65_536
-# A text of this length is a book of 10,000 pages; indexing it would take hours.
-MAX_CHARACTERS = 20_000_000
 # Headings, and tables. Each heading begins a chunk: so many per book of 10,000 pages are more than authors write.
 MAX_PLACES = 20_000
 
@@ -63,11 +61,7 @@ def parse_file(path: Path, name: str) -> ParsedDocument:
     parsed = detect(path, name).parse(path, name)
     if not parsed.text.strip():
         raise DocumentUnreadable("document_empty", "There is no text in this file.")
-    if len(parsed.text) > MAX_CHARACTERS:
-        raise DocumentUnreadable(
-            "document_too_large",
-            f"The text in this file is longer than {MAX_CHARACTERS:,} characters. Split the file into parts.",
-        )
+    check_length(len(parsed.text))
     return _bounded(parsed)
 
 

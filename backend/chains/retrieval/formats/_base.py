@@ -8,6 +8,8 @@ from backend.chains.retrieval.parsed import ParsedDocument
 from backend.errors import DocumentUnreadable
 
 MAX_PAGES = 20_000
+# A text of this length is a book of 10,000 pages; indexing it would take hours.
+MAX_CHARACTERS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -36,4 +38,13 @@ def check_pages(count: int) -> None:
     if count > MAX_PAGES:
         raise DocumentUnreadable(
             "document_too_large", f"This document claims to have more than {MAX_PAGES:,} pages. Split it into parts."
+        )
+
+
+def check_length(characters: int) -> None:
+    """Refuse a longer text. Raises DocumentUnreadable."""
+    if characters > MAX_CHARACTERS:
+        raise DocumentUnreadable(
+            "document_too_large",
+            f"The text in this file is longer than {MAX_CHARACTERS:,} characters. Split the file into parts.",
         )

@@ -6,6 +6,7 @@ from email import message_from_bytes
 from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.message import Message
+from email.policy import Compat32
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,18 @@ _FIELD = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,60}):[ \t\r\n]|[ \t]+\S|>?From \S"
 _TELLING = frozenset(("received", "message-id", "mime-version", "return-path", "delivered-to", "from", "to", "date"))
 _MAX_PARTS = 1_000
 _MAX_HEADER = 10_000
+_MAX_CONTENT_HEADER = 2_000
+
+
+class _Bounded(Compat32):
+    """Headers are cut: the parameters in one are read in time quadratic in its length."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, value[: _MAX_CONTENT_HEADER if name.lower().startswith("content-") else _MAX_HEADER]
+
+
+_POLICY = _Bounded()
 
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
@@ -38,7 +51,7 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
 
 def _parse(path: Path, name: str) -> ParsedDocument:
     try:
-        message = message_from_bytes(path.read_bytes())
+        message = message_from_bytes(path.read_bytes(), policy=_POLICY)
         out = TextBuilder()
         title = _add_message(out, message)
     except RecursionError:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from backend.chains.retrieval.formats._base import Format, check_pages
+from backend.chains.retrieval.formats._base import Format, check_length, check_pages
 from backend.chains.retrieval.formats._layout import Block, Line, PageText, lay_out
 from backend.chains.retrieval.formats._ocr import HINT, available, read_picture
 from backend.chains.retrieval.parsed import Heading, ParsedDocument, TextBuilder, one_line
@@ -72,7 +72,7 @@ def _parse(path: Path, name: str) -> ParsedDocument:
 
 def _read(pdf: Any) -> ParsedDocument:
     check_pages(len(pdf))
-    pages = [_page(pdf, number) for number in range(len(pdf))]
+    pages = _pages(pdf)
     while pages and pages[-1] is None:  # a PDF may claim more pages than it has
         del pages[-1]
     if not pages:
@@ -100,6 +100,18 @@ def _read(pdf: Any) -> ParsedDocument:
     if outline:
         out.headings = _placed(outline, starts, out)
     return out.build(PLUGIN.media_type, _title(pdf))
+
+
+def _pages(pdf: Any) -> list[PageText | None]:
+    """All pages; their text is counted while they are read, since a small file may show one page 20,000 times."""
+    pages: list[PageText | None] = []
+    characters = 0
+    for index in range(len(pdf)):
+        page = _page(pdf, index)
+        characters += sum(len(line.text) for line in page.lines) if page else 0
+        check_length(characters)
+        pages.append(page)
+    return pages
 
 
 def _page(pdf: Any, index: int) -> PageText | None:
