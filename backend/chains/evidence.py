@@ -114,7 +114,7 @@ class Evidence:
         """Where in the document (canonical offsets) passage `n` supports the sentence; None if it doesn't."""
         claim = _Statement(sentence)
         ranked = self._ranked(claim, n)
-        if claim.numbers:
+        if _QUANTITY.search(sentence):
             ranked = [r for r in ranked if r.elsewhere <= _ELSEWHERE]
         ranked = ranked[:_CANDIDATES]
         if not ranked:
@@ -223,6 +223,7 @@ def _claims(text: str) -> list[tuple[int, int]]:
 
 _LIST_NUMBER = re.compile(r"^\s*\(?\d{1,3}[.)]\s")
 _GROUPED = re.compile(r"(?<=\d)[,.'\u00a0\u202f](?=\d{3}(?!\d))")
+_QUANTITY = re.compile(r"(?<![^\W\d_])(?<![^\W\d_]-)\d")  # not IL-10, CD4
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SPELT = {
     word: str(number)

@@ -1,6 +1,10 @@
 """Which sentence a mark supports."""
 
+from itertools import pairwise
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from backend.chains.citations import Cited, SentenceTracker
 from backend.chains.marks import Mark, MarkFilter
@@ -46,6 +50,44 @@ def test_a_cut_at_any_place_changes_nothing(text: str) -> None:
     for at in range(len(text) + 1):
         assert cited([text[:at], text[at:]]) == whole, f"cut at {at}"
     assert cited(list(text)) == whole
+
+
+BITS = st.sampled_from(
+    [
+        "One is here",
+        "Two.",
+        "e.g.",
+        "3.",
+        " ",
+        " ",
+        "\n",
+        "\n\n",
+        "- ",
+        " [1]",
+        "[2]",
+        "。",
+        "这里",
+        '"',
+        "A",
+        "b",
+        "x" * 900,
+    ]
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(bits=st.lists(BITS, max_size=30), cuts=st.lists(st.integers(0, 4_000), max_size=8))
+def test_random_cuts_change_neither_text_nor_citations(bits: list[str], cuts: list[int]) -> None:
+    text = "".join(bits)
+    edges = sorted({0, len(text), *(c for c in cuts if c < len(text))})
+    assert cited([text[a:b] for a, b in pairwise(edges)]) == cited([text])
+
+
+@settings(deadline=None, max_examples=300)
+@given(bits=st.lists(BITS, max_size=30))
+def test_a_citation_is_what_stands_between_its_offsets(bits: list[str]) -> None:
+    text, found = cited(bits)
+    assert all(text[c.start : c.end] == c.text != "" for c in found)
 
 
 @pytest.mark.parametrize("text", ["The sky is blue [1]. Grass is green.", "The sky is blue. [1] Grass is green."])
