@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from backend.chains.models.base import ChatModel, Message, Prompt, Text, Tokens
+from backend.chains.models.base import ChatModel, Message, Parameters, Prompt, Text, Tokens
 from backend.chains.prompts import REWRITE_SYSTEM, rewrite_request
 from backend.chains.words import words
 from backend.errors import RunError
@@ -13,6 +13,7 @@ from backend.errors import RunError
 _BYTES_A_TOKEN = 3.6
 _TOKENS_A_MESSAGE = 4
 _MAX_QUESTION = 2_000
+_REWRITING = Parameters(max_tokens=200)
 _STANDS_ALONE = 3
 _POINTS_BACK = re.compile(r"\b(it|its|they|them|their|that|this|those|these|he|she|his|her|there|one|ones)\b", re.I)
 
@@ -56,9 +57,7 @@ async def standalone_question(
 ) -> tuple[str | None, Tokens | None]:
     """The follow-up as a question of its own, and what the call used; None when the model gave nothing usable."""
     content = rewrite_request(history, question)
-    prompt = Prompt(
-        system=REWRITE_SYSTEM, history=(), content=content, question=question, temperature=0.0, max_tokens=200
-    )
+    prompt = Prompt(system=REWRITE_SYSTEM, history=(), content=content, question=question, parameters=_REWRITING)
     pieces: list[str] = []
     used: Tokens | None = None
     try:

@@ -5,13 +5,17 @@ docs/configuration.md say. A wrong value raises `SettingsError`, whose text is o
 """
 
 import ipaddress
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from backend.config.providers import ProvidersError, ProviderTable, load_providers
 
 MIN_KEY_LENGTH = 24
 OnDisconnect = Literal["continue", "cancel"]
@@ -137,13 +141,24 @@ class ModelSettings(_Group):
 
     llm_model: str | None = Field(
         None,
-        description="Default model, `provider/model`. Unset: openai if OPENAI_API_KEY or OPENAI_BASE_URL is set, else "
+        description="Default model, `provider/model` or an alias of MODELS_FILE. Unset: openai if OPENAI_API_KEY or OPENAI_BASE_URL is set, else "
         "a local Ollama, else extractive/quotes, which answers by quoting the documents.",
     )
     llm_temperature: float = Field(0.7, ge=0, le=2, description="Default temperature.")
     llm_max_tokens: int = Field(2000, ge=1, le=1_000_000, description="Default limit of an answer, in tokens.")
     llm_history_tokens: int = Field(
         6000, ge=0, description="Tokens of earlier messages that go to the model; the oldest are left out first."
+    )
+    models_file: Path | None = Field(
+        None,
+        description="YAML or TOML file of further providers, what models can and cost, aliases and fallbacks; see "
+        "docs/models.md.",
+    )
+    attempt_timeout: float = Field(
+        30.0, gt=0, description="Seconds to wait for a model's first token where another one would take over."
+    )
+    cooldown_seconds: float = Field(
+        30.0, ge=0, description="Seconds for which a model that failed is passed over, if there is another one."
     )
     openai_api_key: SecretStr | None = Field(None, description="Key of OpenAI or of a server that speaks its API.")
     openai_base_url: str | None = Field(
@@ -171,7 +186,8 @@ class ModelSettings(_Group):
     @field_validator("llm_model")
     @classmethod
     def _named(cls, value: str | None) -> str | None:
-        if value is not None and not all(value.partition("/")):
+        # Without a slash it is an alias, which the file must have: found out when the providers are known.
+        if value is not None and "/" in value and not all(value.partition("/")):
             raise ValueError("must be provider/model, e.g. openai/gpt-5-mini or ollama/llama3.2")
         return value
 
@@ -277,6 +293,7 @@ class Settings(BaseModel):
     models: ModelSettings
     knowledge: KnowledgeSettings
     runs: RunSettings
+    providers: ProviderTable = ProviderTable()
 
     @classmethod
     def load(cls, env_file: Path | None = Path(".env"), **overrides: Any) -> Self:
@@ -293,7 +310,24 @@ class Settings(BaseModel):
                 raise SettingsError(_one_line(error)) from None
             except UnicodeDecodeError:
                 raise SettingsError(f"{env_file}: is not UTF-8 text") from None
-        return cls.model_validate(groups)
+        try:
+            models = cast(ModelSettings, groups["models"])
+            table = load_providers(models.models_file, _environment(env_file, models))
+        except ProvidersError as error:
+            raise SettingsError(f"MODELS_FILE: {error}") from None
+        return cls.model_validate({**groups, "providers": table})
+
+
+def _environment(env_file: Path | None, models: ModelSettings) -> dict[str, str | None]:
+    """The environment over `env_file`, and what the settings have read of it or were given."""
+    key = models.openai_api_key
+    return {
+        **(dotenv_values(env_file) if env_file is not None else {}),
+        **os.environ,
+        "OPENAI_API_KEY": key.get_secret_value() if key is not None else None,
+        "OPENAI_BASE_URL": models.openai_base_url,
+        "OLLAMA_BASE_URL": models.ollama_base_url,
+    }
 
 
 def _one_line(error: ValidationError) -> str:

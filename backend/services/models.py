@@ -1,13 +1,29 @@
-"""Which models can be used, and the one to use when nobody says."""
+"""Which models can be used, what each takes, and which ones answer a message."""
 
 import asyncio
 import difflib
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from backend.chains.models import plugins
-from backend.chains.models.base import ChatModel, Listing
+from backend.chains.fallback import Candidate, Health
+from backend.chains.models import endpoints
+from backend.chains.models.base import ChatModel, Endpoint, Listing, Parameters, Plugin, Provider
+from backend.chains.models.capabilities import spec_of
+from backend.config.providers import ModelSpec, ProviderTable
 from backend.config.settings import ModelSettings
 from backend.errors import Invalid, RunError
+
+_FRESH = 60.0
+"""Seconds for which a provider's list of models is taken as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """A listed model and what is known of it."""
+
+    name: str
+    spec: ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +34,7 @@ class ProviderState:
     summary: str
     available: bool
     reason: str
-    models: tuple[str, ...]
+    models: tuple[ModelState, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +45,34 @@ class DefaultModel:
     reason: str
 
 
-class Models:
-    """The registry of providers with this server's settings."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller asks of the model: `asked` has the parameters that were named, by field of `Parameters`, and
+    `images`. `fallbacks` None: as the settings say."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    model: str | None = None
+    fallbacks: tuple[str, ...] | None = None
+    asked: Mapping[str, object] | None = None
+
+
+class Models:
+    """The registry of providers with this server's settings. Raises ValueError on a table that can't be."""
+
+    def __init__(self, settings: ModelSettings, table: ProviderTable) -> None:
         self._settings = settings
-        self._plugins = plugins()
-        self._providers = {name: p.create(settings) for name, p in self._plugins.items() if p.missing() is None}
+        self._table = table
+        self._endpoints: dict[str, tuple[Plugin, Endpoint]] = {e.name: (p, e) for p, e in endpoints(table)}
+        self._providers: dict[str, Provider] = {
+            name: plugin.create(endpoint, settings)
+            for name, (plugin, endpoint) in self._endpoints.items()
+            if plugin.missing() is None
+        }
+        self._listings: dict[str, tuple[float, Listing]] = {}
+        self.health = Health(settings.cooldown_seconds)
         self.default = DefaultModel("extractive/quotes", "not looked for yet")
+        for name in (*table.aliases, *table.fallbacks):
+            for model in (*table.aliases.get(name, ()), *table.fallbacks.get(name, ())):
+                self._known(model)
 
     async def open(self) -> None:
         """Find the default model: the setting, else the first provider that is there."""
@@ -45,8 +81,8 @@ class Models:
             self.default = DefaultModel(self._settings.llm_model, "LLM_MODEL is set")
             return
         why_not: list[str] = []
-        for name, plugin in self._plugins.items():
-            if plugin.default_rank is None:
+        for name, (_, endpoint) in self._endpoints.items():
+            if endpoint.kind.default_rank is None:
                 continue
             listing = await self._listing(name)
             if listing.available and listing.default is not None:
@@ -59,39 +95,118 @@ class Models:
         """Let go of the providers' connections."""
         await asyncio.gather(*(p.aclose() for p in self._providers.values()))
 
+    def choose(self, wanted: Wanted) -> list[Candidate]:
+        """The models that may answer, in the order in which they are tried.
+
+        Raises Invalid: an unknown model, or a parameter that the first one, or a fallback that the caller named, doesn't
+        take. Fallbacks of the settings that don't take it are left out.
+        """
+        asked = wanted.asked or {}
+        first, *more = self._chain(wanted.model or self.default.name)
+        found = [self._candidate(first, asked)]
+        for name in wanted.fallbacks or ():
+            found += [self._candidate(each, asked) for each in self._chain(name)]
+        if wanted.fallbacks is None:
+            for name in (*more, *self._table.fallbacks.get(first, ())):
+                if self._refusal(name, asked) is None:
+                    found.append(self._candidate(name, asked))
+        return list({candidate.name: candidate for candidate in found}.values())
+
     def resolve(self, name: str | None) -> tuple[str, ChatModel]:
-        """The full name and the opened model. Raises Invalid with the nearest names; RunError from the provider."""
-        full = self.default.name if name is None else name
-        provider, slash, model = full.partition("/")
-        if provider not in self._plugins or not slash or not model:
-            near = difflib.get_close_matches(provider, self._plugins, n=3, cutoff=0.4)
-            hint = f" Did you mean {' or '.join(near)}?" if near and near != [provider] else ""
-            raise Invalid(
-                f"model: {full!r} is not provider/model with a provider that is here "
-                f"({', '.join(self._plugins)}).{hint} GET /models lists them.",
-                code="unknown_model",
-            )
+        """The full name and the opened model. Raises Invalid with the nearest names, also for the provider's reason."""
+        full = self._chain(name or self.default.name)[0]
+        provider, model = self._known(full)
         if provider not in self._providers:
-            raise Invalid(f"model: {self._plugins[provider].missing()}", code="unknown_model")
+            raise Invalid(f"model: {self._endpoints[provider][0].missing()}", code="unknown_model")
         try:
             return full, self._providers[provider].open(model)
         except RunError as error:
             raise Invalid(f"model: {error.message}", code="unknown_model") from None
 
+    def spec(self, name: str) -> ModelSpec:
+        """What is known of a model, `provider/model`. Raises Invalid."""
+        provider, model = self._known(name)
+        return spec_of(self._endpoints[provider][1], model, self._table.spec(provider).models.get(model))
+
+    def _chain(self, name: str) -> tuple[str, ...]:
+        return self._table.aliases.get(name, (name,))
+
+    def _known(self, full: str) -> tuple[str, str]:
+        provider, slash, model = full.partition("/")
+        if provider in self._endpoints and slash and model:
+            return provider, model
+        known = (*self._table.aliases, *self._endpoints)
+        near = difflib.get_close_matches(provider, known, n=3, cutoff=0.4)
+        hint = f" Did you mean {' or '.join(near)}?" if near and near != [provider] else ""
+        aliases = f", or an alias ({', '.join(self._table.aliases)})" if self._table.aliases else ""
+        raise Invalid(
+            f"model: {full!r} is not provider/model with a provider that is here "
+            f"({', '.join(self._endpoints)}){aliases}.{hint} GET /models lists them.",
+            code="unknown_model",
+        )
+
+    def _candidate(self, name: str, asked: Mapping[str, object]) -> Candidate:
+        if (refusal := self._refusal(name, asked)) is not None:
+            raise Invalid(refusal, code="unsupported_parameter")
+        full, model = self.resolve(name)
+        return Candidate(full, model, self._parameters(full, asked))
+
+    def _refusal(self, name: str, asked: Mapping[str, object]) -> str | None:
+        """Why a model can't do what is asked; None when it can, or nobody knows."""
+        spec, kind = self.spec(name), self._endpoints[self._known(name)[0]][1].kind
+        cannot = {
+            **dict.fromkeys(kind.refuses, f"{kind.name} has no such parameter"),
+            **(dict.fromkeys(("temperature", "top_p"), "the model takes none") if spec.temperature is False else {}),
+            **({"reasoning_effort": "the model doesn't reason"} if spec.reasoning is False else {}),
+            **({"response_schema": "the model can't keep to a schema"} if spec.structured_output is False else {}),
+            **({"images": "the model can't see"} if spec.vision is False else {}),
+        }
+        for field in asked:
+            if field in cannot:
+                return f"{field}: {name} doesn't take it: {cannot[field]}. Leave it out, or choose another model."
+        limit = asked.get("max_tokens")
+        if isinstance(limit, int) and spec.max_output is not None and limit > spec.max_output:
+            return f"max_tokens: {name} writes at most {spec.max_output} tokens."
+        return None
+
+    def _parameters(self, name: str, asked: Mapping[str, object]) -> Parameters:
+        spec, settings = self.spec(name), self._settings
+        fields = {field: value for field, value in asked.items() if field != "images"}
+        limit = settings.llm_max_tokens if spec.max_output is None else min(settings.llm_max_tokens, spec.max_output)
+        temperature = None if spec.temperature is False else settings.llm_temperature
+        return Parameters(**{"max_tokens": limit, "temperature": temperature, **fields})  # pyright: ignore[reportArgumentType] by name
+
     def default_needs(self) -> tuple[str, ...]:
         """The modules that the default model's provider imports at its first use."""
-        return self._plugins[self.default.name.partition("/")[0]].needs
+        provider, _ = self._known(self._chain(self.default.name)[0])
+        return self._endpoints[provider][0].needs
 
-    async def states(self) -> list[ProviderState]:
-        """Every provider: what can be used now, and what can't with the reason."""
-        listings = await asyncio.gather(*(self._listing(name) for name in self._plugins))
+    @property
+    def aliases(self) -> Mapping[str, Sequence[str]]:
+        """Names that stand for models, each with those that are tried one after the other."""
+        return self._table.aliases
+
+    async def states(self, *, refresh: bool = False) -> list[ProviderState]:
+        """Every provider: what can be used now, and what can't with the reason. `refresh`: ask them all anew."""
+        if refresh:
+            self._listings.clear()
+        listings = await asyncio.gather(*(self._listing(name) for name in self._endpoints))
         return [
-            ProviderState(name, plugin.summary, found.available, found.reason, found.models)
-            for (name, plugin), found in zip(self._plugins.items(), listings, strict=True)
+            ProviderState(name, endpoint.kind.summary, found.available, found.reason, self._specs(endpoint, found))
+            for (name, (_, endpoint)), found in zip(self._endpoints.items(), listings, strict=True)
         ]
+
+    def _specs(self, endpoint: Endpoint, listing: Listing) -> tuple[ModelState, ...]:
+        own = self._table.spec(endpoint.name).models
+        names = dict.fromkeys((*listing.models, *own))
+        return tuple(ModelState(name, spec_of(endpoint, name, own.get(name))) for name in names)
 
     async def _listing(self, name: str) -> Listing:
         provider = self._providers.get(name)
         if provider is None:
-            return Listing(False, self._plugins[name].missing() or "not available")
-        return await provider.listing()
+            return Listing(False, self._endpoints[name][0].missing() or "not available")
+        asked_at, known = self._listings.get(name, (0.0, None))
+        if known is None or time.monotonic() - asked_at > _FRESH:
+            known = await provider.listing()
+            self._listings[name] = (time.monotonic(), known)
+        return known

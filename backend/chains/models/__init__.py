@@ -1,21 +1,42 @@
-"""Chat models, one file a provider. A module with a `PLUGIN` is found by itself."""
+"""Chat models, one file a wire. A module with a `PLUGIN` is found by itself."""
 
 import importlib
 import pkgutil
 from functools import cache
 
-from backend.chains.models.base import Plugin
+from backend.chains.models.base import Endpoint, Plugin
+from backend.config.providers import ProviderTable
 
 
 @cache
-def plugins() -> dict[str, Plugin]:
-    """Every provider's plugin by name, in the order in which a default model is looked for."""
+def plugins() -> tuple[Plugin, ...]:
+    """Every wire's plugin."""
     found: list[Plugin] = []
     for module in pkgutil.iter_modules(__path__):
-        # A leading underscore marks what a provider imports when it is used.
+        # A leading underscore marks what a wire imports when it is used.
         if module.name.startswith("_"):
             continue
         plugin = getattr(importlib.import_module(f"{__name__}.{module.name}"), "PLUGIN", None)
         if isinstance(plugin, Plugin):
             found.append(plugin)
-    return {p.name: p for p in sorted(found, key=lambda p: (p.default_rank is None, p.default_rank, p.name))}
+    return tuple(found)
+
+
+def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
+    """Every provider that could be used, built in or named by the table, in the order in which a default is looked for.
+
+    Raises ValueError when the table has a provider of a kind that there is not.
+    """
+    kinds = {kind.name: (plugin, kind) for plugin in plugins() for kind in plugin.kinds}
+    found: list[tuple[Plugin, Endpoint]] = []
+    for name in dict.fromkeys((*kinds, *table.providers)):
+        spec = table.spec(name)
+        plugin, kind = kinds.get(spec.kind or name, (None, None))
+        if plugin is None or kind is None:
+            wrong = (
+                f"kind {spec.kind!r} is unknown" if spec.kind else "needs a `kind`, since no built-in one has its name"
+            )
+            raise ValueError(f"providers.{name}: {wrong}. Known: {', '.join(kinds)}.")
+        url = table.base_url(name) or kind.base_url
+        found.append((plugin, Endpoint(name, kind, url, table.key(name), spec.headers)))
+    return sorted(found, key=lambda each: (each[1].kind.default_rank is None, each[1].kind.default_rank or 0))

@@ -9,8 +9,9 @@ import asyncio
 import json
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import aiohttp
@@ -182,22 +183,34 @@ def _tokens(usage: _Usage) -> Tokens:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who is asked. `limit` is what it calls the most tokens of an answer; `stream_options`: it knows that field."""
+
+    base_url: str
+    headers: Mapping[str, str]
+    limit: str = "max_completion_tokens"
+    stream_options: bool = True
+
+
 class _Wire:
     """The chat endpoint of one server. Not part of the model: pydantic's private attributes cost 20 µs each."""
 
-    def __init__(self, session: Callable[[], aiohttp.ClientSession], base_url: str, key: str) -> None:
+    def __init__(self, session: Callable[[], aiohttp.ClientSession], server: Server) -> None:
         self._session = session
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
-        self._headers = {
-            "Authorization": f"Bearer {key}",
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream",
-        }
+        self._server = server
+        self._url = f"{server.base_url.rstrip('/')}/chat/completions"
+        self._headers = {**server.headers, "Content-Type": "application/json", "Accept": "text/event-stream"}
         self.template: dict[str, Any] | None = None
 
     async def outputs(self, payload: dict[str, Any]) -> AsyncGenerator[Output | Other]:
         """What the server streams to this request, that of one network read merged."""
-        body = msgspec.json.encode(payload | {"stream": True, "stream_options": {"include_usage": True}})
+        asked = payload | {"stream": True, "stream_options": {"include_usage": True}}
+        if not self._server.stream_options:
+            del asked["stream_options"]
+        if (limit := asked.pop("max_completion_tokens", None)) is not None:
+            asked[self._server.limit] = limit
+        body = msgspec.json.encode(asked)
         async with self._session().post(self._url, data=body, headers=self._headers) as response:
             if response.status != 200:
                 said = (await response.content.read(_MAX_ERROR_BYTES)).decode("utf-8", "replace")
@@ -217,21 +230,25 @@ class WireChatOpenAI(ChatOpenAI):
     _wire: _Wire = PrivateAttr()
 
     @classmethod
-    def over(cls, session: Callable[[], aiohttp.ClientSession], base_url: str, key: str, **options: Any) -> Self:
+    def over(cls, session: Callable[[], aiohttp.ClientSession], server: Server, **options: Any) -> Self:
         """A model that streams over the session, which is asked for when first needed; `options` are ChatOpenAI's."""
-        model = cls(base_url=base_url, api_key=SecretStr(key), **options)
-        model._wire = _Wire(session, base_url, key)
+        key = server.headers.get("Authorization", "").removeprefix("Bearer ") or "none"
+        model = cls(base_url=server.base_url, api_key=SecretStr(key), **options)
+        model._wire = _Wire(session, server)
         return model
 
-    async def text_outputs(self, messages: list[tuple[str, str]]) -> AsyncGenerator[Output]:
-        """The answer to (OpenAI's role, text) for those who only want text. Raises WireError, aiohttp's errors,
-        ValueError."""
+    async def text_outputs(self, messages: list[tuple[str, Any]], fields: dict[str, Any]) -> AsyncGenerator[Output]:
+        """The answer to (OpenAI's role, content) for those who only want text; `fields` are more of the request.
+
+        Raises WireError, aiohttp's errors, ValueError.
+        """
         wire = self._wire
         if wire.template is None:
             # What LangChain asks of this model, by a message of each role: it takes 0.2 ms to say it.
             wire.template = cast(dict[str, Any], cast(Any, self)._get_request_payload([(role, "") for role in _ROLES]))
         as_sent: dict[str, dict[str, Any]] = dict(zip(_ROLES, wire.template["messages"], strict=True))
-        payload = wire.template | {"messages": [as_sent[role] | {"content": text} for role, text in messages]}
+        sent = [as_sent[role] | {"content": content} for role, content in messages]
+        payload = wire.template | fields | {"messages": sent}
         async with aclosing(wire.outputs(payload)) as outputs:
             async for output in outputs:
                 if not isinstance(output, Other):

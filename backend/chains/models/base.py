@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 
+from pydantic import SecretStr
+
 from backend.chains.passages import Passage, Similarity
+from backend.config.providers import variable
 from backend.config.settings import ModelSettings
 
 Grounding = Literal["off", "no_documents", "nothing_relevant", "passages"]
@@ -21,6 +24,38 @@ class Message:
     text: str
 
 
+WRITING = frozenset({"top_p", "seed", "stop", "reasoning_effort", "response_schema", "images"})
+"""What only a model that writes can heed; temperature is taken everywhere, and means nothing to one that doesn't."""
+Effort = Literal["minimal", "low", "medium", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """How a model is to write. None is left to the model; `max_tokens` limits what it writes. `response_schema` is a
+    JSON schema that the answer must follow, as text."""
+
+    max_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    reasoning_effort: Effort | None = None
+    response_schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture that the user shows, base64."""
+
+    media_type: str
+    data: str
+
+    @property
+    def url(self) -> str:
+        """As a data URL."""
+        return f"data:{self.media_type};base64,{self.data}"
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One call of a model. `content` is the last user message as the model should see it, passages and all; `question`
@@ -30,8 +65,8 @@ class Prompt:
     history: tuple[Message, ...]
     content: str
     question: str
-    temperature: float
-    max_tokens: int
+    parameters: Parameters
+    images: tuple[Image, ...] = ()
     grounding: Grounding = "off"
     passages: tuple[Passage, ...] = ()
     similarity: Similarity | None = None
@@ -118,17 +153,53 @@ class Provider(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Plugin:
-    """A provider's entry in the registry. `needs` are the modules of its SDK, `install` the pip line that adds them;
-    `default_rank` orders the search for a default model (None: never by itself)."""
+class Kind:
+    """A kind of provider: a row of a wire's table. `base_url` None: it must be set. `key`: it wants one. `refuses` are
+    the fields of `Parameters` (and `images`) that it has no word for. `profiles` is the LangChain package that knows
+    what its models can, `prices` its name in genai-prices; `quirks` is read by the wire alone."""
 
     name: str
     summary: str
-    create: Callable[[ModelSettings], Provider]
+    base_url: str | None = None
+    key: bool = True
+    refuses: frozenset[str] = frozenset()
+    profiles: str | None = None
+    prices: str | None = None
     default_rank: int | None = None
+    quirks: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A provider as it is set up: its name, and where and how it is reached."""
+
+    name: str
+    kind: Kind
+    base_url: str | None = None
+    key: SecretStr | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def key_setting(self) -> str:
+        """The variable that holds its key."""
+        return variable(self.name, "API_KEY")
+
+    @property
+    def url_setting(self) -> str:
+        """The variable that holds its address."""
+        return variable(self.name, "BASE_URL")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A wire's entry in the registry: the kinds of provider that speak it. `needs` are the modules of its SDK,
+    `install` the pip line that adds them."""
+
+    name: str
+    kinds: tuple[Kind, ...]
+    create: Callable[[Endpoint, ModelSettings], Provider]
     needs: tuple[str, ...] = ()
     install: str = ""
-    settings: tuple[str, ...] = field(default=())
 
     def missing(self) -> str | None:
         """Why its SDK can't be used, or None."""
@@ -150,29 +221,6 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def chat_messages(prompt: Prompt) -> list[tuple[str, str]]:
-    """The prompt as (role, text) pairs, with the roles of OpenAI's API, which LangChain takes too."""
+    """The prompt as (role, text) pairs, with the roles of OpenAI's API, which LangChain takes too. Without images."""
     head = [("system", prompt.system)] if prompt.system else []
     return [*head, *((m.role, m.text) for m in prompt.history), ("user", prompt.content)]
-
-
-def langchain_outputs(chunk: Any) -> list[Output]:
-    """What a LangChain message chunk holds, but for its end: each provider tells that in its own way."""
-    outputs: list[Output] = []
-    if reasoning := chunk.additional_kwargs.get("reasoning_content"):
-        outputs.append(Reasoning(str(reasoning)))
-    if text := chunk.text:
-        outputs.append(Text(str(text)))
-    if usage := chunk.usage_metadata:
-        outputs.append(_langchain_tokens(usage))
-    return outputs
-
-
-def _langchain_tokens(usage: Mapping[str, Any]) -> Tokens:
-    """LangChain's usage metadata as Tokens."""
-    details: Mapping[str, Any] = {**usage.get("output_token_details", {}), **usage.get("input_token_details", {})}
-    return Tokens(
-        input=usage.get("input_tokens", 0),
-        output=usage.get("output_tokens", 0),
-        reasoning=details.get("reasoning"),
-        cached=details.get("cache_read"),
-    )

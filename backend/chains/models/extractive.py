@@ -6,7 +6,19 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from backend.chains.models.base import Finish, Listing, Output, Plugin, Prompt, Quote, Text, Tokens
+from backend.chains.models.base import (
+    WRITING,
+    Endpoint,
+    Finish,
+    Kind,
+    Listing,
+    Output,
+    Plugin,
+    Prompt,
+    Quote,
+    Text,
+    Tokens,
+)
 from backend.chains.passages import Passage
 from backend.chains.retrieval.ranking import RELEVANCE_OF_WORDS
 from backend.chains.retrieval.sentences import sentences
@@ -155,8 +167,8 @@ def _alike(one: _Candidate, other: _Candidate) -> bool:
 
 
 class _Provider:
-    def __init__(self, settings: ModelSettings) -> None:
-        del settings
+    def __init__(self, endpoint: Endpoint, settings: ModelSettings) -> None:
+        del endpoint, settings
 
     async def listing(self) -> Listing:
         return Listing(True, "built in: quotes the documents, no language model", (MODEL,), MODEL)
@@ -172,7 +184,14 @@ class _Provider:
 
 PLUGIN = Plugin(
     name="extractive",
-    summary="answers by quoting the documents, without a language model",
+    kinds=(
+        Kind(
+            name="extractive",
+            summary="answers by quoting the documents, without a language model",
+            key=False,
+            default_rank=30,
+            refuses=WRITING,
+        ),
+    ),
     create=_Provider,
-    default_rank=30,
 )

@@ -1,107 +1,127 @@
-"""OpenAI, and any server that speaks its chat API, through langchain-openai."""
+"""OpenAI, and every server that speaks its chat API, through langchain-openai: a row of the table each."""
 
+import json
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from backend.chains.models._langchain import listed, outputs_of, tokens_of
+from backend.chains.models._refusals import refusal_of
 from backend.chains.models.base import (
+    Endpoint,
     Finish,
+    Kind,
     Listing,
     Output,
+    Parameters,
     Plugin,
     Prompt,
     chat_messages,
-    langchain_outputs,
 )
 from backend.config.settings import ModelSettings
-from backend.errors import (
-    ContentFiltered,
-    ContextOverflow,
-    ModelNotFound,
-    ProviderFailed,
-    ProviderRefused,
-    ProviderTimeout,
-    RateLimited,
-    RunError,
-)
+from backend.errors import ContentFiltered, ProviderFailed, ProviderRefused, RunError
 
 if TYPE_CHECKING:
     import aiohttp
 
     from backend.chains.models._openai_chat import WireChatOpenAI
 
-DEFAULT_MODEL = "gpt-4.1-mini"
 _MAX_OPENED = 64
 _TRACING = ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2")
 """Set to `true`, LangSmith sees every call of a model."""
 
 
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """How a server's API differs from OpenAI's. `limit` and `seed` are what it calls those parameters, `effort` how
+    it is told how hard to think; `default` is the model when none is named, None the first of its list."""
+
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    seed: Literal["seed", "random_seed"] = "seed"
+    effort: Literal["reasoning_effort", "reasoning"] = "reasoning_effort"
+    stream_options: bool = True
+    key_header: str = "Authorization"
+    default: str | None = None
+
+
 class _Provider:
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, endpoint: Endpoint, settings: ModelSettings) -> None:
+        self.endpoint = endpoint
         self._settings = settings
-        self._opened: dict[tuple[str, float, int], Any] = {}
+        self._opened: dict[str, WireChatOpenAI] = {}
         self._session: aiohttp.ClientSession | None = None
         self.traced = any(os.environ.get(name, "").lower() == "true" for name in _TRACING)
 
     @property
-    def _configured(self) -> bool:
-        return self._settings.openai_api_key is not None or self._settings.openai_base_url is not None
+    def quirks(self) -> Quirks:
+        return self.endpoint.kind.quirks or Quirks()
+
+    @property
+    def _own_server(self) -> bool:
+        """It listens where somebody said, not where everybody's does."""
+        return self.endpoint.base_url != self.endpoint.kind.base_url
+
+    def _unset(self) -> str | None:
+        """What must be set before it can be used."""
+        endpoint = self.endpoint
+        if endpoint.base_url is None:
+            return f"set {endpoint.url_setting}"
+        if endpoint.kind.key and endpoint.key is None and not self._own_server:
+            other = f", or {endpoint.url_setting} for a server that speaks OpenAI's API" if _is_openai(endpoint) else ""
+            return f"set {endpoint.key_setting}{other}"
+        return None
 
     async def listing(self) -> Listing:
-        if not self._configured:
-            return Listing(False, "set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that speaks OpenAI's API")
-        where = "OPENAI_BASE_URL is set" if self._settings.openai_base_url else "OPENAI_API_KEY is set"
+        if unset := self._unset():
+            return Listing(False, unset)
+        endpoint = self.endpoint
+        where = f"{endpoint.key_setting} is set"
+        if self._own_server or not endpoint.kind.key:
+            where = f"{endpoint.url_setting} is set" if self._own_server else f"it answers at {endpoint.base_url}"
         try:
             models = await self._list_models()
         except Exception as error:
-            reason = f"{where}, but its model list can't be read: {_translate(error, 'its models').message}"
-            return Listing(True, reason, (), DEFAULT_MODEL)
-        own_server = self._settings.openai_base_url is not None
-        default = models[0] if models and own_server and DEFAULT_MODEL not in models else DEFAULT_MODEL
+            if not endpoint.kind.key and not self._own_server:
+                return Listing(
+                    False, f"nothing answers at {endpoint.base_url}: start it, or set {endpoint.url_setting}"
+                )
+            reason = f"{where}, but its model list can't be read: {refusal_of(error, 'its models', endpoint).message}"
+            return Listing(True, reason, (), self.quirks.default)
+        default = self.quirks.default
+        if models and (default is None or (self._own_server and default not in models)):
+            default = models[0]
         return Listing(True, where, tuple(models), default)
 
     async def _list_models(self) -> list[str]:
-        import httpx
+        found = await listed(f"{str(self.endpoint.base_url).rstrip('/')}/models", self.headers())
+        return sorted(str(row["id"]) for row in found.get("data", ()) if "id" in row)
 
-        async with httpx.AsyncClient(timeout=httpx.Timeout(5.0, connect=2.0)) as client:
-            answer = await client.get(
-                f"{self._base_url.rstrip('/')}/models", headers={"Authorization": f"Bearer {self._key}"}
-            )
-            answer.raise_for_status()
-            rows = cast(list[dict[str, Any]], answer.json().get("data", []))
-            return sorted(str(row["id"]) for row in rows if "id" in row)
-
-    @property
-    def _base_url(self) -> str:
-        return self._settings.openai_base_url or "https://api.openai.com/v1"
-
-    @property
-    def _key(self) -> str:
-        # Servers of one's own want no key, but the SDK wants one.
-        key = self._settings.openai_api_key
-        return key.get_secret_value() if key is not None else "none"
+    def headers(self) -> dict[str, str]:
+        """What proves who asks, and what the settings add."""
+        # Servers of one's own want no key, but some want the header.
+        key = self.endpoint.key.get_secret_value() if self.endpoint.key is not None else "none"
+        name = self.quirks.key_header
+        return {name: f"Bearer {key}" if name == "Authorization" else key, **self.endpoint.headers}
 
     def open(self, model: str) -> "_Model":
-        if not self._configured:
-            raise ProviderRefused("openai is not set up: set OPENAI_API_KEY (or OPENAI_BASE_URL) and restart.")
+        if unset := self._unset():
+            raise ProviderRefused(f"{self.endpoint.name} is not set up: {unset} and restart.")
         return _Model(self, model)
 
-    def client(self, model: str, temperature: float, max_tokens: int) -> "WireChatOpenAI":
-        """The LangChain chat model for these parameters; making one takes milliseconds, so they are kept."""
-        from backend.chains.models._openai_chat import WireChatOpenAI
+    def client(self, model: str) -> "WireChatOpenAI":
+        """The LangChain chat model; making one takes milliseconds, so they are kept."""
+        from backend.chains.models._openai_chat import Server, WireChatOpenAI
 
-        key = (model, temperature, max_tokens)
-        if key not in self._opened:
+        if model not in self._opened:
             if len(self._opened) >= _MAX_OPENED:
                 self._opened.clear()
-            self._opened[key] = WireChatOpenAI.over(
+            server = Server(str(self.endpoint.base_url), self.headers(), self.quirks.limit, self.quirks.stream_options)
+            self._opened[model] = WireChatOpenAI.over(
                 self._open_session,
-                self._base_url,
-                self._key,
+                server,
                 model=model,
-                temperature=temperature,
-                max_tokens=max_tokens,
                 streaming=True,
                 stream_usage=True,
                 # LangChain builds the payload of another endpoint for some names; this wire is chat completions.
@@ -111,7 +131,7 @@ class _Provider:
                 max_retries=0,
                 stream_chunk_timeout=None,
             )
-        return self._opened[key]
+        return self._opened[model]
 
     def _open_session(self) -> "aiohttp.ClientSession":
         from backend.chains.models._openai_chat import open_session
@@ -135,8 +155,13 @@ class _Model:
         self._model = model
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
-        client = self._provider.client(self._model, prompt.temperature, prompt.max_tokens)
-        outputs = _traced(client, prompt) if self._provider.traced else client.text_outputs(chat_messages(prompt))
+        client = self._provider.client(self._model)
+        fields = _fields(prompt.parameters, self._provider.quirks)
+        messages = _messages(prompt)
+        if self._provider.traced:
+            outputs = _traced(client, messages, fields)
+        else:
+            outputs = client.text_outputs(messages, fields)
         finished = False
         try:
             async with aclosing(outputs):
@@ -154,97 +179,119 @@ class _Model:
         except RunError:
             raise
         except Exception as error:
-            raise _translate(error, self._model) from error
+            raise refusal_of(error, self._model, self._provider.endpoint) from error
         if not finished:
             raise ProviderFailed(
                 "The provider broke off its answer. Ask again; what came until then is kept.", retry_after=0.0
             )
 
 
-async def _traced(client: "WireChatOpenAI", prompt: Prompt) -> AsyncGenerator[Output]:
+def _fields(parameters: Parameters, quirks: Quirks) -> dict[str, Any]:
+    """The parameters as the request has them."""
+    fields: dict[str, Any] = {"max_completion_tokens": parameters.max_tokens}
+    if parameters.temperature is not None:
+        fields["temperature"] = parameters.temperature
+    if parameters.top_p is not None:
+        fields["top_p"] = parameters.top_p
+    if parameters.seed is not None:
+        fields[quirks.seed] = parameters.seed
+    if parameters.stop:
+        fields["stop"] = list(parameters.stop)
+    if parameters.reasoning_effort is not None:
+        effort = parameters.reasoning_effort
+        fields[quirks.effort] = effort if quirks.effort == "reasoning_effort" else {"effort": effort}
+    if parameters.response_schema is not None:
+        schema = {"name": "answer", "strict": True, "schema": json.loads(parameters.response_schema)}
+        fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return fields
+
+
+def _messages(prompt: Prompt) -> list[tuple[str, Any]]:
+    """(role, content) pairs; with images, the last content is a list of parts."""
+    messages: list[tuple[str, Any]] = list(chat_messages(prompt))
+    if prompt.images:
+        shown = [{"type": "image_url", "image_url": {"url": image.url}} for image in prompt.images]
+        messages[-1] = ("user", [{"type": "text", "text": prompt.content}, *shown])
+    return messages
+
+
+async def _traced(
+    client: "WireChatOpenAI", messages: Sequence[tuple[str, Any]], fields: dict[str, Any]
+) -> AsyncGenerator[Output]:
     """The same stream through LangChain's callbacks."""
-    chunks = cast(AsyncGenerator[Any], client.astream(chat_messages(prompt)))
+    chunks = cast(AsyncGenerator[Any], client.astream(list(messages), **fields))
     async with aclosing(chunks):
         async for chunk in chunks:
-            for output in langchain_outputs(chunk):
+            for output in outputs_of(chunk):
                 yield output
+            if chunk.usage_metadata:
+                yield tokens_of(chunk.usage_metadata)
             if reason := chunk.response_metadata.get("finish_reason"):
                 yield Finish(str(reason))
 
 
-def _translate(error: Exception, model: str) -> RunError:
-    """What an SDK's exception means to the caller, in our words: theirs may quote keys or prompts."""
-    import aiohttp
-    import httpx
-    import openai
-
-    status = getattr(error, "status_code", None)
-    if isinstance(error, httpx.HTTPStatusError):
-        status = error.response.status_code
-    said = _said(error)
-    # What may pass by itself. An empty account doesn't.
-    again: float | None = None if "insufficient_quota" in said else getattr(error, "retry_after", 0.0)
-    match error:
-        case openai.APITimeoutError() | httpx.TimeoutException() | TimeoutError():
-            return ProviderTimeout("The provider did not answer in time. Try again.", retry_after=again)
-        case aiohttp.ClientSSLError():
-            return ProviderFailed("The provider's certificate is not trusted. Check OPENAI_BASE_URL.")
-        case openai.APIConnectionError() | httpx.TransportError() | aiohttp.ClientConnectorError():
-            return ProviderFailed(
-                "The provider can't be reached. Check OPENAI_BASE_URL and the network.", retry_after=again
-            )
-        case _ if said or isinstance(status, int):
-            return _refusal(status, said, model, again)
-        case _ if isinstance(error, TypeError | KeyError | ValueError):
-            return ProviderFailed("The provider sent something that is no answer. Check that it speaks OpenAI's API.")
-        case _:
-            again = again if isinstance(error, aiohttp.ClientError | OSError) else None
-            return ProviderFailed(
-                "The connection to the provider broke. Ask again; what came until then is kept.", retry_after=again
-            )
+def _is_openai(endpoint: Endpoint) -> bool:
+    return endpoint.kind.name == "openai"
 
 
-def _refusal(status: int | None, said: str, model: str, again: float | None) -> RunError:
-    """What the provider's own error means; `status` is None for one inside a stream that doesn't tell."""
-    match status:
-        case _ if "context_length" in said or "maximum context" in said or "exceed_context" in said:
-            return ContextOverflow("The conversation is longer than the model's context. Begin a new session.")
-        case _ if "content_filter" in said or "content_policy" in said:
-            return ContentFiltered("The provider's content filter refused the message. Rephrase it.")
-        case _ if status == 404 or "model_not_found" in said:
-            return ModelNotFound(f"The provider knows no model {model!r}. GET /models lists what it offers.")
-        case _ if status in (401, 403):
-            return ProviderRefused("The provider refused the key. Check OPENAI_API_KEY.")
-        case _ if status == 429 or "rate_limit" in said or "insufficient_quota" in said:
-            return RateLimited(
-                "The provider's limit is reached: too many requests, or no quota left. Try later.", retry_after=again
-            )
-        case _ if isinstance(status, int) and 400 <= status < 500:
-            return ProviderRefused(f"The provider refused the request (HTTP {status}). Check model and parameters.")
-        case int():
-            return ProviderFailed(f"The provider failed (HTTP {status}). Try again.", retry_after=again)
-        case _:
-            return ProviderFailed("The provider reported an error in its answer. Try again.", retry_after=again)
-
-
-def _said(error: Exception) -> str:
-    """The machine-readable parts of a provider's error, lower case; for deciding, never for showing."""
-    if (said := getattr(error, "said", None)) is not None:
-        return str(said)
-    body = getattr(error, "body", None)
-    pieces = [getattr(error, "code", None), getattr(error, "type", None)]
-    if isinstance(body, dict):
-        fields = cast(dict[str, Any], body)
-        pieces += [fields.get("code"), fields.get("type"), fields.get("message")]
-    return " ".join(str(p) for p in pieces if p).lower()
-
+_KINDS = (
+    Kind(
+        name="openai",
+        summary="OpenAI, or any server that speaks its chat API (OPENAI_BASE_URL)",
+        base_url="https://api.openai.com/v1",
+        profiles="langchain_openai",
+        prices="openai",
+        default_rank=10,
+        quirks=Quirks(limit="max_completion_tokens", default="gpt-4.1-mini"),
+    ),
+    Kind(
+        name="azure",
+        summary="Azure OpenAI: AZURE_BASE_URL is https://<name>.openai.azure.com/openai/v1, models are deployments",
+        profiles="langchain_openai",
+        prices="azure",
+        quirks=Quirks(limit="max_completion_tokens", key_header="api-key"),
+    ),
+    Kind(
+        name="openrouter",
+        summary="OpenRouter, many vendors' models behind one key",
+        base_url="https://openrouter.ai/api/v1",
+        prices="openrouter",
+        quirks=Quirks(effort="reasoning"),
+    ),
+    Kind(
+        name="groq",
+        summary="Groq",
+        base_url="https://api.groq.com/openai/v1",
+        prices="groq",
+        quirks=Quirks(limit="max_completion_tokens"),
+    ),
+    Kind(
+        name="deepseek",
+        summary="DeepSeek",
+        base_url="https://api.deepseek.com/v1",
+        refuses=frozenset({"seed", "reasoning_effort", "response_schema", "images"}),
+        prices="deepseek",
+        quirks=Quirks(default="deepseek-chat"),
+    ),
+    Kind(
+        name="mistral",
+        summary="Mistral",
+        base_url="https://api.mistral.ai/v1",
+        prices="mistral",
+        quirks=Quirks(seed="random_seed", stream_options=False, default="mistral-small-latest"),
+    ),
+    Kind(name="xai", summary="xAI", base_url="https://api.x.ai/v1", prices="x-ai", quirks=Quirks()),
+    Kind(name="together", summary="Together", base_url="https://api.together.xyz/v1", prices="together"),
+    Kind(name="fireworks", summary="Fireworks", base_url="https://api.fireworks.ai/inference/v1", prices="fireworks"),
+    Kind(name="vllm", summary="a vLLM server", base_url="http://127.0.0.1:8000/v1", key=False),
+    Kind(name="llamacpp", summary="llama.cpp's server", base_url="http://127.0.0.1:8080/v1", key=False),
+    Kind(name="lmstudio", summary="LM Studio's server", base_url="http://127.0.0.1:1234/v1", key=False),
+)
 
 PLUGIN = Plugin(
     name="openai",
-    summary="OpenAI, or any server that speaks its chat API (OPENAI_BASE_URL)",
+    kinds=_KINDS,
     create=_Provider,
-    default_rank=10,
     needs=("langchain_openai", "aiohttp"),
     install="pip install langchain-openai aiohttp",
-    settings=("OPENAI_API_KEY", "OPENAI_BASE_URL"),
 )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from backend.chains.models.base import Finish, Listing, Output, Plugin, Prompt, Text, Tokens
+from backend.chains.models.base import WRITING, Endpoint, Finish, Kind, Listing, Output, Plugin, Prompt, Text, Tokens
 from backend.config.settings import ModelSettings
 from backend.errors import ModelNotFound
 
@@ -23,16 +23,17 @@ class _Simulated:
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
         words = ANSWER.split(" ")
-        for number, word in enumerate(words[: prompt.max_tokens]):
+        for number, word in enumerate(words[: prompt.parameters.max_tokens]):
             if number:
                 await asyncio.sleep(self._delay)
             yield Text(word if number == 0 else f" {word}")
-        yield Tokens(input=len(prompt.content.split()), output=min(len(words), prompt.max_tokens))
-        yield Finish("stop" if len(words) <= prompt.max_tokens else "length")
+        yield Tokens(input=len(prompt.content.split()), output=min(len(words), prompt.parameters.max_tokens))
+        yield Finish("stop" if len(words) <= prompt.parameters.max_tokens else "length")
 
 
 class _Provider:
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, endpoint: Endpoint, settings: ModelSettings) -> None:
+        del endpoint
         self._delay = settings.stream_delay
 
     async def listing(self) -> Listing:
@@ -47,4 +48,8 @@ class _Provider:
         pass
 
 
-PLUGIN = Plugin(name="simulated", summary="a fixed text, for demos and front-end work", create=_Provider)
+PLUGIN = Plugin(
+    name="simulated",
+    kinds=(Kind(name="simulated", summary="a fixed text, for demos and front-end work", key=False, refuses=WRITING),),
+    create=_Provider,
+)

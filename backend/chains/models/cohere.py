@@ -1,0 +1,58 @@
+"""Cohere's Command, through langchain-cohere."""
+
+import json
+from typing import Any
+
+from pydantic import SecretStr
+
+from backend.chains.models._langchain import LangChainProvider, listed
+from backend.chains.models.base import Kind, Parameters, Plugin
+
+
+class _Provider(LangChainProvider):
+    default = "command-a-03-2025"
+
+    def make(self, model: str, parameters: Parameters) -> Any:
+        from langchain_cohere import ChatCohere
+
+        bound: dict[str, Any] = {"max_tokens": parameters.max_tokens}
+        if parameters.top_p is not None:
+            bound["p"] = parameters.top_p
+        if parameters.seed is not None:
+            bound["seed"] = parameters.seed
+        if parameters.stop:
+            bound["stop"] = list(parameters.stop)
+        if parameters.response_schema is not None:
+            bound["response_format"] = {"type": "json_object", "schema": json.loads(parameters.response_schema)}
+        client = ChatCohere(
+            model=model,
+            cohere_api_key=SecretStr(self.key),
+            base_url=self.endpoint.base_url,
+            temperature=parameters.temperature,
+            timeout_seconds=self.longest,
+        )
+        return client.bind(**bound)
+
+    async def names(self) -> list[str]:
+        base = str(self.endpoint.base_url).rstrip("/")
+        headers = {"Authorization": f"Bearer {self.key}", **self.endpoint.headers}
+        found = await listed(f"{base}/v1/models", headers, {"endpoint": "chat", "page_size": "1000"})
+        return [str(row["name"]) for row in found["models"]]
+
+
+PLUGIN = Plugin(
+    name="cohere",
+    kinds=(
+        Kind(
+            name="cohere",
+            summary="Cohere's Command",
+            base_url="https://api.cohere.com",
+            refuses=frozenset({"reasoning_effort"}),
+            prices="cohere",
+            default_rank=16,
+        ),
+    ),
+    create=_Provider,
+    needs=("langchain_cohere",),
+    install="pip install langchain-cohere",
+)

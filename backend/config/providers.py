@@ -1,0 +1,157 @@
+"""Which providers there are beyond the built-in ones, what their models can and cost, and what models stand for.
+
+Comes from MODELS_FILE (YAML or TOML). Keys and addresses also from the environment, which wins: `<NAME>_API_KEY` and
+`<NAME>_BASE_URL`, with the provider's name in capitals and `_` for what is no letter or digit.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Self, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_MAX_FILE = 1_000_000
+
+
+class ProvidersError(ValueError):
+    """The file can't be used. The message is one line: where, and what is allowed."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _several(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Chain = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1, max_length=10)]
+"""Models, `provider/model`, in the order in which they are tried; one may be written as a plain string."""
+
+
+class Price(_Strict):
+    """US dollars for a million tokens. Cached input costs as other input where nothing is said."""
+
+    input: Decimal = Field(ge=0, le=1_000_000)
+    output: Decimal = Field(ge=0, le=1_000_000)
+    cached: Decimal | None = Field(default=None, ge=0, le=1_000_000)
+
+
+class ModelSpec(_Strict):
+    """What a model can; None is unknown, and what is unknown is let through to the provider."""
+
+    context: int | None = Field(default=None, ge=1, description="Tokens that it reads at most.")
+    max_output: int | None = Field(default=None, ge=1, description="Tokens that it writes at most.")
+    vision: bool | None = None
+    tools: bool | None = None
+    reasoning: bool | None = None
+    structured_output: bool | None = None
+    temperature: bool | None = Field(default=None, description="Whether it takes temperature and top_p.")
+    price: Price | None = None
+
+
+class ProviderSpec(_Strict):
+    """A server under a name of one's own, or more about a built-in one."""
+
+    kind: str | None = Field(
+        default=None, description="The built-in provider that it is like; none: the one of its name."
+    )
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    headers: dict[str, str] = {}
+    models: dict[str, ModelSpec] = {}
+
+    @model_validator(mode="after")
+    def _url(self) -> Self:
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError("base_url must be an http:// or https:// URL")
+        return self
+
+
+class ProviderTable(_Strict):
+    """All of MODELS_FILE, and the environment's keys and addresses by variable."""
+
+    providers: dict[str, ProviderSpec] = {}
+    aliases: dict[str, Chain] = {}
+    fallbacks: dict[str, Chain] = {}
+    environment: dict[str, str] = Field(default={}, exclude=True, repr=False)
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for name in (*self.providers, *self.aliases):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r}: names have lower-case letters, digits, `-`, `_` and `.`, at most 64")
+        for name, chain in (*self.aliases.items(), *self.fallbacks.items()):
+            for model in chain:
+                if not all(model.partition("/")):
+                    raise ValueError(f"{name}: {model!r} must be provider/model")
+        for name in self.fallbacks:
+            if not all(name.partition("/")):
+                raise ValueError(f"fallbacks: {name!r} must be provider/model")
+        return self
+
+    def spec(self, name: str) -> ProviderSpec:
+        """What is said of a provider; nothing is an empty one."""
+        return self.providers.get(name) or ProviderSpec()
+
+    def base_url(self, name: str) -> str | None:
+        """Where a provider is, as far as the settings say."""
+        return self.environment.get(variable(name, "BASE_URL")) or self.spec(name).base_url
+
+    def key(self, name: str) -> SecretStr | None:
+        """Its key."""
+        key = self.environment.get(variable(name, "API_KEY"))
+        return SecretStr(key) if key else self.spec(name).api_key
+
+
+def variable(name: str, what: str) -> str:
+    """The environment variable of a provider: `my-box`, `API_KEY` is MY_BOX_API_KEY."""
+    return f"{re.sub(r'[^A-Z0-9]', '_', name.upper())}_{what}"
+
+
+def load_providers(path: Path | None, environment: Mapping[str, str | None]) -> ProviderTable:
+    """The table. Raises ProvidersError."""
+    found = {k: v for k, v in environment.items() if v and k.endswith(("_API_KEY", "_BASE_URL"))}
+    if path is None:
+        return ProviderTable(environment=found)
+    try:
+        if path.stat().st_size > _MAX_FILE:
+            raise ProvidersError(f"{path}: has more than {_MAX_FILE // 1_000_000} MB")
+        data = _read(path)
+        if not isinstance(data, dict) or "environment" in data:
+            raise ProvidersError(f"{path}: must have the sections providers, aliases, fallbacks")
+        # An empty section of YAML is None.
+        sections = {name: section for name, section in cast(dict[str, Any], data).items() if section is not None}
+        return ProviderTable.model_validate({**sections, "environment": found})
+    except OSError as error:
+        raise ProvidersError(f"{path}: can't be read ({error.strerror})") from None
+    except ValidationError as error:
+        raise ProvidersError(f"{path}: {_first(error)}") from None
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.suffix == ".toml":
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        import yaml
+
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ProvidersError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ProvidersError(f"{path}: is no TOML: {error}") from None
+    except Exception as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark is not None else ""
+        raise ProvidersError(f"{path}: is no YAML{where}") from None
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    name = ".".join(str(p) for p in problem["loc"])
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {said}" if name else said
