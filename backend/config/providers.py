@@ -57,9 +57,7 @@ class ModelSpec(_Strict):
 class ProviderSpec(_Strict):
     """A server under a name of one's own, or more about a built-in one."""
 
-    kind: str | None = Field(
-        default=None, description="The built-in provider that it is like; none: the one of its name."
-    )
+    kind: str | None = Field(default=None, description="The built-in provider that it is like; none: of its name.")
     base_url: str | None = None
     api_key: SecretStr | None = None
     headers: dict[str, str] = {}

@@ -98,8 +98,8 @@ class Models:
     def choose(self, wanted: Wanted) -> list[Candidate]:
         """The models that may answer, in the order in which they are tried.
 
-        Raises Invalid: an unknown model, or a parameter that the first one, or a fallback that the caller named, doesn't
-        take. Fallbacks of the settings that don't take it are left out.
+        Raises Invalid: an unknown model, or a parameter that the first one, or a fallback that the caller named,
+        doesn't take. Fallbacks of the settings that don't take it are left out.
         """
         asked = wanted.asked or {}
         first, *more = self._chain(wanted.model or self.default.name)

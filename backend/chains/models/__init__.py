@@ -34,7 +34,7 @@ def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
         plugin, kind = kinds.get(spec.kind or name, (None, None))
         if plugin is None or kind is None:
             wrong = (
-                f"kind {spec.kind!r} is unknown" if spec.kind else "needs a `kind`, since no built-in one has its name"
+                f"kind {spec.kind!r} is unknown" if spec.kind else "no built-in one has this name, so it needs a `kind`"
             )
             raise ValueError(f"providers.{name}: {wrong}. Known: {', '.join(kinds)}.")
         url = table.base_url(name) or kind.base_url

@@ -26,10 +26,10 @@ class _Provider(LangChainProvider):
         if effort is not None:
             options["reasoning_effort"] = _EFFORTS.get(effort, effort)
         return ChatAnthropic(
-            model=model,
+            model_name=model,
             api_key=SecretStr(self.key),
             base_url=self.endpoint.base_url,
-            max_tokens=parameters.max_tokens,
+            max_tokens_to_sample=parameters.max_tokens,
             temperature=parameters.temperature,
             top_p=parameters.top_p,
             stop=list(parameters.stop) or None,
@@ -41,7 +41,7 @@ class _Provider(LangChainProvider):
 
     async def names(self) -> list[str]:
         headers = {"x-api-key": self.key, "anthropic-version": _VERSION, **self.endpoint.headers}
-        found = await listed(f"{str(self.endpoint.base_url).rstrip('/')}/v1/models", headers, {"limit": "1000"})
+        found = await listed(f"{self.endpoint.root}/v1/models", headers, {"limit": "1000"})
         return [str(row["id"]) for row in found["data"]]
 
 

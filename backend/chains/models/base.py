@@ -180,6 +180,11 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
+    def root(self) -> str:
+        """The address without a slash at its end; empty where none is set."""
+        return (self.base_url or "").rstrip("/")
+
+    @property
     def key_setting(self) -> str:
         """The variable that holds its key."""
         return variable(self.name, "API_KEY")

@@ -34,7 +34,9 @@ def spec_of(endpoint: Endpoint, model: str, own: ModelSpec | None) -> ModelSpec:
         if profile.get(theirs) or profile.get(theirs) is False
     }
     if "context" not in known or "price" not in said:
-        context, price = _listed(endpoint, model)
+        # A server of one's own has its own prices, whatever its models are called.
+        known_there = endpoint.kind.base_url in (None, endpoint.base_url)
+        context, price = _listed(endpoint.kind.prices if known_there else None, model)
         known.setdefault("context", context)
         if price is not None:
             known["price"] = price
@@ -64,7 +66,7 @@ def _listed(endpoint: Endpoint, model: str) -> tuple[int | None, Price | None]:
     from genai_prices import Usage, calc_price
 
     try:
-        found = calc_price(Usage(input_tokens=0, output_tokens=0), model, provider_id=endpoint.kind.prices)
+        found = calc_price(Usage(input_tokens=0, output_tokens=0), model, provider_id=provider)
     except LookupError:
         return None, None
     rates = found.model_price

@@ -34,9 +34,8 @@ class _Provider(LangChainProvider):
         return client.bind(**bound)
 
     async def names(self) -> list[str]:
-        base = str(self.endpoint.base_url).rstrip("/")
         headers = {"Authorization": f"Bearer {self.key}", **self.endpoint.headers}
-        found = await listed(f"{base}/v1/models", headers, {"endpoint": "chat", "page_size": "1000"})
+        found = await listed(f"{self.endpoint.root}/v1/models", headers, {"endpoint": "chat", "page_size": "1000"})
         return [str(row["name"]) for row in found["models"]]
 
 

@@ -28,9 +28,7 @@ class _Provider(LangChainProvider):
         return Listing(True, f"Ollama answers at {url}", tuple(models), chat[0] if chat else None)
 
     async def names(self) -> list[str]:
-        found = await listed(
-            f"{str(self.endpoint.base_url).rstrip('/')}/api/tags", self.endpoint.headers, proxies=False
-        )
+        found = await listed(f"{self.endpoint.root}/api/tags", self.endpoint.headers, proxies=False)
         return [str(row["name"]) for row in found["models"] if "name" in row]
 
     def refusal(self, error: Exception, model: str) -> RunError:

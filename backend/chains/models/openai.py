@@ -95,7 +95,7 @@ class _Provider:
         return Listing(True, where, tuple(models), default)
 
     async def _list_models(self) -> list[str]:
-        found = await listed(f"{str(self.endpoint.base_url).rstrip('/')}/models", self.headers())
+        found = await listed(f"{self.endpoint.root}/models", self.headers())
         return sorted(str(row["id"]) for row in found.get("data", ()) if "id" in row)
 
     def headers(self) -> dict[str, str]:
@@ -158,10 +158,8 @@ class _Model:
         client = self._provider.client(self._model)
         fields = _fields(prompt.parameters, self._provider.quirks)
         messages = _messages(prompt)
-        if self._provider.traced:
-            outputs = _traced(client, messages, fields)
-        else:
-            outputs = client.text_outputs(messages, fields)
+        traced = self._provider.traced
+        outputs = _traced(client, messages, fields) if traced else client.text_outputs(messages, fields)
         finished = False
         try:
             async with aclosing(outputs):
