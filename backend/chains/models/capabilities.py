@@ -56,12 +56,9 @@ def _profiles(package: str | None) -> Mapping[str, Mapping[str, Any]]:
 
 
 @cache
-def _listed(endpoint: Endpoint, model: str) -> tuple[int | None, Price | None]:
+def _listed(provider: str | None, model: str) -> tuple[int | None, Price | None]:
     """Context and today's price by genai-prices, where it knows them."""
-    if endpoint.kind.prices is None or (
-        endpoint.base_url != endpoint.kind.base_url and endpoint.kind.base_url is not None
-    ):
-        # A server of one's own has its own prices, whatever its models are called.
+    if provider is None:
         return None, None
     from genai_prices import Usage, calc_price
 
