@@ -18,6 +18,7 @@ from backend import __version__
 from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
 from backend.chains.retrieval.parser import Parser
+from backend.chains.retrieval.rerankers import RerankerSettings, open_reranker
 from backend.config.logging import configure_logging
 from backend.config.settings import Settings, SettingsError, parse_hosts, parse_keys
 from backend.errors import Invalid
@@ -36,6 +37,7 @@ from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
 from backend.services.readiness import Readiness
+from backend.services.reranking import Reranking
 from backend.services.runs import RunHub
 from backend.services.search import Search
 from backend.services.sessions import SessionService
@@ -54,6 +56,8 @@ _MAX_BODY = 1_000_000
 _MAX_TEXT = 10_000_000
 """Bytes of a JSON request that brings a text: decoding one holds every stream, 3 to 7 ms a megabyte."""
 _GC_THRESHOLDS = (50_000, 20, 50)
+_THREADS = max(1, (os.cpu_count() or 2) // 2)
+"""Of each model that runs in this process."""
 _FILES_A_REQUEST = 4
 """Largest files that fit into one upload; more go into another."""
 
@@ -127,6 +131,9 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
         stack.push_async_callback(index.close)
         embedders = _embedders(settings)
         stack.push_async_callback(embedders.aclose)
+        reranking = _reranking(settings)
+        if reranking is not None:
+            stack.push_async_callback(reranking.close)
         language_models = Models(settings.models)
         stack.push_async_callback(language_models.close)
         corpus = Corpus(database, index, embedders, files)
@@ -135,7 +142,7 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
             corpus.documents,
             corpus.collections,
             corpus.chunks,
-            Search(corpus.chunks, index, embedders),
+            Search(corpus.chunks, index, embedders, reranking),
             embedders,
             floor=settings.knowledge.relevance_floor,
             width=settings.knowledge.passage_size,
@@ -172,6 +179,8 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
             # One after the other: packages with import cycles (numpy) break when two threads import them at once.
             await index.open()
             await embedders.default.prepare()
+            if reranking is not None:
+                await reranking.open()
             await asyncio.to_thread(_import_sdk, language_models)
             await docs.open()
             await collection_service.open()
@@ -212,9 +221,23 @@ def _embedders(settings: Settings) -> Embedders:
         openai_api_key=key.get_secret_value() if key is not None else None,
         openai_base_url=settings.models.openai_base_url,
         ollama_base_url=settings.models.ollama_base_url,
-        threads=max(1, (os.cpu_count() or 2) // 2),
+        threads=_THREADS,
     )
     return Embedders(settings.knowledge.embedding_model, options)
+
+
+def _reranking(settings: Settings) -> Reranking | None:
+    knowledge = settings.knowledge
+    if knowledge.reranker is None:
+        return None
+    key = knowledge.reranker_api_key
+    options = RerankerSettings(
+        model=knowledge.reranker_model,
+        api_key=key.get_secret_value() if key is not None else None,
+        threads=_THREADS,
+    )
+    reranker = open_reranker(knowledge.reranker, options)
+    return Reranking(reranker, timeout=knowledge.reranker_timeout, candidates=knowledge.rerank_candidates)
 
 
 def _check_models(settings: Settings) -> None:
@@ -223,6 +246,10 @@ def _check_models(settings: Settings) -> None:
         _embedders(settings)
     except ValueError as error:
         raise SettingsError(f"EMBEDDING_MODEL: {error}") from None
+    try:
+        _reranking(settings)
+    except ValueError as error:
+        raise SettingsError(f"RERANKER: {error}") from None
     if settings.models.llm_model is not None:
         try:
             Models(settings.models).resolve(settings.models.llm_model)
