@@ -106,6 +106,13 @@ async def test_without_a_model_and_a_key_neither_is_sent(server: RerankerServer)
     assert opened.name == "cohere:127.0.0.1"
 
 
+async def test_no_proxy_is_asked_for_what_runs_here(server: RerankerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    opened = open_reranker(server.url, RerankerSettings())
+    assert await opened.scores("rent", ["rent", "lamp"]) == [1, 0]
+    await opened.aclose()
+
+
 async def test_tei_is_asked_32_texts_at_a_time(server: RerankerServer) -> None:
     opened = open_reranker(f"tei:{server.url}/tei", RerankerSettings())
     await opened.scores("rent", ["one"] * 70)

@@ -13,6 +13,7 @@ from backend.chains.retrieval.rerankers._base import RerankerSettings, RerankFai
 if TYPE_CHECKING:
     import httpx
 
+_THIS_MACHINE = frozenset(("localhost", "127.0.0.1", "::1"))
 # For those who set no deadline.
 _MOST_SECONDS = 60.0
 
@@ -69,7 +70,9 @@ class RemoteReranker:
 
         key = self._settings.api_key
         headers = httpx.Headers({"Authorization": f"Bearer {key}"} if key is not None else {}, encoding="utf-8")
-        return httpx.AsyncClient(headers=headers, timeout=_MOST_SECONDS)
+        # A proxy of the environment leads outside, and never back to this machine.
+        outside = urlsplit(self._url).hostname not in _THIS_MACHINE
+        return httpx.AsyncClient(headers=headers, timeout=_MOST_SECONDS, trust_env=outside)
 
     async def _ask(self, query: str, texts: Sequence[str]) -> list[float]:
         import httpx
