@@ -8,7 +8,7 @@ Every weight was measured on data sets of different kinds; docs/retrieval.md has
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,8 @@ class Query:
 class Candidate:
     """A chunk that a leg has found. `lexical` is a BM25 score for each query, 0 where it didn't match.
 
-    `vectors`: its own, then its sentences', rows of length 1. `sentences`: the terms of each sentence.
+    `vectors`: its own, then its sentences', rows of length 1. `sentences`: the terms of each sentence. `reranker`: what
+    a reranker has said of it, on a scale of its own.
     """
 
     n: int
@@ -59,6 +60,7 @@ class Candidate:
     closest: float = 0.0
     coverage: float = 0.0
     bm25: float = 0.0
+    reranker: float | None = None
     score: float = 0.0
 
     @property
@@ -124,6 +126,23 @@ def rank_chunks(candidates: Sequence[Candidate], queries: Sequence[Query]) -> li
         beside = max(alone.get((candidate.document_id, candidate.n + step), 0.0) for step in (-1, 1))
         candidate.score = (alone[candidate.document_id, candidate.n] + _SMOOTH * beside) / (1 + _SMOOTH)
     return sorted(candidates, key=lambda c: -c.score)
+
+
+def rerank(ranked: Sequence[Candidate], scores: Mapping[int, float]) -> list[Candidate]:
+    """The chunks in a reranker's order: its scores (by number, on any scale) from 0 for its worst to 1 for its best.
+    Those that it wasn't shown follow in their order, at 0. Scores that are all the same change nothing.
+    """
+    for candidate in ranked:
+        candidate.reranker = scores.get(candidate.n)
+    # Halves, because the difference of two floats may be more than a float can be.
+    half = {n: score / 2 for n, score in scores.items()}
+    worst = min(half.values(), default=0.0)
+    width = max(half.values(), default=0.0) - worst
+    if width == 0:
+        return list(ranked)
+    for candidate in ranked:
+        candidate.score = (half.get(candidate.n, worst) - worst) / width
+    return sorted(ranked, key=lambda c: (c.n not in scores, -scores.get(c.n, 0.0)))
 
 
 def neighbour_scores(ranked: Sequence[Candidate]) -> dict[tuple[str, int], float]:
