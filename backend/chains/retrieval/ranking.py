@@ -216,29 +216,36 @@ def passages(documents: Iterable[tuple[str, list[list[Sentence]]]], width: int, 
 
 
 def within_budget(documents: Iterable[tuple[str, list[list[Sentence]]]], budget: int, count: int) -> list[Span]:
-    """The best sentences that fit into `budget` characters, those that follow each other as one passage; best first."""
-    places = [(document_id, run, at) for document_id, runs in documents for run in runs for at in range(len(run))]
-    places.sort(key=lambda place: -place[1][place[2]].score)
-    chosen: dict[int, set[int]] = {}
-    owners: dict[int, tuple[str, list[Sentence]]] = {}
-    for document_id, run, at in places:
-        owners[id(run)] = (document_id, run)
-        picked = chosen.setdefault(id(run), set())
-        # With a sentence beside it, it becomes one passage: with the blanks between them.
-        start = run[at - 1].end if at - 1 in picked else run[at].start
-        end = run[at + 1].start if at + 1 in picked else run[at].end
-        if end - start > budget:
-            continue
-        budget -= end - start
-        picked.add(at)
+    """The best sentences that fit into `budget` characters, at most `count` passages, best first.
+
+    Those that follow each other are one passage.
+    """
+    runs = [(document_id, run, set[int]()) for document_id, runs in documents for run in runs]
+    places = [(number, at) for number, (_, run, _) in enumerate(runs) for at in range(len(run))]
+    places.sort(key=lambda place: -runs[place[0]][1][place[1]].score)
+    before = -1
+    # What would have been a passage too many may stand beside one later.
+    while len(places) != before:
+        before, passed_over = len(places), list[tuple[int, int]]()
+        for number, at in places:
+            _, run, picked = runs[number]
+            above, below = at - 1 in picked, at + 1 in picked
+            # With a sentence beside it, it becomes one passage: with the blanks between them.
+            length = (run[at + 1].start if below else run[at].end) - (run[at - 1].end if above else run[at].start)
+            more = 1 - above - below
+            if length > budget or more > count:
+                passed_over.append((number, at))
+                continue
+            budget -= length
+            count -= more
+            picked.add(at)
+        places = passed_over
     found: list[Span] = []
-    for key, picked in chosen.items():
-        document_id, run = owners[key]
+    for document_id, run, picked in runs:
         for low, high in _runs_of(sorted(picked)):
             part = run[low : high + 1]
             found.append(Span(document_id, part[0].start, part[-1].end, max(part, key=lambda s: s.score), part))
-    found.sort(key=lambda span: -span.best.score)
-    return found[:count]
+    return sorted(found, key=lambda span: -span.best.score)
 
 
 def _runs_of(numbers: Sequence[int]) -> list[tuple[int, int]]:

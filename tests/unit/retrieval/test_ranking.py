@@ -354,3 +354,8 @@ def test_a_budget_takes_the_best_sentences_and_passes_over_one_that_is_too_long(
     assert [(s.start, s.end) for s in spans] == [(0, 100), (402, 452)]
     spans = within_budget([("doc_1", [run])], 149, 5)
     assert [(s.start, s.end) for s in spans] == [(52, 100), (402, 452)]
+
+
+def test_a_budget_is_spent_on_as_many_passages_as_are_asked_for() -> None:
+    run = run_of((0, 50, 1.0), (50, 100, 0.5), (100, 150, 0.9), (200, 250, 0.8))
+    assert [(s.start, s.end) for s in within_budget([("doc_1", [run[:3]]), ("doc_2", [run[3:]])], 150, 1)] == [(0, 150)]
