@@ -16,15 +16,18 @@ _CONTAINER = re.compile(r"[\s>*+\-:.)\]\d]*\Z")
 _EMPTY = re.compile(r"(?:\A|\n)[ \t]*\n")
 _RUNS = re.compile(r"`+|\n")
 _MAYBE_CLOSES = re.compile(r"[ \t]*[`~]*[ \t]*\Z")
+_MAYBE_TABLE = re.compile(r"[|:\- \t]*\Z")
+_INFO = re.compile(r"(?:[\w .+#{}=,\"\-]|/(?!/))*")
 
 
 @dataclass(slots=True)
 class _Fence:
-    """An open block of code: the character and length of its fence, and how far it is indented."""
+    """An open block of code: the character and length of its fence, how far it is indented, whether it has a line."""
 
     char: str
     length: int
     indent: int
+    begun: bool = False
 
 
 class Code:
@@ -78,7 +81,7 @@ class Code:
             if not newline and not whole and len(window) < _LONGEST_LINE:
                 return None
             if window[0] == "~" or "`" not in line[run:]:
-                if _INDENT.match(self.line) and newline and "\r" not in line:
+                if _INDENT.match(self.line) and newline and _INFO.fullmatch(line, run):
                     self._fence = _Fence(window[0], run, len(self.line))
                     return len(line) + 1
                 self.doubts("forever")
@@ -109,15 +112,20 @@ class Code:
 
         The block may be closed then (`fenced`), perhaps without a step forward.
         """
+        fence = self._fence
+        assert fence is not None
         end = text.find("\n", position)
         complete = end >= 0 or whole
         line = self.line + text[position : end if end >= 0 else len(text)]
-        if _MAYBE_CLOSES.match(line):
-            if len(line) >= _LONGEST_LINE:
+        # To some, two lines are the head of a table before they are the beginning of code.
+        table = not fence.begun and _MAYBE_TABLE.match(line) is not None
+        if table or _MAYBE_CLOSES.match(line):
+            if len(line) >= _LONGEST_LINE or (complete and table and "-" in line):
                 self.doubts("forever")
                 return position
             if not complete:
                 return None
+        fence.begun = fence.begun or complete
         if not self._holds(line):
             return position
         return end + 1 if end >= 0 else len(text)

@@ -5,7 +5,7 @@ only when it stood, whole, in the passages or in what the user wrote, or when it
 
 What a renderer makes of a text is for the renderer to know, so this doesn't parse: it looks for each sequence that can
 begin a URL for any renderer, and where the URL isn't known, it breaks the sequence where it stands: `](` becomes `] (`,
-`<img` becomes `< img`, `https://a.b` becomes `https[:]//a[.]b`. What is broken stays so, whatever stands around it.
+`<img` becomes `< img`, `https://a.b` becomes `https[://]a[.]b`. What is broken stays so, whatever stands around it.
 Code is left alone where it is code for certain (`code.py`).
 """
 
@@ -20,7 +20,7 @@ from backend.chains.urls import BALANCED, CHARS, LONGEST, KnownUrls, defanged, t
 Between = TypeVar("Between")
 
 _TRIGGER = re.compile(r"!?\[|!\Z|\]|<|\\?:|w{3}\\?\.|w{1,3}\\?\Z|\\|//|/\Z|&|`+|~{3,}|~{1,2}\Z|\$", re.I)
-_GAP = r"[ \t]{0,20}\n?[ \t]{0,20}"
+_GAP = r"[ \t]{0,20}+\n?+[ \t]{0,20}+"
 _LABEL = r"[^\[\]<>`\\\n]{0,300}"
 _DESTINATION = rf"(?:<([^<>\n]*)>|({BALANCED}))"
 _DESTINATION_BEGUN = rf"(?:<[^<>\n]*+>?|{BALANCED}(?:\({CHARS}*+)?)"
@@ -35,15 +35,15 @@ _LINK_BEGUN = re.compile(
 _SPEAKING = re.compile(r"(?![(:])(?:(?!//|www\.|:\S|&).)*", re.I)
 _TARGET = re.compile(rf"\]\({_GAP}{_DESTINATION}(?=[\s)])")
 _TARGET_BEGUN = re.compile(rf"\](?:\({_GAP}{_DESTINATION_BEGUN})?\Z")
-_DEFINITION = re.compile(rf"\]:{_GAP}(?:<([^<>\n]*)>|([^\s<>]+))(?=\s|\Z)")
-_DEFINITION_BEGUN = re.compile(rf"\](?::{_GAP}(?:<[^<>\n]*+>?|[^\s<>]*+))?\Z")
+_DEFINITION = re.compile(rf"\]:{_GAP}(?:<([^<>\n]*)>|([^\s<]\S*))(?=\s|\Z)")
+_DEFINITION_BEGUN = re.compile(rf"\](?::{_GAP}(?:<[^<>\n]*+>?|[^\s<]\S*+)?)?\Z")
 # `[note]: words and more` defines nothing: what follows a URL there is in quotes.
 _PROSE = re.compile(r"\]:[ \t]{0,20}[\w,;.'’\-]+[ \t]+[^\s\"'(]")
 _PROSE_BEGUN = re.compile(r"\]:[ \t]{0,20}(?:[\w,;.'’\-]+[ \t]*)?\Z")
 _URL = re.compile(rf"(\\?:\\?/\\?/|//|www\\?\.|:)({CHARS}*)", re.I)
 _URL_BEGUN = re.compile(r"(?:\\?(?::(?:\\?(?:/\\?)?)?)?|/|w{1,3}\\?)\Z", re.I)
 _SCHEME = re.compile(r"[A-Za-z]+\Z")
-_HOST = re.compile(r"//(?:[\w\-%.:]*@)?(?:[\w\-]+(?:\.[\w\-]|:)|localhost|[^\x00-\x7f])", re.I)
+_HOST = re.compile(r"[.:@^`|]|localhost|[^\x00-\x7f\s]", re.I)
 _AUTOLINK = re.compile(rf"<([A-Za-z][A-Za-z0-9+.\-]{{1,31}}:{CHARS}*)>")
 _EMAIL = re.compile(r"<[\w.+\-]{1,64}@[\w.\-]{1,200}>", re.A)
 _QUOTED_BEGUN = r"(?:\"[^\"<>\n]*|'[^'<>\n]*)"
@@ -56,6 +56,7 @@ _ANGLE_BEGUN = re.compile(
     rf"|[A-Za-z][A-Za-z0-9+.\-]{{1,31}}:{CHARS}*|[\w.+\-]{{1,64}}(?:@[\w.\-]{{0,200}})?)\Z"
 )
 _MARKUP = re.compile(r"<[A-Za-z/!?]")
+_PLAIN_VALUE = re.compile(r"[\w ,%+\-]*")
 _NAME = re.compile(r"[A-Za-z][\w\-]*")
 _ENTITY = re.compile(r"&(?:#[0-9]{1,8}|#x[0-9a-f]{1,8}|[a-z]{2,31});", re.I)
 _ENTITY_BEGUN = re.compile(r"&#?[0-9a-z]{0,31}\Z", re.I)
@@ -70,6 +71,10 @@ _ACTIVE = frozenset(
     "source track picture portal template noscript textarea title xmp plaintext".split()
 )
 _OPENS_BEFORE = frozenset("([{\"'*_—–-|>")
+# Behind a URL: what may be more of it, and what is not, beside ASCII's punctuation.
+_GOING_ON = frozenset("%/=&?#+@\\")
+_CLOSING = frozenset("。，、；：？！”’»）】」』…–—")
+_OPENING_MORE = frozenset("[({\"'")
 _SHOWN = 200
 
 
@@ -99,6 +104,7 @@ class LinkFilter(Generic[Between]):
         self._code = Code()
         self._last = ""  # the last characters that were emitted
         self._ends = False
+        self._opened = False
 
     def feed(self, piece: str | Between) -> Iterator[str | Between]:
         """What can be emitted now."""
@@ -142,7 +148,8 @@ class LinkFilter(Generic[Between]):
                 break
             self.broken += step.counts
             yield from self._emit(text, start, start + step.length, step.instead, between)
-            self._ends |= step.ends
+            if step.ends:
+                self._ends, self._opened = True, False
             position = start + step.length
         self._held = text[position:]
         self._between = [(place - position, each) for place, each in between]
@@ -174,12 +181,12 @@ class LinkFilter(Generic[Between]):
     def _ended(self, text: str) -> str:
         """The text behind a URL, with a blank before what some renderers would take for more of it."""
         for at, char in enumerate(text):
-            if char.isspace() or char == "<":
+            more = char.isalnum() or char in _GOING_ON or (char > "\x7f" and char not in _CLOSING)
+            if more or char.isspace() or char == "<":
                 self._ends = False
-                return text
-            if char.isalnum() or char in "%/=&?#+@\\":
-                self._ends = False
-                return f"{text[:at]} {text[at:]}"
+                # In brackets, markup is part of the URL for some.
+                return f"{text[:at]} {text[at:]}" if more or (char == "<" and self._opened) else text
+            self._opened |= char in _OPENING_MORE
         return text
 
     def _step(self, window: str, closing: bool, *, cut: bool) -> _Step | None:
@@ -187,6 +194,8 @@ class LinkFilter(Generic[Between]):
         whole = closing or len(window) == LONGEST
         match window[0]:
             case "`" | "~":
+                if self._ends and window[0] == "`":  # some take it for more of the URL
+                    self._code.doubts("paragraph")
                 length = self._code.opens(window, whole=whole)
                 return _Step(length) if length is not None else None
             case "[" | "!":
@@ -219,7 +228,7 @@ class LinkFilter(Generic[Between]):
         if not _SPEAKING.fullmatch(label) and not (known and self._known.holds(label.strip())):
             return _Step(2 if image else 1)
         if known:
-            return _Step(found.end())
+            return _Step(found.end(), ends=self._code.doubt != "none")
         shown = self._shown(url)
         note = f"image removed: {shown}" if image and shown else shown or f"{'image' if image else 'link'} removed"
         return _Step(found.end(), self._apart(f"{label} ({note})".lstrip()), counts=True)
@@ -260,7 +269,7 @@ class LinkFilter(Generic[Between]):
         """`<url>`, `<name@host>` and HTML."""
         if (found := _AUTOLINK.match(window)) is not None:
             if self._known.holds(found[1]):
-                return _Step(found.end())
+                return _Step(found.end(), ends=True)
             if "//" in found[1] or found[1].casefold().startswith("mailto:"):
                 return _Step(found.end(), self._apart(self._shown(found[1])), counts=True)
             return _Step(1, "< ")
@@ -285,7 +294,7 @@ class LinkFilter(Generic[Between]):
             if attribute.casefold() in ("href", "src"):
                 url = value
                 safe = safe and self._known.holds(value)
-            elif value and attribute.casefold() not in _HARMLESS:
+            elif value and (attribute.casefold() not in _HARMLESS or not _PLAIN_VALUE.fullmatch(value)):
                 safe = False
         if safe:
             self._code.doubts("forever" if name == "pre" else "paragraph")
@@ -309,25 +318,27 @@ class LinkFilter(Generic[Between]):
         follows = window[found.end(1) : found.end(1) + 1]
         if (
             not follows.strip()
-            or (opening == ":" and (named not in ("mailto", "xmpp") or "?" not in rest))
-            or (opening == "//" and not _HOST.match(window))
+            or (opening == ":" and not named.endswith(("mailto", "xmpp")))
+            or (opening == "//" and not _HOST.search(window, 2, found.end() + 1))
         ):
             return _Step(len(opening))
         body = trimmed(rest)
-        whole_url = (named if ":" in opening else "") + opening + body
-        if self._known.holds(whole_url) and not (cut and found.end() == len(window)):
+        url = (named if ":" in opening else "") + opening + body
+        if (self._known.holds(url) or (opening == ":" and "?" not in body)) and not (
+            cut and found.end() == len(window)
+        ):
             return _Step(len(opening) + len(body), ends=True)
         return self._broken(opening, body)
 
     def _broken(self, opening: str, body: str) -> _Step:
         if opening == "//":
-            return _Step(2 + len(body), f"/ /{defanged(body)}", counts=True)
-        if opening.endswith("/"):
-            return _Step(len(opening) + len(body), f"[:]//{defanged(body)}", counts=True)
-        if not _GOES_ON.match(body):  # [.]( would begin another
-            return _Step(len(opening), f"{opening} ", counts=True)
+            return _Step(2 + len(body), defanged(opening + body), counts=True)
         plain = opening.replace("\\", "")
-        return _Step(len(opening) + len(body), f"{plain[:-1]}[{plain[-1]}]{defanged(body)}", counts=True)
+        inside = plain if plain[0] == ":" else plain[-1]
+        # A bracket must not come before a parenthesis: `](` would begin another.
+        gap = "" if _GOES_ON.match(body) else " "
+        broken = f"{plain.removesuffix(inside)}[{inside}]{gap}{defanged(body)}"
+        return _Step(len(opening) + len(body), broken, counts=True)
 
     def _entity(self, window: str, whole: bool) -> _Step | None:
         """`&#58;` is a colon, but for a renderer only: nobody needs to write so what a URL is made of."""

@@ -18,7 +18,12 @@ _ASCII = re.compile(r"[\x00-\x7f]*")
 _PARTS = re.compile(rf"(?:(https?|ftp)://|(mailto:)|//|(?=www\.))([\w\-.~:@!$&*+,;=%'()]*)({CHARS}*)", re.I)
 _HOST = re.compile(r"//([a-z0-9.\-]+)(?::(\d{1,5}))?(?:[/?#].*)?")
 _ENDS = ".,;:!?)(*_~'/"
-_COLON = re.compile(r":(?=[\w/])")
+_SCHEME = re.compile(r"://(?=\w)")
+_COLON = re.compile(r"(?<!\[):(?=[\w/])")
+_SLASH = re.compile(r"(?<!:)/(?=/)")
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+# Where some renderers end a URL, and begin another: entities are decoded before they look.
+_TWO = re.compile(r"&#?\w+;|[^\w:/](?://|[A-Za-z]+:)")
 _DOT = re.compile(r"(?<=\w)\.(?=\w)")
 
 
@@ -28,8 +33,9 @@ def trimmed(url: str) -> str:
 
 
 def defanged(url: str) -> str:
-    """`https[:]//example[.]com`: to be read and copied, never linked. `url` must hold nothing but `CHARS`."""
-    return _DOT.sub("[.]", _COLON.sub("[:]", url))
+    """`https[://]example[.]com`: to be read and copied, never linked. `url` must hold nothing but `CHARS`."""
+    text = _COLON.sub("[:]", _SCHEME.sub("[://]", _ENTITY.sub("&amp;", url)))
+    return _DOT.sub("[.]", _SLASH.sub("/ ", text))
 
 
 class KnownUrls:
@@ -55,7 +61,7 @@ class KnownUrls:
             return False
         if canonical in self._urls:
             return True
-        host = _HOST.fullmatch(canonical)
+        host = _HOST.fullmatch(canonical) if not _TWO.search(canonical, 2) else None
         return host is not None and (host[1], int(host[2] or 443)) in self._hosts
 
 
