@@ -23,7 +23,7 @@ _COLON = re.compile(r"(?<!\[):(?=[\w/])")
 _SLASH = re.compile(r"(?<!:)/(?=/)")
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 # Where some renderers end a URL, and begin another: entities are decoded before they look.
-_TWO = re.compile(r"&#?\w+;|[^\w:/](?://|[A-Za-z]+:)")
+_TWO = re.compile(r"&#?\w+;|[^\w:/](?://|[A-Za-z]+:)|\Wwww\.", re.I)
 _DOT = re.compile(r"(?<=\w)\.(?=\w)")
 
 

@@ -216,6 +216,8 @@ places = st.lists(st.integers(0, 400), max_size=6)
 @example("www.(//evil.test)", [])
 @example("https://💩.test/?q=1", [])
 @example("https://evil.(http://x)", [])
+@example("https://docs.test//)www.evil.test", [])
+@example("https://docs.test/a'//evil.test/a", [])
 def test_nothing_unknown_is_rendered_and_cuts_change_nothing(text: str, where: list[int]) -> None:
     whole = guarded([text])
     assert leaks(whole[0]) == set(), whole[0]
