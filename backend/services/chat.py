@@ -14,7 +14,7 @@ from backend import events as ev
 from backend.chains.calls import CallLimits
 from backend.chains.models.base import ChatModel, Message
 from backend.chains.rag import Ask, Finished, answer
-from backend.config.settings import KnowledgeSettings, ModelSettings, OnDisconnect
+from backend.config.settings import KnowledgeSettings, ModelSettings, OnDisconnect, parse_hosts
 from backend.errors import Conflict, Invalid
 from backend.services.collections import CollectionService
 from backend.services.documents import DocumentService
@@ -253,6 +253,7 @@ class ChatService:
                 total=settings.total_timeout,
                 retry=settings.retry_seconds,
             ),
+            link_hosts=parse_hosts(self._knowledge_settings.allowed_link_hosts),
         )
         reason = "stop"
         async with aclosing(answer(ask)) as events:
