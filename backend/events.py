@@ -153,6 +153,15 @@ class Citation(Event, tag="citation", kw_only=True):
     matched: bool = False
 
 
+class ModelSwitched(Event, tag="model.switched", kw_only=True):
+    """Another model goes on with the answer. `reason` is the code of the error that ended the one before; what that one
+    wrote, if anything, is a part of its own, and this model begins anew."""
+
+    before: str = msgspec.field(name="from")
+    now: str = msgspec.field(name="to")
+    reason: str
+
+
 class Usage(Event, tag="usage", kw_only=True):
     """Tokens of one call of a model. `estimated`: the provider gave none, they were counted here."""
 
@@ -178,7 +187,7 @@ class Part(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class Snapshot(Event, tag="snapshot", kw_only=True):
-    """The whole run so far; it replaces whatever a client holds."""
+    """The whole run so far; it replaces whatever a client holds. `model` is the one that answers now."""
 
     run_id: str
     session_id: str
@@ -234,6 +243,7 @@ AnyEvent = (
     | TextDelta
     | TextEnd
     | Citation
+    | ModelSwitched
     | Usage
     | Snapshot
     | RunCompleted

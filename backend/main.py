@@ -55,7 +55,7 @@ citations that quote them. A stream never gets lost: come back to it at any even
 _MAX_BODY = 1_000_000
 """Bytes of a JSON request; far more than a message may have."""
 _MAX_TEXT = 10_000_000
-"""Bytes of a JSON request that brings a text: decoding one holds every stream, 3 to 7 ms a megabyte."""
+"""Bytes of a JSON request that brings a text or pictures: decoding one holds every stream, 3 to 7 ms a megabyte."""
 _GC_THRESHOLDS = (50_000, 20, 50)
 _THREADS = max(1, (os.cpu_count() or 2) // 2)
 """Of each model that runs in this process."""
@@ -190,7 +190,7 @@ def _services(
     readiness: Readiness,
 ) -> Services:
     wanted, session_rows = settings.knowledge, Sessions(database)
-    language_models = Models(settings.models)
+    language_models = Models(settings.models, settings.providers)
     stack.push_async_callback(language_models.close)
     max_bytes = wanted.max_upload_mb * 1_000_000
     docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
@@ -281,9 +281,13 @@ def _check_models(settings: Settings) -> None:
         _reranking(settings)
     except ValueError as error:
         raise SettingsError(f"RERANKER: {error}") from None
+    try:
+        models = Models(settings.models, settings.providers)
+    except (Invalid, ValueError) as error:
+        raise SettingsError(f"MODELS_FILE: {error}") from None
     if settings.models.llm_model is not None:
         try:
-            Models(settings.models).resolve(settings.models.llm_model)
+            models.resolve(settings.models.llm_model)
         except Invalid as error:
             raise SettingsError(f"LLM_MODEL: {error.message.removeprefix('model: ')}") from None
 

@@ -7,13 +7,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backend import events as ev
 from backend.chains import prompts
-from backend.chains.calls import CallLimits, call
 from backend.chains.conversation import estimate_tokens, fit, related_queries, standalone_question
-from backend.chains.models.base import ChatModel, Grounding, Message, Prompt, Tokens
+from backend.chains.fallback import Attempts, Candidate, Switched, attempt
+from backend.chains.models.base import Grounding, Image, Message, Prompt, Tokens
 from backend.chains.passages import Passage, Retriever
 from backend.chains.urls import KnownUrls
 from backend.chains.weave import Weave, source_id
@@ -24,20 +24,23 @@ _SNIPPET = 280
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question to answer. `retriever` is None when documents are off. `link_hosts` (host, port): an answer from
-    passages may link to them, whatever stands there."""
+    """One question to answer, by the first of the candidates that does. `retriever` is None when documents are off.
+    `link_hosts` (host, port): an answer from passages may link to them, whatever stands there."""
 
-    model_name: str
-    model: ChatModel
+    candidates: tuple[Candidate, ...]
+    attempts: Attempts
     question: str
     history: tuple[Message, ...]
     retriever: Retriever | None
     system: str | None
-    temperature: float
-    max_tokens: int
     history_tokens: int
-    limits: CallLimits
+    images: tuple[Image, ...] = ()
     link_hosts: frozenset[tuple[str, int]] = frozenset()
+
+    @property
+    def first(self) -> Candidate:
+        """The model that was asked for."""
+        return self.candidates[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +61,45 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
             grounding = "no_documents"
         else:
             queries, used = await _queries(ask)
-            meant = ask.question if ask.model.writes else _meant(queries)
+            meant = ask.question if ask.first.model.writes else _meant(queries)
             if used is not None:
-                yield _usage(ask.model_name, used)
+                yield _usage(ask.first.name, used)
             passages = await ask.retriever.retrieve(queries)
             grounding = "passages" if passages else "nothing_relevant"
     if passages:
         yield ev.Sources(items=[_source(n, p) for n, p in enumerate(passages, 1)])
     yield ev.Status(phase="generating")
-    prompt = _prompt(ask, grounding, passages, meant)
+    prompts_of = _Prompts(ask, grounding, passages, meant)
     weave = Weave(passages, ask.retriever, _known(ask, passages) if passages else None)
+    now = ask.first
     try:
-        async with aclosing(call(ask.model, prompt, ask.limits)) as outputs:
+        async with aclosing(attempt(ask.candidates, prompts_of, ask.attempts)) as outputs:
             async for output in outputs:
+                if isinstance(output, Switched):
+                    for event in _broken_off(weave, now, prompts_of):
+                        yield event
+                    now = output.now
+                    yield ev.ModelSwitched(before=output.before.name, now=now.name, reason=output.error.code)
+                    continue
                 async for event in weave.take(output):
                     yield event
         async for event in weave.close():
             yield event
     except (asyncio.CancelledError, RunError):
-        # What was generated until a stop or a failure was paid for.
-        if weave.length:
-            for event in [*weave.stop(), _spent(weave, ask.model_name, prompt)]:
-                yield event
+        for event in _broken_off(weave, now, prompts_of):
+            yield event
         raise
-    yield _spent(weave, ask.model_name, prompt)
+    yield _spent(weave, now.name, prompts_of(now))
     yield Finished(weave.reason)
+
+
+def _broken_off(weave: Weave, candidate: Candidate, prompts_of: "_Prompts") -> list[ev.AnyEvent]:
+    """The end of what a model wrote until it failed or was stopped: it was paid for."""
+    if not weave.length:
+        return []
+    events = [*weave.stop(), _spent(weave, candidate.name, prompts_of(candidate))]
+    weave.forget()
+    return events
 
 
 async def _queries(ask: Ask) -> tuple[list[tuple[str, float]], Tokens | None]:
@@ -90,10 +107,10 @@ async def _queries(ask: Ask) -> tuple[list[tuple[str, float]], Tokens | None]:
     if not ask.history:
         return [(ask.question, 1.0)], None
     rewritten, used = None, None
-    if ask.model.writes:
+    if ask.first.model.writes:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ask.limits.first_token):
-                rewritten, used = await standalone_question(ask.model, ask.history, ask.question)
+            async with asyncio.timeout(ask.attempts.limits.first_token):
+                rewritten, used = await standalone_question(ask.first.model, ask.history, ask.question)
     if rewritten is not None:
         return [(rewritten, 1.0), (ask.question, 0.5)], used
     return related_queries(ask.history, ask.question), used
@@ -104,18 +121,24 @@ def _meant(queries: list[tuple[str, float]]) -> str:
     return queries[1][0] if len(queries) > 1 and queries[1][1] >= 1.0 else queries[0][0]
 
 
-def _prompt(ask: Ask, grounding: Grounding, passages: list[Passage], meant: str) -> Prompt:
-    return Prompt(
-        system=prompts.system_prompt(ask.system, grounding),
-        history=fit(ask.history, ask.history_tokens),
-        content=prompts.grounded_message(ask.question, passages) if passages else ask.question,
-        question=meant,
-        temperature=ask.temperature,
-        max_tokens=ask.max_tokens,
-        grounding=grounding,
-        passages=tuple(passages),
-        similarity=ask.retriever.similarity if ask.retriever is not None else None,
-    )
+class _Prompts:
+    """What each candidate is asked: the same, but for its parameters."""
+
+    def __init__(self, ask: Ask, grounding: Grounding, passages: list[Passage], meant: str) -> None:
+        self._prompt = Prompt(
+            system=prompts.system_prompt(ask.system, grounding),
+            history=fit(ask.history, ask.history_tokens),
+            content=prompts.grounded_message(ask.question, passages) if passages else ask.question,
+            question=meant,
+            parameters=ask.first.parameters,
+            images=ask.images,
+            grounding=grounding,
+            passages=tuple(passages),
+            similarity=ask.retriever.similarity if ask.retriever is not None else None,
+        )
+
+    def __call__(self, candidate: Candidate) -> Prompt:
+        return replace(self._prompt, parameters=candidate.parameters)
 
 
 def _known(ask: Ask, passages: list[Passage]) -> KnownUrls:

@@ -106,6 +106,11 @@ class Weave:
         """The end of an answer that was stopped: the text that was held back, but no more citations."""
         return [*(self._delta(piece) for piece in self._held() if isinstance(piece, str)), *self._end()]
 
+    def forget(self) -> None:
+        """Another model begins anew: what the one before counted and said of its end is told."""
+        self.tokens, self.reason, self.length = None, "stop", 0
+        self._unmarked = []
+
     def _end(self) -> list[ev.AnyEvent]:
         """The end of the open part."""
         kind, self._open = self._open, None

@@ -1,10 +1,13 @@
 """POST /chat, and what the first version of this API had beside it."""
 
-from typing import Any, Self, cast
+import base64
+import json
+from typing import Annotated, Any, Literal, Self, cast
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from backend.chains.models.base import Effort, Image
 from backend.config.settings import OnDisconnect
 from backend.errors import BadRequest, Invalid
 from backend.events import clean_text
@@ -27,6 +30,24 @@ router = APIRouter(prefix="/chat", tags=["chat"])
 
 def _each(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else [value]
+
+
+class ImageInput(BaseModel):
+    """A picture, as base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    media_type: Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
+    data: str = Field(min_length=4, description="Base64, without line breaks.", examples=["iVBORw0KGgo…"])
+
+    @field_validator("data")
+    @classmethod
+    def _base64(cls, value: str) -> str:
+        try:
+            base64.b64decode(value, validate=True)
+        except ValueError:
+            raise ValueError("must be base64 without line breaks") from None
+        return value
 
 
 class ChatRequest(BaseModel):
@@ -59,6 +80,27 @@ class ChatRequest(BaseModel):
     system_prompt: str | None = Field(None, max_length=20_000, description="Instead of the default system prompt.")
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Limit of the answer, in tokens.")
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = Field(None, ge=0, le=2**31 - 1)
+    stop: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
+        None, min_length=1, max_length=4, description="The answer ends before any of these."
+    )
+    reasoning_effort: Effort | None = Field(None, description="How hard a model that reasons is to think.")
+    response_schema: dict[str, Any] | None = Field(
+        None, description="A JSON schema (an object's) that the answer must follow, for models that can."
+    )
+    images: list[ImageInput] | None = Field(
+        None, min_length=1, max_length=8, description="Pictures that belong to the message, for models that see."
+    )
+    fallbacks: list[str] | None = Field(
+        None,
+        max_length=9,
+        description="Models to try, in order, when the first fails before its first word; none is as the settings say, "
+        "an empty list is no other model.",
+    )
+    fallback_after_output: bool = Field(
+        False, description="Go on with the next model also when one breaks off in its answer; it begins anew."
+    )
     if_busy: IfBusy = Field("reject", description="What to do while the session still answers another message.")
     on_disconnect: OnDisconnect | None = Field(
         None,
@@ -103,6 +145,14 @@ class ChatRequest(BaseModel):
             system_prompt=self.system_prompt,
             temperature=self.temperature,
             max_tokens=self.max_tokens,
+            top_p=self.top_p,
+            seed=self.seed,
+            stop=tuple(self.stop or ()),
+            reasoning_effort=self.reasoning_effort,
+            response_schema=None if self.response_schema is None else json.dumps(self.response_schema, sort_keys=True),
+            images=tuple(Image(each.media_type, each.data) for each in self.images or ()),
+            fallbacks=None if self.fallbacks is None else tuple(self.fallbacks),
+            fallback_after_output=self.fallback_after_output,
             if_busy=self.if_busy,
             on_disconnect=self.on_disconnect,
             idempotency_key=idempotency_key,

@@ -12,14 +12,15 @@ import msgspec
 
 from backend import events as ev
 from backend.chains.calls import CallLimits
-from backend.chains.models.base import ChatModel, Message
+from backend.chains.fallback import Attempts, Candidate
+from backend.chains.models.base import Effort, Image, Message
 from backend.chains.rag import Ask, Finished, answer
 from backend.config.settings import KnowledgeSettings, ModelSettings, OnDisconnect, parse_hosts
 from backend.errors import Conflict, Invalid
 from backend.services.collections import CollectionService
 from backend.services.documents import DocumentService
 from backend.services.knowledge import Knowledge, OwnedKnowledge, Scope
-from backend.services.models import Models
+from backend.services.models import Models, Wanted
 from backend.services.run_state import TextPart, decode_parts, encode_parts, text_of
 from backend.services.runs import LEASE_MS, Run, RunHub
 from backend.storage.ids import new_id, now_ms
@@ -28,6 +29,16 @@ from backend.storage.turns import NewTurn, StoredMessage, Turns
 
 IfBusy = Literal["reject", "queue", "replace"]
 _TITLE = 80
+_PARAMETERS = (
+    "temperature",
+    "max_tokens",
+    "top_p",
+    "seed",
+    "stop",
+    "reasoning_effort",
+    "response_schema",
+    "images",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +56,24 @@ class ChatTurn:
     system_prompt: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    reasoning_effort: Effort | None = None
+    response_schema: str | None = None
+    images: tuple[Image, ...] = ()
+    fallbacks: tuple[str, ...] | None = None
+    fallback_after_output: bool = False
     if_busy: IfBusy = "reject"
     on_disconnect: OnDisconnect | None = None
     idempotency_key: str | None = None
+
+    def wanted(self) -> Wanted:
+        """What is asked of the model."""
+        asked: dict[str, object] = {
+            name: value for name in _PARAMETERS if (value := getattr(self, name)) not in (None, ())
+        }
+        return Wanted(self.model, self.fallbacks, asked)
 
     def fingerprint(self) -> str:
         """Tells whether two requests ask the same (SHA-256, hex)."""
@@ -56,11 +82,10 @@ class ChatTurn:
 
 @dataclass(frozen=True, slots=True)
 class _Answering:
-    """What answers a turn: the model, and what it may look things up in."""
+    """What answers a turn: the models, the first one first, and what they may look things up in."""
 
     turn: ChatTurn
-    name: str
-    model: ChatModel
+    candidates: tuple[Candidate, ...]
     retriever: OwnedKnowledge | None
 
 
@@ -89,6 +114,7 @@ class ChatService:
         self._knowledge = knowledge
         self._model_settings = model_settings
         self._knowledge_settings = knowledge_settings
+        self._link_hosts = parse_hosts(knowledge_settings.allowed_link_hosts)
         self._max_message_chars = max_message_chars
         self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
 
@@ -112,8 +138,8 @@ class ChatService:
             return repeated or await self._start(owner, turn, request_id)
 
     async def _start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
-        name, model = self._models.resolve(turn.model)
-        answering = _Answering(turn, name, model, await self._retriever(owner, turn))
+        candidates = tuple(self._models.choose(turn.wanted()))
+        answering = _Answering(turn, candidates, await self._retriever(owner, turn))
         session_id = turn.session_id or new_id("ses")
         # Nobody else knows the id of a new one.
         async with self._lock("session", session_id) if turn.session_id else nullcontext():
@@ -197,7 +223,7 @@ class ChatService:
             message_id=new_id("msg"),
             run_id=new_id("run"),
             parts=encode_parts([TextPart(text=turn.message)]),
-            model=answering.name,
+            model=answering.candidates[0].name,
             instance_id=self._hub.instance_id,
             lease_until=now_ms() + LEASE_MS,
             parent_id=turn.parent_id,
@@ -238,22 +264,25 @@ class ChatService:
     async def _answer(self, run: Run, answering: _Answering, history: list[StoredMessage]) -> str:
         settings, turn, retriever = self._model_settings, answering.turn, answering.retriever
         ask = Ask(
-            model_name=answering.name,
-            model=answering.model,
+            candidates=answering.candidates,
+            attempts=Attempts(
+                limits=CallLimits(
+                    first_token=settings.first_token_timeout,
+                    idle=settings.idle_timeout,
+                    total=settings.total_timeout,
+                    retry=settings.retry_seconds,
+                ),
+                health=self._models.health,
+                patience=settings.attempt_timeout,
+                after_output=turn.fallback_after_output,
+            ),
             question=turn.message,
             history=tuple(_history(history)),
             retriever=retriever,
             system=turn.system_prompt,
-            temperature=settings.llm_temperature if turn.temperature is None else turn.temperature,
-            max_tokens=settings.llm_max_tokens if turn.max_tokens is None else turn.max_tokens,
             history_tokens=settings.llm_history_tokens,
-            limits=CallLimits(
-                first_token=settings.first_token_timeout,
-                idle=settings.idle_timeout,
-                total=settings.total_timeout,
-                retry=settings.retry_seconds,
-            ),
-            link_hosts=parse_hosts(self._knowledge_settings.allowed_link_hosts),
+            images=turn.images,
+            link_hosts=self._link_hosts,
         )
         reason = "stop"
         async with aclosing(answer(ask)) as events:

@@ -76,6 +76,8 @@ class RunState:
         self.citations: list[ev.Citation] = []
         self.usage: list[ev.Usage] = []
         self.terminal: ev.Terminal | None = None
+        self.model: str | None = None
+        """The model that took over, if one did."""
         self.retrieval: str | None = None
         """How its passages were found, JSON text: kept with the answer, no part of the stream."""
         self._parts: list[_OpenPart] = []
@@ -102,6 +104,8 @@ class RunState:
                 self.sources.extend(event.items)
             case ev.Usage():
                 self.usage.append(event)
+            case ev.ModelSwitched():
+                self.model = event.now
             case ev.RunStarted():
                 self.started = event
             case ev.Snapshot():
@@ -113,6 +117,7 @@ class RunState:
 
     def _restore(self, snapshot: ev.Snapshot) -> None:
         self.started = snapshot
+        self.model = snapshot.model
         self.sources, self.citations, self.usage = snapshot.sources, snapshot.citations, snapshot.usage
         self._parts = [_OpenPart(p.kind, p.part_id, [p.text], p.open, p.dropped, p.unlinked) for p in snapshot.parts]
 
@@ -196,7 +201,7 @@ class RunState:
             session_id=run.session_id,
             user_message_id=run.user_message_id,
             message_id=run.message_id,
-            model=run.model,
+            model=self.model or run.model,
             v=run.v,
             parts=[
                 ev.Part(kind=p.kind, part_id=p.id, text=p.text, open=p.open, dropped=p.dropped, unlinked=p.unlinked)
