@@ -42,7 +42,9 @@ def _urls(rendered: str) -> Iterator[str]:
         for name, value in node.attributes.items():
             if name in ("href", "src", "srcset", "action", "data", "poster", "background", "formaction", "ping"):
                 yield value or ""
-            elif name == "style" or name.startswith("on"):
+            elif name.startswith("on") or (
+                name == "style" and not (value or "").startswith("text-align:")
+            ):  # a table's
                 yield f"{name}:{value}"
 
 
