@@ -19,6 +19,7 @@ RENDERERS = {"commonmark": _PLAIN, "gfm": _GFM, "without html": _NO_HTML}
 _BARE = re.compile(
     r"(?:https?|ftp)://[^\s<]*[^\W_][^\s<]*|(?<![A-Za-z0-9])www\.[^\W_][^\s<]*|(?:mailto|xmpp):[\w.+-]+@[^\s<]+", re.I
 )
+_ALIGNED = re.compile(r"text-align:\w+")  # a table's own style
 _ACTIVE = {"script", "style", "iframe", "object", "embed", "base", "meta", "link", "form", "svg", "math", "video"}
 
 
@@ -42,7 +43,7 @@ def _urls(rendered: str) -> Iterator[str]:
         for name, value in node.attributes.items():
             if name in ("href", "src", "srcset", "action", "data", "poster", "background", "formaction", "ping"):
                 yield value or ""
-            elif name == "style" or name.startswith("on"):
+            elif name.startswith("on") or (name == "style" and not _ALIGNED.fullmatch(value or "")):
                 yield f"{name}:{value}"
 
 
