@@ -61,11 +61,12 @@ def parsed(url: str) -> Read:
 
 
 def wire_model(url: str) -> Callable[[str], Any]:
-    from backend.chains.models._openai_chat import WireChatOpenAI, open_session
+    from backend.chains.models._openai_chat import Server, WireChatOpenAI, open_session
 
+    server = Server(url, {"Authorization": "Bearer none"})
     session = open_session(10)
     options = {"stream_usage": True, "stream_chunk_timeout": None, "use_responses_api": False}
-    return cache(lambda model: WireChatOpenAI.over(lambda: session, url, "none", model=model, **options))
+    return cache(lambda model: WireChatOpenAI.over(lambda: session, server, model=model, **options))
 
 
 def outputs(url: str) -> Read:

@@ -187,7 +187,7 @@ class ModelSettings(_Group):
     @field_validator("llm_model")
     @classmethod
     def _named(cls, value: str | None) -> str | None:
-        # Without a slash it is an alias, which the file must have: found out when the providers are known.
+        # Without a slash it is an alias: see `load`.
         if value is not None and "/" in value and not all(value.partition("/")):
             raise ValueError("must be provider/model, e.g. openai/gpt-5-mini or ollama/llama3.2")
         return value
@@ -335,6 +335,8 @@ class Settings(BaseModel):
             table = load_providers(models.models_file, _environment(env_file, models))
         except ProvidersError as error:
             raise SettingsError(f"MODELS_FILE: {error}") from None
+        if models.llm_model is not None and "/" not in models.llm_model and models.llm_model not in table.aliases:
+            raise SettingsError("LLM_MODEL: must be provider/model, e.g. openai/gpt-5-mini, or an alias of MODELS_FILE")
         return cls.model_validate({**groups, "providers": table})
 
 

@@ -74,9 +74,7 @@ class ModelList(BaseModel):
 async def models(
     services: ServicesDep,
     owner: Owner,
-    refresh: Annotated[
-        bool, Query(description="Ask every provider now, instead of trusting a list for a minute.")
-    ] = False,
+    refresh: Annotated[bool, Query(description="Ask every provider now; else lists are kept for a minute.")] = False,
 ) -> ModelList:
     """Takes at most a few seconds. Providers that can't be used are there with what to do."""
     del owner

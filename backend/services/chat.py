@@ -70,10 +70,9 @@ class ChatTurn:
 
     def wanted(self) -> Wanted:
         """What is asked of the model."""
-        asked: dict[str, object] = {
-            name: value for name in _PARAMETERS if (value := getattr(self, name)) not in (None, ())
-        }
-        return Wanted(self.model, self.fallbacks, asked)
+        asked = {name: getattr(self, name) for name in _PARAMETERS}
+        named = {name: said for name, said in asked.items() if said not in (None, ())}
+        return Wanted(self.model, self.fallbacks, named)
 
     def fingerprint(self) -> str:
         """Tells whether two requests ask the same (SHA-256, hex)."""

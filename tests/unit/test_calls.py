@@ -9,10 +9,10 @@ import pytest
 
 from backend.chains import calls
 from backend.chains.calls import CallLimits, call
-from backend.chains.models.base import Finish, Output, Prompt, Text, retry_after
+from backend.chains.models.base import Finish, Output, Parameters, Prompt, Text, retry_after
 from backend.errors import ProviderFailed, ProviderTimeout, RateLimited, RunError, UpstreamStalled
 
-PROMPT = Prompt(system="", history=(), content="hi", question="hi", temperature=0, max_tokens=10)
+PROMPT = Prompt(system="", history=(), content="hi", question="hi", parameters=Parameters(max_tokens=10))
 Step = Text | Finish | float | Exception
 
 

@@ -12,7 +12,8 @@ from backend import events as ev
 from backend.chains import prompts
 from backend.chains.calls import CallLimits
 from backend.chains.conversation import estimate_tokens, fit, related_queries, standalone_question
-from backend.chains.models.base import Finish, Message, Output, Prompt, Reasoning, Text, Tokens
+from backend.chains.fallback import Attempts, Candidate, Health
+from backend.chains.models.base import Finish, Message, Output, Parameters, Prompt, Reasoning, Text, Tokens
 from backend.chains.passages import Passage
 from backend.chains.rag import Ask, Finished, answer
 from backend.errors import ProviderFailed, RunError
@@ -133,9 +134,9 @@ class Retrieval:
 
 
 def asked(model: Scripted, retrieval: Retrieval | None, *history: Message) -> Ask:
-    return Ask(
-        "test/model", model, "How long is it?", history, retrieval, None, 0.5, 100, 6_000, CallLimits(5, 5, 60, 0)
-    )
+    candidate = Candidate("test/model", model, Parameters(max_tokens=100))
+    attempts = Attempts(CallLimits(5, 5, 60, 0), Health(0), patience=5)
+    return Ask((candidate,), attempts, "How long is it?", history, retrieval, None, 6_000)
 
 
 async def told(ask: Ask) -> list[ev.AnyEvent]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chains.models.base import Finish, Prompt, Quote, Text, Tokens
+from backend.chains.models.base import Endpoint, Finish, Parameters, Prompt, Quote, Text, Tokens
 from backend.chains.models.extractive import PLUGIN
 from backend.chains.passages import Passage, Similarity
 from backend.chains.retrieval.embeddings import Embedder, EmbeddingSettings, open_embedder
@@ -82,8 +82,7 @@ def prompt(question: str, passages: Sequence[Passage], similarity: Similarity) -
         history=(),
         content=question,
         question=question,
-        temperature=0.0,
-        max_tokens=100,
+        parameters=Parameters(max_tokens=100),
         grounding="passages",
         passages=tuple(passages),
         similarity=similarity,
@@ -92,7 +91,8 @@ def prompt(question: str, passages: Sequence[Passage], similarity: Similarity) -
 
 async def answer(question: str, passages: Sequence[Passage], similarity: Similarity) -> tuple[list[Quote], str]:
     """The quotes and the whole text, with their offsets and the end of the stream checked."""
-    model = PLUGIN.create(ModelSettings.model_validate({})).open("quotes")
+    endpoint = Endpoint("extractive", PLUGIN.kinds[0])
+    model = PLUGIN.create(endpoint, ModelSettings.model_validate({})).open("quotes")
     outputs = [output async for output in model.stream(prompt(question, passages, similarity))]
     assert outputs[-2:] == [Tokens(input=0, output=0), Finish("stop")]
     quotes = [output for output in outputs if isinstance(output, Quote)]

@@ -12,13 +12,26 @@ from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import AIMessageChunk
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
-from backend.chains.models._openai_chat import Other, StreamReader, WireChatOpenAI, WireError
-from backend.chains.models.base import Finish, Message, Prompt, Reasoning, Text, Tokens, chat_messages
+from backend.chains.models._openai_chat import Other, Server, StreamReader, WireChatOpenAI, WireError
+from backend.chains.models.base import (
+    Endpoint,
+    Finish,
+    Message,
+    Parameters,
+    Prompt,
+    Reasoning,
+    Text,
+    Tokens,
+    chat_messages,
+)
 from backend.chains.models.openai import PLUGIN, _traced
 from backend.config.settings import ModelSettings
 from tests.provider_server import ProviderServer
 from tests.provider_wire import Gate, Send, Status, answer, chunk, done, error_in_stream, usage_chunk
+
+PARAMETERS = Parameters(max_tokens=50, temperature=1.0)
 
 
 def stream(*steps: Any) -> bytes:
@@ -102,10 +115,9 @@ TOOL_CALL = [
 
 @pytest.fixture
 async def model(provider: ProviderServer) -> AsyncIterator[WireChatOpenAI]:
+    server = Server(provider.base_url, {"Authorization": "Bearer sk-test"})
     async with aiohttp.ClientSession() as session:
-        yield WireChatOpenAI.over(
-            lambda: session, provider.base_url, "sk-test", model="test-model", stream_usage=True, max_retries=0
-        )
+        yield WireChatOpenAI.over(lambda: session, server, model="test-model", stream_usage=True, max_retries=0)
 
 
 def library(provider: ProviderServer) -> ChatOpenAI:
@@ -174,7 +186,7 @@ async def test_callbacks_see_the_run(model: WireChatOpenAI, provider: ProviderSe
 
 async def test_those_who_want_text_are_spared_the_rest(model: WireChatOpenAI, provider: ProviderServer) -> None:
     provider.script([*TOOL_CALL, chunk({"content": "ok"}), chunk({}, "stop"), done()])
-    outputs = [output async for output in model.text_outputs([("user", "hi")])]
+    outputs = [output async for output in model.text_outputs([("user", "hi")], {})]
     assert merged(outputs) == [Text("ok"), Finish("stop")]
     assert not any(isinstance(output, Other) for output in outputs)
 
@@ -182,7 +194,7 @@ async def test_those_who_want_text_are_spared_the_rest(model: WireChatOpenAI, pr
 async def test_a_broken_chunked_coding_ends_the_stream_at_once(model: WireChatOpenAI, provider: ProviderServer) -> None:
     gate = asyncio.Event()
     provider.script([chunk({"content": "Half"}), Gate(gate), Status(500, {}, b"not a chunk")])
-    outputs = model.text_outputs([("user", "hi")])
+    outputs = model.text_outputs([("user", "hi")], {})
     assert await anext(outputs) == Text("Half")
     gate.set()
     with pytest.raises(aiohttp.ClientError):
@@ -191,12 +203,12 @@ async def test_a_broken_chunked_coding_ends_the_stream_at_once(model: WireChatOp
 
 def opened(provider: ProviderServer) -> Any:
     """The provider as the server makes it."""
-    keys: dict[str, Any] = {"openai_api_key": "sk-test", "openai_base_url": provider.base_url}
-    return PLUGIN.create(ModelSettings(**keys))
+    endpoint = Endpoint("openai", PLUGIN.kinds[0], provider.base_url, SecretStr("sk-test"))
+    return PLUGIN.create(endpoint, ModelSettings.model_validate({}))
 
 
 def prompt() -> Prompt:
-    return Prompt(system="Be brief.", history=(), content="hi", question="hi", temperature=1.0, max_tokens=50)
+    return Prompt(system="Be brief.", history=(), content="hi", question="hi", parameters=PARAMETERS)
 
 
 async def test_a_model_that_langchain_would_send_elsewhere_is_asked_here(provider: ProviderServer) -> None:
@@ -213,10 +225,11 @@ async def test_a_request_is_what_langchain_would_send(provider: ProviderServer, 
     history = (Message("user", "Hi."), Message("assistant", "Hello."))
     asked = replace(prompt(), history=history)
     openai = opened(provider)
-    client = openai.client(name, asked.temperature, asked.max_tokens)
+    client = openai.client(name)
+    fields: dict[str, Any] = {"temperature": 1.0, "max_completion_tokens": 50}
     async for _ in openai.open(name).stream(asked):
         pass
-    async for _ in client.outputs(chat_messages(asked)):
+    async for _ in client.outputs(chat_messages(asked), **fields):
         pass
     await openai.aclose()
     ours, theirs = (request.json for request in provider.requests)
@@ -227,9 +240,10 @@ async def test_a_request_is_what_langchain_would_send(provider: ProviderServer, 
 async def test_with_tracing_on_the_answer_is_the_same(provider: ProviderServer) -> None:
     openai = opened(provider)
     provider.script(answer("One two three."), answer("One two three."))
-    client = openai.client("test-model", 1.0, 50)
-    plain = [output async for output in client.text_outputs(chat_messages(prompt()))]
-    traced = [output async for output in _traced(client, prompt())]
+    client = openai.client("test-model")
+    messages: list[tuple[str, Any]] = list(chat_messages(prompt()))
+    plain = [output async for output in client.text_outputs(messages, {})]
+    traced = [output async for output in _traced(client, messages, {})]
     await openai.aclose()
     ends = {Finish("stop"), Tokens(7, 3)}
     assert "".join(o.text for o in plain if isinstance(o, Text)) == "One two three."

@@ -21,6 +21,8 @@ from backend.errors import (
 _TIMEOUTS = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError", "ServerTimeoutError"})
 _CERTIFICATES = frozenset({"ClientSSLError", "SSLError", "SSLCertVerificationError"})
 _UNREACHED = frozenset({"APIConnectionError", "ConnectError", "ClientConnectorError", "ConnectionRefusedError"})
+_REPORTED = frozenset({"ResponseError"})
+"""An error inside a stream, without anything to tell it by."""
 _BROKEN = frozenset({"TransportError", "ClientError", "OSError", "ClientPayloadError", "APIError"})
 _OVERFLOWS = (
     "context_length",
@@ -47,7 +49,7 @@ def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
     if status is None and names & _UNREACHED:
         check = f"Check {endpoint.url_setting} and the network."
         return ProviderFailed(f"The provider can't be reached. {check}", retry_after=again)
-    if said or status is not None:
+    if said or status is not None or names & _REPORTED:
         return _refusal(status, said, model, again, endpoint)
     if isinstance(error, TypeError | KeyError | ValueError):
         return ProviderFailed(f"The provider sent something that is no answer. Check {endpoint.url_setting}.")
@@ -100,14 +102,13 @@ def _names(error: BaseException) -> Iterator[str]:
 
 def _status(error: BaseException) -> int | None:
     for each in _chain(error):
-        response = getattr(each, "response", None)
-        for found in (
-            getattr(each, "status_code", None),
-            getattr(each, "code", None),
-            getattr(response, "status_code", None),
-        ):
-            if isinstance(found, int) and 400 <= found < 600:
-                return found
+        found = [getattr(each, "status_code", None), getattr(getattr(each, "response", None), "status_code", None)]
+        if "APIError" in _names(each):
+            # Google's; an aiohttp error has a `code` for what it can't parse, too.
+            found.append(getattr(each, "code", None))
+        for status in found:
+            if isinstance(status, int) and 400 <= status < 600:
+                return status
     return None
 
 
