@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from backend.chains.retrieval import ranking
 from backend.chains.retrieval.analysis import query_terms
-from backend.chains.retrieval.embeddings import Embedder, Embedders
+from backend.chains.retrieval.embeddings import Embedder, Embedders, dimension_of
 from backend.chains.retrieval.entries import unpack_spans, unpack_vectors
 from backend.chains.retrieval.index import VectorIndex, index_key
 from backend.chains.retrieval.ranking import Candidate, Query, Sentence, Span
@@ -196,7 +196,7 @@ class Search:
         for part in parts:
             # A number belongs to one collection, so that each part gives its own.
             rows = await self._chunks.candidates(owner, part.collection_id, within, part.fingerprint, missing)
-            dimension = int(part.fingerprint.rpartition(":")[2])
+            dimension = dimension_of(part.fingerprint)
             known.update((row.n, _candidate(row, dimension, None, len(queries))) for row in rows)
         found.chunks = await self._chunks.rows([n for _, n in scores if n in known])
         weighted = ranking.weigh(queries, found.ranked)

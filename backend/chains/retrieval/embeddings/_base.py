@@ -40,7 +40,9 @@ class Embedder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """`provider/model:dimension`: which vectors these are. RuntimeError before `prepare()`."""
+        """`provider/model:dimension`, and `@revision` where the same model once gave other vectors: which vectors these
+        are. RuntimeError before `prepare()`.
+        """
         ...
 
     @property
