@@ -16,7 +16,7 @@ a stack trace or a secret. The stable part is `code`; docs/errors.md lists every
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class StreamForgeError(Exception):
@@ -83,10 +83,17 @@ class Conflict(RequestError):
 
 
 class TooLarge(RequestError):
-    """413: the body or a file is over its limit."""
+    """413: `too_large` (the body), `document_too_large`."""
 
     code = "too_large"
     status = 413
+
+    @classmethod
+    def document(cls, what: str, max_bytes: int) -> Self:
+        """`document_too_large`: a file that comes in; `what` is its name, or where it comes from."""
+        limit = max_bytes // 1_000_000
+        text = f"{what} is larger than {limit} MB (MAX_UPLOAD_MB). Upload it in parts, or raise the limit."
+        return cls(text, code="document_too_large")
 
 
 class Misdirected(RequestError):

@@ -109,9 +109,10 @@ class ReasoningDelta(Event, tag="reasoning.delta", kw_only=True):
 
 
 class ReasoningEnd(Event, tag="reasoning.end", kw_only=True):
-    """The reasoning part is complete."""
+    """The reasoning part is complete. `unlinked` is as in `text.end`."""
 
     part_id: str
+    unlinked: int = 0
 
 
 class TextStart(Event, tag="text.start", kw_only=True):
@@ -128,10 +129,12 @@ class TextDelta(Event, tag="text.delta", kw_only=True):
 
 
 class TextEnd(Event, tag="text.end", kw_only=True):
-    """The text part is complete. `dropped`: how many of its citation marks nothing supported."""
+    """The text part is complete. `dropped`: how many of its citation marks nothing supported; `unlinked`: how many of
+    its links and images were made text, since neither the passages nor the user named their URLs."""
 
     part_id: str
     dropped: int = 0
+    unlinked: int = 0
 
 
 class Citation(Event, tag="citation", kw_only=True):
@@ -163,13 +166,15 @@ class Usage(Event, tag="usage", kw_only=True):
 
 
 class Part(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A part of a message, whole or so far. Open parts occur in snapshots only. `dropped` is as in `text.end`."""
+    """A part of a message, whole or so far. Open parts occur in snapshots only. `dropped` and `unlinked` are as in
+    `text.end`."""
 
     kind: Literal["text", "reasoning"]
     part_id: str
     text: str
     open: bool = False
     dropped: int = 0
+    unlinked: int = 0
 
 
 class Snapshot(Event, tag="snapshot", kw_only=True):
@@ -188,11 +193,12 @@ class Snapshot(Event, tag="snapshot", kw_only=True):
 
 
 class RunCompleted(Event, tag="run.completed", kw_only=True):
-    """Terminal: the answer is whole and stored."""
+    """Terminal: the answer is whole and stored. `unlinked`: of all its parts together."""
 
     finish_reason: str
     usage: TokenUsage
     citation_counts: CitationCounts | None = None
+    unlinked: int = 0
 
 
 class RunFailed(Event, tag="run.failed", kw_only=True):
@@ -207,6 +213,7 @@ class RunCancelled(Event, tag="run.cancelled", kw_only=True):
     by: Literal["user", "replaced", "session_deleted", "no_watcher"]
     usage: TokenUsage
     citation_counts: CitationCounts | None = None
+    unlinked: int = 0
 
 
 class RunInterrupted(Event, tag="run.interrupted", kw_only=True):

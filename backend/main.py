@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -18,6 +19,7 @@ from backend import __version__
 from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
 from backend.chains.retrieval.parser import Parser
+from backend.chains.retrieval.rerankers import RerankerSettings, open_reranker
 from backend.config.logging import configure_logging
 from backend.config.settings import Settings, SettingsError, parse_hosts, parse_keys
 from backend.errors import Invalid
@@ -36,6 +38,7 @@ from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
 from backend.services.readiness import Readiness
+from backend.services.reranking import Reranking
 from backend.services.runs import RunHub
 from backend.services.search import Search
 from backend.services.sessions import SessionService
@@ -54,6 +57,8 @@ _MAX_BODY = 1_000_000
 _MAX_TEXT = 10_000_000
 """Bytes of a JSON request that brings a text: decoding one holds every stream, 3 to 7 ms a megabyte."""
 _GC_THRESHOLDS = (50_000, 20, 50)
+_THREADS = max(1, (os.cpu_count() or 2) // 2)
+"""Of each model that runs in this process."""
 _FILES_A_REQUEST = 4
 """Largest files that fit into one upload; more go into another."""
 
@@ -82,18 +87,25 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
         redirect_slashes=False,
         license_info={"name": "MIT"},
     )
+    _include_routers(app, settings)
+    _add_middleware(app, settings)
+    return app
+
+
+def _include_routers(app: FastAPI, settings: Settings) -> None:
     # Limits are the routers', not the app's: FastAPI would apply the app's before the guard has seen the request.
-    for module in (chat, runs, sessions, models, system):
+    for module in (chat, runs, sessions, models, system, search, collections):
         app.include_router(module.router, max_body_size=_MAX_BODY)
     most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
     app.include_router(sources.router, max_body_size=_MAX_TEXT)
     app.include_router(documents.router, max_body_size=most)
-    app.include_router(search.router, max_body_size=_MAX_BODY)
-    app.include_router(collections.router, max_body_size=_MAX_BODY)
     system.install_docs(app)
     install_openapi(app)
     problems.install(app)
-    # The last one added sees a request first: guard, CORS, keys.
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """The last one added sees a request first: guard, CORS, keys."""
     app.add_middleware(KeyGate, keys=parse_keys(settings.server.api_keys))
     app.add_middleware(
         CORSMiddleware,
@@ -103,99 +115,127 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
         expose_headers=["Location", "Content-Location", "Retry-After", "X-StreamForge-Protocol", "X-Request-ID"],
     )
     app.add_middleware(Guard, settings=settings.server)
-    return app
 
 
 @asynccontextmanager
 async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerator[Services]:
     """Every part, opened in order and closed in the opposite one."""
     async with AsyncExitStack() as stack:
-        data_dir = settings.storage.data_dir
         # Who brings the lock has the process for himself.
         own_process = lock is not None
-        if lock is None:
-            lock = DataDirLock(data_dir)
-        stack.callback(lock.release)
-        files = data_dir / "files"
-        files.mkdir(exist_ok=True)
+        stack.callback((lock or DataDirLock(settings.storage.data_dir)).release)
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
-        turns, session_rows = Turns(database), Sessions(database)
-        hub = RunHub(turns, settings.runs, settings.storage.event_retention_hours)
+        hub = RunHub(Turns(database), settings.runs, settings.storage.event_retention_hours)
         await hub.open()
-        index = VectorIndex(data_dir / "vectors")
-        stack.push_async_callback(index.close)
-        embedders = _embedders(settings)
-        stack.push_async_callback(embedders.aclose)
-        language_models = Models(settings.models)
-        stack.push_async_callback(language_models.close)
-        corpus = Corpus(database, index, embedders, files)
-        stack.push_async_callback(corpus.aclose)
-        knowledge = Knowledge(
-            corpus.documents,
-            corpus.collections,
-            corpus.chunks,
-            Search(corpus.chunks, index, embedders),
-            embedders,
-            floor=settings.knowledge.relevance_floor,
-            width=settings.knowledge.passage_size,
-        )
-        parser = Parser(timeout=settings.knowledge.parse_timeout)
-        ingestion = Ingestion(corpus, parser, knowledge, settings.knowledge.chunk_size)
-        stack.push_async_callback(ingestion.close)
-        max_bytes = settings.knowledge.max_upload_mb * 1_000_000
-        docs = DocumentService(corpus, ingestion, knowledge, max_bytes)
-        collection_service = CollectionService(corpus, ingestion, knowledge)
-        fetcher = Fetcher(
-            data_dir,
-            max_bytes=max_bytes,
-            allowed=parse_hosts(settings.knowledge.url_allowed_hosts),
-            seconds=settings.knowledge.url_timeout,
-        )
-        stack.callback(fetcher.close)
-        turn_service = ChatService(
-            turns,
+        library = _library(stack, settings, database)
+
+        async def load() -> None:
+            await _load(services, library)
+            if own_process:
+                _settle()
+            log.info("ready")
+
+        services = _services(stack, settings, database, hub, library, Readiness(load))
+        services.readiness.open()
+        stack.push_async_callback(services.readiness.close)
+        stack.push_async_callback(hub.close, settings.server.shutdown_grace)
+        yield services
+
+
+@dataclass(frozen=True, slots=True)
+class _Library:
+    """What stores documents, indexes them and finds them again."""
+
+    index: VectorIndex
+    embedders: Embedders
+    reranking: Reranking | None
+    corpus: Corpus
+    knowledge: Knowledge
+    ingestion: Ingestion
+
+
+def _library(stack: AsyncExitStack, settings: Settings, database: Database) -> _Library:
+    wanted, files = settings.knowledge, settings.storage.data_dir / "files"
+    files.mkdir(exist_ok=True)
+    index = VectorIndex(settings.storage.data_dir / "vectors")
+    stack.push_async_callback(index.close)
+    embedders = _embedders(settings)
+    stack.push_async_callback(embedders.aclose)
+    reranking = _reranking(settings)
+    if reranking is not None:
+        stack.push_async_callback(reranking.close)
+    corpus = Corpus(database, index, embedders, files)
+    stack.push_async_callback(corpus.aclose)
+    knowledge = Knowledge(
+        corpus.documents,
+        corpus.collections,
+        corpus.chunks,
+        Search(corpus.chunks, index, embedders, reranking),
+        embedders,
+        floor=wanted.relevance_floor,
+        width=wanted.passage_size,
+    )
+    ingestion = Ingestion(corpus, Parser(timeout=wanted.parse_timeout), knowledge, wanted.chunk_size)
+    stack.push_async_callback(ingestion.close)
+    return _Library(index, embedders, reranking, corpus, knowledge, ingestion)
+
+
+def _services(
+    stack: AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    hub: RunHub,
+    library: _Library,
+    readiness: Readiness,
+) -> Services:
+    wanted, session_rows = settings.knowledge, Sessions(database)
+    language_models = Models(settings.models)
+    stack.push_async_callback(language_models.close)
+    max_bytes = wanted.max_upload_mb * 1_000_000
+    docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
+    collection_service = CollectionService(library.corpus, library.ingestion, library.knowledge)
+    allowed = parse_hosts(wanted.url_allowed_hosts)
+    fetcher = Fetcher(settings.storage.data_dir, max_bytes=max_bytes, allowed=allowed, seconds=wanted.url_timeout)
+    stack.callback(fetcher.close)
+    return Services(
+        settings=settings,
+        readiness=readiness,
+        chat=ChatService(
+            Turns(database),
             hub,
             language_models,
             docs,
             collection_service,
             session_rows,
-            knowledge,
+            library.knowledge,
             settings.models,
-            settings.knowledge,
+            wanted,
             settings.runs.max_message_chars,
-        )
+        ),
+        hub=hub,
+        sessions=SessionService(session_rows, hub),
+        documents=docs,
+        collections=collection_service,
+        fetcher=fetcher,
+        knowledge=library.knowledge,
+        models=language_models,
+    )
 
-        async def load() -> None:
-            await language_models.open()
-            _announce(settings, language_models)
-            # One after the other: packages with import cycles (numpy) break when two threads import them at once.
-            await index.open()
-            await embedders.default.prepare()
-            await asyncio.to_thread(_import_sdk, language_models)
-            await docs.open()
-            await collection_service.open()
-            await ingestion.open()
-            if own_process:
-                _settle()
-            log.info("ready")
 
-        readiness = Readiness(load)
-        readiness.open()
-        stack.push_async_callback(readiness.close)
-        stack.push_async_callback(hub.close, settings.server.shutdown_grace)
-        yield Services(
-            settings=settings,
-            readiness=readiness,
-            chat=turn_service,
-            hub=hub,
-            sessions=SessionService(session_rows, hub),
-            documents=docs,
-            collections=collection_service,
-            fetcher=fetcher,
-            knowledge=knowledge,
-            models=language_models,
-        )
+async def _load(services: Services, library: _Library) -> None:
+    """What answers need, loaded after the port is open. Raises StreamForgeError."""
+    await services.models.open()
+    _announce(services.settings, services.models)
+    # One after the other: packages with import cycles (numpy) break when two threads import them at once.
+    await library.index.open()
+    await library.embedders.default.prepare()
+    if library.reranking is not None:
+        await library.reranking.open()
+    await asyncio.to_thread(_import_sdk, services.models)
+    await services.documents.open()
+    await services.collections.open()
+    await library.ingestion.open()
 
 
 def _settle() -> None:
@@ -212,9 +252,23 @@ def _embedders(settings: Settings) -> Embedders:
         openai_api_key=key.get_secret_value() if key is not None else None,
         openai_base_url=settings.models.openai_base_url,
         ollama_base_url=settings.models.ollama_base_url,
-        threads=max(1, (os.cpu_count() or 2) // 2),
+        threads=_THREADS,
     )
     return Embedders(settings.knowledge.embedding_model, options)
+
+
+def _reranking(settings: Settings) -> Reranking | None:
+    knowledge = settings.knowledge
+    if knowledge.reranker is None:
+        return None
+    key = knowledge.reranker_api_key
+    options = RerankerSettings(
+        model=knowledge.reranker_model,
+        api_key=key.get_secret_value() if key is not None else None,
+        threads=_THREADS,
+    )
+    reranker = open_reranker(knowledge.reranker, options)
+    return Reranking(reranker, timeout=knowledge.reranker_timeout, candidates=knowledge.rerank_candidates)
 
 
 def _check_models(settings: Settings) -> None:
@@ -223,6 +277,10 @@ def _check_models(settings: Settings) -> None:
         _embedders(settings)
     except ValueError as error:
         raise SettingsError(f"EMBEDDING_MODEL: {error}") from None
+    try:
+        _reranking(settings)
+    except ValueError as error:
+        raise SettingsError(f"RERANKER: {error}") from None
     if settings.models.llm_model is not None:
         try:
             Models(settings.models).resolve(settings.models.llm_model)

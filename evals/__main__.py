@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.process import ROOT, BenchError
 
-from . import of_questions, of_sets
+from . import ablation, of_questions, of_sets
 from .questions import EvalError
 
 _BASE = "http://127.0.0.1:8001"
@@ -24,13 +24,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints; the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        report = _of_questions(options) if options.file else of_sets.run(options.data, options.sets, options.answers)
+        report = _measured(options)
     except (EvalError, BenchError) as error:
         print(f"evals: {error}", file=sys.stderr)
         return 1
     if options.out:
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    if options.file:
+        return _of_questions(options)
+    if options.ablation:
+        return ablation.run(options.data, options.sets)
+    return of_sets.run(options.data, options.sets, options.answers)
 
 
 def _of_questions(options: argparse.Namespace) -> dict[str, Any]:
@@ -48,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     sets.add_argument("--data", type=Path, default=data, help="where the sets are (EVAL_DATA, else eval-data/)")
     sets.add_argument("--sets", nargs="+", metavar="NAME", help="only these")
     sets.add_argument("--answers", type=int, default=100, metavar="N", help="questions a set that are asked as well")
+    sets.add_argument("--ablation", action="store_true", help="what each part of the search is worth on the sets")
     own = parser.add_argument_group("your own questions")
     own.add_argument("--base", action="append", metavar="URL", help=f"the server ({_BASE}); twice: two are compared")
     own.add_argument("--key", help="one of its API_KEYS")

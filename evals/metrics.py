@@ -90,7 +90,10 @@ def credits(places: Sequence[Place], passages: Sequence[Passage]) -> list[int]:
     Where whole documents are looked for, passages of a document that came before are left out.
     """
     if not any(place.spans or place.page for place in places):
-        passages = list({p.document: p for p in reversed(passages)}.values())[::-1]
+        first: dict[str, Passage] = {}
+        for p in passages:
+            first.setdefault(p.document, p)
+        passages = list(first.values())
     open_places = list(places)
     gains: list[int] = []
     for p in passages:

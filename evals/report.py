@@ -47,3 +47,13 @@ def print_goals(reached: Mapping[str, Figures], dense: Mapping[str, Figures]) ->
             rows.append([name, goal.figure, *values, f"{goal.least:.1f}", verdict])
     if rows:
         print_table(["set", "figure", "plain recipe", "now", "goal", ""], rows)
+
+
+def print_ablation(name: str, base: Figures, without: Mapping[str, Mapping[str, Difference]]) -> None:
+    """What each figure loses (negative) or gains without a part, in points. A star marks what chance explains badly."""
+    names = [each for each in base if is_share(each)]
+    rows = [["*all on*", *(cell(each, base[each]) for each in names)]]
+    for part, found in without.items():
+        gaps = [found[each] for each in names]
+        rows.append([part, *(f"{100 * (g.second - g.first):+.1f}{' *' if g.certain else ''}" for g in gaps)])
+    print_table([f"{name}, without", *names], rows)

@@ -130,6 +130,10 @@ class Evidence:
         """The sentences of a part without marks that a passage supports beyond doubt, in order."""
         # Off the loop: a long answer and many passages make many pairs.
         likely = await asyncio.to_thread(self._likely, text)
+        if likely:
+            # Each source is embedded once, all of them together.
+            start, end, _ = likely[0]
+            await self._closest(text[start:end], [r for _, _, sources in likely for r in sources])
         judged = await asyncio.gather(*(self._closest(text[a:b], ranked) for a, b, ranked in likely))
         return [
             Match(best.n, start, end, self._place(best))

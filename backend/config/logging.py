@@ -30,22 +30,7 @@ _PROCESSORS: list[Any] = []
 
 def configure_logging(settings: LogSettings) -> None:
     """Send structlog's and the standard library's records through one renderer to stderr."""
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: Any
-    if settings.log_format == "json":
-        # Locals in a traceback would print messages and keys: structlog's own dict_tracebacks has them.
-        transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        shared.append(structlog.processors.ExceptionRenderer(transformer))
-        renderer = structlog.processors.JSONRenderer()
-    else:
-        # Locals in a traceback would print messages and keys.
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
-        )
+    shared, renderer = _processors(settings)
     _PROCESSORS[:] = [
         structlog.stdlib.filter_by_level,
         *shared,
@@ -64,9 +49,29 @@ def configure_logging(settings: LogSettings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    _route(handler, settings.log_level)
+
+
+def _processors(settings: LogSettings) -> tuple[list[Any], Any]:
+    """What every record goes through, and the renderer. Locals in a traceback would print messages and keys."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if settings.log_format == "json":
+        transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        return [*shared, structlog.processors.ExceptionRenderer(transformer)], structlog.processors.JSONRenderer()
+    return shared, structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+    )
+
+
+def _route(handler: logging.Handler, level: str) -> None:
+    """Everybody's records to one handler; chatty libraries only from warnings on."""
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.log_level)
+    root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):

@@ -196,6 +196,25 @@ class KnowledgeSettings(_Group):
         description="Least relevance of a passage: closeness in meaning + half the share of the question's telling "
         "words.",
     )
+    reranker: str | None = Field(
+        None,
+        description="A model that reads the question with each of the best candidates and orders them: the URL of an "
+        "API like Cohere's (e.g. http://localhost:8080/v1), `voyage:` or `tei:` and a URL, or `onnx:` and a folder. "
+        "Unset: none.",
+    )
+    reranker_model: str | None = Field(
+        None, description="The model that the reranker's API is to use, if it has several."
+    )
+    reranker_api_key: SecretStr | None = Field(None, description="Key of the reranker's API.")
+    reranker_timeout: float = Field(
+        2.0, gt=0, le=60, description="Seconds that a search waits for the reranker; then it goes on without."
+    )
+    rerank_candidates: int = Field(30, ge=2, le=100, description="Candidates that the reranker reads.")
+    allowed_link_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="`host` or `host:port`, comma-separated: an answer from documents may link to them and show their "
+        "images, although no passage holds the URL.",
+    )
     max_upload_mb: int = Field(50, ge=1, le=4096, description="Largest file, in MB.")
     max_upload_files: int = Field(20, ge=1, le=1000, description="Most files of one upload.")
     parse_timeout: float = Field(120.0, gt=0, description="Seconds that reading one file may take.")
@@ -214,12 +233,12 @@ class KnowledgeSettings(_Group):
             raise ValueError("must be provider/model, e.g. minilm/all-MiniLM-L6-v2")
         return value
 
-    @field_validator("url_allowed_hosts", mode="before")
+    @field_validator("url_allowed_hosts", "allowed_link_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(h.strip() for h in value.split(",") if h.strip()) if isinstance(value, str) else value
 
-    @field_validator("url_allowed_hosts")
+    @field_validator("url_allowed_hosts", "allowed_link_hosts")
     @classmethod
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         parse_hosts(value)

@@ -35,7 +35,7 @@ class Collection(BaseModel):
                     "name": "contracts",
                     "documents": 12,
                     "chunks": 940,
-                    "fingerprint": "minilm/all-MiniLM-L6-v2:384@int8",
+                    "fingerprint": "minilm/all-MiniLM-L6-v2:384",
                     "generation": 1,
                     "embedding": None,
                     "created_at": "2026-11-25T12:00:00.000Z",
@@ -48,9 +48,7 @@ class Collection(BaseModel):
     name: str
     documents: int
     chunks: int = Field(description="Searchable passages.")
-    fingerprint: str | None = Field(
-        None, description="`provider/model:dimension` of its vectors, maybe with `@revision`; none while empty."
-    )
+    fingerprint: str | None = Field(None, description="`provider/model:dimension` of its vectors; none while empty.")
     generation: int = Field(description="Counts its embeddings.")
     embedding: Embedding | None = Field(None, description="The next embedding, while it is being built.")
     created_at: Time

@@ -27,6 +27,7 @@ _ANSWER: dict[str, Any] = {
         "text": {"type": "string", "description": "With ` [n]` after each sentence that has a citation."},
         "citations": {"type": "array", "items": {"type": "object"}},
         "citation_counts": {"$ref": "#/components/schemas/CitationCounts"},
+        "unlinked": {"type": "integer", "description": "Links and images that were made text."},
         "sources": {"type": "array", "items": {"$ref": "#/components/schemas/Source"}},
         "usage": {"$ref": "#/components/schemas/TokenUsage"},
     },

@@ -103,9 +103,19 @@ class ExplainedCandidate(BaseModel):
     sentence: float = Field(description="Cosine of its closest sentence.")
     lexical: float = Field(description="BM25.")
     coverage: float = Field(description="Share of the query's telling words.")
+    reranker: float | None = Field(None, description="The reranker's score, on its own scale, if it was shown this.")
     outcome: str = Field(
         description="passage, below_floor, in_passage (beside a better sentence) or outranked", examples=["passage"]
     )
+
+
+class ExplainedReranker(BaseModel):
+    """Whether the reranker did its part; without it, the ranking is that of both legs."""
+
+    name: str
+    ok: bool
+    ms: float
+    error: str | None = None
 
 
 class Retrieval(BaseModel):
@@ -118,6 +128,7 @@ class Retrieval(BaseModel):
     found: dict[str, int] = Field(description="Chunks found by each leg; `inactive` ones were dropped.")
     candidates: list[ExplainedCandidate] = Field(description="The best 30.")
     candidates_in_all: int
+    reranker: ExplainedReranker | None = Field(None, description="null when none was asked.")
     milliseconds: dict[str, float]
 
 

@@ -22,6 +22,8 @@ _MARKS = re.compile(r"[\s#>*_`=~-]+")
 
 
 class _Source(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     name: str | None = Field(None, max_length=255, description="What to call it, as a file's name.")
 
     @field_validator("*")
@@ -38,7 +40,6 @@ class TextRequest(_Source):
     """A text to store. A name ending in `.txt` makes it plain text; without a name it is Markdown."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"text": "# Opening hours\n\nThe harbour office is open from 8 to 16."},
@@ -54,7 +55,6 @@ class UrlRequest(_Source):
     """A page or a file to fetch and store."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"url": "https://example.com/handbook.pdf"},

@@ -185,6 +185,8 @@ async def _folded(services: Services, owner: str, run_id: str, headers: dict[str
     }
     if (counts := state.citation_counts()) is not None:
         body["citation_counts"] = msgspec.to_builtins(counts)
+    if unlinked := state.unlinked():
+        body["unlinked"] = unlinked
     return JSONResponse(body, headers=headers)
 
 

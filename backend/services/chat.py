@@ -14,7 +14,7 @@ from backend import events as ev
 from backend.chains.calls import CallLimits
 from backend.chains.models.base import ChatModel, Message
 from backend.chains.rag import Ask, Finished, answer
-from backend.config.settings import KnowledgeSettings, ModelSettings, OnDisconnect
+from backend.config.settings import KnowledgeSettings, ModelSettings, OnDisconnect, parse_hosts
 from backend.errors import Conflict, Invalid
 from backend.services.collections import CollectionService
 from backend.services.documents import DocumentService
@@ -52,6 +52,16 @@ class ChatTurn:
     def fingerprint(self) -> str:
         """Tells whether two requests ask the same (SHA-256, hex)."""
         return hashlib.sha256(repr(self).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answering:
+    """What answers a turn: the model, and what it may look things up in."""
+
+    turn: ChatTurn
+    name: str
+    model: ChatModel
+    retriever: OwnedKnowledge | None
 
 
 class ChatService:
@@ -103,16 +113,15 @@ class ChatService:
 
     async def _start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
         name, model = self._models.resolve(turn.model)
-        retriever = await self._retriever(owner, turn)
+        answering = _Answering(turn, name, model, await self._retriever(owner, turn))
         session_id = turn.session_id or new_id("ses")
         # Nobody else knows the id of a new one.
         async with self._lock("session", session_id) if turn.session_id else nullcontext():
             before, expect_head = await self._free(owner, session_id, turn)
             self._hub.reserve()
             try:
-                return await self._open(
-                    owner, turn, session_id, expect_head, name, model, retriever, before, request_id
-                )
+                new = self._new_turn(owner, session_id, answering, before, expect_head)
+                return await self._open(new, answering, before, request_id)
             except BaseException:
                 self._hub.release()
                 raise
@@ -176,19 +185,11 @@ class ChatService:
                     run_id=live.id,
                 )
 
-    async def _open(
-        self,
-        owner: str,
-        turn: ChatTurn,
-        session_id: str,
-        expect_head: str | None,
-        name: str,
-        model: ChatModel,
-        retriever: OwnedKnowledge | None,
-        before: Run | None,
-        request_id: str | None,
-    ) -> str:
-        new = NewTurn(
+    def _new_turn(
+        self, owner: str, session_id: str, answering: _Answering, before: Run | None, expect_head: str | None
+    ) -> NewTurn:
+        turn = answering.turn
+        return NewTurn(
             owner=owner,
             session_id=session_id,
             title=title_of(turn.message) if turn.session_id is None else None,
@@ -196,7 +197,7 @@ class ChatService:
             message_id=new_id("msg"),
             run_id=new_id("run"),
             parts=encode_parts([TextPart(text=turn.message)]),
-            model=name,
+            model=answering.name,
             instance_id=self._hub.instance_id,
             lease_until=now_ms() + LEASE_MS,
             parent_id=turn.parent_id,
@@ -205,6 +206,9 @@ class ChatService:
             idempotency_key=turn.idempotency_key,
             request_hash=turn.fingerprint() if turn.idempotency_key is not None else None,
         )
+
+    async def _open(self, new: NewTurn, answering: _Answering, before: Run | None, request_id: str | None) -> str:
+        turn = answering.turn
         opened = await self._turns.open(new)
         if opened.repeats is not None:
             repeated = _same(opened.repeats, opened.repeats_hash, turn)
@@ -212,18 +216,18 @@ class ChatService:
             return repeated
         started = ev.RunStarted(
             run_id=new.run_id,
-            session_id=session_id,
+            session_id=new.session_id,
             user_message_id=new.user_message_id,
             message_id=new.message_id,
-            model=name,
+            model=new.model,
             v=ev.PROTOCOL_VERSION,
         )
 
         async def body(run: Run) -> str:
             history = opened.history if before is None else await self._queued(run, before, turn.parent_id)
-            return await self._answer(run, turn, name, model, retriever, history)
+            return await self._answer(run, answering, history)
 
-        self._hub.start(owner, started, body, request_id, turn.on_disconnect)
+        self._hub.start(new.owner, started, body, request_id, turn.on_disconnect)
         return new.run_id
 
     async def _queued(self, run: Run, before: Run, parent_id: str | None) -> list[StoredMessage]:
@@ -231,19 +235,11 @@ class ChatService:
         await before.log.finished()
         return await self._turns.history(run.started.session_id, parent_id or before.started.message_id)
 
-    async def _answer(
-        self,
-        run: Run,
-        turn: ChatTurn,
-        name: str,
-        model: ChatModel,
-        retriever: OwnedKnowledge | None,
-        history: list[StoredMessage],
-    ) -> str:
-        settings = self._model_settings
+    async def _answer(self, run: Run, answering: _Answering, history: list[StoredMessage]) -> str:
+        settings, turn, retriever = self._model_settings, answering.turn, answering.retriever
         ask = Ask(
-            model_name=name,
-            model=model,
+            model_name=answering.name,
+            model=answering.model,
             question=turn.message,
             history=tuple(_history(history)),
             retriever=retriever,
@@ -257,6 +253,7 @@ class ChatService:
                 total=settings.total_timeout,
                 retry=settings.retry_seconds,
             ),
+            link_hosts=parse_hosts(self._knowledge_settings.allowed_link_hosts),
         )
         reason = "stop"
         async with aclosing(answer(ask)) as events:

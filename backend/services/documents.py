@@ -335,9 +335,7 @@ def _copy(source: BinaryIO, path: Path, max_bytes: int, name: str) -> tuple[str,
             while block := source.read(_BLOCK):
                 size += len(block)
                 if size > max_bytes:
-                    limit = max_bytes // 1_000_000
-                    raise TooLarge(f"{name} is larger than {limit} MB (MAX_UPLOAD_MB). Split it, or raise the limit.",
-                                   code="document_too_large")  # fmt: skip
+                    raise TooLarge.document(name, max_bytes)
                 digest.update(block)
                 target.write(block)
             target.flush()

@@ -200,9 +200,7 @@ class Fetcher:
         async for block in response.content.iter_chunked(_BLOCK):
             size += len(block)
             if max(size, response.content_length or 0) > self._max_bytes:
-                limit = self._max_bytes // 1_000_000
-                raise TooLarge(f"What {host} sends is larger than {limit} MB (MAX_UPLOAD_MB). Raise the limit, or "
-                               "upload a part of it.", code="document_too_large")  # fmt: skip
+                raise TooLarge.document(f"What {host} sends", self._max_bytes)
             await asyncio.to_thread(_write, file, block)
         disposition = response.content_disposition
         return (disposition.filename if disposition else None) or response.url.name or str(response.url.host)

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from backend.chains.passages import Passage
 from backend.chains.retrieval.embeddings import Embedders
@@ -14,6 +15,12 @@ from backend.services.traces import trace_of
 from backend.storage.chunks import ChunkRow, Chunks
 from backend.storage.collections import CollectionRow, Collections
 from backend.storage.documents import Documents
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float32]
 
 _KEPT_MAPS = 256
 
@@ -141,13 +148,14 @@ class Knowledge:
             context=row.context,
         )
 
-    async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
-        """Cosines between a text and others, by the default embedder."""
-        if not others:
-            return []
+    async def similarity(self, text: str, others: Sequence[str], known: "dict[str, Vector]") -> list[float]:
+        """Cosines between a text and others, by the default embedder. What is embedded of the others is added to
+        `known`, and not embedded again."""
+        new = [other for other in dict.fromkeys(others) if other not in known]
         embedder = self._embedders.default
-        one, many = await asyncio.gather(embedder.embed_query(text), embedder.embed_passages(others))
-        return [float(x) for x in many @ one]
+        one, many = await asyncio.gather(embedder.embed_query(text), embedder.embed_passages(new))
+        known.update(zip(new, many, strict=True))
+        return [float(known[other] @ one) for other in others]
 
     async def page_at(self, version: str, offset: int) -> int | None:
         """The page of a version on which the code point `offset` stands."""
@@ -168,6 +176,7 @@ class OwnedKnowledge:
         self._owner = owner
         self._top_k = top_k
         self._scope = scope
+        self._known: dict[str, Vector] = {}
         self.trace: dict[str, object] | None = None
         """How the last `retrieve` went."""
 
@@ -183,7 +192,7 @@ class OwnedKnowledge:
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
         """Cosines between a text and others."""
-        return await self._knowledge.similarity(text, others)
+        return await self._knowledge.similarity(text, others, self._known) if others else []
 
     async def page_at(self, version: str, offset: int) -> int | None:
         """The page on which the code point stands."""

@@ -23,12 +23,14 @@ class CitationRef(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class TextPart(msgspec.Struct, tag="text", omit_defaults=True, kw_only=True):
-    """Text of a message, with the citations that stand in it and how many marks were dropped from it."""
+    """Text of a message, with the citations that stand in it, how many marks were dropped from it, and how many links
+    and images were made text."""
 
     text: str
     part_id: str | None = None
     citations: list[CitationRef] = []
     dropped: int = 0
+    unlinked: int = 0
 
 
 class ReasoningPart(msgspec.Struct, tag="reasoning", omit_defaults=True, kw_only=True):
@@ -36,6 +38,7 @@ class ReasoningPart(msgspec.Struct, tag="reasoning", omit_defaults=True, kw_only
 
     text: str
     part_id: str | None = None
+    unlinked: int = 0
 
 
 class SourcesPart(msgspec.Struct, tag="sources", kw_only=True):
@@ -89,8 +92,10 @@ class RunState:
             case ev.TextEnd():
                 self._parts[-1].open = False
                 self._parts[-1].dropped = event.dropped
+                self._parts[-1].unlinked = event.unlinked
             case ev.ReasoningEnd():
                 self._parts[-1].open = False
+                self._parts[-1].unlinked = event.unlinked
             case ev.Citation():
                 self.citations.append(event)
             case ev.Sources():
@@ -109,7 +114,7 @@ class RunState:
     def _restore(self, snapshot: ev.Snapshot) -> None:
         self.started = snapshot
         self.sources, self.citations, self.usage = snapshot.sources, snapshot.citations, snapshot.usage
-        self._parts = [_OpenPart(p.kind, p.part_id, [p.text], p.open, p.dropped) for p in snapshot.parts]
+        self._parts = [_OpenPart(p.kind, p.part_id, [p.text], p.open, p.dropped, p.unlinked) for p in snapshot.parts]
 
     @property
     def has_text(self) -> bool:
@@ -149,6 +154,10 @@ class RunState:
             return None
         return ev.CitationCounts(given=len(self.citations) - matched, matched=matched, dropped=dropped)
 
+    def unlinked(self) -> int:
+        """How many links and images of the answer were made text."""
+        return sum(p.unlinked for p in self._parts)
+
     def message_parts(self) -> list[MessagePart]:
         """The answer as it is stored."""
         parts: list[MessagePart] = []
@@ -156,10 +165,18 @@ class RunState:
             parts.append(SourcesPart(items=self.sources))
         for part in self._parts:
             if part.kind == "reasoning":
-                parts.append(ReasoningPart(text=part.text, part_id=part.id))
+                parts.append(ReasoningPart(text=part.text, part_id=part.id, unlinked=part.unlinked))
                 continue
             citations = [_stored(c) for c in self.citations if c.part_id == part.id]
-            parts.append(TextPart(text=part.text, part_id=part.id, citations=citations, dropped=part.dropped))
+            parts.append(
+                TextPart(
+                    text=part.text,
+                    part_id=part.id,
+                    citations=citations,
+                    dropped=part.dropped,
+                    unlinked=part.unlinked,
+                )
+            )
         return parts
 
     def message_status(self, terminal: ev.Terminal) -> MessageStatus:
@@ -182,7 +199,8 @@ class RunState:
             model=run.model,
             v=run.v,
             parts=[
-                ev.Part(kind=p.kind, part_id=p.id, text=p.text, open=p.open, dropped=p.dropped) for p in self._parts
+                ev.Part(kind=p.kind, part_id=p.id, text=p.text, open=p.open, dropped=p.dropped, unlinked=p.unlinked)
+                for p in self._parts
             ],
             sources=self.sources,
             citations=self.citations,
@@ -191,7 +209,7 @@ class RunState:
 
 
 class _OpenPart:
-    __slots__ = ("dropped", "id", "kind", "open", "pieces")
+    __slots__ = ("dropped", "id", "kind", "open", "pieces", "unlinked")
 
     def __init__(
         self,
@@ -200,12 +218,14 @@ class _OpenPart:
         pieces: list[str] | None = None,
         open: bool = True,
         dropped: int = 0,
+        unlinked: int = 0,
     ) -> None:
         self.kind: Literal["text", "reasoning"] = kind
         self.id = id
         self.pieces = pieces or []
         self.open = open
         self.dropped = dropped
+        self.unlinked = unlinked
 
     @property
     def text(self) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -246,9 +246,7 @@ class RunHub:
             if run.cancelled_by is not None:
                 raise asyncio.CancelledError
             finish_reason = await body(run)
-            terminal = ev.RunCompleted(
-                finish_reason=finish_reason, usage=run.state.total(), citation_counts=run.state.citation_counts()
-            )
+            terminal = ev.RunCompleted(finish_reason=finish_reason, **_totals(run))
         except asyncio.CancelledError:
             # Nobody but `cancel` cancels this task, and it must live on to store the partial answer.
             if run.task is not None:
@@ -281,7 +279,7 @@ class RunHub:
             case None:
                 return _failed(run, InternalError("The answer was broken off by the server."))
             case by:
-                return ev.RunCancelled(by=by, usage=run.state.total(), citation_counts=run.state.citation_counts())
+                return ev.RunCancelled(by=by, **_totals(run))
 
     async def _end(self, run: Run, terminal: ev.Terminal) -> None:
         last: list[ev.AnyEvent] = [*run.state.closing_events(), terminal]
@@ -375,6 +373,12 @@ class RunHub:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+
+
+def _totals(run: Run) -> dict[str, Any]:
+    """What a run's end says of the whole answer."""
+    state = run.state
+    return {"usage": state.total(), "citation_counts": state.citation_counts(), "unlinked": state.unlinked()}
 
 
 def _failed(run: Run, error: StreamForgeError) -> ev.RunFailed:

@@ -2,6 +2,8 @@
 
     queries -> vectors and terms -> candidates of each leg -> ranked chunks -> ranked sentences -> passages
 
+A reranker, if there is one, has the last word on the order of the best chunks.
+
 The database is the truth: a chunk that no active version holds is dropped, whatever an index says of it.
 """
 
@@ -13,10 +15,11 @@ from typing import TYPE_CHECKING, Literal
 
 from backend.chains.retrieval import ranking
 from backend.chains.retrieval.analysis import query_terms
-from backend.chains.retrieval.embeddings import Embedder, Embedders, dimension_of
-from backend.chains.retrieval.entries import unpack_spans, unpack_vectors
+from backend.chains.retrieval.embeddings import Embedder, Embedders
+from backend.chains.retrieval.entries import ChunkText, unpack_spans, unpack_vectors
 from backend.chains.retrieval.index import VectorIndex, index_key
 from backend.chains.retrieval.ranking import Candidate, Query, Sentence, Span
+from backend.services.reranking import Reranked, Reranking
 from backend.storage.chunks import CandidateRow, ChunkRow, Chunks
 
 if TYPE_CHECKING:
@@ -57,6 +60,11 @@ class Wanted:
     mode: Mode = "hybrid"
     budget: int | None = None
 
+    @property
+    def asked(self) -> str:
+        """The query that says most by itself: the last of full weight, which may hold what the question follows."""
+        return next((text for text, weight in reversed(self.queries) if weight >= 1.0), self.queries[0][0])
+
 
 @dataclass(slots=True)
 class Found:
@@ -68,6 +76,7 @@ class Found:
     terms: list[list[str]] = field(default_factory=list[list[str]])
     hits: dict[str, int] = field(default_factory=lambda: {"dense": 0, "lexical": 0, "inactive": 0})
     seconds: dict[str, float] = field(default_factory=dict[str, float])
+    reranked: Reranked | None = None
 
     def relevance(self, span: Span) -> float:
         """That of the most relevant chunk that a passage lies in or beside."""
@@ -96,10 +105,13 @@ class _Legs:
 class Search:
     """Searches collections that the caller has chosen and checked."""
 
-    def __init__(self, chunks: Chunks, index: VectorIndex, embedders: Embedders) -> None:
+    def __init__(
+        self, chunks: Chunks, index: VectorIndex, embedders: Embedders, reranking: Reranking | None = None
+    ) -> None:
         self._chunks = chunks
         self._index = index
         self._embedders = embedders
+        self._reranking = reranking
 
     async def find(self, owner: str, parts: Sequence[Part], within: Sequence[str], wanted: Wanted) -> Found:
         """The best passages in these parts, of documents in the collections `within`.
@@ -133,6 +145,9 @@ class Search:
         clock.stop("read")
         found.ranked = ranking.rank_chunks(list(candidates.values()), queries)
         clock.stop("rank")
+        if self._reranking is not None:
+            await self._rerank(self._reranking, wanted.asked, found)
+            clock.stop("rerank")
         if candidates:
             await self._passages(owner, parts, within, queries, wanted, found)
         clock.stop("passages")
@@ -179,6 +194,16 @@ class Search:
         ranges = part.ranges
         return dict(await self._chunks.match(part.collection_id, query.terms, _CANDIDATES, ranges, _ABOUT_WEIGHT))
 
+    async def _rerank(self, reranking: Reranking, query: str, found: Found) -> None:
+        """Let the reranker order the best candidates, if it can. It reads what was embedded."""
+        rows = await self._chunks.rows([c.n for c in found.ranked[: reranking.candidates]])
+        if len(rows) < 2:
+            return
+        texts = [ChunkText(row.text, row.title, row.heading, row.context).indexed() for row in rows.values()]
+        scores, found.reranked = await reranking.scores(query, texts)
+        if scores is not None:
+            found.ranked = ranking.rerank(found.ranked, dict(zip(rows, scores, strict=True)))
+
     async def _passages(
         self,
         owner: str,
@@ -196,7 +221,7 @@ class Search:
         for part in parts:
             # A number belongs to one collection, so that each part gives its own.
             rows = await self._chunks.candidates(owner, part.collection_id, within, part.fingerprint, missing)
-            dimension = dimension_of(part.fingerprint)
+            dimension = int(part.fingerprint.rpartition(":")[2])
             known.update((row.n, _candidate(row, dimension, None, len(queries))) for row in rows)
         found.chunks = await self._chunks.rows([n for _, n in scores if n in known])
         weighted = ranking.weigh(queries, found.ranked)
@@ -253,6 +278,7 @@ def _joined(one: Found, other: Found, wanted: Wanted) -> Found:
         terms=one.terms,
         hits={name: count + other.hits[name] for name, count in one.hits.items()},
         seconds={name: spent + other.seconds.get(name, 0.0) for name, spent in one.seconds.items()},
+        reranked=other.reranked if one.reranked is None or one.reranked.ok else one.reranked,
     )
 
 

@@ -1,5 +1,6 @@
 """How a search went, in words and figures: for `explain`, and stored with each answer."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from backend.chains.passages import Passage
@@ -27,6 +28,7 @@ def trace_of(
         "found": dict(found.hits),
         "candidates": [_told(c, place, given, inside) for place, c in enumerate(found.ranked[:_TOLD], 1)],
         "candidates_in_all": len(found.ranked),
+        "reranker": dataclasses.asdict(found.reranked) if found.reranked is not None else None,
         "milliseconds": {name: round(1000 * spent, 2) for name, spent in found.seconds.items()},
     }
 
@@ -43,6 +45,7 @@ def _told(candidate: Candidate, place: int, given: dict[str, str], inside: set[s
         "sentence": round(candidate.closest, 4),
         "lexical": round(candidate.bm25, 4),
         "coverage": round(candidate.coverage, 4),
+        "reranker": round(candidate.reranker, 4) if candidate.reranker is not None else None,
         # A chunk is the heart of a passage, or lies in another's, or others were better.
         "outcome": given.get(chunk_id) or ("in_passage" if chunk_id in inside else "outranked"),
     }

@@ -16,6 +16,26 @@ from backend.storage.transfers import Movable
 BATCH = 64
 
 
+class _Batches:
+    """The chunks of a version, some at a time, counted as they are done."""
+
+    def __init__(self, corpus: Corpus, stages: Stages) -> None:
+        self._corpus = corpus
+        self._stages = stages
+        self._last = 0
+
+    async def next(self, version: str) -> list[StoredChunk]:
+        """The chunks that follow; fewer than BATCH when they are the last."""
+        return await self._corpus.chunks.texts(version, self._last, BATCH)
+
+    def done(self, chunks: Sequence[StoredChunk], total: int) -> bool:
+        """These are done, of `total` in all; whether they were the version's last."""
+        if chunks:
+            self._last = chunks[-1].n
+            self._stages.count(self._stages.done + len(chunks), total)
+        return len(chunks) < BATCH
+
+
 class EmbedAnew:
     """The work of a job of kind `embed`: vectors under the next key, then one commit that makes searches use them.
 
@@ -30,7 +50,7 @@ class EmbedAnew:
         self._ranges: dict[str, tuple[int, int]] = {}
         self._done: set[str] = set()
         self._todo: list[str] | None = None
-        self._last = 0
+        self._batches = _Batches(corpus, stages)
         self._fingerprint = ""
 
     async def step(self) -> bool:
@@ -69,14 +89,12 @@ class EmbedAnew:
         self._stages.count(total - rest, total, fresh=False)
 
     async def _embed(self, embedder: Embedder, version: str) -> None:
-        chunks = await self._corpus.chunks.texts(version, self._last, BATCH)
+        chunks = await self._batches.next(version)
         if chunks:
-            numbers = await embed_stored(self._corpus, embedder, self._key, chunks)
-            self._last = numbers[-1]
-            self._stages.count(self._stages.done + len(numbers), self._stages.total)
-        if len(chunks) < BATCH:
+            await embed_stored(self._corpus, embedder, self._key, chunks)
+        if self._batches.done(chunks, self._stages.total):
             self._done.add(version)
-            self._last = 0
+            self._batches = _Batches(self._corpus, self._stages)
             assert self._todo is not None
             self._todo.remove(version)
 
@@ -107,7 +125,7 @@ class Move:
         self._target_id = target_id
         self._stages = stages
         self._from: Movable | None = None
-        self._last = 0
+        self._batches = _Batches(corpus, stages)
 
     async def alike(self) -> bool:
         """Whether vectors can be copied."""
@@ -141,8 +159,8 @@ class Move:
             await self._flip(at, source, target, "")
             return True
         self._stages.enter("embedding")
-        fingerprint, copied = await self._copy(at, source, target)
-        if copied == BATCH:
+        fingerprint, was_last = await self._copy(at, source, target)
+        if not was_last:
             return False
         self._stages.enter("indexing")
         await corpus.chunks.copy_terms(at.active, source.id, target.id)
@@ -150,11 +168,11 @@ class Move:
         corpus.later(self._document_id, lambda: corpus.remove_copies(source.id, at.first, at.chunks))
         return True
 
-    async def _copy(self, at: Movable, source: CollectionRow, target: CollectionRow) -> tuple[str, int]:
-        """The vectors of the next chunks: the embedding's fingerprint, and how many."""
+    async def _copy(self, at: Movable, source: CollectionRow, target: CollectionRow) -> tuple[str, bool]:
+        """The vectors of the next chunks: the embedding's fingerprint, and whether they were the last."""
         corpus = self._corpus
         key = index_key(target.id, target.generation)
-        chunks = await corpus.chunks.texts(at.active or "", self._last, BATCH)
+        chunks = await self._batches.next(at.active or "")
         if await self.alike():
             fingerprint = source.fingerprint or ""
             numbers, vectors = await corpus.index.vectors(
@@ -166,10 +184,7 @@ class Move:
             embedder = await corpus.embedders.of(target.fingerprint)
             fingerprint = embedder.fingerprint
             await embed_stored(corpus, embedder, key, chunks)
-        if chunks:
-            self._last = chunks[-1].n
-        self._stages.count(self._stages.done + len(chunks), at.chunks)
-        return fingerprint, len(chunks)
+        return fingerprint, self._batches.done(chunks, at.chunks)
 
     async def _flip(self, at: Movable, source: CollectionRow, target: CollectionRow, fingerprint: str) -> None:
         """Raises Changed, Conflict."""

@@ -225,6 +225,11 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
             "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ?",
             (turn.user_message_id, now, turn.session_id),
         )
+    _insert(conn, turn, parent, now)
+    return OpenedTurn(history=_path(conn, turn.session_id, parent))
+
+
+def _insert(conn: sqlite3.Connection, turn: NewTurn, parent: str | None, now: int) -> None:
     conn.execute(
         "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, created_at) "
         "VALUES (?, ?, ?, ?, ?, 'user', 'complete', ?, ?)",
@@ -247,7 +252,6 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
             now,
         ),
     )
-    return OpenedTurn(history=_path(conn, turn.session_id, parent))
 
 
 def _checked_head(

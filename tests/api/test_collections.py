@@ -41,7 +41,7 @@ async def test_a_collection_is_made_counted_renamed_and_deleted(fresh: Running) 
     collection = (await fresh.client.get(path)).json()
     assert (collection["name"], collection["documents"]) == ("contracts 2026", 2)
     assert collection["chunks"] == one["chunks"] + two["chunks"]
-    assert collection["fingerprint"] == "minilm/all-MiniLM-L6-v2:384@int8"
+    assert collection["fingerprint"] == "minilm/all-MiniLM-L6-v2:384"
     assert (await fresh.client.patch(path, json={"name": "leases"})).json()["name"] == "leases"
     listed = (await fresh.client.get("/collections")).json()["items"]
     assert [c["name"] for c in listed] == ["default", "leases"]

@@ -233,7 +233,7 @@ async def test_what_a_crash_left_behind_is_swept_at_the_next_start(tmp_path: Pat
         index = parts(running)["index"]
         ((collection,),) = rows(data_dir(running), "SELECT id FROM collections")
         stray = np.ones((1, 384), np.float32)
-        await index.upsert(f"{collection}-1", "minilm/all-MiniLM-L6-v2:384@int8", [10**9], stray)
+        await index.upsert(f"{collection}-1", "minilm/all-MiniLM-L6-v2:384", [10**9], stray)
         await index.upsert(f"{collection}-7", "gone:384", [1], stray)
     (tmp_path / "data" / "files" / "ver_orphan").write_bytes(b"orphan")
     async with serving(tmp_path / "data") as running:

@@ -47,6 +47,8 @@ def test_beyond_loopback_without_keys_it_refuses_to_start(tmp_path: Path) -> Non
         ("LLM_MODEL", "nosuch/model", "extractive"),
         ("EMBEDDING_MODEL", "nosuch/model", "minilm"),
         ("EMBEDDING_MODEL", "openai/text-embedding-3-small", "OPENAI_API_KEY"),
+        ("RERANKER", "onnx:/nowhere", "tokenizer.json"),
+        ("RERANKER", "nosuch:thing", "cohere:https://"),
         ("DATABASE_URL", "postgresql://db/x", "sqlite"),
     ],
 )

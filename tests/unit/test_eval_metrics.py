@@ -99,6 +99,8 @@ def test_whole_documents_are_ranked_by_their_first_passage() -> None:
     assert found["recall@2"] == 0.5
     assert found["MRR@10"] == 0.5
     assert "precision@2" not in found
+    again = [passage("b", 0, 5), passage("a", 0, 9), passage("b", 5, 9)]
+    assert metrics.figures(question, again)["MRR@10"] == 1.0
 
 
 def test_a_page_is_hit_by_a_passage_that_begins_on_it() -> None:

@@ -141,6 +141,20 @@ async def test_a_text_without_marks_is_matched_where_there_is_no_doubt(similarit
     assert [m.quote for m in found] == [(100, 159), (35, 89), (160, 203)]
 
 
+async def test_all_sources_of_a_text_are_compared_together_first() -> None:
+    """So that an embedder reads each of them once, and a remote one in a single call."""
+    asked: list[Sequence[str]] = []
+
+    async def noting(_: str, others: Sequence[str]) -> list[float]:
+        asked.append(others)
+        return [0.0] * len(others)
+
+    text = "The ferry leaves at nine from the north pier. The kiosk sells tickets until noon."
+    await Evidence([passage(text)], noting).match(text)
+    assert len(asked) == 3
+    assert {source for others in asked[1:] for source in others} == set(asked[0])
+
+
 async def test_matching_a_long_text_has_a_bound() -> None:
     calls = 0
 
@@ -150,4 +164,4 @@ async def test_matching_a_long_text_has_a_bound() -> None:
         return [1.0] * len(others)
 
     found = await Evidence([passage(NOTICE)], counting).match("Invoices are due within 30 days of receipt. " * 5_000)
-    assert len(found) == calls == 24
+    assert (len(found), calls) == (24, 25)

@@ -115,16 +115,6 @@ class VectorIndex:
         """
         return await self._run(self._query, key, fingerprint, vector, k)
 
-    async def score(self, key: str, fingerprint: str, vector: "Vectors", numbers: Sequence[int]) -> list[Hit]:
-        """The cosines of these chunks to `vector`, exact, in no order; those without a vector are left out.
-
-        For a search in a few documents: quicker than a filter in the query, and complete. Raises EmbeddingMismatch.
-        """
-        hits: list[Hit] = []
-        for at in range(0, len(numbers), _BATCH):
-            hits += await self._run(self._score, key, fingerprint, vector, _ids(numbers[at : at + _BATCH]))
-        return hits
-
     async def vectors(self, key: str, numbers: Sequence[int]) -> tuple[list[int], "Vectors"]:
         """Those of the chunks that have vectors, and these, (n, dimension) in the same order."""
         return await self._run(self._vectors, key, list(numbers))
@@ -225,14 +215,6 @@ class VectorIndex:
             return []
         found = collection.query(query_embeddings=[vector], n_results=k, include=["distances"])
         return [(int(n), 1.0 - far) for n, far in zip(found["ids"][0], found["distances"][0], strict=True)]
-
-    def _score(self, key: str, fingerprint: str, vector: Any, ids: list[str]) -> list[Hit]:
-        collection = self._matching(key, fingerprint)
-        if collection is None:
-            return []
-        found = collection.get(ids=ids, include=["embeddings"])
-        scores: Sequence[float] = found["embeddings"] @ vector if found["ids"] else []
-        return [(int(n), float(score)) for n, score in zip(found["ids"], scores, strict=True)]
 
     def _vectors(self, key: str, numbers: list[int]) -> tuple[list[int], Any]:
         import numpy as np

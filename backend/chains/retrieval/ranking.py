@@ -8,7 +8,7 @@ Every weight was measured on data sets of different kinds; docs/retrieval.md has
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,8 @@ class Query:
 class Candidate:
     """A chunk that a leg has found. `lexical` is a BM25 score for each query, 0 where it didn't match.
 
-    `vectors`: its own, then its sentences', rows of length 1. `sentences`: the terms of each sentence.
+    `vectors`: its own, then its sentences', rows of length 1. `sentences`: the terms of each sentence. `reranker`: what
+    a reranker has said of it, on a scale of its own.
     """
 
     n: int
@@ -59,6 +60,7 @@ class Candidate:
     closest: float = 0.0
     coverage: float = 0.0
     bm25: float = 0.0
+    reranker: float | None = None
     score: float = 0.0
 
     @property
@@ -124,6 +126,23 @@ def rank_chunks(candidates: Sequence[Candidate], queries: Sequence[Query]) -> li
         beside = max(alone.get((candidate.document_id, candidate.n + step), 0.0) for step in (-1, 1))
         candidate.score = (alone[candidate.document_id, candidate.n] + _SMOOTH * beside) / (1 + _SMOOTH)
     return sorted(candidates, key=lambda c: -c.score)
+
+
+def rerank(ranked: Sequence[Candidate], scores: Mapping[int, float]) -> list[Candidate]:
+    """The chunks in a reranker's order: its scores (by number, on any scale) from 0 for its worst to 1 for its best.
+    Those that it wasn't shown follow in their order, at 0. Scores that are all the same change nothing.
+    """
+    for candidate in ranked:
+        candidate.reranker = scores.get(candidate.n)
+    # Halves, because the difference of two floats may be more than a float can be.
+    half = {n: score / 2 for n, score in scores.items()}
+    worst = min(half.values(), default=0.0)
+    width = max(half.values(), default=0.0) - worst
+    if width == 0:
+        return list(ranked)
+    for candidate in ranked:
+        candidate.score = (half.get(candidate.n, worst) - worst) / width
+    return sorted(ranked, key=lambda c: (c.n not in scores, -scores.get(c.n, 0.0)))
 
 
 def neighbour_scores(ranked: Sequence[Candidate]) -> dict[tuple[str, int], float]:
@@ -197,29 +216,36 @@ def passages(documents: Iterable[tuple[str, list[list[Sentence]]]], width: int, 
 
 
 def within_budget(documents: Iterable[tuple[str, list[list[Sentence]]]], budget: int, count: int) -> list[Span]:
-    """The best sentences that fit into `budget` characters, those that follow each other as one passage; best first."""
-    places = [(document_id, run, at) for document_id, runs in documents for run in runs for at in range(len(run))]
-    places.sort(key=lambda place: -place[1][place[2]].score)
-    chosen: dict[int, set[int]] = {}
-    owners: dict[int, tuple[str, list[Sentence]]] = {}
-    for document_id, run, at in places:
-        owners[id(run)] = (document_id, run)
-        picked = chosen.setdefault(id(run), set())
-        # With a sentence beside it, it becomes one passage: with the blanks between them.
-        start = run[at - 1].end if at - 1 in picked else run[at].start
-        end = run[at + 1].start if at + 1 in picked else run[at].end
-        if end - start > budget:
-            continue
-        budget -= end - start
-        picked.add(at)
+    """The best sentences that fit into `budget` characters, at most `count` passages, best first.
+
+    Those that follow each other are one passage.
+    """
+    runs = [(document_id, run, set[int]()) for document_id, runs in documents for run in runs]
+    places = [(number, at) for number, (_, run, _) in enumerate(runs) for at in range(len(run))]
+    places.sort(key=lambda place: -runs[place[0]][1][place[1]].score)
+    before = -1
+    # What would have been a passage too many may stand beside one later.
+    while len(places) != before:
+        before, passed_over = len(places), list[tuple[int, int]]()
+        for number, at in places:
+            _, run, picked = runs[number]
+            above, below = at - 1 in picked, at + 1 in picked
+            # With a sentence beside it, it becomes one passage: with the blanks between them.
+            length = (run[at + 1].start if below else run[at].end) - (run[at - 1].end if above else run[at].start)
+            more = 1 - above - below
+            if length > budget or more > count:
+                passed_over.append((number, at))
+                continue
+            budget -= length
+            count -= more
+            picked.add(at)
+        places = passed_over
     found: list[Span] = []
-    for key, picked in chosen.items():
-        document_id, run = owners[key]
+    for document_id, run, picked in runs:
         for low, high in _runs_of(sorted(picked)):
             part = run[low : high + 1]
             found.append(Span(document_id, part[0].start, part[-1].end, max(part, key=lambda s: s.score), part))
-    found.sort(key=lambda span: -span.best.score)
-    return found[:count]
+    return sorted(found, key=lambda span: -span.best.score)
 
 
 def _runs_of(numbers: Sequence[int]) -> list[tuple[int, int]]:

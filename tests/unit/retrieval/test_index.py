@@ -41,15 +41,6 @@ async def test_finds_the_nearest_with_its_cosine(index: VectorIndex) -> None:
     assert len(await index.query("c-1", PRINT, query, 1000)) == 50
 
 
-async def test_scores_are_exact_and_only_of_what_is_there(index: VectorIndex) -> None:
-    stored = vectors(50)
-    await index.upsert("c-1", PRINT, range(50), stored)
-    query = vectors(1, seed=2)[0]
-    scores = dict(await index.score("c-1", PRINT, query, [3, 40, 999]))
-    assert set(scores) == {3, 40}
-    assert np.allclose([scores[3], scores[40]], (stored @ query)[[3, 40]], atol=1e-5)
-
-
 async def test_an_upsert_replaces(index: VectorIndex) -> None:
     await index.upsert("c-1", PRINT, [1, 2], vectors(2))
     await index.upsert("c-1", PRINT, [2, 3], vectors(2, 3))

@@ -17,6 +17,7 @@ from backend.chains.retrieval.ranking import (
     passages,
     rank_chunks,
     rank_sentences,
+    rerank,
     weigh,
     within_budget,
 )
@@ -114,6 +115,50 @@ def test_nothing_ranks_as_nothing() -> None:
     assert rank_chunks([], [Query(EAST, ["rent"])]) == []
     assert neighbour_scores([]) == {}
     assert passages([], 400, 5) == within_budget([], 400, 5) == []
+
+
+# --- reranked chunks
+
+
+def ranked_by_fusion(*scores: float) -> list[Candidate]:
+    chunks = [candidate(10 * n, "x") for n in range(1, len(scores) + 1)]
+    for chunk, score in zip(chunks, scores, strict=True):
+        chunk.score = score
+    return chunks
+
+
+def test_a_rerankers_scores_are_stretched_from_0_to_1_and_order_what_it_was_shown() -> None:
+    reranked = rerank(ranked_by_fusion(0.9, 0.8, 0.7, 0.6), {10: -4.0, 20: 6.0, 30: 1.0})
+    assert [c.n for c in reranked] == [20, 30, 10, 40]
+    assert [c.score for c in reranked] == [1.0, 0.5, 0.0, 0.0]
+    assert [c.reranker for c in reranked] == [6.0, 1.0, -4.0, None]
+
+
+def test_what_a_reranker_was_not_shown_keeps_its_order_behind() -> None:
+    reranked = rerank(ranked_by_fusion(0.9, 0.8, 0.7, 0.6), {10: 1.0, 20: 2.0})
+    assert [c.n for c in reranked] == [20, 10, 30, 40]
+
+
+@pytest.mark.parametrize("scores", [{}, {10: 0.3}, {10: 0.3, 20: 0.3, 30: 0.3}])
+def test_a_reranker_that_sees_no_difference_makes_none(scores: dict[int, float]) -> None:
+    reranked = rerank(ranked_by_fusion(0.9, 0.8, 0.7), scores)
+    assert [(c.n, c.score, c.reranker) for c in reranked] == [
+        (n, score, scores.get(n)) for n, score in ((10, 0.9), (20, 0.8), (30, 0.7))
+    ]
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), max_size=12), st.data())
+def test_any_finite_scores_give_an_order_from_1_to_0(fused: list[float], data: st.DataObject) -> None:
+    chunks = ranked_by_fusion(*sorted(fused, reverse=True))
+    finite = st.floats(allow_nan=False, allow_infinity=False)
+    scores = data.draw(st.dictionaries(st.sampled_from([c.n for c in chunks]), finite)) if chunks else {}
+    reranked = rerank(chunks, scores)
+    assert sorted(c.n for c in reranked) == [c.n for c in chunks]
+    assert [c.score for c in reranked] == sorted((c.score for c in reranked), reverse=True)
+    assert all(0 <= c.score <= 1 for c in reranked)
+    shown = [scores[c.n] for c in reranked if c.n in scores]
+    assert len(set(shown)) < 2 or shown == sorted(shown, reverse=True)
 
 
 @st.composite
@@ -309,3 +354,8 @@ def test_a_budget_takes_the_best_sentences_and_passes_over_one_that_is_too_long(
     assert [(s.start, s.end) for s in spans] == [(0, 100), (402, 452)]
     spans = within_budget([("doc_1", [run])], 149, 5)
     assert [(s.start, s.end) for s in spans] == [(52, 100), (402, 452)]
+
+
+def test_a_budget_is_spent_on_as_many_passages_as_are_asked_for() -> None:
+    run = run_of((0, 50, 1.0), (50, 100, 0.5), (100, 150, 0.9), (200, 250, 0.8))
+    assert [(s.start, s.end) for s in within_budget([("doc_1", [run[:3]]), ("doc_2", [run[3:]])], 150, 1)] == [(0, 150)]

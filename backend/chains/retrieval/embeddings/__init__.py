@@ -19,7 +19,6 @@ __all__ = [
     "Embedders",
     "EmbeddingPlugin",
     "EmbeddingSettings",
-    "dimension_of",
     "open_embedder",
     "providers",
 ]
@@ -46,11 +45,6 @@ def open_embedder(name: str, settings: EmbeddingSettings) -> Embedder:
         allowed = ", ".join(sorted(plugin.example for plugin in providers().values()))
         raise ValueError(f"unknown embedding model {name!r}: write provider/model, for example {allowed}")
     return plugin.open(model, settings)
-
-
-def dimension_of(fingerprint: str) -> int:
-    """Length of the vectors that a fingerprint stands for."""
-    return int(fingerprint.rpartition(":")[2].partition("@")[0])
 
 
 class Embedders:

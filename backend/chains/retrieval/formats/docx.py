@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.chains.retrieval.formats._base import Format
-from backend.chains.retrieval.formats._zip import check, holds, tail
+from backend.chains.retrieval.formats._zip import check, corrupt, holds, tail
 from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line, row_text
 from backend.errors import DocumentUnreadable
 
@@ -41,17 +41,9 @@ def _parse(path: Path, name: str) -> ParsedDocument:
             raise DocumentUnreadable(
                 "document_encrypted", "This document has a password. Save it without one and try again."
             )
-    try:
+    with corrupt("This Word document is damaged. Open it in Word, save it again and try once more."):
         check(path)
         return _read(path)
-    except (DocumentUnreadable, MemoryError):
-        raise
-    except Exception as error:
-        # zipfile, lxml and python-docx have a dozen ways to stumble over a broken file.
-        raise DocumentUnreadable(
-            "document_corrupt",
-            "This Word document is damaged. Open it in Word, save it again and try once more.",
-        ) from error
 
 
 def _read(path: Path) -> ParsedDocument:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from backend.chains.retrieval.formats._base import Format
 from backend.chains.retrieval.formats._html import add_html, parse_html
-from backend.chains.retrieval.formats._zip import Archive, holds
+from backend.chains.retrieval.formats._zip import Archive, corrupt, holds
 from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line
 from backend.errors import DocumentUnreadable
 
@@ -25,16 +25,8 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:
-    try:
-        with Archive(path) as archive:
-            parsed = _read(archive)
-    except (DocumentUnreadable, MemoryError):
-        raise
-    except Exception as error:
-        # zipfile and lxml have a dozen ways to stumble over a broken file.
-        raise DocumentUnreadable(
-            "document_corrupt", "This book is damaged. Export or download it once more and try again."
-        ) from error
+    with corrupt("This book is damaged. Export or download it once more and try again."), Archive(path) as archive:
+        parsed = _read(archive)
     if not parsed.text:
         raise DocumentUnreadable("document_empty", "There is no text in this book: its pages are pictures, or empty.")
     return parsed

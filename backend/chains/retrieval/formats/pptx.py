@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.chains.retrieval.formats._base import Format, check_pages
-from backend.chains.retrieval.formats._zip import Archive, holds
+from backend.chains.retrieval.formats._zip import Archive, corrupt, holds
 from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder, one_line, row_text
 from backend.errors import DocumentUnreadable
 
@@ -30,17 +30,9 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:
-    try:
-        with Archive(path) as archive:
-            parsed = _read(archive)
-    except (DocumentUnreadable, MemoryError):
-        raise
-    except Exception as error:
-        # zipfile and lxml have a dozen ways to stumble over a broken file.
-        raise DocumentUnreadable(
-            "document_corrupt",
-            "This presentation is damaged. Open it in PowerPoint, save it again and try once more.",
-        ) from error
+    damaged = "This presentation is damaged. Open it in PowerPoint, save it again and try once more."
+    with corrupt(damaged), Archive(path) as archive:
+        parsed = _read(archive)
     if not parsed.text:
         raise DocumentUnreadable(
             "document_empty",

@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.chains.retrieval.formats._base import Format
 from backend.chains.retrieval.formats._sheets import add_sheet
-from backend.chains.retrieval.formats._zip import check, holds
+from backend.chains.retrieval.formats._zip import check, corrupt, holds
 from backend.chains.retrieval.parsed import ParsedDocument, TextBuilder
 from backend.errors import DocumentUnreadable
 
@@ -18,7 +18,7 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:
-    try:
+    with corrupt("This workbook is damaged. Open it in a spreadsheet program, save it again and try once more."):
         check(path)
         out = TextBuilder()
         calamine: Any = importlib.import_module("python_calamine")
@@ -28,13 +28,6 @@ def _parse(path: Path, name: str) -> ParsedDocument:
                 if sheet.end is not None:
                     out.heading(title, 1)
                     add_sheet(out, _rows(sheet))
-    except (DocumentUnreadable, MemoryError):
-        raise
-    except Exception as error:
-        raise DocumentUnreadable(
-            "document_corrupt",
-            "This workbook is damaged. Open it in a spreadsheet program, save it again and try once more.",
-        ) from error
     if not out.contexts:
         raise DocumentUnreadable("document_empty", "The sheets of this workbook are empty.")
     return out.build(PLUGIN.media_type, None)

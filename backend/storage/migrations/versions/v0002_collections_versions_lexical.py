@@ -126,8 +126,6 @@ def _documents() -> None:
     op.execute("""
         UPDATE documents SET active_version = NULL,
             pending_version = (SELECT v.id FROM document_versions v WHERE v.document_id = documents.id)""")
-    # The embedded model gives other vectors now, and all documents are indexed again.
-    op.execute("UPDATE collections SET fingerprint = NULL WHERE fingerprint = 'minilm/all-MiniLM-L6-v2:384'")
     op.drop_column('documents', 'status')
     op.drop_column('documents', 'reason_code')
     op.drop_column('documents', 'reason')
