@@ -1,145 +1,105 @@
-"""MiniLM's forward pass as an ONNX graph without weights.
+"""MiniLM's forward pass as an ONNX graph.
 
-Weights are not in the graph: it says where they are in the safetensors file, and onnxruntime maps them from
-there. So nothing of the 90 MB is written a second time, and the graph itself is a few kilobytes.
+Its matrices are int8 and in the graph (10 MB, see `_int8.py`). For the rest the graph says where it is in the
+safetensors file, and onnxruntime maps it from there: of its 90 MB, nothing else is written a second time.
 
     token ids (batch, tokens) --embedding, 6 x (attention, feed forward)--> states
     states --mean over real tokens, L2 norm--> vectors
 
-Attention is onnxruntime's fused operator; matrices stay as PyTorch stores them, (out, in), which Gemm takes
-as `transB`.
+Attention, and sums with what follows them, are onnxruntime's fused operators.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from backend.chains.retrieval.embeddings._graph import FUSED, Graph, Weight
+from backend.chains.retrieval.embeddings._int8 import Codes, Matrix, product, product_by_row, smoothed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Part of the cache's file name: raise it with every change to the graph.
-GRAPH_VERSION = 2
+GRAPH_VERSION = 4
 
 _EPSILON = 1e-12
-_FUSED = "com.microsoft"
 
 
-@dataclass(frozen=True)
-class Weight:
-    """A float32 tensor inside a file; offset and length in bytes."""
-
-    shape: tuple[int, ...]
-    offset: int
-    length: int
-
-
-class _Graph:
-    """Collects nodes and names their results."""
-
-    def __init__(self) -> None:
-        from onnx import helper
-
-        self._make_node = helper.make_node
-        self.nodes: list[Any] = []
-
-    def add(self, operator: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
-        result = f"n{len(self.nodes)}"
-        self.nodes.append(self._make_node(operator, list(inputs), [result], domain=domain, **attributes))
-        return result
-
-
-def build(weights: Mapping[str, Weight], location: str, *, hidden: int, heads: int, layers: int) -> bytes:
+def build(
+    weights: Mapping[str, Weight],
+    location: str,
+    read: "Callable[[str], NDArray[np.float32]]",
+    peaks: "NDArray[np.float32]",
+    *,
+    hidden: int,
+    heads: int,
+    layers: int,
+) -> bytes:
     """The serialized model.
 
-    `weights` tells where every weight is in the safetensors file, `location` is that file's name. Inputs:
-    `ids` and `mask`, int64 (batch, tokens); outputs: `vectors`, float32 (batch, hidden), of length 1, and `states`,
-    float32 (batch, tokens, hidden), which is worth nothing where the mask is 0.
+    `weights` tells where every weight is in the safetensors file, `location` is that file's name, `read` gives one as
+    an array. Inputs: `ids` and `mask`, int64 (batch, tokens); outputs: `vectors`, float32 (batch, hidden), of length 1,
+    and `states`, float32 (batch, tokens, hidden), which is worth nothing where the mask is 0.
     """
-    from onnx import TensorProto, helper
+    import numpy as np
+    from onnx import TensorProto
 
-    graph = _Graph()
-    used: list[str] = []
+    graph = Graph()
+    for name, values in (("zero", [0]), ("one", [1]), ("two", [2]), ("flat", [-1, hidden])):
+        graph.constant(np.array(values, np.int64), name)
+    graph.constant(np.zeros(3 * hidden, np.int8), "zeros")
+    used: dict[str, Weight] = {}
 
     def weight(name: str) -> str:
-        used.append(name)
+        used[name] = weights[name]
         return name
 
-    def norm(value: str, prefix: str) -> str:
-        scale, bias = weight(f"{prefix}.LayerNorm.weight"), weight(f"{prefix}.LayerNorm.bias")
-        return graph.add("LayerNormalization", [value, scale, bias], axis=-1, epsilon=_EPSILON)
+    def norm(rows: str, prefix: str) -> str:
+        parts = [weight(f"{prefix}.LayerNorm.weight"), weight(f"{prefix}.LayerNorm.bias")]
+        return graph.add("LayerNormalization", [rows, *parts], axis=-1, epsilon=_EPSILON)
 
-    def linear(flat: str, prefix: str) -> str:
-        return graph.add("Gemm", [flat, weight(f"{prefix}.weight"), weight(f"{prefix}.bias")], transB=1)
+    def joined(flat: str, rows: str, dense: str, *, gelu: bool = False) -> str:
+        added = product_by_row(graph, rows, read(f"{dense}.weight"), gelu=gelu)
+        return graph.add("Add", [graph.add("Add", [added, weight(f"{dense}.bias")]), flat])
 
-    def layer(flat: str, prefix: str) -> str:
-        q, k, v = (
-            graph.add("Reshape", [linear(flat, f"{prefix}.attention.self.{part}"), "shape"])
-            for part in ("query", "key", "value")
-        )
-        attended = graph.add("MultiHeadAttention", [q, k, v, "", "lengths"], domain=_FUSED, num_heads=heads)
-        attended = linear(graph.add("Reshape", [attended, "flat"]), f"{prefix}.attention.output.dense")
-        flat = norm(graph.add("Add", [attended, flat]), f"{prefix}.attention.output")
-        inner = graph.add("Gelu", [linear(flat, f"{prefix}.intermediate.dense")])
-        return norm(graph.add("Add", [linear(inner, f"{prefix}.output.dense"), flat]), f"{prefix}.output")
+    def layer(flat: str, number: int) -> str:
+        prefix = f"encoder.layer.{number}"
+        parts = [f"{prefix}.attention.self.{part}" for part in ("query", "key", "value")]
+        matrix, bias = (np.concatenate([read(f"{part}.{kind}") for part in parts]) for kind in ("weight", "bias"))
+        attended = attention(*smoothed(graph, flat, peaks[number, 0], matrix), graph.constant(bias))
+        flat = norm(joined(flat, attended, f"{prefix}.attention.output.dense"), f"{prefix}.attention.output")
+
+        dense = f"{prefix}.intermediate.dense"
+        codes, inner = smoothed(graph, flat, peaks[number, 1], read(f"{dense}.weight"))
+        active = graph.add("Gelu", [product(graph, codes, inner, weight(f"{dense}.bias"))])
+        return norm(joined(flat, active, f"{prefix}.output.dense", gelu=True), f"{prefix}.output")
+
+    def attention(rows: Codes, matrix: Matrix, bias: str) -> str:
+        codes = graph.add("Reshape", [rows.codes, "shape"])
+        inputs = [codes, matrix.codes, bias, rows.scale, matrix.scales, "lengths", rows.zero, "zeros"]
+        return graph.add("Reshape", [graph.add("QAttention", inputs, FUSED, num_heads=heads), "flat"])
 
     words = graph.add("Gather", [weight("embeddings.word_embeddings.weight"), "ids"])
-    places = graph.add("Slice", [weight("embeddings.position_embeddings.weight"), "zero", _tokens(graph), "zero"])
+    tokens = graph.add("Shape", ["ids"], start=1, end=2)
+    places = graph.add("Slice", [weight("embeddings.position_embeddings.weight"), "zero", tokens, "zero"])
     kind = graph.add("Slice", [weight("embeddings.token_type_embeddings.weight"), "zero", "one", "zero"])
     summed = graph.add("Add", [graph.add("Add", [words, places]), kind])
     flat = graph.add("Reshape", [norm(summed, "embeddings"), "flat"])
-    graph.nodes.append(helper.make_node("Shape", [words], ["shape"]))
-    graph.nodes.append(
-        helper.make_node(
-            "Cast", [graph.add("ReduceSum", ["mask", "one"], keepdims=0)], ["lengths"], to=TensorProto.INT32
-        )
-    )
+    graph.add("Shape", [words], result="shape")
+    lengths = graph.add("ReduceSum", ["mask", "one"], keepdims=0)
+    graph.add("Cast", [lengths], result="lengths", to=TensorProto.INT32)
     for number in range(layers):
-        flat = layer(flat, f"encoder.layer.{number}")
-
-    weights_by_token = graph.add("Unsqueeze", [graph.add("Cast", ["mask"], to=TensorProto.FLOAT), "two"])
-    graph.nodes.append(helper.make_node("Reshape", [flat, "shape"], ["states"]))
-    tokens = graph.add("Mul", ["states", weights_by_token])
-    # The norm that follows makes dividing by the number of tokens needless.
-    total = graph.add("ReduceSum", [tokens, "one"], keepdims=0)
-    length = graph.add("ReduceL2", [total, "one"], keepdims=1)
-    graph.nodes.append(helper.make_node("Div", [total, length], ["vectors"]))
-    return _serialize(graph.nodes, {name: weights[name] for name in used}, location, hidden)
+        flat = layer(flat, number)
+    _pooled(graph, flat)
+    shapes: dict[str, list[str | int]] = {"vectors": ["batch", hidden], "states": ["batch", "tokens", hidden]}
+    return graph.serialize(["ids", "mask"], shapes, used, location)
 
 
-def _tokens(graph: _Graph) -> str:
-    return graph.add("Shape", ["ids"], start=1, end=2)
-
-
-def _serialize(nodes: list[Any], weights: Mapping[str, Weight], location: str, hidden: int) -> bytes:
-    from onnx import TensorProto, helper
-
-    def constant(name: str, values: list[int]) -> Any:
-        return helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
-
-    constants = [
-        constant("zero", [0]),
-        constant("one", [1]),
-        constant("two", [2]),
-        constant("flat", [-1, hidden]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "sentence-embedding",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in ("ids", "mask")],
-        [
-            helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", hidden]),
-            helper.make_tensor_value_info("states", TensorProto.FLOAT, ["batch", "tokens", hidden]),
-        ],
-        constants + [_external(name, place, location) for name, place in weights.items()],
-    )
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(_FUSED, 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
-
-
-def _external(name: str, place: Weight, location: str) -> Any:
-    """A weight that stays in its own file; onnxruntime maps it into memory from there."""
+def _pooled(graph: Graph, flat: str) -> None:
     from onnx import TensorProto
 
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=place.shape)
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", place.offset), ("length", place.length)):
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, str(value)
-    return tensor
+    real = graph.add("Unsqueeze", [graph.add("Cast", ["mask"], to=TensorProto.FLOAT), "two"])
+    graph.add("Reshape", [flat, "shape"], result="states")
+    # The norm that follows makes dividing by the number of tokens needless.
+    total = graph.add("ReduceSum", [graph.add("Mul", ["states", real]), "one"], keepdims=0)
+    graph.add("Div", [total, graph.add("ReduceL2", [total, "one"], keepdims=1)], result="vectors")
