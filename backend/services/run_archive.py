@@ -102,6 +102,7 @@ def closed_turn(run_id: str, state: RunState, terminal: ev.Terminal, events: lis
     error = msgspec.json.encode(terminal.error).decode() if isinstance(terminal, ev.RunFailed) else None
     return ClosedTurn(
         run_id=run_id,
+        model=state.model,
         status=status_of(terminal),
         error=error,
         usage=msgspec.json.encode(state.total()).decode(),

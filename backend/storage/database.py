@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from backend.storage.reader import Reader
 from backend.storage.writer import Writer, apply_pragmas, connect, storage_error
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 
 
 class DataDirInUse(RuntimeError):

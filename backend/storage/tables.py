@@ -67,6 +67,8 @@ messages = Table(
     Column("status", Text, nullable=False),
     Column("parts", JSON, nullable=False),
     Column("retrieval", JSON),
+    Column("model", Text),
+    Column("prompt", JSON),
     _time("created_at"),
     Index(None, "session_id", "created_at"),
 )
@@ -226,4 +228,85 @@ jobs = Table(
     Index(None, "stage", "owner", "lease_until"),
     Index(None, "document_id"),
     Index(None, "collection_id"),
+)
+
+# Every call of a model that costs something, also of runs and sessions that were deleted since. Money is in micro-dollars
+# (a millionth of a US dollar), null where a price is unknown; `price` is what was known of it at the time.
+# purpose: answer, condense, title, summary or embedding. status: completed, failed or cancelled.
+calls = Table(
+    "calls",
+    metadata,
+    _id(),
+    _owner(),
+    Column("run_id", Text),
+    Column("session_id", Text),
+    Column("purpose", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("estimated", Integer, nullable=False),
+    Column("price", JSON),
+    Column("cost", BigInteger),
+    _time("created_at"),
+    Index(None, "owner", "created_at"),
+    Index(None, "run_id"),
+)
+
+# What live runs may still spend of an owner's budget. A run's row goes when its calls are settled, or at the next start.
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    _owner(),
+    Column("amount", BigInteger, nullable=False),
+    _time("created_at"),
+    Index(None, "owner"),
+)
+
+# Templates. A version never changes; labels (like `production`) point to one.
+prompts = Table(
+    "prompts",
+    metadata,
+    _id(),
+    _owner(),
+    Column("name", Text, nullable=False),
+    _time("created_at"),
+    _time("updated_at"),
+    UniqueConstraint("owner", "name"),
+)
+
+prompt_versions = Table(
+    "prompt_versions",
+    metadata,
+    Column("prompt_id", Text, ForeignKey("prompts.id", ondelete="CASCADE"), primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    _owner(),
+    Column("content", JSON, nullable=False),
+    Column("note", Text),
+    _time("created_at"),
+)
+
+prompt_labels = Table(
+    "prompt_labels",
+    metadata,
+    Column("prompt_id", Text, ForeignKey("prompts.id", ondelete="CASCADE"), primary_key=True),
+    Column("label", Text, primary_key=True),
+    _owner(),
+    Column("n", Integer, nullable=False),
+)
+
+# What was said up to and with a message, in short: for conversations that are longer than a model's window.
+summaries = Table(
+    "summaries",
+    metadata,
+    Column("message_id", Text, ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True),
+    _owner(),
+    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    _time("created_at"),
+    Index(None, "session_id"),
 )

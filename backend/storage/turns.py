@@ -68,9 +68,11 @@ class EventLines:
 
 @dataclass(slots=True, frozen=True)
 class ClosedTurn:
-    """How a run ended: its last events and the answer's message. JSON columns are text."""
+    """How a run ended: its last events and the answer's message. JSON columns are text; `model` is the one that answered
+    in the end, None the one that was asked."""
 
     run_id: str
+    model: str | None
     status: str
     error: str | None
     usage: str
@@ -296,16 +298,16 @@ def _close(conn: sqlite3.Connection, turn: ClosedTurn) -> bool:
     params: tuple[Any, ...] = (turn.status, turn.error, turn.usage, now, turn.run_id, *LIVE)
     done = conn.execute(
         "UPDATE runs SET status = ?, error = ?, usage = ?, finished_at = ?, lease_until = 0 "
-        "WHERE id = ? AND status IN (?, ?) RETURNING owner, session_id, user_message_id, message_id",
+        "WHERE id = ? AND status IN (?, ?) RETURNING owner, session_id, user_message_id, message_id, model",
         params,
     ).fetchone()
     if done is None:
         return False
-    owner, session_id, user_message_id, message_id = done
+    owner, session_id, user_message_id, message_id, asked = done
     _append(conn, turn.events)
     conn.execute(
-        "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, retrieval, created_at) "
-        "VALUES (?, ?, ?, ?, ?, 'assistant', ?, ?, ?, ?)",
+        "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, retrieval, model, "
+        "created_at) VALUES (?, ?, ?, ?, ?, 'assistant', ?, ?, ?, ?, ?)",
         (
             message_id,
             owner,
@@ -315,6 +317,7 @@ def _close(conn: sqlite3.Connection, turn: ClosedTurn) -> bool:
             turn.message_status,
             turn.parts,
             turn.retrieval,
+            turn.model or asked,
             now,
         ),
     )

@@ -75,7 +75,8 @@ async def test_deleting_a_session_takes_its_rows_along(database: Database) -> No
         lambda conn: (
             conn.executescript(
                 """BEGIN; INSERT INTO sessions VALUES ('ses_1', 'a', 't', NULL, '{}', 1, 1);
-            INSERT INTO messages VALUES ('msg_1', 'a', 'ses_1', NULL, NULL, 'user', 'complete', '[]', 1, NULL);
+            INSERT INTO messages (id, owner, session_id, role, status, parts, created_at)
+              VALUES ('msg_1', 'a', 'ses_1', 'user', 'complete', '[]', 1);
             INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, status, instance_id,
               lease_until, started_at) VALUES ('run_1', 'a', 'ses_1', 'msg_1', 'msg_2', 'm', 'completed', 'i', 0, 1);
             INSERT INTO run_events VALUES ('run_1', 1, 1, 1, x'00'); SAVEPOINT op;"""
