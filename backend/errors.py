@@ -2,7 +2,8 @@
 
     StreamForgeError                     code, status, retryable
     ├── RequestError                     answered before a stream begins, as problem+json
-    │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · Conflict 409
+    │   ├── BadRequest 400 · Unauthorized 401 · BudgetExceeded 402 · PriceUnknown 402 · Forbidden 403
+    │   ├── NotFound 404 · Conflict 409
     │   ├── TooLarge 413 · Misdirected 421 · Invalid 422 · TooManyRuns 429
     │   ├── UrlRefused 422 · UrlUnreachable 502 · UrlFailed 502 · UrlTimeout 504
     │   └── Unavailable 503 · StorageFull 507
@@ -28,7 +29,7 @@ class StreamForgeError(Exception):
 
     code: str = "internal"
     status: ClassVar[int] = 500
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(self, message: str, *, code: str | None = None, **extra: object) -> None:
         super().__init__(message)
@@ -41,7 +42,7 @@ class StreamForgeError(Exception):
 class RequestError(StreamForgeError):
     """Refused before anything was run or stored."""
 
-    headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class BadRequest(RequestError):
@@ -57,6 +58,27 @@ class Unauthorized(RequestError):
     code = "unauthorized"
     status = 401
     headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
+
+
+class BudgetExceeded(RequestError):
+    """402: what the answer may cost is more than what is left of the owner's budget. `retry_after`: in seconds; None
+    when waiting mends nothing."""
+
+    code = "budget_exceeded"
+    status = 402
+
+    def __init__(self, message: str, *, retry_after: int | None, **extra: object) -> None:
+        super().__init__(message, **extra)
+        self.retryable = retry_after is not None
+        if retry_after is not None:
+            self.headers = MappingProxyType({"Retry-After": str(retry_after)})
+
+
+class PriceUnknown(RequestError):
+    """402: the owner has a budget, and nobody knows what the model costs."""
+
+    code = "price_unknown"
+    status = 402
 
 
 class Forbidden(RequestError):

@@ -5,6 +5,7 @@ a snapshot may jump). Fields that are None or at their default are left out of t
 `end`) count Unicode code points.
 """
 
+from decimal import Decimal
 from typing import Literal
 
 import msgspec
@@ -162,16 +163,34 @@ class ModelSwitched(Event, tag="model.switched", kw_only=True):
     reason: str
 
 
+class AppliedPrice(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """The rates of one call, US dollars for a million tokens; `cached` None: as other input. `source`: `settings`,
+    `built in`, or `genai-prices` with its version."""
+
+    source: str
+    input: Decimal
+    output: Decimal
+    cached: Decimal | None = None
+
+
+Purpose = Literal["answer", "condense", "title", "summary", "embedding"]
+CallStatus = Literal["completed", "failed", "cancelled"]
+
+
 class Usage(Event, tag="usage", kw_only=True):
-    """Tokens of one call of a model. `estimated`: the provider gave none, they were counted here."""
+    """Tokens of one call of a model. `estimated`: the provider gave none, they were counted here. `purpose` condense is
+    the follow-up made a question of its own. `cost` is in micro-dollars at `price`; None means unknown, never zero."""
 
     model: str
+    purpose: Purpose = "answer"
+    status: CallStatus = "completed"
     input_tokens: int
     output_tokens: int
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
     estimated: bool = False
     cost: int | None = None
+    price: AppliedPrice | None = None
 
 
 class Part(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -20,15 +20,29 @@ from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
 from backend.chains.retrieval.parser import Parser
 from backend.chains.retrieval.rerankers import RerankerSettings, open_reranker
+from backend.config.budgets import parse_budgets
 from backend.config.logging import configure_logging
 from backend.config.settings import Settings, SettingsError, parse_hosts, parse_keys
 from backend.errors import Invalid
-from backend.routers import chat, collections, documents, models, problems, runs, search, sessions, sources, system
+from backend.routers import (
+    chat,
+    collections,
+    documents,
+    models,
+    problems,
+    runs,
+    search,
+    sessions,
+    sources,
+    system,
+    usage,
+)
 from backend.routers.guard import Guard
 from backend.routers.keys import KeyGate
 from backend.routers.openapi import install_openapi
 from backend.routers.state import Services
 from backend.server import CLOSE_SECONDS, Server
+from backend.services.budgets import Budgets
 from backend.services.chat import ChatService
 from backend.services.collections import CollectionService
 from backend.services.corpus import Corpus
@@ -42,7 +56,9 @@ from backend.services.reranking import Reranking
 from backend.services.runs import RunHub
 from backend.services.search import Search
 from backend.services.sessions import SessionService
+from backend.services.usage import UsageService
 from backend.storage.database import Database, DataDirInUse, DataDirLock
+from backend.storage.ledger import Ledger
 from backend.storage.sessions import Sessions
 from backend.storage.turns import Turns
 
@@ -94,7 +110,7 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
 
 def _include_routers(app: FastAPI, settings: Settings) -> None:
     # Limits are the routers', not the app's: FastAPI would apply the app's before the guard has seen the request.
-    for module in (chat, runs, sessions, models, system, search, collections):
+    for module in (chat, runs, sessions, models, usage, system, search, collections):
         app.include_router(module.router, max_body_size=_MAX_BODY)
     most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
     app.include_router(sources.router, max_body_size=_MAX_TEXT)
@@ -126,9 +142,8 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
         stack.callback((lock or DataDirLock(settings.storage.data_dir)).release)
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
-        hub = RunHub(Turns(database), settings.runs, settings.storage.event_retention_hours)
-        await hub.open()
-        library = _library(stack, settings, database)
+        asking = await _asking(stack, settings, database)
+        library = _library(stack, settings, database, asking.usage)
 
         async def load() -> None:
             await _load(services, library)
@@ -136,11 +151,32 @@ async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerato
                 _settle()
             log.info("ready")
 
-        services = _services(stack, settings, database, hub, library, Readiness(load))
+        services = _services(stack, settings, database, asking, library, Readiness(load))
         services.readiness.open()
         stack.push_async_callback(services.readiness.close)
-        stack.push_async_callback(hub.close, settings.server.shutdown_grace)
+        stack.push_async_callback(asking.hub.close, settings.server.shutdown_grace)
         yield services
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """What answers, and what that costs."""
+
+    hub: RunHub
+    models: Models
+    budgets: Budgets
+    usage: UsageService
+
+
+async def _asking(stack: AsyncExitStack, settings: Settings, database: Database) -> _Asking:
+    language_models = Models(settings.models, settings.providers)
+    stack.push_async_callback(language_models.close)
+    hub = RunHub(Turns(database), settings.runs, settings.storage.event_retention_hours, language_models.charge)
+    await hub.open()
+    limits = parse_budgets(settings.usage.budgets)
+    budgets = Budgets(limits, language_models, settings.models, settings.knowledge)
+    booked = UsageService(Ledger(database), budgets, language_models, settings.usage.usage_admins)
+    return _Asking(hub, language_models, budgets, booked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +191,7 @@ class _Library:
     ingestion: Ingestion
 
 
-def _library(stack: AsyncExitStack, settings: Settings, database: Database) -> _Library:
+def _library(stack: AsyncExitStack, settings: Settings, database: Database, booked: UsageService) -> _Library:
     wanted, files = settings.knowledge, settings.storage.data_dir / "files"
     files.mkdir(exist_ok=True)
     index = VectorIndex(settings.storage.data_dir / "vectors")
@@ -175,8 +211,9 @@ def _library(stack: AsyncExitStack, settings: Settings, database: Database) -> _
         embedders,
         floor=wanted.relevance_floor,
         width=wanted.passage_size,
+        metering=booked.embedding,
     )
-    ingestion = Ingestion(corpus, Parser(timeout=wanted.parse_timeout), knowledge, wanted.chunk_size)
+    ingestion = Ingestion(corpus, Parser(timeout=wanted.parse_timeout), knowledge, wanted.chunk_size, booked.embedding)
     stack.push_async_callback(ingestion.close)
     return _Library(index, embedders, reranking, corpus, knowledge, ingestion)
 
@@ -185,13 +222,11 @@ def _services(
     stack: AsyncExitStack,
     settings: Settings,
     database: Database,
-    hub: RunHub,
+    asking: _Asking,
     library: _Library,
     readiness: Readiness,
 ) -> Services:
     wanted, session_rows = settings.knowledge, Sessions(database)
-    language_models = Models(settings.models, settings.providers)
-    stack.push_async_callback(language_models.close)
     max_bytes = wanted.max_upload_mb * 1_000_000
     docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
     collection_service = CollectionService(library.corpus, library.ingestion, library.knowledge)
@@ -203,8 +238,9 @@ def _services(
         readiness=readiness,
         chat=ChatService(
             Turns(database),
-            hub,
-            language_models,
+            asking.hub,
+            asking.models,
+            asking.budgets,
             docs,
             collection_service,
             session_rows,
@@ -213,13 +249,14 @@ def _services(
             wanted,
             settings.runs.max_message_chars,
         ),
-        hub=hub,
-        sessions=SessionService(session_rows, hub),
+        hub=asking.hub,
+        sessions=SessionService(session_rows, asking.hub),
         documents=docs,
         collections=collection_service,
         fetcher=fetcher,
         knowledge=library.knowledge,
-        models=language_models,
+        models=asking.models,
+        usage=asking.usage,
     )
 
 

@@ -13,14 +13,19 @@ from backend.errors import RunError
 _BYTES_A_TOKEN = 3.6
 _TOKENS_A_MESSAGE = 4
 _MAX_QUESTION = 2_000
-_REWRITING = Parameters(max_tokens=200)
+REWRITING = Parameters(max_tokens=200)
 _STANDS_ALONE = 3
 _POINTS_BACK = re.compile(r"\b(it|its|they|them|their|that|this|those|these|he|she|his|her|there|one|ones)\b", re.I)
 
 
 def estimate_tokens(text: str) -> int:
     """Tokens of a text, rather too many than too few: about 3.6 bytes of English are one, fewer elsewhere."""
-    return math.ceil(len(text.encode("utf-8", "replace")) / _BYTES_A_TOKEN)
+    return estimate_bytes(len(text.encode("utf-8", "replace")))
+
+
+def estimate_bytes(count: int) -> int:
+    """The same, of so many bytes of text."""
+    return math.ceil(count / _BYTES_A_TOKEN)
 
 
 def fit(history: Sequence[Message], budget: int) -> tuple[Message, ...]:
@@ -57,7 +62,7 @@ async def standalone_question(
 ) -> tuple[str | None, Tokens | None]:
     """The follow-up as a question of its own, and what the call used; None when the model gave nothing usable."""
     content = rewrite_request(history, question)
-    prompt = Prompt(system=REWRITE_SYSTEM, history=(), content=content, question=question, parameters=_REWRITING)
+    prompt = Prompt(system=REWRITE_SYSTEM, history=(), content=content, question=question, parameters=REWRITING)
     pieces: list[str] = []
     used: Tokens | None = None
     try:

@@ -24,6 +24,13 @@ REWRITE_SYSTEM = (
     "Keep names, numbers and the language. If it stands alone already, repeat it. Reply with the question only."
 )
 
+# Bytes, at most: of what grounding adds to a system prompt; of what stands around a passage; of the conversation, and
+# what stands around it, in a request to rewrite.
+LONGEST_GROUNDING = max(len(_GROUNDED), len(_NOTHING)) + 2
+_LABEL, _TOLD_TURNS, _TOLD_CHARACTERS = 200, 6, 1500
+LONGEST_LABELS = 2 * 4 * _LABEL + 200
+LONGEST_REWRITE = _TOLD_TURNS * (4 * _TOLD_CHARACTERS + 20) + 100
+
 # Nobody sees these, but a model reads them: controls, zero-width and direction marks, fillers, variation selectors and
 # tags. A joiner between letters of other scripts, or in an emoji, is seen.
 _UNSEEN = re.compile(
@@ -39,9 +46,14 @@ _CONTROL = re.compile(
 )
 
 
+def base_system(own: str | None) -> str:
+    """The caller's system prompt, or ours."""
+    return own if own is not None else DEFAULT_SYSTEM
+
+
 def system_prompt(own: str | None, grounding: Grounding) -> str:
     """The caller's system prompt, or ours, and what grounding asks of the model."""
-    base = own if own is not None else DEFAULT_SYSTEM
+    base = base_system(own)
     match grounding:
         case "passages":
             return f"{base}\n\n{_GROUNDED}".strip()
@@ -69,7 +81,7 @@ def _place(passage: Passage) -> str:
 
 def _label(text: str) -> str:
     """A name from outside, made fit for an attribute."""
-    return " ".join(_inert(text).replace('"', "'").replace("<", "(").replace(">", ")").split())[:200]
+    return " ".join(_inert(text).replace('"', "'").replace("<", "(").replace(">", ")").split())[:_LABEL]
 
 
 def _inert(text: str) -> str:
@@ -79,5 +91,5 @@ def _inert(text: str) -> str:
 
 def rewrite_request(history: Sequence[Message], question: str) -> str:
     """The conversation and the follow-up, for the model that rewrites it."""
-    told = "\n".join(f"{m.role}: {m.text[:1500]}" for m in history[-6:])
+    told = "\n".join(f"{m.role}: {m.text[:_TOLD_CHARACTERS]}" for m in history[-_TOLD_TURNS:])
     return f"Conversation:\n{told}\n\nLast message:\n{question}"

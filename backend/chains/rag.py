@@ -4,14 +4,20 @@ It knows no database and no HTTP; what it needs comes in through `Ask`.
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from backend import events as ev
 from backend.chains import prompts
-from backend.chains.conversation import estimate_tokens, fit, related_queries, standalone_question
+from backend.chains.bounds import prompt_at_most
+from backend.chains.conversation import (
+    estimate_bytes,
+    estimate_tokens,
+    fit,
+    related_queries,
+    standalone_question,
+)
 from backend.chains.fallback import Attempts, Candidate, Switched, attempt
 from backend.chains.models.base import Grounding, Image, Message, Prompt, Tokens
 from backend.chains.passages import Passage, Retriever
@@ -25,7 +31,8 @@ _SNIPPET = 280
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One question to answer, by the first of the candidates that does. `retriever` is None when documents are off.
-    `link_hosts` (host, port): an answer from passages may link to them, whatever stands there."""
+    `link_hosts` (host, port): an answer from passages may link to them, whatever stands there. `input_limit`: tokens
+    that the prompt may have at most; passages are left out for that."""
 
     candidates: tuple[Candidate, ...]
     attempts: Attempts
@@ -36,6 +43,7 @@ class Ask:
     history_tokens: int
     images: tuple[Image, ...] = ()
     link_hosts: frozenset[tuple[str, int]] = frozenset()
+    input_limit: int | None = None
 
     @property
     def first(self) -> Candidate:
@@ -60,11 +68,16 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
         if not await ask.retriever.has_documents():
             grounding = "no_documents"
         else:
-            queries, used = await _queries(ask)
+            try:
+                queries, used = await _queries(ask)
+            except asyncio.CancelledError:
+                if ask.history and ask.first.model.writes:
+                    yield _condensing(ask, None, "cancelled")
+                raise
             meant = ask.question if ask.first.model.writes else _meant(queries)
             if used is not None:
-                yield _usage(ask.first.name, used)
-            passages = await ask.retriever.retrieve(queries)
+                yield used
+            passages = _fitting(ask, await ask.retriever.retrieve(queries), meant)
             grounding = "passages" if passages else "nothing_relevant"
     if passages:
         yield ev.Sources(items=[_source(n, p) for n, p in enumerate(passages, 1)])
@@ -76,7 +89,7 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
         async with aclosing(attempt(ask.candidates, prompts_of, ask.attempts)) as outputs:
             async for output in outputs:
                 if isinstance(output, Switched):
-                    for event in _broken_off(weave, now, prompts_of):
+                    for event in _broken_off(weave, now, prompts_of, "failed"):
                         yield event
                     now = output.now
                     yield ev.ModelSwitched(before=output.before.name, now=now.name, reason=output.error.code)
@@ -85,40 +98,71 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
                     yield event
         async for event in weave.close():
             yield event
-    except (asyncio.CancelledError, RunError):
-        for event in _broken_off(weave, now, prompts_of):
+    except (asyncio.CancelledError, RunError) as error:
+        how = "failed" if isinstance(error, RunError) else "cancelled"
+        for event in _broken_off(weave, now, prompts_of, how):
             yield event
         raise
     yield _spent(weave, now.name, prompts_of(now))
     yield Finished(weave.reason)
 
 
-def _broken_off(weave: Weave, candidate: Candidate, prompts_of: "_Prompts") -> list[ev.AnyEvent]:
-    """The end of what a model wrote until it failed or was stopped: it was paid for."""
-    if not weave.length:
+def _broken_off(weave: Weave, candidate: Candidate, prompts_of: "_Prompts", how: ev.CallStatus) -> list[ev.AnyEvent]:
+    """The end of what a model wrote until it failed or was stopped: it was paid for. One that is stopped has read its
+    prompt at least; one that fails before its first word mostly hasn't."""
+    if not weave.length and weave.tokens is None and how == "failed":
         return []
-    events = [*weave.stop(), _spent(weave, candidate.name, prompts_of(candidate))]
+    events = [*weave.stop(), _spent(weave, candidate.name, prompts_of(candidate), how)]
     weave.forget()
     return events
 
 
-async def _queries(ask: Ask) -> tuple[list[tuple[str, float]], Tokens | None]:
+async def _queries(ask: Ask) -> tuple[list[tuple[str, float]], ev.Usage | None]:
     """What to look for: the question, and what a follow-up means in its conversation."""
     if not ask.history:
         return [(ask.question, 1.0)], None
     rewritten, used = None, None
     if ask.first.model.writes:
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(ask.attempts.limits.first_token):
-                rewritten, used = await standalone_question(ask.first.model, ask.history, ask.question)
+                rewritten, tokens = await standalone_question(ask.first.model, ask.history, ask.question)
+        except TimeoutError:
+            used = _condensing(ask, None, "failed")
+        else:
+            if tokens is not None:
+                used = _usage(ask.first.name, tokens, "condense")
+            elif rewritten is not None:
+                used = _condensing(ask, rewritten)
     if rewritten is not None:
         return [(rewritten, 1.0), (ask.question, 0.5)], used
     return related_queries(ask.history, ask.question), used
 
 
+def _condensing(ask: Ask, wrote: str | None, how: ev.CallStatus = "completed") -> ev.Usage:
+    """What that call took, when the provider doesn't say."""
+    told = prompts.REWRITE_SYSTEM + prompts.rewrite_request(ask.history, ask.question)
+    return ev.Usage(
+        model=ask.first.name,
+        purpose="condense",
+        status=how,
+        input_tokens=estimate_tokens(told),
+        output_tokens=estimate_tokens(wrote or ""),
+        estimated=True,
+    )
+
+
 def _meant(queries: list[tuple[str, float]]) -> str:
     """What a model that doesn't read the conversation is to answer: the question, with what it follows if it must."""
     return queries[1][0] if len(queries) > 1 and queries[1][1] >= 1.0 else queries[0][0]
+
+
+def _fitting(ask: Ask, passages: list[Passage], meant: str) -> list[Passage]:
+    """The best passages with which the prompt keeps to its limit."""
+    while passages and ask.input_limit is not None:
+        if prompt_at_most(_Prompts(ask, "passages", passages, meant)(ask.first)) <= ask.input_limit:
+            break
+        passages = passages[:-1]
+    return passages
 
 
 class _Prompts:
@@ -164,23 +208,27 @@ def _source(n: int, passage: Passage) -> ev.Source:
     )
 
 
-def _spent(weave: Weave, model: str, prompt: Prompt) -> ev.Usage:
+def _spent(weave: Weave, model: str, prompt: Prompt, how: ev.CallStatus = "completed") -> ev.Usage:
     """What the provider counted, or an estimate."""
-    return _usage(model, weave.tokens) if weave.tokens else _estimated(model, prompt, weave.length)
-
-
-def _usage(model: str, tokens: Tokens) -> ev.Usage:
+    if weave.tokens is not None:
+        return _usage(model, weave.tokens, "answer", how)
+    told = "".join([prompt.system, *(m.text for m in prompt.history), prompt.content])
     return ev.Usage(
         model=model,
+        status=how,
+        input_tokens=estimate_tokens(told),
+        output_tokens=min(estimate_bytes(weave.length), prompt.parameters.max_tokens),
+        estimated=True,
+    )
+
+
+def _usage(model: str, tokens: Tokens, purpose: ev.Purpose, how: ev.CallStatus = "completed") -> ev.Usage:
+    return ev.Usage(
+        model=model,
+        purpose=purpose,
+        status=how,
         input_tokens=tokens.input,
         output_tokens=tokens.output,
         reasoning_tokens=tokens.reasoning,
         cached_tokens=tokens.cached,
-    )
-
-
-def _estimated(model: str, prompt: Prompt, output_chars: int) -> ev.Usage:
-    told = "".join([prompt.system, *(m.text for m in prompt.history), prompt.content])
-    return ev.Usage(
-        model=model, input_tokens=estimate_tokens(told), output_tokens=output_chars // 4 + 1, estimated=True
     )

@@ -38,6 +38,7 @@ class Weave:
         self.tokens: Tokens | None = None
         self.reason = "stop"
         self.length = 0
+        """Bytes that the model wrote, of text and reasoning."""
 
     async def take(self, output: Output) -> AsyncIterator[ev.AnyEvent]:
         """The deltas and citations of one output; before them the start of its part, if it isn't open."""
@@ -55,7 +56,7 @@ class Weave:
                 async for event in self._quote(output):
                     yield event
             case Reasoning(text) | Text(text):
-                self.length += len(text)
+                self.length += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
                 for piece in self._pieces(ev.clean_text(text)):
                     async for event in self._piece(piece):
                         yield event

@@ -6,23 +6,30 @@ docs/configuration.md say. A wrong value raises `SettingsError`, whose text is o
 
 import ipaddress
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backend.config.budgets import parse_budgets
+from backend.config.callers import MIN_KEY_LENGTH, parse_hosts, parse_keys
 from backend.config.providers import ProvidersError, ProviderTable, load_providers
 
-MIN_KEY_LENGTH = 24
 OnDisconnect = Literal["continue", "cancel"]
 
 
 class SettingsError(ValueError):
     """A setting is wrong. The message is one line: the variable, what is allowed."""
+
+
+def _split(value: object) -> object:
+    return tuple(each.strip() for each in value.split(",") if each.strip()) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Names, comma-separated."""
 
 
 class _Group(BaseSettings):
@@ -227,7 +234,7 @@ class KnowledgeSettings(_Group):
         2.0, gt=0, le=60, description="Seconds that a search waits for the reranker; then it goes on without."
     )
     rerank_candidates: int = Field(30, ge=2, le=100, description="Candidates that the reranker reads.")
-    allowed_link_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    allowed_link_hosts: Names = Field(
         (),
         description="`host` or `host:port`, comma-separated: an answer from documents may link to them and show their "
         "images, although no passage holds the URL.",
@@ -236,7 +243,7 @@ class KnowledgeSettings(_Group):
     max_upload_files: int = Field(20, ge=1, le=1000, description="Most files of one upload.")
     parse_timeout: float = Field(120.0, gt=0, description="Seconds that reading one file may take.")
     url_fetch: bool = Field(True, description="0 refuses POST /documents/url.")
-    url_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    url_allowed_hosts: Names = Field(
         (),
         description="`host` or `host:port`, comma-separated: fetched from although the address is private or the port "
         "is not 80 or 443.",
@@ -250,15 +257,27 @@ class KnowledgeSettings(_Group):
             raise ValueError("must be provider/model, e.g. minilm/all-MiniLM-L6-v2")
         return value
 
-    @field_validator("url_allowed_hosts", "allowed_link_hosts", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(h.strip() for h in value.split(",") if h.strip()) if isinstance(value, str) else value
-
     @field_validator("url_allowed_hosts", "allowed_link_hosts")
     @classmethod
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         parse_hosts(value)
+        return value
+
+
+class UsageSettings(_Group):
+    """What owners may spend on models, and who sees what they do."""
+
+    budgets: Names = Field(
+        (),
+        description="`owner=amount/period`, comma-separated, e.g. `alice=5/day,*=20/month`: US dollars that the "
+        "owner's answers may cost in a day, week or month (UTC); `*` is everybody else, each on their own.",
+    )
+    usage_admins: Names = Field((), description="Owners who may see everybody's usage, comma-separated.")
+
+    @field_validator("budgets")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_budgets(value)
         return value
 
 
@@ -297,6 +316,7 @@ GROUPS: dict[str, type[_Group]] = {
     "log": LogSettings,
     "models": ModelSettings,
     "knowledge": KnowledgeSettings,
+    "usage": UsageSettings,
     "runs": RunSettings,
 }
 """Every group by its name in `Settings`."""
@@ -312,6 +332,7 @@ class Settings(BaseModel):
     log: LogSettings
     models: ModelSettings
     knowledge: KnowledgeSettings
+    usage: UsageSettings
     runs: RunSettings
     providers: ProviderTable = ProviderTable()
 
@@ -359,37 +380,3 @@ def _one_line(error: ValidationError) -> str:
         said = problem["msg"].removeprefix("Value error, ")
         problems.append(f"{name}: {said[0].lower()}{said[1:]}" if name else said)
     return "; ".join(problems)
-
-
-def parse_hosts(value: Iterable[str]) -> frozenset[tuple[str, int]]:
-    """`host` and `host:port` as (host, port); no port means 80 and 443. Raises ValueError."""
-    hosts: set[tuple[str, int]] = set()
-    for entry in value:
-        problem = f"must be host or host:port, comma-separated; {entry!r} is not"
-        try:
-            parts = urlsplit(f"//{entry}")
-            host, port = (parts.hostname or "").encode("idna").decode(), parts.port
-        except ValueError:
-            raise ValueError(problem) from None
-        if not host or port == 0 or parts.netloc != entry or "@" in entry or "*" in entry:
-            raise ValueError(problem)
-        hosts |= {(host, each) for each in ((80, 443) if port is None else (port,))}
-    return frozenset(hosts)
-
-
-def parse_keys(value: SecretStr | None) -> dict[str, str]:
-    """`name:key,name:key` as {key: name}. Raises ValueError that never quotes a key."""
-    keys: dict[str, str] = {}
-    for number, pair in enumerate(p for p in (value.get_secret_value() if value else "").split(",") if p.strip()):
-        name, _, key = pair.strip().partition(":")
-        if not name.isidentifier() or len(key) < MIN_KEY_LENGTH or not key.isascii() or len(set(key)) < 8:
-            raise ValueError(
-                f"must be name:key,name:key with a plain name and at least {MIN_KEY_LENGTH} varied ASCII characters "
-                f"a key; entry {number + 1} is not"
-            )
-        if key in keys or name in keys.values():
-            raise ValueError(f"entry {number + 1} repeats a name or a key")
-        keys[key] = name
-    if value is not None and not keys:
-        raise ValueError("must be name:key,name:key, or unset")
-    return keys

@@ -172,7 +172,7 @@ def _key_of(request: Request) -> str | None:
 @router.post(
     "",
     response_class=Response,
-    responses={**STREAM_RESPONSES, **responses(400, 401, 403, 404, 409, 413, 421, 422, 429, 503, 507)},
+    responses={**STREAM_RESPONSES, **responses(400, 401, 402, 403, 404, 409, 413, 421, 422, 429, 503, 507)},
     summary="Ask; the answer streams",
     openapi_extra={"parameters": [*STREAM_PARAMETERS, header_parameter("Idempotency-Key", _KEY)]},
 )

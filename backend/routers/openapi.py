@@ -85,5 +85,6 @@ _TAGS: list[dict[str, Any]] = [
     {"name": "documents", "description": "What answers are grounded in."},
     {"name": "sessions", "description": "Conversations and their messages."},
     {"name": "models", "description": "Which models can be used."},
+    {"name": "usage", "description": "What models were used for, and what it cost."},
     {"name": "system", "description": "The server about itself."},
 ]

@@ -31,6 +31,7 @@ class Problem(BaseModel):
 _TITLES = {
     400: "Bad request",
     401: "Unauthorized",
+    402: "Payment required",
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
@@ -73,7 +74,7 @@ def problem(
 
 def problem_of(error: StreamForgeError, request_id: str | None) -> JSONResponse:
     """The response for one of our own errors."""
-    headers = type(error).headers if isinstance(error, RequestError) else None
+    headers = error.headers if isinstance(error, RequestError) else None
     return problem(
         error.status,
         error.code,

@@ -15,6 +15,7 @@ from backend.services.models import Models
 from backend.services.readiness import Readiness
 from backend.services.runs import RunHub
 from backend.services.sessions import SessionService
+from backend.services.usage import UsageService
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Services:
     fetcher: Fetcher
     knowledge: Knowledge
     models: Models
+    usage: UsageService
 
 
 # Dependencies are async although they don't wait: FastAPI runs others in a thread, at 0.3 ms each.

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from contextlib import aclosing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from weakref import WeakValueDictionary
 
@@ -14,9 +14,11 @@ from backend import events as ev
 from backend.chains.calls import CallLimits
 from backend.chains.fallback import Attempts, Candidate
 from backend.chains.models.base import Effort, Image, Message
+from backend.chains.prompts import base_system
 from backend.chains.rag import Ask, Finished, answer
 from backend.config.settings import KnowledgeSettings, ModelSettings, OnDisconnect, parse_hosts
 from backend.errors import Conflict, Invalid
+from backend.services.budgets import Allowance, Budgets, Planned
 from backend.services.collections import CollectionService
 from backend.services.documents import DocumentService
 from backend.services.knowledge import Knowledge, OwnedKnowledge, Scope
@@ -86,6 +88,7 @@ class _Answering:
     turn: ChatTurn
     candidates: tuple[Candidate, ...]
     retriever: OwnedKnowledge | None
+    allowance: Allowance | None
 
 
 class ChatService:
@@ -96,6 +99,7 @@ class ChatService:
         turns: Turns,
         hub: RunHub,
         models: Models,
+        budgets: Budgets,
         documents: DocumentService,
         collections: CollectionService,
         sessions: Sessions,
@@ -107,6 +111,7 @@ class ChatService:
         self._turns = turns
         self._hub = hub
         self._models = models
+        self._budgets = budgets
         self._documents = documents
         self._collections = collections
         self._sessions = sessions
@@ -138,14 +143,16 @@ class ChatService:
 
     async def _start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
         candidates = tuple(self._models.choose(turn.wanted()))
-        answering = _Answering(turn, candidates, await self._retriever(owner, turn))
+        retriever = await self._retriever(owner, turn)
+        allowance = self._allowance(owner, turn, candidates, retriever is not None)
+        answering = _Answering(turn, candidates, retriever, allowance)
         session_id = turn.session_id or new_id("ses")
         # Nobody else knows the id of a new one.
         async with self._lock("session", session_id) if turn.session_id else nullcontext():
-            before, expect_head = await self._free(owner, session_id, turn)
+            new = self._new_turn(owner, session_id, answering)
+            before, new = await self._free(new, turn)
             self._hub.reserve()
             try:
-                new = self._new_turn(owner, session_id, answering, before, expect_head)
                 return await self._open(new, answering, before, request_id)
             except BaseException:
                 self._hub.release()
@@ -184,24 +191,25 @@ class ChatService:
         chosen = (await self._sessions.settings(owner, turn.session_id)).get("collections")
         return tuple(chosen) if chosen is not None else None
 
-    async def _free(self, owner: str, session_id: str, turn: ChatTurn) -> tuple[Run | None, str | None]:
-        """The live run to wait for, if the session is busy and the caller says so; the head still to be expected.
+    async def _free(self, new: NewTurn, turn: ChatTurn) -> tuple[Run | None, NewTurn]:
+        """The live run to wait for, if the session is busy and the caller says so; the turn as it can be opened then.
 
-        Raises Conflict, NotFound.
+        Raises Conflict, NotFound, BudgetExceeded.
         """
-        live = self._hub.live_in_session(session_id)
-        if live is None or live.owner != owner:
-            return None, turn.expect_head
+        live = self._hub.live_in_session(new.session_id)
+        if live is None or live.owner != new.owner:
+            return None, new
         match turn.if_busy:
             case "queue":
-                return live, turn.expect_head
+                return live, replace(new, after_live=live.started.message_id)
             case "replace":
-                # Checked before anything is cancelled, and not again: ending the live run moves the head.
-                await self._turns.check(owner, session_id, turn.parent_id, turn.expect_head)
-                for run in self._hub.all_in_session(session_id):
+                # Checked before anything is cancelled; the head not again: ending the live run moves it.
+                runs = self._hub.all_in_session(new.session_id)
+                await self._turns.check(new, [run.id for run in runs])
+                for run in runs:
                     self._hub.cancel(run, "replaced")
                     await run.log.finished()
-                return None, None
+                return None, replace(new, expect_head=None)
             case "reject":
                 raise Conflict(
                     "The session is still answering. Wait for that run, cancel it (POST /runs/{id}/cancel), or send "
@@ -210,10 +218,22 @@ class ChatService:
                     run_id=live.id,
                 )
 
-    def _new_turn(
-        self, owner: str, session_id: str, answering: _Answering, before: Run | None, expect_head: str | None
-    ) -> NewTurn:
-        turn = answering.turn
+    def _allowance(
+        self, owner: str, turn: ChatTurn, candidates: tuple[Candidate, ...], looks_up: bool
+    ) -> Allowance | None:
+        planned = Planned(
+            candidates=candidates,
+            question=turn.message,
+            texts=(base_system(turn.system_prompt), turn.message),
+            images=turn.images,
+            looks_up=looks_up,
+            follows=turn.session_id is not None,
+            after_output=turn.fallback_after_output,
+        )
+        return self._budgets.allowance(owner, planned)
+
+    def _new_turn(self, owner: str, session_id: str, answering: _Answering) -> NewTurn:
+        turn, allowance = answering.turn, answering.allowance
         return NewTurn(
             owner=owner,
             session_id=session_id,
@@ -226,10 +246,10 @@ class ChatService:
             instance_id=self._hub.instance_id,
             lease_until=now_ms() + LEASE_MS,
             parent_id=turn.parent_id,
-            expect_head=expect_head,
-            after_live=before.started.message_id if before is not None else None,
+            expect_head=turn.expect_head,
             idempotency_key=turn.idempotency_key,
             request_hash=turn.fingerprint() if turn.idempotency_key is not None else None,
+            reservation=allowance.reservation if allowance is not None else None,
         )
 
     async def _open(self, new: NewTurn, answering: _Answering, before: Run | None, request_id: str | None) -> str:
@@ -282,6 +302,7 @@ class ChatService:
             history_tokens=settings.llm_history_tokens,
             images=turn.images,
             link_hosts=self._link_hosts,
+            input_limit=answering.allowance.input_limit if answering.allowance is not None else None,
         )
         reason = "stop"
         async with aclosing(answer(ask)) as events:

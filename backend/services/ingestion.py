@@ -21,7 +21,7 @@ from backend.chains.retrieval.parser import Parser
 from backend.errors import DocumentUnreadable, EmbeddingFailed, EmbeddingMismatch, RequestError, StreamForgeError
 from backend.services.corpus import Corpus
 from backend.services.ingest import Ingest
-from backend.services.knowledge import Knowledge
+from backend.services.knowledge import Knowledge, Metering
 from backend.services.stages import Changed, Gone, Stages, Waiting
 from backend.services.transfer import EmbedAnew, Move
 from backend.storage.documents import DocumentRow
@@ -55,12 +55,15 @@ class Work(Protocol):
 class Ingestion:
     """The queue's workers, and the bell that tells watchers of a document's progress."""
 
-    def __init__(self, corpus: Corpus, parser: Parser, knowledge: Knowledge, chunk_size: int) -> None:
+    def __init__(
+        self, corpus: Corpus, parser: Parser, knowledge: Knowledge, chunk_size: int, metering: Metering
+    ) -> None:
         self._corpus = corpus
         self._jobs = corpus.jobs
         self._parser = parser
         self._knowledge = knowledge
         self._chunk_size = chunk_size
+        self._metering = metering
         self._instance_id = new_id("ins")
         self._new = asyncio.Event()
         self._free = asyncio.Semaphore(_WORKERS)
@@ -224,7 +227,9 @@ class Ingestion:
         began = time.monotonic()
         try:
             work, stages = self._work_of(job)
-            if await work.step():
+            async with self._metering(job.owner):
+                done = await work.step()
+            if done:
                 self._forget(job.id)
                 log.info("job_done", kind=job.kind, document_id=job.document_id, chunks=stages.total)
                 if job.attempts:

@@ -3,7 +3,8 @@
 import asyncio
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,10 @@ class Result:
     trace: dict[str, object] = field(default_factory=dict[str, object])
 
 
+Metering = Callable[[str], AbstractAsyncContextManager[None]]
+"""Books what is embedded within as an owner's."""
+
+
 class Knowledge:
     """Collections, embedders and indexes, as one search."""
 
@@ -55,6 +60,7 @@ class Knowledge:
         *,
         floor: float,
         width: int,
+        metering: Metering,
     ) -> None:
         self._documents = documents
         self._collections = collections
@@ -63,6 +69,7 @@ class Knowledge:
         self._embedders = embedders
         self._floor = floor
         self._width = width
+        self._metering = metering
         self._ready: set[str] = set()
         self._languages: dict[str, tuple[str | None, ...]] = {}
         self._pages: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
@@ -107,7 +114,8 @@ class Knowledge:
         rows = await self._searched(owner, scope.collections)
         parts = await self._parts(owner, rows, scope.documents)
         wanted = Wanted(_distinct(queries), count, self._width, mode, budget)
-        found = await self._search.find(owner, parts, [row.id for row in rows], wanted) if parts else Found()
+        async with self._metering(owner):
+            found = await self._search.find(owner, parts, [row.id for row in rows], wanted) if parts else Found()
         passages = [await self._passage(span, found) for span in found.spans]
         kept = [p for p in passages if p.relevance >= self._floor]
         irrelevant = [p for p in passages if p.relevance < self._floor]
@@ -148,12 +156,13 @@ class Knowledge:
             context=row.context,
         )
 
-    async def similarity(self, text: str, others: Sequence[str], known: "dict[str, Vector]") -> list[float]:
+    async def similarity(self, owner: str, text: str, others: Sequence[str], known: "dict[str, Vector]") -> list[float]:
         """Cosines between a text and others, by the default embedder. What is embedded of the others is added to
         `known`, and not embedded again."""
         new = [other for other in dict.fromkeys(others) if other not in known]
         embedder = self._embedders.default
-        one, many = await asyncio.gather(embedder.embed_query(text), embedder.embed_passages(new))
+        async with self._metering(owner):
+            one, many = await asyncio.gather(embedder.embed_query(text), embedder.embed_passages(new))
         known.update(zip(new, many, strict=True))
         return [float(known[other] @ one) for other in others]
 
@@ -192,7 +201,7 @@ class OwnedKnowledge:
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
         """Cosines between a text and others."""
-        return await self._knowledge.similarity(text, others, self._known) if others else []
+        return await self._knowledge.similarity(self._owner, text, others, self._known) if others else []
 
     async def page_at(self, version: str, offset: int) -> int | None:
         """The page on which the code point stands."""

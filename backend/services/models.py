@@ -6,11 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from backend import events as ev
 from backend.chains.fallback import Candidate, Health
 from backend.chains.models import endpoints
-from backend.chains.models.base import ChatModel, Endpoint, Listing, Parameters, Plugin, Provider
+from backend.chains.models.base import ChatModel, Endpoint, Listing, Parameters, Plugin, Provider, Tokens
 from backend.chains.models.capabilities import spec_of
-from backend.config.providers import ModelSpec, ProviderTable
+from backend.chains.models.prices import charge, charge_at_most
+from backend.config.providers import ModelSpec, Price, ProviderTable
 from backend.config.settings import ModelSettings
 from backend.errors import Invalid, RunError
 
@@ -127,6 +129,26 @@ class Models:
         """What is known of a model, `provider/model`. Raises Invalid."""
         provider, model = self._known(name)
         return spec_of(self._endpoints[provider][1], model, self._table.spec(provider).models.get(model))
+
+    def charge(self, usage: ev.Usage) -> None:
+        """Put in what the call costs at today's price; nothing where that isn't known."""
+        priced = self._priced(usage.model)
+        tokens = Tokens(usage.input_tokens, usage.output_tokens, usage.reasoning_tokens, usage.cached_tokens)
+        if priced is not None and (found := charge(*priced, tokens)) is not None:
+            usage.cost, usage.price = found.cost, found.price
+
+    def cost_at_most(self, name: str, tokens: Tokens) -> int | None:
+        """Micro-dollars that a call can cost which takes no more than these; None when nobody knows."""
+        priced = self._priced(name)
+        return charge_at_most(*priced, tokens) if priced is not None else None
+
+    def _priced(self, full: str) -> tuple[Endpoint, str, Price | None] | None:
+        """Where a model is, its name there, and its price by the settings; None for a provider that is gone."""
+        provider, _, model = full.partition("/")
+        if provider not in self._endpoints:
+            return None
+        own = self._table.spec(provider).models.get(model)
+        return self._endpoints[provider][1], model, own.price if own is not None else None
 
     def _chain(self, name: str) -> tuple[str, ...]:
         return self._table.aliases.get(name, (name,))

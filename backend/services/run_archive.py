@@ -1,11 +1,16 @@
 """Stored runs: folding them, ending those that a crash cut, and shortening old logs to a snapshot."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 import msgspec
 import structlog
 
 from backend import events as ev
+from backend.chains.conversation import estimate_tokens
 from backend.errors import ServerRestarted
-from backend.services.run_state import RunState, encode_parts
+from backend.services.run_state import RunState, decode_parts, encode_parts, text_of
+from backend.services.usage import calls_of
 from backend.storage.ids import now_ms
 from backend.storage.turns import ClosedTurn, EventLines, StoredRun, Turns
 
@@ -16,10 +21,11 @@ RECOVERY_GAP = 1_001
 
 
 class RunArchive:
-    """The runs in the database that no task works on."""
+    """The runs in the database that no task works on. `charge` puts the cost into a usage."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, charge: Callable[[ev.Usage], None]) -> None:
         self._turns = turns
+        self._charge = charge
 
     async def fold(self, stored: StoredRun) -> RunState:
         """What the run's stored events say."""
@@ -31,6 +37,7 @@ class RunArchive:
         await self._turns.release_leases()
         for stored in await self._turns.unfinished(now_ms()):
             await self._end(stored)
+        await self._turns.drop_reservations()
 
     async def expire(self, finished_before: int) -> None:
         """Shorten logs of runs that finished before (ms): a snapshot and the terminal event remain."""
@@ -57,14 +64,32 @@ class RunArchive:
     async def _end(self, stored: StoredRun) -> None:
         """A snapshot ahead of every client's cursor, then the terminal event."""
         state, last = await self._fold(stored)
+        await self._count(stored, state)
         snapshot = state.snapshot(_started(stored))
         error = ServerRestarted("The server restarted while it answered. Ask again; what had been stored is kept.")
         terminal = ev.RunFailed(error=ev.RunFault(code=error.code, message=error.message, retryable=error.retryable))
         for part in snapshot.parts:
             part.open = False
         events = _lines(stored.id, last + RECOVERY_GAP, [snapshot, terminal])
-        await self._turns.close(closed_turn(stored.id, state, terminal, [events]))
+        await self._turns.close(closed_turn(stored, state, terminal, [events]))
         log.info("run_recovered", run_id=stored.id, events=last)
+
+    async def _count(self, stored: StoredRun, state: RunState) -> None:
+        """What was being written was paid for: at least the question, what was shown of the sources, and the text."""
+        if not (wrote := state.uncounted()):
+            return
+        history = await self._turns.history(stored.session_id, stored.user_message_id)
+        asked = text_of(decode_parts(history[-1].parts)) if history else ""
+        read = "".join([asked, *(source.snippet for source in state.sources)])
+        usage = ev.Usage(
+            model=state.model or stored.model,
+            status="failed",
+            input_tokens=estimate_tokens(read),
+            output_tokens=estimate_tokens(wrote),
+            estimated=True,
+        )
+        self._charge(usage)
+        state.apply(usage)
 
 
 def _started(stored: StoredRun) -> ev.RunStarted:
@@ -97,11 +122,32 @@ def status_of(terminal: ev.Terminal) -> str:
             return "failed"
 
 
-def closed_turn(run_id: str, state: RunState, terminal: ev.Terminal, events: list[EventLines]) -> ClosedTurn:
+class Closing(Protocol):
+    """Whose run it is."""
+
+    @property
+    def id(self) -> str:
+        """The run's."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """The principal."""
+        ...
+
+    @property
+    def session_id(self) -> str:
+        """Where the answer goes."""
+        ...
+
+
+def closed_turn(run: Closing, state: RunState, terminal: ev.Terminal, events: list[EventLines]) -> ClosedTurn:
     """What `Turns.close` stores of a run that ended with `terminal`."""
     error = msgspec.json.encode(terminal.error).decode() if isinstance(terminal, ev.RunFailed) else None
     return ClosedTurn(
-        run_id=run_id,
+        run_id=run.id,
+        owner=run.owner,
+        session_id=run.session_id,
         model=state.model,
         status=status_of(terminal),
         error=error,
@@ -110,4 +156,5 @@ def closed_turn(run_id: str, state: RunState, terminal: ev.Terminal, events: lis
         parts=encode_parts(state.message_parts()),
         retrieval=state.retrieval,
         events=events,
+        calls=calls_of(state.usage),
     )

@@ -81,6 +81,7 @@ class RunState:
         self.retrieval: str | None = None
         """How its passages were found, JSON text: kept with the answer, no part of the stream."""
         self._parts: list[_OpenPart] = []
+        self._counted = 0
 
     def apply(self, event: ev.AnyEvent) -> None:
         """Take one event in."""
@@ -104,6 +105,8 @@ class RunState:
                 self.sources.extend(event.items)
             case ev.Usage():
                 self.usage.append(event)
+                if event.purpose == "answer":
+                    self._counted = len(self._parts)
             case ev.ModelSwitched():
                 self.model = event.now
             case ev.RunStarted():
@@ -120,6 +123,7 @@ class RunState:
         self.model = snapshot.model
         self.sources, self.citations, self.usage = snapshot.sources, snapshot.citations, snapshot.usage
         self._parts = [_OpenPart(p.kind, p.part_id, [p.text], p.open, p.dropped, p.unlinked) for p in snapshot.parts]
+        self._counted = len(self._parts)
 
     @property
     def has_text(self) -> bool:
@@ -136,6 +140,10 @@ class RunState:
     def text(self) -> str:
         """The text parts of the answer so far."""
         return "\n\n".join(p.text for p in self._parts if p.kind == "text")
+
+    def uncounted(self) -> str:
+        """What a model wrote that no usage tells of."""
+        return "".join(p.text for p in self._parts[self._counted :])
 
     def total(self) -> ev.TokenUsage:
         """All calls together; a field that no call gave stays unknown."""

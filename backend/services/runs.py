@@ -34,7 +34,8 @@ CancelledBy = Literal["user", "replaced", "session_deleted", "no_watcher"]
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """A live run. `body` appends events through `emit`; the hub appends the terminal one.
+    """A live run. `body` appends events through `emit`; the hub appends the terminal one. `charge` puts the cost into a
+    usage.
 
     `leave_after`: seconds without a watcher after which it is cancelled; None, and it goes on.
     """
@@ -42,6 +43,7 @@ class Run:
     owner: str
     started: ev.RunStarted
     log: RunLog
+    charge: Callable[[ev.Usage], None]
     state: RunState = field(default_factory=RunState)
     request_id: str | None = None
     ending: bool = False
@@ -59,8 +61,15 @@ class Run:
         """The run's id."""
         return self.started.run_id
 
+    @property
+    def session_id(self) -> str:
+        """Its session's."""
+        return self.started.session_id
+
     def emit(self, event: ev.AnyEvent) -> None:
         """Append one event to the log. Raises LogFull when storage has been gone for too long."""
+        if isinstance(event, ev.Usage):
+            self.charge(event)
         self.log.append(event)
         self.state.apply(event)
         if self.log.unstored >= self.backlog_size or self.log.half_full:
@@ -72,12 +81,15 @@ Body = Callable[[Run], Awaitable[str]]
 
 
 class RunHub:
-    """All live runs of this process, and the door to the stored ones."""
+    """All live runs of this process, and the door to the stored ones. `charge` puts the cost into a usage."""
 
-    def __init__(self, turns: Turns, settings: RunSettings, retention_hours: float) -> None:
+    def __init__(
+        self, turns: Turns, settings: RunSettings, retention_hours: float, charge: Callable[[ev.Usage], None]
+    ) -> None:
         self.instance_id = new_id("ins")
         self._turns = turns
-        self._archive = RunArchive(turns)
+        self._charge = charge
+        self._archive = RunArchive(turns, charge)
         self._settings = settings
         self._retention_ms = int(retention_hours * 3_600_000)
         self._runs: dict[str, Run] = {}
@@ -132,6 +144,7 @@ class RunHub:
             owner=owner,
             started=started,
             log=run_log,
+            charge=self._charge,
             request_id=request_id,
             backlog=self._checkpoint_now,
             backlog_size=settings.checkpoint_events,
@@ -286,7 +299,7 @@ class RunHub:
         for event in last:
             run.state.apply(event)
         try:
-            if not await self._turns.close(closed_turn(run.id, run.state, terminal, run.log.encode_next(last))):
+            if not await self._turns.close(closed_turn(run, run.state, terminal, run.log.encode_next(last))):
                 # Its session was deleted under it: nobody may be told that the answer is there.
                 last[-1] = terminal = ev.RunCancelled(by="session_deleted", usage=run.state.total())
             run.log.finish(last, stored=True)
@@ -295,7 +308,7 @@ class RunHub:
             terminal = _failed(run, _not_saved())
             ends = run.log.drop_hidden()
             last = [*(last[:-1] if ends is None else ends), terminal]
-            self._unsaved[run] = closed_turn(run.id, run.state, terminal, run.log.encode_next(last))
+            self._unsaved[run] = closed_turn(run, run.state, terminal, run.log.encode_next(last))
             run.log.finish(last, stored=False)
         code = terminal.error.code if isinstance(terminal, ev.RunFailed) else None
         log.info("run_ended", run_id=run.id, status=status_of(terminal), code=code, events=run.log.head)

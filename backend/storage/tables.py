@@ -230,8 +230,8 @@ jobs = Table(
     Index(None, "collection_id"),
 )
 
-# Every call of a model that costs something, also of runs and sessions that were deleted since. Money is in micro-dollars
-# (a millionth of a US dollar), null where a price is unknown; `price` is what was known of it at the time.
+# Every call of a model, also of runs and sessions that were deleted since. Money is in micro-dollars (a millionth of a
+# US dollar), null where a price is unknown; `price` is what was known of it at the time.
 # purpose: answer, condense, title, summary or embedding. status: completed, failed or cancelled.
 calls = Table(
     "calls",
@@ -255,7 +255,7 @@ calls = Table(
     Index(None, "run_id"),
 )
 
-# What live runs may still spend of an owner's budget. A run's row goes when its calls are settled, or at the next start.
+# What live runs may still spend of an owner's budget. A run's row goes when its calls are booked, or at the next start.
 reservations = Table(
     "reservations",
     metadata,
@@ -264,6 +264,15 @@ reservations = Table(
     Column("amount", BigInteger, nullable=False),
     _time("created_at"),
     Index(None, "owner"),
+)
+
+# The costs in `calls` by the day they were booked (days since 1970, UTC), so that a budget is looked up in few rows.
+spendings = Table(
+    "spendings",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("amount", BigInteger, nullable=False),
 )
 
 # Templates. A version never changes; labels (like `production`) point to one.

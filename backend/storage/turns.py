@@ -5,10 +5,12 @@ and go as text that the services encoded.
 """
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import Conflict, NotFound
+from backend.storage import ledger
 from backend.storage.database import Database
 from backend.storage.ids import now_ms
 
@@ -18,7 +20,8 @@ _HISTORY_LIMIT = 400
 
 @dataclass(slots=True, frozen=True)
 class NewTurn:
-    """A user's message and the run that will answer it. `session_id` is new where `title` is given."""
+    """A user's message and the run that will answer it. `session_id` is new where `title` is given. `reservation`: what
+    the run may cost, where the owner has a budget."""
 
     owner: str
     session_id: str
@@ -35,6 +38,7 @@ class NewTurn:
     after_live: str | None = None
     idempotency_key: str | None = None
     request_hash: str | None = None
+    reservation: ledger.Reservation | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,10 +72,12 @@ class EventLines:
 
 @dataclass(slots=True, frozen=True)
 class ClosedTurn:
-    """How a run ended: its last events and the answer's message. JSON columns are text; `model` is the one that answered
-    in the end, None the one that was asked."""
+    """How a run ended: its last events, the answer's message, and the calls of models that it took. JSON columns are
+    text; `model` is the one that answered in the end, None the one that was asked."""
 
     run_id: str
+    owner: str
+    session_id: str
     model: str | None
     status: str
     error: str | None
@@ -80,6 +86,7 @@ class ClosedTurn:
     parts: str
     retrieval: str | None
     events: list[EventLines]
+    calls: list[ledger.NewCall]
 
 
 @dataclass(slots=True, frozen=True)
@@ -118,12 +125,19 @@ class Turns:
         self._writer = database.writer
 
     async def open(self, turn: NewTurn) -> OpenedTurn:
-        """Store the user's message and the run. Raises NotFound, Conflict (`head_moved`)."""
+        """Store the user's message and the run. Raises NotFound, Conflict (`head_moved`), BudgetExceeded."""
         return await self._writer.run(lambda conn: _open(conn, turn))
 
-    async def check(self, owner: str, session_id: str, parent_id: str | None, expect_head: str | None) -> None:
-        """Whether a message could follow there. Raises NotFound, Conflict (`head_moved`)."""
-        await self._writer.run(lambda conn: _checked_head(conn, owner, session_id, parent_id, expect_head))
+    async def check(self, turn: NewTurn, without: Sequence[str]) -> None:
+        """Whether the turn could be opened if these runs were over. Raises NotFound, Conflict (`head_moved`),
+        BudgetExceeded."""
+
+        def check(conn: sqlite3.Connection) -> None:
+            _checked_head(conn, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
+            if turn.reservation is not None:
+                ledger.reserve(conn, turn.owner, None, turn.reservation, without)
+
+        await self._writer.run(check)
 
     async def history(self, session_id: str, message_id: str | None) -> list[StoredMessage]:
         """The path from the root to `message_id`, oldest first."""
@@ -134,7 +148,8 @@ class Turns:
         await self._writer.run(lambda conn: _append(conn, batch))
 
     async def close(self, turn: ClosedTurn) -> bool:
-        """Store the end of a run and its answer in one commit. False: the run was deleted, or had ended before."""
+        """Store the end of a run, its answer and what it cost in one commit. False: the run was deleted, or had ended
+        before."""
         return await self._writer.run(lambda conn: _close(conn, turn))
 
     async def events(self, run_id: str, after: int, limit: int = 4) -> list[EventLines]:
@@ -179,6 +194,10 @@ class Turns:
         sql = "UPDATE runs SET lease_until = ? WHERE instance_id = ? AND status IN (?, ?)"
         await self._writer.run(lambda conn: conn.execute(sql, (lease_until, instance_id, *LIVE)) and None)
 
+    async def drop_reservations(self) -> None:
+        """Let go of what a crash left reserved. Only for the embedded mode, once no run is unfinished."""
+        await self._writer.run(ledger.drop_reservations)
+
     async def release_leases(self) -> None:
         """Let go of every lease. Only for the embedded mode, whose lock on DATA_DIR proves that no holder lives."""
         await self._writer.run(
@@ -212,6 +231,8 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
         found = conn.execute(sql, (turn.owner, turn.idempotency_key)).fetchone()
         if found is not None:
             return OpenedTurn(repeats=found[0], repeats_hash=found[1])
+    if turn.reservation is not None:
+        ledger.reserve(conn, turn.owner, turn.run_id, turn.reservation)
     now = now_ms()
     if turn.title is not None:
         conn.execute(
@@ -302,7 +323,11 @@ def _close(conn: sqlite3.Connection, turn: ClosedTurn) -> bool:
         params,
     ).fetchone()
     if done is None:
+        # Ended before, it was booked then; of one that was deleted only the cost is left.
+        if conn.execute("SELECT 1 FROM runs WHERE id = ?", (turn.run_id,)).fetchone() is None:
+            ledger.settle(conn, turn.owner, turn.run_id, turn.session_id, turn.calls)
         return False
+    ledger.settle(conn, turn.owner, turn.run_id, turn.session_id, turn.calls)
     owner, session_id, user_message_id, message_id, asked = done
     _append(conn, turn.events)
     conn.execute(

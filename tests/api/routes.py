@@ -69,6 +69,7 @@ PRIVATE = {
     Endpoint("GET", "/sessions/{session_id}/messages"),
     Endpoint("GET", "/sessions/{session_id}/active"),
     Endpoint("GET", "/models"),
+    Endpoint("GET", "/usage"),
 }
 """A new route belongs here or into PUBLIC, by a decision: test_keys.py fails until it does."""
 

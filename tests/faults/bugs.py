@@ -88,7 +88,7 @@ def _early_terminal() -> None:
         await asyncio.sleep(0.02)
         for event in last:
             run.state.apply(event)
-        await self._turns.close(run_archive.closed_turn(run.id, run.state, terminal, lines))
+        await self._turns.close(run_archive.closed_turn(run, run.state, terminal, lines))
 
     RunHub._end = end
 

@@ -68,7 +68,7 @@ async def started(turns: Turns, hub: RunHub, body: Any) -> Run:
 
 
 def hub_of(turns: Turns, **settings: Any) -> RunHub:
-    return RunHub(turns, RunSettings(**{"checkpoint_seconds": 60, **settings}), 24)
+    return RunHub(turns, RunSettings(**{"checkpoint_seconds": 60, **settings}), 24, lambda usage: None)
 
 
 async def seqs(hub: RunHub, run_id: str, after: int = 0) -> list[int]:

@@ -4,15 +4,18 @@ import importlib.util
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr
 
 from backend.chains.passages import Passage, Similarity
-from backend.config.providers import variable
+from backend.config.providers import Price, variable
 from backend.config.settings import ModelSettings
 
+FREE = Price(input=Decimal(0), output=Decimal(0))
+"""Of models that are a part of this server."""
 Grounding = Literal["off", "no_documents", "nothing_relevant", "passages"]
 
 
@@ -156,7 +159,8 @@ class Provider(Protocol):
 class Kind:
     """A kind of provider: a row of a wire's table. `base_url` None: it must be set. `key`: it wants one. `refuses` are
     the fields of `Parameters` (and `images`) that it has no word for. `profiles` is the LangChain package that knows
-    what its models can, `prices` its name in genai-prices; `quirks` is read by the wire alone."""
+    what its models can, `prices` its name in genai-prices; `price` is what all of its models cost where that is sure.
+    `quirks` is read by the wire alone."""
 
     name: str
     summary: str
@@ -165,6 +169,7 @@ class Kind:
     refuses: frozenset[str] = frozenset()
     profiles: str | None = None
     prices: str | None = None
+    price: Price | None = None
     default_rank: int | None = None
     quirks: Any = None
 
@@ -183,6 +188,11 @@ class Endpoint:
     def root(self) -> str:
         """The address without a slash at its end; empty where none is set."""
         return (self.base_url or "").rstrip("/")
+
+    @property
+    def listed_as(self) -> str | None:
+        """Its name in genai-prices. A server of one's own has its own prices, whatever its models are called."""
+        return self.kind.prices if self.kind.base_url in (None, self.base_url) else None
 
     @property
     def key_setting(self) -> str:

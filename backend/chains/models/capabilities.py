@@ -34,11 +34,9 @@ def spec_of(endpoint: Endpoint, model: str, own: ModelSpec | None) -> ModelSpec:
         if profile.get(theirs) or profile.get(theirs) is False
     }
     if "context" not in known or "price" not in said:
-        # A server of one's own has its own prices, whatever its models are called.
-        known_there = endpoint.kind.base_url in (None, endpoint.base_url)
-        context, price = _listed(endpoint.kind.prices if known_there else None, model)
+        context, price = _listed(endpoint.listed_as, model)
         known.setdefault("context", context)
-        if price is not None:
+        if (price := endpoint.kind.price or price) is not None:
             known["price"] = price
     return ModelSpec.model_validate({**known, **said})
 

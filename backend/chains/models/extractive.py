@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from backend.chains.models.base import (
+    FREE,
     WRITING,
     Endpoint,
     Finish,
@@ -191,6 +192,7 @@ PLUGIN = Plugin(
             key=False,
             default_rank=30,
             refuses=WRITING,
+            price=FREE,
         ),
     ),
     create=_Provider,

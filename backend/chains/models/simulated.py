@@ -3,7 +3,19 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from backend.chains.models.base import WRITING, Endpoint, Finish, Kind, Listing, Output, Plugin, Prompt, Text, Tokens
+from backend.chains.models.base import (
+    FREE,
+    WRITING,
+    Endpoint,
+    Finish,
+    Kind,
+    Listing,
+    Output,
+    Plugin,
+    Prompt,
+    Text,
+    Tokens,
+)
 from backend.config.settings import ModelSettings
 from backend.errors import ModelNotFound
 
@@ -50,6 +62,14 @@ class _Provider:
 
 PLUGIN = Plugin(
     name="simulated",
-    kinds=(Kind(name="simulated", summary="a fixed text, for demos and front-end work", key=False, refuses=WRITING),),
+    kinds=(
+        Kind(
+            name="simulated",
+            summary="a fixed text, for demos and front-end work",
+            key=False,
+            refuses=WRITING,
+            price=FREE,
+        ),
+    ),
     create=_Provider,
 )

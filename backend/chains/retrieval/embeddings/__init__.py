@@ -10,15 +10,24 @@ import importlib
 import pkgutil
 from functools import cache
 
-from backend.chains.retrieval.embeddings._base import EmbeddedText, Embedder, EmbeddingPlugin, EmbeddingSettings
+from backend.chains.retrieval.embeddings._base import (
+    Counted,
+    EmbeddedText,
+    Embedder,
+    EmbeddingPlugin,
+    EmbeddingSettings,
+    counting,
+)
 from backend.errors import EmbeddingMismatch
 
 __all__ = [
+    "Counted",
     "EmbeddedText",
     "Embedder",
     "Embedders",
     "EmbeddingPlugin",
     "EmbeddingSettings",
+    "counting",
     "open_embedder",
     "providers",
 ]

@@ -1,6 +1,8 @@
 """What every embedding provider offers."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -29,6 +31,41 @@ class EmbeddedText:
 
     text: str
     spans: Sequence[tuple[int, int]] = ()
+
+
+@dataclass(slots=True)
+class Counted:
+    """Tokens that a provider embedded by one model; `estimated`: it didn't say how many of some."""
+
+    model: str
+    tokens: int = 0
+    estimated: bool = False
+
+
+_counting: ContextVar[list[Counted] | None] = ContextVar("counting", default=None)
+
+
+@contextmanager
+def counting() -> Generator[list[Counted]]:
+    """Fills with what providers embed within, also in tasks begun there; models of this process aren't counted."""
+    counted: list[Counted] = []
+    token = _counting.set(counted)
+    try:
+        yield counted
+    finally:
+        _counting.reset(token)
+
+
+def count(model: str, tokens: int, *, estimated: bool) -> None:
+    """A provider has embedded so many tokens."""
+    counted = _counting.get()
+    if counted is None:
+        return
+    found = next((each for each in counted if each.model == model), None)
+    if found is None:
+        counted.append(found := Counted(model))
+    found.tokens += tokens
+    found.estimated |= estimated
 
 
 class Embedder(Protocol):

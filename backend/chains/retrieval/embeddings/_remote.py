@@ -7,7 +7,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from backend.chains.retrieval.embeddings._base import EmbeddedText
+from backend.chains.conversation import estimate_tokens
+from backend.chains.retrieval.embeddings._base import EmbeddedText, count
 from backend.errors import EmbeddingFailed
 
 if TYPE_CHECKING:
@@ -72,13 +73,20 @@ class RemoteEmbedder:
         # Providers refuse an empty string, and JSON cannot carry a lone surrogate.
         sent = [text.encode("utf-8", "replace").decode("utf-8").strip() or "." for text in texts]
         try:
-            answer = await self._client().aembed_documents(sent)
+            answer, tokens = await self._ask(sent)
         except Exception as error:
             # The provider's own words may hold a key or a part of a document: the log gets the class, no
             # more.
             kind = type(error).__name__
             raise EmbeddingFailed(f"{self._label} could not embed text ({kind}). {self._hint}") from None
+        # Paid for, whatever it is worth.
+        known = tokens if tokens is not None else sum(map(estimate_tokens, sent))
+        count(self._name, known, estimated=tokens is None)
         return self._checked(answer, len(texts))
+
+    async def _ask(self, texts: list[str]) -> tuple[Any, int | None]:
+        """Vectors as the provider gives them, and how many tokens it counted, if it says. Raises what its SDK does."""
+        return await self._client().aembed_documents(texts), None
 
     def _checked(self, answer: Any, count: int) -> "Vectors":
         import numpy as np

@@ -32,6 +32,12 @@ class OpenAIEmbedder(RemoteEmbedder):
     def _client(self) -> Any:
         return self._langchain
 
+    async def _ask(self, texts: list[str]) -> tuple[Any, int | None]:
+        # What LangChain's `aembed_documents` does, which forgets the usage.
+        answer = (await self._langchain.async_client.create(input=texts, model=self._model)).model_dump()
+        used = (answer.get("usage") or {}).get("prompt_tokens")
+        return [row["embedding"] for row in answer["data"]], used
+
     async def aclose(self) -> None:
         """Close the connections."""
         if "_http" in self.__dict__:

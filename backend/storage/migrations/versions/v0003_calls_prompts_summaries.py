@@ -59,6 +59,12 @@ def _calls() -> None:
     sa.PrimaryKeyConstraint('run_id', name=op.f('pk_reservations'))
     )
     op.create_index(op.f('ix_reservations_owner'), 'reservations', ['owner'], unique=False)
+    op.create_table('spendings',
+    sa.Column('owner', sa.Text(), nullable=False),
+    sa.Column('day', sa.Integer(), autoincrement=False, nullable=False),
+    sa.Column('amount', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('owner', 'day', name=op.f('pk_spendings'))
+    )
 
 
 def _prompts() -> None:

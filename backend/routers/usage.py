@@ -1,0 +1,136 @@
+"""GET /usage: what models were used for, and what it cost."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from backend.errors import Invalid
+from backend.routers.paging import Cursor, cursor_of, position_of
+from backend.routers.problems import responses
+from backend.routers.state import Owner, ServicesDep
+from backend.routers.times import Time, iso
+from backend.services.usage import BudgetState
+from backend.storage.ids import now_ms
+from backend.storage.ledger import Grouping, Sums
+
+router = APIRouter(prefix="/usage", tags=["usage"])
+
+_DAYS = 30
+_COST = "Micro-dollars (1,000,000 is a US dollar) of the calls whose cost is known; null when no call's is."
+
+
+class UsageSums(BaseModel):
+    """Calls of models, taken together."""
+
+    calls: int = Field(examples=[12])
+    input_tokens: int = Field(examples=[48_210])
+    output_tokens: int = Field(description="With those of reasoning.", examples=[3_104])
+    reasoning_tokens: int | None = Field(description="Null when no provider told.", examples=[None])
+    cached_tokens: int | None = Field(description="Of the input; null when no provider told.", examples=[40_960])
+    cost: int | None = Field(description=_COST, examples=[8_412])
+    unknown_cost: int = Field(description="Calls whose cost nobody knows.", examples=[0])
+    estimated: int = Field(description="Calls whose tokens were counted here: the provider gave none.", examples=[1])
+
+    @classmethod
+    def of(cls, sums: Sums, **more: str | None) -> Self:
+        """As the API shows it."""
+        return cls(**{name: getattr(sums, name) for name in UsageSums.model_fields}, **more)  # pyright: ignore
+
+
+class UsageGroup(UsageSums):
+    """The calls of one day, model, purpose, session, run or owner."""
+
+    key: str | None = Field(
+        description="The day (2026-01-31, UTC), model, purpose, session, run or owner; null: calls of none.",
+        examples=["2026-01-31"],
+    )
+    last_at: Time = Field(description="When the last of them was booked.")
+
+
+class BudgetInfo(BaseModel):
+    """A budget in its current period. Amounts are micro-dollars."""
+
+    limit: int = Field(examples=[5_000_000])
+    period: str = Field(description="day, week (from Monday) or month, UTC.", examples=["day"])
+    spent: int = Field(description="What calls have cost in this period.", examples=[1_204_311])
+    reserved: int = Field(description="What answers under way may cost yet, at most.", examples=[52_000])
+    resets_at: Time
+
+    @classmethod
+    def of(cls, state: BudgetState) -> Self:
+        """As the API shows it."""
+        return cls(
+            limit=state.limit,
+            period=state.period,
+            spent=state.spent,
+            reserved=state.reserved,
+            resets_at=iso(state.resets_at),
+        )
+
+
+class UsageReport(BaseModel):
+    """What models were used for, and what it cost: a page of groups, all of the span together, the budget now."""
+
+    begins: Time = Field(alias="from")
+    ends: Time = Field(alias="to", description="Not part of the span.")
+    by: Grouping
+    items: list[UsageGroup] = Field(description="The group with the latest call first.")
+    total: UsageSums = Field(description="The whole span, not only this page.")
+    budget: BudgetInfo | None = Field(description="Null: there is no limit.")
+    next_cursor: str | None = None
+
+
+@router.get("", responses=responses(400, 401, 403, 422), summary="What models were used for and cost")
+async def usage(
+    services: ServicesDep,
+    caller: Owner,
+    begins: Annotated[
+        datetime | None,
+        Query(alias="from", description="A day or a moment (UTC if it names no zone); none: 30 days before `to`."),
+    ] = None,
+    ends: Annotated[datetime | None, Query(alias="to", description="Up to then; none: now.")] = None,
+    by: Annotated[Grouping, Query(description="What a group has in common; `owner` for USAGE_ADMINS.")] = "day",
+    owner: Annotated[
+        str | None, Query(max_length=200, description="Somebody else's, or `*` for all, for USAGE_ADMINS.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many groups at most.")] = 100,
+    cursor: Cursor = None,
+) -> UsageReport:
+    """Your own calls, from the ledger: answers with all of their attempts, follow-ups made whole, titles, summaries,
+    and embeddings by a provider. A call is booked when its run ends."""
+    since, until = _span(begins, ends)
+    report = await services.usage.report(caller, owner, (since, until), by, limit, position_of(cursor))
+    last = report.groups[-1] if report.more else None
+    return UsageReport.model_validate(
+        {
+            "from": iso(since),
+            "to": iso(until),
+            "by": by,
+            "items": [
+                UsageGroup.of(group.sums, key=group.key or None, last_at=iso(group.last)) for group in report.groups
+            ],
+            "total": UsageSums.of(report.total),
+            "budget": BudgetInfo.of(report.budget) if report.budget is not None else None,
+            "next_cursor": cursor_of(last.last, last.key) if last is not None else None,
+        }
+    )
+
+
+def _span(begins: datetime | None, ends: datetime | None) -> tuple[int, int]:
+    # What has been booked in this very millisecond is part of "until now".
+    until = _ms(ends) if ends is not None else now_ms() + 1
+    since = _ms(begins) if begins is not None else until - _ms_of(timedelta(days=_DAYS))
+    if since >= until:
+        raise Invalid("from: must be before to.")
+    return max(since, 0), until
+
+
+def _ms(moment: datetime) -> int:
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return _ms_of(aware - datetime(1970, 1, 1, tzinfo=UTC))
+
+
+def _ms_of(span: timedelta) -> int:
+    return span // timedelta(milliseconds=1)
