@@ -61,14 +61,14 @@ class Unauthorized(RequestError):
 
 
 class BudgetExceeded(RequestError):
-    """402: what the answer may cost is more than what is left of the owner's budget. `retry_after`: in seconds; None
-    when waiting mends nothing."""
+    """402: what the answer may cost, `needed` micro-dollars, is more than what is left of the owner's budget.
+    `retry_after`: in seconds; None when waiting mends nothing."""
 
     code = "budget_exceeded"
     status = 402
 
-    def __init__(self, message: str, *, retry_after: int | None, **extra: object) -> None:
-        super().__init__(message, **extra)
+    def __init__(self, message: str, *, retry_after: int | None, budget: object, needed: int) -> None:
+        super().__init__(message, budget=budget, needed=needed)
         self.retryable = retry_after is not None
         if retry_after is not None:
             self.headers = MappingProxyType({"Retry-After": str(retry_after)})

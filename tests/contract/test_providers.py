@@ -36,7 +36,7 @@ class ProviderContract:
             assert events[0]["model"] == self.model
             (usage,) = [e for e in events if e["type"] == "usage"]
             assert usage["model"] == self.model
-            total = {k: v for k, v in usage.items() if k not in ("type", "seq", "_id", "model")}
+            total = {k: v for k, v in usage.items() if k not in ("type", "seq", "_id", "model", "price")}
             assert end["usage"] == total
             assert text_of(events).strip()
             stored = await messages(server, events[0]["session_id"])

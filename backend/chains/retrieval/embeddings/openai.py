@@ -34,9 +34,10 @@ class OpenAIEmbedder(RemoteEmbedder):
 
     async def _ask(self, texts: list[str]) -> tuple[Any, int | None]:
         # What LangChain's `aembed_documents` does, which forgets the usage.
-        answer = (await self._langchain.async_client.create(input=texts, model=self._model)).model_dump()
-        used = (answer.get("usage") or {}).get("prompt_tokens")
-        return [row["embedding"] for row in answer["data"]], used
+        made = await self._langchain.async_client.create(input=texts, model=self._model)
+        answer: dict[str, Any] = made.model_dump()
+        used: dict[str, Any] = answer.get("usage") or {}
+        return [row["embedding"] for row in answer["data"]], used.get("prompt_tokens")
 
     async def aclose(self) -> None:
         """Close the connections."""
