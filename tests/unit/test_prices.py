@@ -4,7 +4,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from genai_prices import Usage, calc_price
+from genai_prices import Usage, calc_price, data_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +16,7 @@ OPENAI = Endpoint("openai", Kind("openai", "", base_url="https://a", prices="ope
 GOOGLE = Endpoint("google", Kind("google", "", base_url="https://b", prices="google"), "https://b")
 UNKNOWN = "no-such-model-anywhere"
 TIERED = "gemini-2.5-pro"
+PROVIDERS = {"openai", "anthropic", "google", "cohere", "groq", "deepseek", "mistral", "x-ai", "together", "azure"}
 
 
 def price(input: str, output: str = "0", cached: str | None = None) -> Price:
@@ -135,3 +136,26 @@ def test_no_call_within_its_bounds_costs_more_than_the_bound(
     assert most is not None
     assert real is not None
     assert real.cost <= most
+
+
+LISTED = [(p.id, m.id) for p in data_snapshot.get_snapshot().providers for m in p.models if p.id in PROVIDERS]
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+def test_every_price_of_the_list_is_what_the_list_makes_of_it(provider: str) -> None:
+    """Flat ones are computed here: to the micro-dollar as there."""
+    endpoint = Endpoint(provider, Kind(provider, "", base_url="https://c", prices=provider), "https://c")
+    seen = 0
+    for model in (m for p, m in LISTED if p == provider):
+        for tokens in (Tokens(1_234, 567, cached=333), Tokens(300_001, 77)):
+            used = Usage(input_tokens=tokens.input, output_tokens=tokens.output, cache_read_tokens=tokens.cached or 0)
+            ours = charge(endpoint, model, None, tokens)
+            try:
+                theirs = calc_price(used, model, provider_id=provider)
+            except LookupError:  # an entry that stands for models with longer names
+                assert ours is None
+                continue
+            if ours is not None:
+                seen += 1
+                assert ours.cost == int((theirs.total_price * 1_000_000).to_integral_value("ROUND_HALF_UP")), model
+    assert seen > 4

@@ -4,7 +4,7 @@ import importlib.util
 import runpy
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,7 +53,7 @@ def _profiles(package: str | None) -> Mapping[str, Mapping[str, Any]]:
     )
 
 
-@cache
+@lru_cache(1024)
 def _listed(provider: str | None, model: str) -> tuple[int | None, Price | None]:
     """Context and today's price by genai-prices, where it knows them."""
     if provider is None:
