@@ -12,6 +12,7 @@ from backend import events as ev
 from backend.chains import prompts
 from backend.chains.bounds import prompt_at_most
 from backend.chains.conversation import (
+    REWRITING,
     estimate_bytes,
     estimate_tokens,
     fit,
@@ -26,6 +27,7 @@ from backend.chains.weave import Weave, source_id
 from backend.errors import RunError
 
 _SNIPPET = 280
+_TOKENS_AN_IMAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def _condensing(ask: Ask, wrote: str | None, how: ev.CallStatus = "completed") -
         purpose="condense",
         status=how,
         input_tokens=estimate_tokens(told),
-        output_tokens=estimate_tokens(wrote or ""),
+        output_tokens=min(estimate_tokens(wrote or ""), REWRITING.max_tokens),
         estimated=True,
     )
 
@@ -216,7 +218,7 @@ def _spent(weave: Weave, model: str, prompt: Prompt, how: ev.CallStatus = "compl
     return ev.Usage(
         model=model,
         status=how,
-        input_tokens=estimate_tokens(told),
+        input_tokens=estimate_tokens(told) + _TOKENS_AN_IMAGE * len(prompt.images),
         output_tokens=min(estimate_bytes(weave.length), prompt.parameters.max_tokens),
         estimated=True,
     )

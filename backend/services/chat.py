@@ -203,10 +203,10 @@ class ChatService:
             case "queue":
                 return live, replace(new, after_live=live.started.message_id)
             case "replace":
-                # Checked before anything is cancelled; the head not again: ending the live run moves it.
-                runs = self._hub.all_in_session(new.session_id)
-                await self._turns.check(new, [run.id for run in runs])
-                for run in runs:
+                # Checked before anything is cancelled, what is held for the live run being spent; the head not again:
+                # ending that run moves it.
+                await self._turns.check(new)
+                for run in self._hub.all_in_session(new.session_id):
                     self._hub.cancel(run, "replaced")
                     await run.log.finished()
                 return None, replace(new, expect_head=None)

@@ -151,16 +151,11 @@ class Ledger:
 # Within somebody's commit, on the writer's thread.
 
 
-def reserve(
-    conn: sqlite3.Connection, owner: str, run_id: str | None, wanted: Reservation, without: Sequence[str] = ()
-) -> None:
-    """Put what a run may cost aside; with no run, only look whether that can be. `without`: runs that are going to end.
-
-    Raises BudgetExceeded.
-    """
+def reserve(conn: sqlite3.Connection, owner: str, run_id: str | None, wanted: Reservation) -> None:
+    """Put what a run may cost aside; with no run, only look whether that can be. Raises BudgetExceeded."""
     now = now_ms()
-    spent, reserved = _used(conn, owner, wanted.budget.since(now), without)
-    if spent + reserved + wanted.amount > wanted.budget.limit:
+    spent, reserved = _used(conn, owner, wanted.budget.since(now))
+    if wanted.amount and spent + reserved + wanted.amount > wanted.budget.limit:
         raise _refusal(owner, wanted, spent, reserved, now)
     if run_id is not None:
         sql = "INSERT INTO reservations (run_id, owner, amount, created_at) VALUES (?, ?, ?, ?)"
@@ -212,12 +207,11 @@ def drop_reservations(conn: sqlite3.Connection) -> None:
     conn.execute("DELETE FROM reservations")
 
 
-def _used(conn: sqlite3.Connection, owner: str, since: int, without: Sequence[str] = ()) -> tuple[int, int]:
+def _used(conn: sqlite3.Connection, owner: str, since: int) -> tuple[int, int]:
     sql = "SELECT coalesce(sum(amount), 0) FROM spendings WHERE owner = ? AND day >= ?"
     (spent,) = conn.execute(sql, (owner, since // _DAY_MS)).fetchone()
-    others = ",".join("?" * len(without))
-    sql = f"SELECT coalesce(sum(amount), 0) FROM reservations WHERE owner = ? AND run_id NOT IN ({others})"
-    (reserved,) = conn.execute(sql, (owner, *without)).fetchone()
+    sql = "SELECT coalesce(sum(amount), 0) FROM reservations WHERE owner = ?"
+    (reserved,) = conn.execute(sql, (owner,)).fetchone()
     return spent, reserved
 
 
@@ -232,7 +226,7 @@ def _refusal(owner: str, wanted: Reservation, spent: int, reserved: int, now: in
         told += " Ask for fewer max_tokens, or another model: this is more than the whole budget."
         wait = None
     elif spent + wanted.amount <= budget.limit:
-        told += " Wait until an answer under way has ended."
+        told += " Wait until an answer under way has ended, or cancel it."
         wait = _SOON
     else:
         told += " Wait until then, ask for fewer max_tokens, or another model."

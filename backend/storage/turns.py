@@ -5,7 +5,6 @@ and go as text that the services encoded.
 """
 
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,14 +127,13 @@ class Turns:
         """Store the user's message and the run. Raises NotFound, Conflict (`head_moved`), BudgetExceeded."""
         return await self._writer.run(lambda conn: _open(conn, turn))
 
-    async def check(self, turn: NewTurn, without: Sequence[str]) -> None:
-        """Whether the turn could be opened if these runs were over. Raises NotFound, Conflict (`head_moved`),
-        BudgetExceeded."""
+    async def check(self, turn: NewTurn) -> None:
+        """Whether the turn could be opened. Raises NotFound, Conflict (`head_moved`), BudgetExceeded."""
 
         def check(conn: sqlite3.Connection) -> None:
             _checked_head(conn, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
             if turn.reservation is not None:
-                ledger.reserve(conn, turn.owner, None, turn.reservation, without)
+                ledger.reserve(conn, turn.owner, None, turn.reservation)
 
         await self._writer.run(check)
 
@@ -231,8 +229,6 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
         found = conn.execute(sql, (turn.owner, turn.idempotency_key)).fetchone()
         if found is not None:
             return OpenedTurn(repeats=found[0], repeats_hash=found[1])
-    if turn.reservation is not None:
-        ledger.reserve(conn, turn.owner, turn.run_id, turn.reservation)
     now = now_ms()
     if turn.title is not None:
         conn.execute(
@@ -248,6 +244,8 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
             "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ?",
             (turn.user_message_id, now, turn.session_id),
         )
+    if turn.reservation is not None:
+        ledger.reserve(conn, turn.owner, turn.run_id, turn.reservation)
     _insert(conn, turn, parent, now)
     return OpenedTurn(history=_path(conn, turn.session_id, parent))
 

@@ -9,6 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from backend import events as ev
+from backend.chains.models.base import Tokens
+from backend.errors import BudgetExceeded
 from tests.harness import Running, serving
 from tests.live.support import ask, gated, messages, only_terminal, rows, watch
 from tests.live.test_usage import CALLS, priced
@@ -152,13 +155,12 @@ async def test_a_queued_message_holds_its_share_while_it_waits(limited: Running,
     assert (state["spent"], state["reserved"]) == (sum(end["usage"]["cost"] for end in ends), 0)
 
 
-async def test_replacing_an_answer_counts_on_what_that_one_holds(limited: Running, provider: ProviderServer) -> None:
-    """Refused, it goes on; let in, it makes room first."""
+async def test_a_replacement_that_is_refused_cancels_nothing(limited: Running, provider: ProviderServer) -> None:
     gate = asyncio.Event()
     provider.script(gated("Hello there", gate, " my friend."))
     async with watch(limited.client, body=ask(max_tokens=800)) as client:
         await client.text("there")
-        body = ask(session_id=client.session_id, if_busy="replace", max_tokens=5_000)
+        body = ask(session_id=client.session_id, if_busy="replace", max_tokens=800)
         await refused(limited, body)
         gate.set()
         assert only_terminal(await client.all())["type"] == "run.completed", "nothing was cancelled for a refusal"
@@ -199,6 +201,24 @@ async def test_a_repeated_request_is_the_first_one_not_a_second(limited: Running
         assert len(rows(limited, "SELECT * FROM reservations")) == 1
         gate.set()
         await client.all()
+
+
+async def test_a_call_beside_the_answers_is_held_booked_and_refused_like_one(limited: Running) -> None:
+    usage, model = limited.services.usage, "openai/test-model"
+    async with usage.aside("local", "ses_1", model, Tokens(1_000, 500)) as used:
+        assert (await budget(limited))["reserved"] == 6_000
+        with pytest.raises(BudgetExceeded):
+            async with usage.aside("local", "ses_1", model, Tokens(1_000, 500)):
+                pytest.fail("there was no room")
+        used.append(ev.Usage(model=model, purpose="title", input_tokens=10, output_tokens=5))
+    state = await budget(limited)
+    assert (state["spent"], state["reserved"]) == (60, 0)
+    ((purpose, _, _, _, _, cost, run_id, session_id, *_),) = rows(limited, CALLS)
+    assert (purpose, cost, run_id, session_id) == ("title", 60, None, "ses_1")
+    with pytest.raises(RuntimeError):
+        async with usage.aside("local", None, model, Tokens(10, 10)):
+            raise RuntimeError
+    assert (await budget(limited))["reserved"] == 0, "a call that failed holds nothing"
 
 
 async def test_passages_are_left_out_rather_than_that_a_prompt_outgrows_its_share(

@@ -84,6 +84,14 @@ async def test_a_refusal_says_what_is_spent_and_when_to_come_back(database: Data
     assert "Retry-After" not in never.headers
 
 
+async def test_what_costs_nothing_needs_no_room(database: Database) -> None:
+    ledger = Ledger(database)
+    await ledger.settle("local", None, [call(1_500)], None)
+    await ledger.reserve("local", Reservation(0, DAY))
+    with pytest.raises(BudgetExceeded):
+        await ledger.reserve("local", Reservation(1, DAY))
+
+
 async def test_what_an_earlier_period_cost_is_not_counted(database: Database) -> None:
     ledger = Ledger(database)
     today = now_ms() // 86_400_000
