@@ -219,16 +219,3 @@ async def test_a_call_beside_the_answers_is_held_booked_and_refused_like_one(lim
         async with usage.aside("local", None, model, Tokens(10, 10)):
             raise RuntimeError
     assert (await budget(limited))["reserved"] == 0, "a call that failed holds nothing"
-
-
-async def test_passages_are_left_out_rather_than_that_a_prompt_outgrows_its_share(
-    tmp_path: Path, provider: ProviderServer
-) -> None:
-    text = "\n\n".join(f"# Part {n}\n\n{'<|' * 100} The notice period of part {n} is {n + 40} days." for n in range(6))
-    more = {"budgets": "local=1/day", "passage_size": 100, "top_k": 3, "relevance_floor": 0}
-    async with serving(tmp_path / "data", **priced(tmp_path, provider, **more)) as server:
-        await server.upload("a.md", text.encode())
-        await server.events({"message": "How long is the notice period of part 3?", "max_tokens": 10})
-        sent = "".join(m["content"] for m in provider.calls[0].json["messages"])
-        limit = await refused(server, {"message": "How long is the notice period of part 3?", "max_tokens": 1_000_000})
-        assert len(sent.encode()) <= (limit.json()["needed"] - 8_000_000) // 2

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from backend import events as ev
 from backend.chains import prompts
+from backend.chains.bounds import prompt_at_most
 from backend.chains.calls import CallLimits
 from backend.chains.conversation import estimate_tokens, fit, related_queries, standalone_question
 from backend.chains.fallback import Attempts, Candidate, Health
@@ -271,3 +272,14 @@ def test_the_order_check_of_these_tests_can_fail() -> None:
         ordered([started, {"type": "text.start", "seq": 2, "part_id": "p1"}, end])
     with pytest.raises(AssertionError):
         ordered([started, end])
+
+
+@pytest.mark.parametrize(("most", "kept"), [(None, 3), (20_000, 3), (4_000, 2), (2_900, 1), (1_500, 0)])
+async def test_passages_are_left_out_where_the_prompt_would_outgrow_its_limit(most: int | None, kept: int) -> None:
+    model = Scripted([[Text("Yes."), Finish("stop")]])
+    ask = asked(model, Retrieval(*(passage(f"{n} {'word ' * 200}") for n in range(3))))
+    events = await told(replace(ask, input_limit=most))
+    assert sum(f"{n} word" in model.prompts[0].content for n in range(3)) == kept
+    assert sum(len(e.items) for e in events if isinstance(e, ev.Sources)) == kept
+    if most is not None and kept:
+        assert prompt_at_most(model.prompts[0]) <= most
