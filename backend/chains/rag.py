@@ -25,7 +25,8 @@ _SNIPPET = 280
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One question to answer. `retriever` is None when documents are off. `link_hosts` (host, port): an answer from
-    passages may link to them, whatever stands there."""
+    passages may link to them, whatever stands there. `quoted_before`: an earlier answer was given passages, and what
+    they told the model to do may still stand in the conversation."""
 
     model_name: str
     model: ChatModel
@@ -38,6 +39,7 @@ class Ask:
     history_tokens: int
     limits: CallLimits
     link_hosts: frozenset[tuple[str, int]] = frozenset()
+    quoted_before: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
         yield ev.Sources(items=[_source(n, p) for n, p in enumerate(passages, 1)])
     yield ev.Status(phase="generating")
     prompt = _prompt(ask, grounding, passages, meant)
-    weave = Weave(passages, ask.retriever, _known(ask, passages) if passages else None)
+    guarded = bool(passages) or ask.quoted_before
+    weave = Weave(passages, ask.retriever, _known(ask, passages) if guarded else None)
     try:
         async with aclosing(call(ask.model, prompt, ask.limits)) as outputs:
             async for output in outputs:

@@ -20,7 +20,7 @@ from backend.services.collections import CollectionService
 from backend.services.documents import DocumentService
 from backend.services.knowledge import Knowledge, OwnedKnowledge, Scope
 from backend.services.models import Models
-from backend.services.run_state import TextPart, decode_parts, encode_parts, text_of
+from backend.services.run_state import SourcesPart, TextPart, decode_parts, encode_parts, text_of
 from backend.services.runs import LEASE_MS, Run, RunHub
 from backend.storage.ids import new_id, now_ms
 from backend.storage.sessions import Sessions
@@ -253,6 +253,7 @@ class ChatService:
                 total=settings.total_timeout,
                 retry=settings.retry_seconds,
             ),
+            quoted_before=any(isinstance(p, SourcesPart) for row in history for p in decode_parts(row.parts)),
             link_hosts=parse_hosts(self._knowledge_settings.allowed_link_hosts),
         )
         reason = "stop"
