@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Spans = list[tuple[int, int]]
 
-_SHORT = 20
+_SHORT = 12
 """Characters."""
 
 

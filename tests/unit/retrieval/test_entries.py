@@ -106,7 +106,7 @@ def test_what_is_too_short_to_say_something_goes_with_its_neighbours() -> None:
     letters = "\n".join("abcdefgh" * 50)
     spans = spans_of(letters)
     assert (spans[0][0], spans[-1][1]) == (0, len(letters))
-    assert len(spans) <= len(letters) / 20
-    assert all(end - start < 60 for start, end in spans)
+    assert len(spans) <= len(letters) / 12
+    assert all(end - start < 40 for start, end in spans)
     yes = "Yes. The lighthouse keeper leaves at nine in the morning. No."
     assert [yes[start:end] for start, end in spans_of(yes)] == [yes]
