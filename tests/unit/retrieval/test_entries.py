@@ -103,7 +103,7 @@ def test_a_chunk_of_a_document_is_its_slice() -> None:
 
 
 def test_what_is_too_short_to_say_something_goes_with_its_neighbours() -> None:
-    letters = "\n".join("abcdefgh" * 50)
+    letters = " ".join(f"{letter}!" for letter in "ABCDEFGH" * 50)
     spans = spans_of(letters)
     assert (spans[0][0], spans[-1][1]) == (0, len(letters))
     assert len(spans) <= len(letters) / 12
