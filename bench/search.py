@@ -123,7 +123,7 @@ def measured(chunks: int, sizes: Sizes) -> list[list[str]]:
             searcher = Searcher(client, language)
             bodies = restrictions(client, filled.document_id, filled.collection_id)
             rows = [_row(chunks, name, searcher.times(body, sizes.searches)) for name, body in bodies.items()]
-            long = "\n\n".join(language.text(topic, 2_000) for topic in range(sizes.document // 2_000))
+            long = "\n\n".join(language.text(topic % TOPICS, 2_000) for topic in range(sizes.document // 2_000))
             rows.append(_row(chunks, "everything, while a document is embedded", searcher.times_while_reading(long)))
             print(f"memory {server.memory_mb():.0f} MB", flush=True)
     return rows

@@ -33,8 +33,9 @@ _TOKENS_AN_IMAGE = 1_000
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One question to answer, by the first of the candidates that does. `retriever` is None when documents are off.
-    `link_hosts` (host, port): an answer from passages may link to them, whatever stands there. `input_limit`: tokens
-    that the prompt may have at most; passages are left out for that."""
+    `link_hosts` (host, port): an answer from passages may link to them, whatever stands there. `quoted_before`: an
+    earlier answer was given passages, and what they told the model to do may still stand in the conversation.
+    `input_limit`: tokens that the prompt may have at most; passages are left out for that."""
 
     candidates: tuple[Candidate, ...]
     attempts: Attempts
@@ -45,6 +46,7 @@ class Ask:
     history_tokens: int
     images: tuple[Image, ...] = ()
     link_hosts: frozenset[tuple[str, int]] = frozenset()
+    quoted_before: bool = False
     input_limit: int | None = None
 
     @property
@@ -85,7 +87,8 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
         yield ev.Sources(items=[_source(n, p) for n, p in enumerate(passages, 1)])
     yield ev.Status(phase="generating")
     prompts_of = _Prompts(ask, grounding, passages, meant)
-    weave = Weave(passages, ask.retriever, _known(ask, passages) if passages else None)
+    guarded = bool(passages) or ask.quoted_before
+    weave = Weave(passages, ask.retriever, _known(ask, passages) if guarded else None)
     now = ask.first
     try:
         async with aclosing(attempt(ask.candidates, prompts_of, ask.attempts)) as outputs:

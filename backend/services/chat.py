@@ -23,7 +23,7 @@ from backend.services.collections import CollectionService
 from backend.services.documents import DocumentService
 from backend.services.knowledge import Knowledge, OwnedKnowledge, Scope
 from backend.services.models import Models, Wanted
-from backend.services.run_state import TextPart, decode_parts, encode_parts, text_of
+from backend.services.run_state import SourcesPart, TextPart, decode_parts, encode_parts, text_of
 from backend.services.runs import LEASE_MS, Run, RunHub
 from backend.storage.ids import new_id, now_ms
 from backend.storage.sessions import Sessions
@@ -301,6 +301,7 @@ class ChatService:
             system=turn.system_prompt,
             history_tokens=settings.llm_history_tokens,
             images=turn.images,
+            quoted_before=any(isinstance(p, SourcesPart) for row in history for p in decode_parts(row.parts)),
             link_hosts=self._link_hosts,
             input_limit=answering.allowance.input_limit if answering.allowance is not None else None,
         )

@@ -9,7 +9,7 @@ The database is the truth: a chunk that no active version holds is dropped, what
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -140,7 +140,7 @@ class Search:
             numbers = said.numbers()
             rows = await self._chunks.candidates(owner, part.collection_id, within, part.fingerprint, numbers)
             # A document that moves may be in two indexes for a moment, under the same numbers.
-            candidates |= {row.n: _candidate(row, embedder.dimension, said, len(queries)) for row in rows}
+            candidates |= {c.n: c for c in _candidates(rows, embedder.dimension, said, len(queries))}
             found.count(said, len(numbers) - len(rows))
         clock.stop("read")
         found.ranked = ranking.rank_chunks(list(candidates.values()), queries)
@@ -222,7 +222,7 @@ class Search:
             # A number belongs to one collection, so that each part gives its own.
             rows = await self._chunks.candidates(owner, part.collection_id, within, part.fingerprint, missing)
             dimension = int(part.fingerprint.rpartition(":")[2])
-            known.update((row.n, _candidate(row, dimension, None, len(queries))) for row in rows)
+            known.update((c.n, c) for c in _candidates(rows, dimension, None, len(queries)))
         found.chunks = await self._chunks.rows([n for _, n in scores if n in known])
         weighted = ranking.weigh(queries, found.ranked)
         sentences: dict[int, list[Sentence]] = {}
@@ -253,16 +253,23 @@ def _spans(row: ChunkRow) -> list[tuple[int, int]]:
     return [(row.start + start, row.start + end) for start, end in unpack_spans(row.spans)]
 
 
-def _candidate(row: CandidateRow, dimension: int, legs: _Legs | None, queries: int) -> Candidate:
-    """`legs` is None for a neighbour that none of them has found."""
-    return Candidate(
-        n=row.n,
-        document_id=row.document_id,
-        about=frozenset(row.about.split()),
-        sentences=[frozenset(line.split()) for line in row.body.split("\n")],
-        vectors=unpack_vectors(row.vectors, dimension),
-        lexical=[leg.get(row.n, 0.0) for leg in legs.lexical] if legs is not None else [0.0] * queries,
-    )
+def _candidates(rows: Sequence[CandidateRow], dimension: int, legs: _Legs | None, queries: int) -> Iterator[Candidate]:
+    """`legs` is None for neighbours that none of them has found."""
+    if not rows:
+        return
+    # All at once: a hundred small arrays cost more than what is done with them.
+    vectors = unpack_vectors(b"".join(row.vectors for row in rows), dimension)
+    end = 0
+    for row in rows:
+        start, end = end, end + len(row.vectors) // dimension
+        yield Candidate(
+            n=row.n,
+            document_id=row.document_id,
+            about=row.about,
+            body=row.body,
+            vectors=vectors[start:end],
+            lexical=[leg.get(row.n, 0.0) for leg in legs.lexical] if legs is not None else [0.0] * queries,
+        )
 
 
 def _joined(one: Found, other: Found, wanted: Wanted) -> Found:

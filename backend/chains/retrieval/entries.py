@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Spans = list[tuple[int, int]]
 
+_SHORT = 12
+"""Characters."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkText:
@@ -50,8 +53,18 @@ def terms(chunk: ChunkText, spans: Spans, name: str, language: str | None) -> tu
 
 
 def spans_of(text: str) -> Spans:
-    """Where the sentences of a chunk stand in it."""
-    return sentences(text) or [(0, len(text))]
+    """Where the sentences of a chunk stand in it. Those that are too short to say something go with their neighbours:
+    each costs a vector."""
+    spans: Spans = []
+    for start, end in sentences(text):
+        if spans and spans[-1][1] - spans[-1][0] < _SHORT:
+            spans[-1] = (spans[-1][0], end)
+        else:
+            spans.append((start, end))
+    if len(spans) > 1 and spans[-1][1] - spans[-1][0] < _SHORT:
+        start, end = spans.pop()
+        spans[-1] = (spans[-1][0], end)
+    return spans or [(0, len(text))]
 
 
 async def embed(embedder: Embedder, chunks: Sequence[ChunkText], spans: Sequence[Spans]) -> "list[Vectors]":

@@ -46,14 +46,14 @@ class Query:
 class Candidate:
     """A chunk that a leg has found. `lexical` is a BM25 score for each query, 0 where it didn't match.
 
-    `vectors`: its own, then its sentences', rows of length 1. `sentences`: the terms of each sentence. `reranker`: what
-    a reranker has said of it, on a scale of its own.
+    `about` and `body` are its terms, as they are stored: a line of `body` a sentence; `bag` has all of them. `vectors`:
+    its own, then its sentences', rows of length 1. `reranker`: what one has said of it, on a scale of its own.
     """
 
     n: int
     document_id: str
-    about: frozenset[str]
-    sentences: list[frozenset[str]]
+    about: str
+    body: str
     vectors: "Vectors"
     lexical: Sequence[float]
     dense: float = 0.0
@@ -62,6 +62,14 @@ class Candidate:
     bm25: float = 0.0
     reranker: float | None = None
     score: float = 0.0
+    bag: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bag = frozenset(f"{self.about} {self.body}".split())
+
+    def sentences(self) -> list[frozenset[str]]:
+        """The terms of each."""
+        return [frozenset(line.split()) for line in self.body.split("\n")]
 
     @property
     def relevance(self) -> float:
@@ -108,9 +116,9 @@ def rank_chunks(candidates: Sequence[Candidate], queries: Sequence[Query]) -> li
             near = np.maximum(rows @ query.vector, 0.0)
             dense, closest = near[first], np.maximum.reduceat(near, first)
             score += _DENSE * _relative(dense) + _CLOSEST * _relative(closest)
-        weights = _weights(query.terms, [c.about.union(*c.sentences) for c in candidates])
+        weights = _weights(query.terms, [c.bag for c in candidates])
         bm25 = np.array([c.lexical[number] for c in candidates], np.float32)
-        coverage = np.array([_covered(weights, (c.about, *c.sentences)) for c in candidates], np.float32)
+        coverage = np.array([_covered(weights, c.bag) for c in candidates], np.float32)
         score += _LEXICAL * _relative(bm25) + _COVERAGE * coverage
         total += query.weight * score
         if number == 0 or query.weight >= 1.0:
@@ -166,9 +174,9 @@ def rank_sentences(
     """The sentences of a chunk in their order; `spans` are theirs in the document, `score` is the chunk's (0 to 1)."""
     import numpy as np
 
-    alone = np.zeros(len(spans), np.float32)
+    alone, sentences = np.zeros(len(spans), np.float32), chunk.sentences()
     for query, weights in weighted:
-        words = np.array([_covered(weights, (terms,)) for terms in chunk.sentences], np.float32)
+        words = np.array([_covered(weights, terms) for terms in sentences], np.float32)
         near = np.zeros(len(spans), np.float32)
         if query.vector is not None:
             # A model that gives one vector a text says of each sentence what it says of the chunk.
@@ -188,7 +196,7 @@ Weighted = Sequence[tuple[Query, dict[str, float]]]
 
 def weigh(queries: Sequence[Query], candidates: Sequence[Candidate]) -> Weighted:
     """Each query with how telling each of its words is among the candidates."""
-    bags = [c.about.union(*c.sentences) for c in candidates]
+    bags = [c.bag for c in candidates]
     return [(query, _weights(query.terms, bags)) for query in queries]
 
 
@@ -289,5 +297,5 @@ def _weights(terms: Sequence[str], bags: Sequence[frozenset[str]]) -> dict[str, 
     return {term: weight / total for term, weight in raw.items()} if total else {}
 
 
-def _covered(weights: dict[str, float], bags: Sequence[frozenset[str]]) -> float:
-    return sum(weight for term, weight in weights.items() if any(term in bag for bag in bags))
+def _covered(weights: dict[str, float], bag: frozenset[str]) -> float:
+    return sum(weight for term, weight in weights.items() if term in bag)

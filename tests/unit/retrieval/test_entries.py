@@ -100,3 +100,13 @@ def test_a_chunk_of_a_document_is_its_slice() -> None:
     for piece in pieces:
         found = ChunkText.of(parsed, piece)
         assert (found.text, found.title) == (text[piece.start : piece.end], "Title")
+
+
+def test_what_is_too_short_to_say_something_goes_with_its_neighbours() -> None:
+    letters = " ".join(f"{letter}!" for letter in "ABCDEFGH" * 50)
+    spans = spans_of(letters)
+    assert (spans[0][0], spans[-1][1]) == (0, len(letters))
+    assert len(spans) <= len(letters) / 12
+    assert all(end - start < 40 for start, end in spans)
+    yes = "Yes. The lighthouse keeper leaves at nine in the morning. No."
+    assert [yes[start:end] for start, end in spans_of(yes)] == [yes]

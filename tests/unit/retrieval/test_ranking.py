@@ -33,7 +33,7 @@ def candidate(
     """A chunk of these sentences; `near` are its vectors, its own and its sentences' (else: all to the north)."""
     vectors = np.stack([np.asarray(v, np.float32) for v in near or [NORTH] * (len(sentences) + 1)])
     bags = [frozenset(s.split()) for s in sentences]
-    return Candidate(n, document, frozenset(about.split()), bags, vectors, [bm25])
+    return Candidate(n, document, about, "\n".join(map(" ".join, bags)), vectors, [bm25])
 
 
 # --- chunks
@@ -171,7 +171,7 @@ def candidates(draw: st.DrawFn, queries: int) -> list[Candidate]:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         lexical = draw(st.lists(st.floats(0, 30), min_size=queries, max_size=queries))
         about = draw(st.frozensets(st.sampled_from("abcdef")))
-        found.append(Candidate(n, f"doc_{n // 10}", about, bags, vectors, lexical))
+        found.append(Candidate(n, f"doc_{n // 10}", " ".join(about), "\n".join(map(" ".join, bags)), vectors, lexical))
     return found
 
 
@@ -212,7 +212,7 @@ def test_sentences_keep_their_order_and_score_from_0_to_1(search: tuple[list[Can
     ranked = rank_chunks(chunks, queries)
     weighted = weigh(queries, ranked)
     for chunk in ranked:
-        spans = [(at * 50, at * 50 + 40) for at in range(len(chunk.sentences))]
+        spans = [(at * 50, at * 50 + 40) for at in range(len(chunk.sentences()))]
         found = rank_sentences(chunk, spans, chunk.score, weighted)
         assert [(s.n, s.start, s.end) for s in found] == [(chunk.n, *span) for span in spans]
         assert all(0 <= s.score <= 1 + 1e-6 for s in found)
