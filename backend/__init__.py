@@ -1,3 +1,3 @@
 """StreamForge: a self-hosted streaming answer engine."""
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"

@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 import pytest
 from pydantic import BaseModel
 
-from backend import errors
+from backend import __version__, errors
 from backend import events as ev
 from backend.config.settings import Settings
 from tests.api.routes import endpoints, make_app
@@ -19,6 +19,10 @@ ROOT = Path(__file__).parents[2]
 
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    assert re.findall(r"^## (\S+)", read("CHANGELOG.md"), re.M)[0] == __version__
 
 
 # --- settings
