@@ -23,12 +23,26 @@ from backend.chains.retrieval.rerankers import RerankerSettings, open_reranker
 from backend.config.logging import configure_logging
 from backend.config.settings import Settings, SettingsError, parse_hosts, parse_keys
 from backend.errors import Invalid
-from backend.routers import chat, collections, documents, models, problems, runs, search, sessions, sources, system
+from backend.routers import (
+    chat,
+    collections,
+    documents,
+    messages,
+    models,
+    problems,
+    prompts,
+    runs,
+    search,
+    sessions,
+    sources,
+    system,
+)
 from backend.routers.guard import Guard
 from backend.routers.keys import KeyGate
 from backend.routers.openapi import install_openapi
 from backend.routers.state import Services
 from backend.server import CLOSE_SECONDS, Server
+from backend.services.answering import Planner
 from backend.services.chat import ChatService
 from backend.services.collections import CollectionService
 from backend.services.corpus import Corpus
@@ -37,12 +51,14 @@ from backend.services.fetching import Fetcher
 from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
+from backend.services.prompts import PromptService
 from backend.services.readiness import Readiness
 from backend.services.reranking import Reranking
 from backend.services.runs import RunHub
 from backend.services.search import Search
 from backend.services.sessions import SessionService
 from backend.storage.database import Database, DataDirInUse, DataDirLock
+from backend.storage.prompts import Prompts
 from backend.storage.sessions import Sessions
 from backend.storage.turns import Turns
 
@@ -94,7 +110,7 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
 
 def _include_routers(app: FastAPI, settings: Settings) -> None:
     # Limits are the routers', not the app's: FastAPI would apply the app's before the guard has seen the request.
-    for module in (chat, runs, sessions, models, system, search, collections):
+    for module in (chat, messages, prompts, runs, sessions, models, system, search, collections):
         app.include_router(module.router, max_body_size=_MAX_BODY)
     most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
     app.include_router(sources.router, max_body_size=_MAX_TEXT)
@@ -196,6 +212,10 @@ def _services(
     docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
     collection_service = CollectionService(library.corpus, library.ingestion, library.knowledge)
     allowed = parse_hosts(wanted.url_allowed_hosts)
+    prompt_service = PromptService(Prompts(database))
+    planner = Planner(
+        language_models, prompt_service, session_rows, docs, collection_service, library.knowledge, wanted
+    )
     fetcher = Fetcher(settings.storage.data_dir, max_bytes=max_bytes, allowed=allowed, seconds=wanted.url_timeout)
     stack.callback(fetcher.close)
     return Services(
@@ -205,10 +225,8 @@ def _services(
             Turns(database),
             hub,
             language_models,
-            docs,
-            collection_service,
+            planner,
             session_rows,
-            library.knowledge,
             settings.models,
             wanted,
             settings.runs.max_message_chars,
@@ -220,6 +238,7 @@ def _services(
         fetcher=fetcher,
         knowledge=library.knowledge,
         models=language_models,
+        prompts=prompt_service,
     )
 
 

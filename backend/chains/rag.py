@@ -25,7 +25,8 @@ _SNIPPET = 280
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One question to answer, by the first of the candidates that does. `retriever` is None when documents are off.
-    `link_hosts` (host, port): an answer from passages may link to them, whatever stands there."""
+    `wrapped` is the question as the models see it, `examples` are turns before the conversation's own. `link_hosts`
+    (host, port): an answer from passages may link to them, whatever stands there."""
 
     candidates: tuple[Candidate, ...]
     attempts: Attempts
@@ -34,8 +35,15 @@ class Ask:
     retriever: Retriever | None
     system: str | None
     history_tokens: int
+    wrapped: str | None = None
+    examples: tuple[Message, ...] = ()
     images: tuple[Image, ...] = ()
     link_hosts: frozenset[tuple[str, int]] = frozenset()
+
+    @property
+    def told(self) -> str:
+        """The question as the models see it."""
+        return self.question if self.wrapped is None else self.wrapped
 
     @property
     def first(self) -> Candidate:
@@ -127,8 +135,8 @@ class _Prompts:
     def __init__(self, ask: Ask, grounding: Grounding, passages: list[Passage], meant: str) -> None:
         self._prompt = Prompt(
             system=prompts.system_prompt(ask.system, grounding),
-            history=fit(ask.history, ask.history_tokens),
-            content=prompts.grounded_message(ask.question, passages) if passages else ask.question,
+            history=(*ask.examples, *fit(ask.history, ask.history_tokens)),
+            content=prompts.grounded_message(ask.told, passages) if passages else ask.told,
             question=meant,
             parameters=ask.first.parameters,
             images=ask.images,
@@ -145,7 +153,8 @@ def _known(ask: Ask, passages: list[Passage]) -> KnownUrls:
     """The URLs that an answer may hold: those that the passages hold, or that the user wrote."""
     found = (text for p in passages for text in (p.title, p.heading, p.context, p.text) if text)
     wrote = (m.text for m in ask.history if m.role == "user")
-    return KnownUrls([*found, *wrote, ask.question, ask.system or ""], ask.link_hosts)
+    ours = (ask.system or "", *(m.text for m in ask.examples))
+    return KnownUrls([*found, *wrote, ask.question, ask.told, *ours], ask.link_hosts)
 
 
 def _source(n: int, passage: Passage) -> ev.Source:

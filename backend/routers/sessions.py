@@ -11,6 +11,7 @@ from backend.routers.paging import Cursor, cursor_of, position_of
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
 from backend.routers.times import Time, iso
+from backend.services.prompts import PromptChoice
 from backend.storage.sessions import MessageRow, SessionRow
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
@@ -25,6 +26,9 @@ class Session(BaseModel):
     title: str
     head_message_id: str | None = Field(None, description="The last message of the active path.")
     collections: list[str] | None = Field(None, description="Where its answers search; none is all of yours.")
+    model: str | None = Field(None, description="Answers where the request names none.")
+    system_prompt: str | None = None
+    prompt: PromptChoice | None = None
     created_at: Time
     updated_at: Time
 
@@ -41,13 +45,22 @@ class SessionChange(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"title": "Contract questions"}, {"collections": ["col_0193…"]}]},
+        json_schema_extra={
+            "examples": [
+                {"title": "Contract questions"},
+                {"collections": ["col_0193…"]},
+                {"model": "simulated/words", "prompt": {"name": "support"}},
+            ]
+        },
     )
 
     title: str | None = Field(None, min_length=1, max_length=200)
     collections: list[str] | None = Field(
         None, min_length=1, max_length=100, description="Search only in these collections; null is all of yours."
     )
+    model: str | None = Field(None, min_length=1, max_length=200, description="Answers where a request names none.")
+    system_prompt: str | None = Field(None, max_length=20_000, description="Instead of the default system prompt.")
+    prompt: PromptChoice | None = Field(None, description="A prompt of yours, see GET /prompts.")
 
     @field_validator("title")
     @classmethod
@@ -55,6 +68,13 @@ class SessionChange(BaseModel):
         value = " ".join(clean_text(value or "").split())
         if not value:
             raise ValueError("must not be blank")
+        return value
+
+    @field_validator("model", "system_prompt")
+    @classmethod
+    def _clean(cls, value: str | None) -> str | None:
+        if value is not None and value != clean_text(value):
+            raise ValueError("must not hold NUL characters or lone surrogates")
         return value
 
     @field_validator("collections")
@@ -67,7 +87,7 @@ class SessionChange(BaseModel):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("say what to change: title, collections, or both")
+            raise ValueError("say what to change: title, collections, model, system_prompt, prompt")
         return self
 
 
@@ -79,6 +99,10 @@ class Message(BaseModel):
     run_id: str | None = None
     role: str = Field(examples=["assistant"])
     status: str = Field(description="complete, partial, failed or cancelled", examples=["complete"])
+    model: str | None = Field(None, description="Which model answered.")
+    prompt: dict[str, Any] | None = Field(
+        None, description="Which prompt it was given: `name`, `version`, `variables`; none is none."
+    )
     parts: list[dict[str, Any]] = Field(
         description="`{type: text, text, citations}`, `{type: reasoning, text}`, `{type: sources, items}`"
     )
@@ -120,10 +144,14 @@ async def session(session_id: str, services: ServicesDep, owner: Owner) -> Sessi
 
 @router.patch("/{session_id}", responses=responses(401, 403, 404, 422), summary="Change a session")
 async def change(session_id: str, body: SessionChange, services: ServicesDep, owner: Owner) -> Session:
-    """Another title, or the collections that its answers search."""
-    settings = {"collections": body.collections} if "collections" in body.model_fields_set else {}
+    """Another title; how its messages are answered where a request doesn't say. What is null is unset."""
+    settings = body.model_dump(include=body.model_fields_set - {"title"}, exclude_defaults=False)
     if body.collections is not None:
         await services.collections.check_exist(owner, body.collections)
+    if body.model is not None:
+        services.models.resolve(body.model)
+    if body.prompt is not None:
+        await services.prompts.prepare(owner, body.prompt.name, body.prompt)
     return _session(await services.sessions.change(owner, session_id, body.title, settings))
 
 
@@ -157,7 +185,7 @@ def _session(row: SessionRow) -> Session:
         id=row.id,
         title=row.title,
         head_message_id=row.head_message_id,
-        collections=row.settings.get("collections"),
+        **{name: row.settings.get(name) for name in ("collections", "model", "system_prompt", "prompt")},
         created_at=iso(row.created_at),
         updated_at=iso(row.updated_at),
     )
@@ -170,6 +198,8 @@ def _message(row: MessageRow) -> Message:
         run_id=row.run_id,
         role=row.role,
         status=row.status,
+        model=row.model,
+        prompt=msgspec.json.decode(row.prompt) if row.prompt is not None else None,
         parts=msgspec.json.decode(row.parts),
         created_at=iso(row.created_at),
     )

@@ -12,6 +12,7 @@ from backend.services.documents import DocumentService
 from backend.services.fetching import Fetcher
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
+from backend.services.prompts import PromptService
 from backend.services.readiness import Readiness
 from backend.services.runs import RunHub
 from backend.services.sessions import SessionService
@@ -31,6 +32,7 @@ class Services:
     fetcher: Fetcher
     knowledge: Knowledge
     models: Models
+    prompts: PromptService
 
 
 # Dependencies are async although they don't wait: FastAPI runs others in a thread, at 0.3 ms each.

@@ -1,91 +1,29 @@
 """A chat turn: the user's message becomes a run that answers it."""
 
 import asyncio
-import hashlib
-from collections.abc import Sequence
 from contextlib import aclosing, nullcontext
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from backend import events as ev
 from backend.chains.calls import CallLimits
-from backend.chains.fallback import Attempts, Candidate
-from backend.chains.models.base import Effort, Image, Message
+from backend.chains.fallback import Attempts
+from backend.chains.models.base import Message
 from backend.chains.rag import Ask, Finished, answer
-from backend.config.settings import KnowledgeSettings, ModelSettings, OnDisconnect, parse_hosts
-from backend.errors import Conflict, Invalid
-from backend.services.collections import CollectionService
-from backend.services.documents import DocumentService
-from backend.services.knowledge import Knowledge, OwnedKnowledge, Scope
-from backend.services.models import Models, Wanted
+from backend.config.settings import KnowledgeSettings, ModelSettings, parse_hosts
+from backend.errors import Conflict, Invalid, NotFound
+from backend.services.answering import Answering, Planner
+from backend.services.chat_turn import ChatTurn
+from backend.services.models import Models
 from backend.services.run_state import TextPart, decode_parts, encode_parts, text_of
 from backend.services.runs import LEASE_MS, Run, RunHub
 from backend.storage.ids import new_id, now_ms
 from backend.storage.sessions import Sessions
 from backend.storage.turns import NewTurn, StoredMessage, Turns
 
-IfBusy = Literal["reject", "queue", "replace"]
 _TITLE = 80
-_PARAMETERS = (
-    "temperature",
-    "max_tokens",
-    "top_p",
-    "seed",
-    "stop",
-    "reasoning_effort",
-    "response_schema",
-    "images",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ChatTurn:
-    """What a caller asks. `documents`: True all, False none, or the ids of some. `collections`: None is as the session
-    says, or else all."""
-
-    message: str
-    session_id: str | None = None
-    parent_id: str | None = None
-    expect_head: str | None = None
-    model: str | None = None
-    documents: bool | tuple[str, ...] = True
-    collections: tuple[str, ...] | None = None
-    system_prompt: str | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    reasoning_effort: Effort | None = None
-    response_schema: str | None = None
-    images: tuple[Image, ...] = ()
-    fallbacks: tuple[str, ...] | None = None
-    fallback_after_output: bool = False
-    if_busy: IfBusy = "reject"
-    on_disconnect: OnDisconnect | None = None
-    idempotency_key: str | None = None
-
-    def wanted(self) -> Wanted:
-        """What is asked of the model."""
-        asked = {name: getattr(self, name) for name in _PARAMETERS}
-        named = {name: said for name, said in asked.items() if said not in (None, ())}
-        return Wanted(self.model, self.fallbacks, named)
-
-    def fingerprint(self) -> str:
-        """Tells whether two requests ask the same (SHA-256, hex)."""
-        return hashlib.sha256(repr(self).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class _Answering:
-    """What answers a turn: the models, the first one first, and what they may look things up in."""
-
-    turn: ChatTurn
-    candidates: tuple[Candidate, ...]
-    retriever: OwnedKnowledge | None
 
 
 class ChatService:
@@ -96,10 +34,8 @@ class ChatService:
         turns: Turns,
         hub: RunHub,
         models: Models,
-        documents: DocumentService,
-        collections: CollectionService,
+        planner: Planner,
         sessions: Sessions,
-        knowledge: Knowledge,
         model_settings: ModelSettings,
         knowledge_settings: KnowledgeSettings,
         max_message_chars: int,
@@ -107,12 +43,9 @@ class ChatService:
         self._turns = turns
         self._hub = hub
         self._models = models
-        self._documents = documents
-        self._collections = collections
+        self._planner = planner
         self._sessions = sessions
-        self._knowledge = knowledge
         self._model_settings = model_settings
-        self._knowledge_settings = knowledge_settings
         self._link_hosts = parse_hosts(knowledge_settings.allowed_link_hosts)
         self._max_message_chars = max_message_chars
         self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
@@ -136,9 +69,32 @@ class ChatService:
             repeated = await self._repeated(owner, turn, turn.idempotency_key)
             return repeated or await self._start(owner, turn, request_id)
 
+    async def regenerate(self, owner: str, message_id: str, options: ChatTurn, request_id: str | None) -> str:
+        """The id of the run that answers once more: the user's message of this id, or the one that it answers.
+
+        `options` says how; its message is left out of account. Raises as `start` does.
+        """
+        message = await self._sessions.message(owner, message_id)
+        if message.role != "user":
+            if message.parent_id is None:
+                raise NotFound("This answer follows no message of the user's: there is nothing to answer once more.")
+            message = await self._sessions.message(owner, message.parent_id)
+        said = text_of(decode_parts(message.parts))
+        turn = replace(options, message=said, session_id=message.session_id, beside=message.id, again=True)
+        return await self.start(owner, turn, request_id)
+
+    async def edit(self, owner: str, message_id: str, turn: ChatTurn, request_id: str | None) -> str:
+        """The id of the run that answers `turn`, whose message stands beside the user's message of this id.
+
+        Raises as `start` does; Invalid when the message isn't the user's.
+        """
+        message = await self._sessions.message(owner, message_id)
+        if message.role != "user":
+            raise Invalid("Only messages of the user can be edited. POST /messages/{id}/regenerate answers once more.")
+        return await self.start(owner, replace(turn, session_id=message.session_id, beside=message.id), request_id)
+
     async def _start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
-        candidates = tuple(self._models.choose(turn.wanted()))
-        answering = _Answering(turn, candidates, await self._retriever(owner, turn))
+        answering = await self._planner.plan(owner, turn)
         session_id = turn.session_id or new_id("ses")
         # Nobody else knows the id of a new one.
         async with self._lock("session", session_id) if turn.session_id else nullcontext():
@@ -160,29 +116,6 @@ class ChatService:
     async def _repeated(self, owner: str, turn: ChatTurn, key: str) -> str | None:
         found = await self._turns.by_key(owner, key)
         return _same(found[0], found[1], turn) if found is not None else None
-
-    async def _retriever(self, owner: str, turn: ChatTurn) -> OwnedKnowledge | None:
-        if turn.documents is False or not self._knowledge_settings.enable_rag:
-            return None
-        only: Sequence[str] | None = None
-        if turn.documents is not True:
-            await self._documents.check_exist(owner, turn.documents)
-            only = turn.documents
-        collections = await self._searched(owner, turn)
-        await self._knowledge.check(owner, collections)
-        scope = Scope(collections, tuple(only) if only is not None else None)
-        return OwnedKnowledge(self._knowledge, owner, self._knowledge_settings.top_k, scope)
-
-    async def _searched(self, owner: str, turn: ChatTurn) -> tuple[str, ...] | None:
-        """The collections that are searched: those of the request, else of the session, else all (None)."""
-        if turn.collections is not None:
-            await self._collections.check_exist(owner, turn.collections)
-            return tuple(turn.collections)
-        if turn.session_id is None:
-            return None
-        # Some may have been deleted since they were set: the others are meant all the same.
-        chosen = (await self._sessions.settings(owner, turn.session_id)).get("collections")
-        return tuple(chosen) if chosen is not None else None
 
     async def _free(self, owner: str, session_id: str, turn: ChatTurn) -> tuple[Run | None, str | None]:
         """The live run to wait for, if the session is busy and the caller says so; the head still to be expected.
@@ -211,28 +144,30 @@ class ChatService:
                 )
 
     def _new_turn(
-        self, owner: str, session_id: str, answering: _Answering, before: Run | None, expect_head: str | None
+        self, owner: str, session_id: str, answering: Answering, before: Run | None, expect_head: str | None
     ) -> NewTurn:
         turn = answering.turn
         return NewTurn(
             owner=owner,
             session_id=session_id,
             title=title_of(turn.message) if turn.session_id is None else None,
-            user_message_id=new_id("msg"),
+            user_message_id=turn.beside if turn.again and turn.beside is not None else new_id("msg"),
             message_id=new_id("msg"),
             run_id=new_id("run"),
             parts=encode_parts([TextPart(text=turn.message)]),
             model=answering.candidates[0].name,
             instance_id=self._hub.instance_id,
             lease_until=now_ms() + LEASE_MS,
+            prompt=answering.prompt,
             parent_id=turn.parent_id,
+            beside=turn.beside,
             expect_head=expect_head,
             after_live=before.started.message_id if before is not None else None,
             idempotency_key=turn.idempotency_key,
             request_hash=turn.fingerprint() if turn.idempotency_key is not None else None,
         )
 
-    async def _open(self, new: NewTurn, answering: _Answering, before: Run | None, request_id: str | None) -> str:
+    async def _open(self, new: NewTurn, answering: Answering, before: Run | None, request_id: str | None) -> str:
         turn = answering.turn
         opened = await self._turns.open(new)
         if opened.repeats is not None:
@@ -249,7 +184,7 @@ class ChatService:
         )
 
         async def body(run: Run) -> str:
-            history = opened.history if before is None else await self._queued(run, before, turn.parent_id)
+            history = opened.history if before is None else await self._queued(run, before, opened.parent_id)
             return await self._answer(run, answering, history)
 
         self._hub.start(new.owner, started, body, request_id, turn.on_disconnect)
@@ -258,9 +193,9 @@ class ChatService:
     async def _queued(self, run: Run, before: Run, parent_id: str | None) -> list[StoredMessage]:
         run.emit(ev.Status(phase="queued"))
         await before.log.finished()
-        return await self._turns.history(run.started.session_id, parent_id or before.started.message_id)
+        return await self._turns.history(run.started.session_id, parent_id)
 
-    async def _answer(self, run: Run, answering: _Answering, history: list[StoredMessage]) -> str:
+    async def _answer(self, run: Run, answering: Answering, history: list[StoredMessage]) -> str:
         settings, turn, retriever = self._model_settings, answering.turn, answering.retriever
         ask = Ask(
             candidates=answering.candidates,
@@ -278,7 +213,9 @@ class ChatService:
             question=turn.message,
             history=tuple(_history(history)),
             retriever=retriever,
-            system=turn.system_prompt,
+            system=answering.system,
+            examples=answering.examples,
+            wrapped=answering.wrapped,
             history_tokens=settings.llm_history_tokens,
             images=turn.images,
             link_hosts=self._link_hosts,

@@ -26,14 +26,17 @@ class SessionRow:
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """A message; `parts` is JSON text."""
+    """A message; `parts` and `prompt` are JSON text. `model` answered it, `prompt` is what it was told."""
 
     id: str
+    session_id: str
     parent_id: str | None
     run_id: str | None
     role: str
     status: str
     parts: str
+    model: str | None
+    prompt: str | None
     created_at: int
 
 
@@ -47,11 +50,14 @@ _SESSION = (
 )
 _MESSAGE = (
     messages.c.id,
+    messages.c.session_id,
     messages.c.parent_id,
     messages.c.run_id,
     messages.c.role,
     messages.c.status,
     type_coerce(messages.c.parts, Text),
+    messages.c.model,
+    type_coerce(messages.c.prompt, Text),
     messages.c.created_at,
 )
 
@@ -127,3 +133,12 @@ class Sessions:
         query = query.order_by(messages.c.created_at, messages.c.id)
         async with self._db.read() as conn:
             return [MessageRow(*row) for row in await conn.execute(query)]
+
+    async def message(self, owner: str, message_id: str) -> MessageRow:
+        """One message. Raises NotFound."""
+        query = select(*_MESSAGE).where(messages.c.id == message_id, messages.c.owner == owner)
+        async with self._db.read() as conn:
+            row = (await conn.execute(query)).first()
+        if row is None:
+            raise NotFound("No such message.")
+        return MessageRow(*row)

@@ -82,6 +82,7 @@ runs = Table(
     Column("user_message_id", Text, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("model", Text, nullable=False),
+    Column("prompt", JSON),
     Column("status", Text, nullable=False),
     Column("error", JSON),
     Column("usage", JSON),
@@ -230,8 +231,8 @@ jobs = Table(
     Index(None, "collection_id"),
 )
 
-# Every call of a model that costs something, also of runs and sessions that were deleted since. Money is in micro-dollars
-# (a millionth of a US dollar), null where a price is unknown; `price` is what was known of it at the time.
+# Every call of a model that costs something, also of runs and sessions that were deleted since. Money is in
+# micro-dollars (a millionth of a US dollar), null where a price is unknown; `price` is what was known of it at the time.
 # purpose: answer, condense, title, summary or embedding. status: completed, failed or cancelled.
 calls = Table(
     "calls",
@@ -255,7 +256,8 @@ calls = Table(
     Index(None, "run_id"),
 )
 
-# What live runs may still spend of an owner's budget. A run's row goes when its calls are settled, or at the next start.
+# What live runs may still spend of an owner's budget. A run's row goes when its calls are settled, or at the next
+# start.
 reservations = Table(
     "reservations",
     metadata,

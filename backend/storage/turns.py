@@ -18,7 +18,11 @@ _HISTORY_LIMIT = 400
 
 @dataclass(slots=True, frozen=True)
 class NewTurn:
-    """A user's message and the run that will answer it. `session_id` is new where `title` is given."""
+    """A user's message and the run that will answer it. `session_id` is new where `title` is given.
+
+    `beside` is an earlier message of the user's that this one stands beside; the same id means that it is answered once
+    more. `prompt` is JSON text.
+    """
 
     owner: str
     session_id: str
@@ -30,7 +34,9 @@ class NewTurn:
     model: str
     instance_id: str
     lease_until: int
+    prompt: str | None = None
     parent_id: str | None = None
+    beside: str | None = None
     expect_head: str | None = None
     after_live: str | None = None
     idempotency_key: str | None = None
@@ -49,9 +55,11 @@ class StoredMessage:
 
 @dataclass(slots=True, frozen=True)
 class OpenedTurn:
-    """`history`: the path up to the new message, oldest first. `repeats`: the run that has the key already."""
+    """`history`: the path up to the new message, oldest first, ending with `parent_id`. `repeats`: the run that has the
+    key already."""
 
     history: list[StoredMessage] = field(default_factory=list[StoredMessage])
+    parent_id: str | None = None
     repeats: str | None = None
     repeats_hash: str | None = None
 
@@ -68,8 +76,8 @@ class EventLines:
 
 @dataclass(slots=True, frozen=True)
 class ClosedTurn:
-    """How a run ended: its last events and the answer's message. JSON columns are text; `model` is the one that answered
-    in the end, None the one that was asked."""
+    """How a run ended: its last events and the answer's message. JSON columns are text; `model` is the one that
+    answered in the end, None the one that was asked."""
 
     run_id: str
     model: str | None
@@ -222,24 +230,37 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
         parent = None
     else:
         head = _checked_head(conn, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
-        parent = turn.parent_id or turn.after_live or head
+        parent = _parent_of(conn, turn.session_id, turn.beside) if turn.beside else None
+        if turn.beside is None:
+            parent = turn.parent_id or turn.after_live or head
         conn.execute(
             "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ?",
             (turn.user_message_id, now, turn.session_id),
         )
     _insert(conn, turn, parent, now)
-    return OpenedTurn(history=_path(conn, turn.session_id, parent))
+    return OpenedTurn(_path(conn, turn.session_id, parent), parent)
+
+
+def _parent_of(conn: sqlite3.Connection, session_id: str, message_id: str) -> str | None:
+    """What a message of the user's follows. Raises NotFound."""
+    sql = "SELECT parent_id FROM messages WHERE id = ? AND session_id = ? AND role = 'user'"
+    found = conn.execute(sql, (message_id, session_id)).fetchone()
+    if found is None:
+        raise NotFound("No such message of the user's in this session.")
+    return found[0]
 
 
 def _insert(conn: sqlite3.Connection, turn: NewTurn, parent: str | None, now: int) -> None:
+    if turn.beside != turn.user_message_id:
+        conn.execute(
+            "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, created_at) "
+            "VALUES (?, ?, ?, ?, ?, 'user', 'complete', ?, ?)",
+            (turn.user_message_id, turn.owner, turn.session_id, parent, turn.run_id, turn.parts, now),
+        )
     conn.execute(
-        "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, created_at) "
-        "VALUES (?, ?, ?, ?, ?, 'user', 'complete', ?, ?)",
-        (turn.user_message_id, turn.owner, turn.session_id, parent, turn.run_id, turn.parts, now),
-    )
-    conn.execute(
-        "INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, status, instance_id, "
-        "lease_until, idempotency_key, request_hash, started_at) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?)",
+        "INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, prompt, status, instance_id, "
+        "lease_until, idempotency_key, request_hash, started_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?)",
         (
             turn.run_id,
             turn.owner,
@@ -247,6 +268,7 @@ def _insert(conn: sqlite3.Connection, turn: NewTurn, parent: str | None, now: in
             turn.user_message_id,
             turn.message_id,
             turn.model,
+            turn.prompt,
             turn.instance_id,
             turn.lease_until,
             turn.idempotency_key,
@@ -298,16 +320,16 @@ def _close(conn: sqlite3.Connection, turn: ClosedTurn) -> bool:
     params: tuple[Any, ...] = (turn.status, turn.error, turn.usage, now, turn.run_id, *LIVE)
     done = conn.execute(
         "UPDATE runs SET status = ?, error = ?, usage = ?, finished_at = ?, lease_until = 0 "
-        "WHERE id = ? AND status IN (?, ?) RETURNING owner, session_id, user_message_id, message_id, model",
+        "WHERE id = ? AND status IN (?, ?) RETURNING owner, session_id, user_message_id, message_id, model, prompt",
         params,
     ).fetchone()
     if done is None:
         return False
-    owner, session_id, user_message_id, message_id, asked = done
+    owner, session_id, user_message_id, message_id, asked, prompt = done
     _append(conn, turn.events)
     conn.execute(
         "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, retrieval, model, "
-        "created_at) VALUES (?, ?, ?, ?, ?, 'assistant', ?, ?, ?, ?, ?)",
+        "prompt, created_at) VALUES (?, ?, ?, ?, ?, 'assistant', ?, ?, ?, ?, ?, ?)",
         (
             message_id,
             owner,
@@ -318,6 +340,7 @@ def _close(conn: sqlite3.Connection, turn: ClosedTurn) -> bool:
             turn.parts,
             turn.retrieval,
             turn.model or asked,
+            prompt,
             now,
         ),
     )
