@@ -43,13 +43,15 @@ from backend.routers.openapi import install_openapi
 from backend.routers.state import Services
 from backend.server import CLOSE_SECONDS, Server
 from backend.services.answering import Planner
-from backend.services.chat import ChatService
+from backend.services.aside import Aside
+from backend.services.chat import ChatService, call_limits
 from backend.services.collections import CollectionService
 from backend.services.corpus import Corpus
 from backend.services.documents import DocumentService
 from backend.services.fetching import Fetcher
 from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
+from backend.services.memory import Memory
 from backend.services.models import Models
 from backend.services.prompts import PromptService
 from backend.services.readiness import Readiness
@@ -57,9 +59,11 @@ from backend.services.reranking import Reranking
 from backend.services.runs import RunHub
 from backend.services.search import Search
 from backend.services.sessions import SessionService
+from backend.services.titles import Titles
 from backend.storage.database import Database, DataDirInUse, DataDirLock
 from backend.storage.prompts import Prompts
 from backend.storage.sessions import Sessions
+from backend.storage.summaries import Summaries
 from backend.storage.turns import Turns
 
 log = structlog.get_logger("streamforge")
@@ -212,6 +216,9 @@ def _services(
     docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
     collection_service = CollectionService(library.corpus, library.ingestion, library.knowledge)
     allowed = parse_hosts(wanted.url_allowed_hosts)
+    aside = Aside(call_limits(settings.models))
+    stack.push_async_callback(aside.close)
+    summaries = Summaries(database)
     prompt_service = PromptService(Prompts(database))
     planner = Planner(
         language_models, prompt_service, session_rows, docs, collection_service, library.knowledge, wanted
@@ -226,13 +233,15 @@ def _services(
             hub,
             language_models,
             planner,
+            Memory(summaries, aside, language_models, settings.conversations, settings.models.llm_history_tokens),
+            Titles(session_rows, aside, settings.conversations.auto_title),
             session_rows,
             settings.models,
             wanted,
             settings.runs.max_message_chars,
         ),
         hub=hub,
-        sessions=SessionService(session_rows, hub),
+        sessions=SessionService(session_rows, summaries, hub),
         documents=docs,
         collections=collection_service,
         fetcher=fetcher,
@@ -304,11 +313,15 @@ def _check_models(settings: Settings) -> None:
         models = Models(settings.models, settings.providers)
     except (Invalid, ValueError) as error:
         raise SettingsError(f"MODELS_FILE: {error}") from None
-    if settings.models.llm_model is not None:
+    for name, model in (
+        ("LLM_MODEL", settings.models.llm_model),
+        ("SUMMARY_MODEL", settings.conversations.summary_model),
+    ):
         try:
-            models.resolve(settings.models.llm_model)
+            if model is not None:
+                models.resolve(model)
         except Invalid as error:
-            raise SettingsError(f"LLM_MODEL: {error.message.removeprefix('model: ')}") from None
+            raise SettingsError(f"{name}: {error.message.removeprefix('model: ')}") from None
 
 
 def _import_sdk(language_models: Models) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from backend import events as ev
 from backend.chains import prompts
-from backend.chains.conversation import estimate_tokens, fit, related_queries, standalone_question
+from backend.chains.conversation import estimate_tokens, related_queries, standalone_question
 from backend.chains.fallback import Attempts, Candidate, Switched, attempt
+from backend.chains.memory import recalled
 from backend.chains.models.base import Grounding, Image, Message, Prompt, Tokens
 from backend.chains.passages import Passage, Retriever
 from backend.chains.urls import KnownUrls
@@ -25,8 +26,9 @@ _SNIPPET = 280
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One question to answer, by the first of the candidates that does. `retriever` is None when documents are off.
-    `wrapped` is the question as the models see it, `examples` are turns before the conversation's own. `link_hosts`
-    (host, port): an answer from passages may link to them, whatever stands there."""
+    `wrapped` is the question as the models see it, `examples` are turns before the conversation's own; the first
+    `covered` messages of the history are told by `summary`. `link_hosts` (host, port): an answer from passages may link
+    to them, whatever stands there."""
 
     candidates: tuple[Candidate, ...]
     attempts: Attempts
@@ -37,6 +39,8 @@ class Ask:
     history_tokens: int
     wrapped: str | None = None
     examples: tuple[Message, ...] = ()
+    summary: str | None = None
+    covered: int = 0
     images: tuple[Image, ...] = ()
     link_hosts: frozenset[tuple[str, int]] = frozenset()
 
@@ -135,7 +139,7 @@ class _Prompts:
     def __init__(self, ask: Ask, grounding: Grounding, passages: list[Passage], meant: str) -> None:
         self._prompt = Prompt(
             system=prompts.system_prompt(ask.system, grounding),
-            history=(*ask.examples, *fit(ask.history, ask.history_tokens)),
+            history=(*ask.examples, *recalled(ask.summary, ask.history[ask.covered :], ask.history_tokens)),
             content=prompts.grounded_message(ask.told, passages) if passages else ask.told,
             question=meant,
             parameters=ask.first.parameters,

@@ -97,7 +97,8 @@ class History(BaseModel):
 @router.get("/history/{session_id}", responses=responses(401, 404), summary="A conversation as plain text")
 async def history(session_id: str, services: ServicesDep, owner: Owner) -> History:
     """The active path of the session, oldest first. `GET /sessions/{id}/messages` has the parts and citations."""
-    rows = await services.sessions.messages(owner, session_id, every_branch=False)
+    told = await services.sessions.conversation(owner, session_id, every_branch=False)
+    rows = [each.row for each in told.messages]
     messages = [
         HistoryMessage(role=row.role, content=marked_text(decode_parts(row.parts)), status=row.status) for row in rows
     ]

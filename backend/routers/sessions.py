@@ -12,7 +12,8 @@ from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
 from backend.routers.times import Time, iso
 from backend.services.prompts import PromptChoice
-from backend.storage.sessions import MessageRow, SessionRow
+from backend.services.tree import Placed
+from backend.storage.sessions import SessionRow
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 
@@ -97,6 +98,10 @@ class Message(BaseModel):
     id: str
     parent_id: str | None = None
     run_id: str | None = None
+    siblings: list[str] = Field(
+        description="All messages that follow the same one, this one too, oldest first: other answers, or other wordings."
+    )
+    active: bool = Field(description="Whether it is on the active path.")
     role: str = Field(examples=["assistant"])
     status: str = Field(description="complete, partial, failed or cancelled", examples=["complete"])
     model: str | None = Field(None, description="Which model answered.")
@@ -113,6 +118,19 @@ class MessageList(BaseModel):
     """Messages, oldest first."""
 
     items: list[Message]
+    summarised_until: str | None = Field(
+        None, description="Up to and with this message the model is told `summary` once the conversation is too long."
+    )
+    summary: str | None = None
+
+
+class HeadChange(BaseModel):
+    """Where the active path is to end."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"message_id": "msg_0193…"}]})
+
+    message_id: str = Field(min_length=1, max_length=100, description="A message of the session, of any branch.")
+    leaf: bool = Field(False, description="Go on from it to the end of its newest branch.")
 
 
 class ActiveRun(BaseModel):
@@ -170,8 +188,19 @@ async def messages(
     branches: Annotated[bool, Query(description="Every branch, not only the active path.")] = False,
 ) -> MessageList:
     """The active path, oldest first, with citations and sources."""
-    rows = await services.sessions.messages(owner, session_id, every_branch=branches)
-    return MessageList(items=[_message(row) for row in rows])
+    found = await services.sessions.conversation(owner, session_id, every_branch=branches)
+    summary = found.summary
+    return MessageList(
+        items=[_message(each) for each in found.messages],
+        summarised_until=summary.message_id if summary is not None else None,
+        summary=summary.text if summary is not None else None,
+    )
+
+
+@router.put("/{session_id}/head", responses=responses(400, 401, 403, 404, 422), summary="Switch the branch")
+async def switch(session_id: str, body: HeadChange, services: ServicesDep, owner: Owner) -> Session:
+    """Let the active path end with another message, of any branch; the next message follows it."""
+    return _session(await services.sessions.switch(owner, session_id, body.message_id, leaf=body.leaf))
 
 
 @router.get("/{session_id}/active", responses=responses(401, 404), summary="Its live run")
@@ -191,12 +220,15 @@ def _session(row: SessionRow) -> Session:
     )
 
 
-def _message(row: MessageRow) -> Message:
+def _message(placed: Placed) -> Message:
+    row = placed.row
     return Message(
         id=row.id,
         parent_id=row.parent_id,
         run_id=row.run_id,
         role=row.role,
+        siblings=list(placed.siblings),
+        active=placed.active,
         status=row.status,
         model=row.model,
         prompt=msgspec.json.decode(row.prompt) if row.prompt is not None else None,

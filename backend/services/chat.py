@@ -10,20 +10,19 @@ import msgspec
 from backend import events as ev
 from backend.chains.calls import CallLimits
 from backend.chains.fallback import Attempts
-from backend.chains.models.base import Message
 from backend.chains.rag import Ask, Finished, answer
 from backend.config.settings import KnowledgeSettings, ModelSettings, parse_hosts
 from backend.errors import Conflict, Invalid, NotFound
 from backend.services.answering import Answering, Planner
 from backend.services.chat_turn import ChatTurn
+from backend.services.memory import Memory
 from backend.services.models import Models
 from backend.services.run_state import TextPart, decode_parts, encode_parts, text_of
 from backend.services.runs import LEASE_MS, Run, RunHub
+from backend.services.titles import Titles, first_title
 from backend.storage.ids import new_id, now_ms
 from backend.storage.sessions import Sessions
 from backend.storage.turns import NewTurn, StoredMessage, Turns
-
-_TITLE = 80
 
 
 class ChatService:
@@ -35,6 +34,8 @@ class ChatService:
         hub: RunHub,
         models: Models,
         planner: Planner,
+        memory: Memory,
+        titles: Titles,
         sessions: Sessions,
         model_settings: ModelSettings,
         knowledge_settings: KnowledgeSettings,
@@ -44,6 +45,8 @@ class ChatService:
         self._hub = hub
         self._models = models
         self._planner = planner
+        self._memory = memory
+        self._titles = titles
         self._sessions = sessions
         self._model_settings = model_settings
         self._link_hosts = parse_hosts(knowledge_settings.allowed_link_hosts)
@@ -150,7 +153,7 @@ class ChatService:
         return NewTurn(
             owner=owner,
             session_id=session_id,
-            title=title_of(turn.message) if turn.session_id is None else None,
+            title=first_title(turn.message) if turn.session_id is None else None,
             user_message_id=turn.beside if turn.again and turn.beside is not None else new_id("msg"),
             message_id=new_id("msg"),
             run_id=new_id("run"),
@@ -185,7 +188,9 @@ class ChatService:
 
         async def body(run: Run) -> str:
             history = opened.history if before is None else await self._queued(run, before, opened.parent_id)
-            return await self._answer(run, answering, history)
+            reason = await self._answer(run, answering, history)
+            self._follow(run, answering, history, first=new.title is not None)
+            return reason
 
         self._hub.start(new.owner, started, body, request_id, turn.on_disconnect)
         return new.run_id
@@ -195,23 +200,29 @@ class ChatService:
         await before.log.finished()
         return await self._turns.history(run.started.session_id, parent_id)
 
+    def _follow(self, run: Run, answering: Answering, history: list[StoredMessage], *, first: bool) -> None:
+        """What an answer leaves to be done: nothing of it holds up its end."""
+        answered = run.state.model or run.started.model
+        by = next((c for c in answering.candidates if c.name == answered), answering.candidates[0])
+        if first:
+            self._titles.follow(run, answering.turn.message, by)
+        self._memory.follow(run, history, answering.turn.message, by)
+
     async def _answer(self, run: Run, answering: Answering, history: list[StoredMessage]) -> str:
         settings, turn, retriever = self._model_settings, answering.turn, answering.retriever
+        told = await self._memory.recall(run, history, answering.candidates[0])
         ask = Ask(
             candidates=answering.candidates,
             attempts=Attempts(
-                limits=CallLimits(
-                    first_token=settings.first_token_timeout,
-                    idle=settings.idle_timeout,
-                    total=settings.total_timeout,
-                    retry=settings.retry_seconds,
-                ),
+                limits=call_limits(settings),
                 health=self._models.health,
                 patience=settings.attempt_timeout,
                 after_output=turn.fallback_after_output,
             ),
             question=turn.message,
-            history=tuple(_history(history)),
+            history=told.messages,
+            summary=told.summary,
+            covered=told.covered,
             retriever=retriever,
             system=answering.system,
             examples=answering.examples,
@@ -232,9 +243,14 @@ class ChatService:
         return reason
 
 
-def _history(stored: list[StoredMessage]) -> list[Message]:
-    texts = ((row.role, text_of(decode_parts(row.parts))) for row in stored)
-    return [Message("user" if role == "user" else "assistant", text) for role, text in texts if text]
+def call_limits(settings: ModelSettings) -> CallLimits:
+    """How long a call of a model may take."""
+    return CallLimits(
+        first_token=settings.first_token_timeout,
+        idle=settings.idle_timeout,
+        total=settings.total_timeout,
+        retry=settings.retry_seconds,
+    )
 
 
 def _same(run_id: str, request_hash: str | None, turn: ChatTurn) -> str:
@@ -244,9 +260,3 @@ def _same(run_id: str, request_hash: str | None, turn: ChatTurn) -> str:
             code="idempotency_key_reused",
         )
     return run_id
-
-
-def title_of(message: str) -> str:
-    """A session's first title: the beginning of its first message, on one line."""
-    line = " ".join(message.split())
-    return line if len(line) <= _TITLE else line[: _TITLE - 1].rstrip() + "…"

@@ -62,6 +62,10 @@ _MESSAGE = (
 )
 
 
+_NAMED = "named"
+"""Among the settings: somebody gave the session its title."""
+
+
 class Sessions:
     """Sessions of an owner. Somebody else's raise NotFound."""
 
@@ -100,8 +104,28 @@ class Sessions:
             if found is None:
                 raise NotFound("No such session.")
             kept = {name: value for name, value in {**found.settings, **settings}.items() if value is not None}
+            if title is not None:
+                kept[_NAMED] = True
             values = {"title": title or found.title, "settings": kept, "updated_at": now_ms()}
             await conn.execute(update(sessions).where(*mine).values(**values))
+
+    async def retitle(self, owner: str, session_id: str, before: str, title: str) -> None:
+        """Another title in the place of `before`, unless somebody named the session meanwhile."""
+        sql = (
+            "UPDATE sessions SET title = ? WHERE id = ? AND owner = ? AND title = ? "
+            f"AND json_extract(settings, '$.{_NAMED}') IS NULL"
+        )
+        await self._db.writer.run(lambda conn: conn.execute(sql, (title, session_id, owner, before)) and None)
+
+    async def move_head(self, owner: str, session_id: str, message_id: str) -> None:
+        """Another last message of the active path. Raises NotFound."""
+        sql = (
+            "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ? AND owner = ? "
+            "AND EXISTS (SELECT 1 FROM messages m WHERE m.id = ? AND m.session_id = sessions.id)"
+        )
+        values = (message_id, now_ms(), session_id, owner, message_id)
+        if await self._db.writer.run(lambda conn: conn.execute(sql, values).rowcount) == 0:
+            raise NotFound("message_id: no such message in this session.")
 
     async def settings(self, owner: str, session_id: str) -> dict[str, Any]:
         """The settings of a session; none when there is no such session."""

@@ -45,12 +45,13 @@ class NewTurn:
 
 @dataclass(slots=True, frozen=True)
 class StoredMessage:
-    """A message of the active path: role, status and its parts as JSON text."""
+    """A message of the active path: role, status and its parts as JSON text. `summary`: of all up to and with it."""
 
     id: str
     role: str
     status: str
     parts: str
+    summary: str | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -116,7 +117,8 @@ WITH RECURSIVE path(id, parent_id, role, status, parts, depth) AS (
     UNION ALL
     SELECT m.id, m.parent_id, m.role, m.status, m.parts, path.depth + 1
     FROM messages m JOIN path ON m.id = path.parent_id WHERE path.depth < ?
-) SELECT id, role, status, parts FROM path ORDER BY depth DESC"""
+) SELECT path.id, role, status, parts, s.text
+FROM path LEFT JOIN summaries s ON s.message_id = path.id ORDER BY depth DESC"""
 
 
 class Turns:

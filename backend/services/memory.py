@@ -1,0 +1,157 @@
+"""Conversations that are longer than LLM_HISTORY_TOKENS: the older messages are summed up, and the summary is kept.
+
+A summary belongs to the last message that it covers, so that every branch from there on finds it. It is made after an
+answer, for the next turn; before an answer only where there is none that suffices, and never for longer than a deadline:
+without one, the oldest messages are left out.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from backend.chains import memory
+from backend.chains.fallback import Candidate
+from backend.chains.models.base import ChatModel, Message
+from backend.config.settings import ConversationSettings
+from backend.errors import RunError, StreamForgeError
+from backend.services.aside import Aside
+from backend.services.models import Models
+from backend.services.run_state import decode_parts, text_of
+from backend.services.runs import Run
+from backend.storage.summaries import Summaries, SummaryRow
+from backend.storage.turns import StoredMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message of the active path, and the summary up to it where there is one."""
+
+    id: str
+    message: Message
+    summary: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What a model is to be told of a conversation: all messages, of which the first `covered` are in `summary`."""
+
+    messages: tuple[Message, ...]
+    summary: str | None = None
+    covered: int = 0
+
+
+class Memory:
+    """Sums up what no longer fits. `budget` is LLM_HISTORY_TOKENS."""
+
+    def __init__(
+        self, summaries: Summaries, aside: Aside, models: Models, settings: ConversationSettings, budget: int
+    ) -> None:
+        self._summaries = summaries
+        self._aside = aside
+        self._models = models
+        self._settings = settings
+        self._budget = budget
+        self._making: dict[str, asyncio.Task[None]] = {}
+
+    async def recall(self, run: Run, history: Sequence[StoredMessage], candidate: Candidate) -> Recalled:
+        """What the answer's model is told of the messages before. What a summary costs now is the run's."""
+        said = said_of(history)
+        if not self._sums_up(candidate):
+            return Recalled(tuple(each.message for each in said))
+        found = _latest(said)
+        if not self._fits(said, found):
+            with suppress(TimeoutError, RunError):
+                async with asyncio.timeout(self._settings.summary_timeout):
+                    said = await self._awaited(run.started.session_id, said)
+                    found = _latest(said)
+                    if not self._fits(said, found):
+                        said = await self._sum_up(said, candidate, run)
+                        found = _latest(said)
+        return Recalled(tuple(each.message for each in said), said[found - 1].summary if found else None, found)
+
+    def follow(self, run: Run, history: Sequence[StoredMessage], question: str, candidate: Candidate) -> None:
+        """An answer is ending: if what was said is too long for the next turn, sum it up once it is stored."""
+        session_id = run.started.session_id
+        if not self._sums_up(candidate) or session_id in self._making:
+            return
+        started = run.started
+        new = (
+            Said(started.user_message_id, Message("user", question)),
+            Said(started.message_id, Message("assistant", run.state.text())),
+        )
+        said = [*said_of(history), *(each for each in new if each.message.text)]
+        if self._fits(said, _latest(said)):
+            return
+        task = self._aside.later(self._prepare(run, said, candidate))
+        self._making[session_id] = task
+        task.add_done_callback(lambda _: self._making.pop(session_id, None))
+
+    def _sums_up(self, candidate: Candidate) -> bool:
+        return self._settings.summaries and candidate.model.writes and self._budget >= memory.LEAST_BUDGET
+
+    def _fits(self, said: Sequence[Said], covered: int) -> bool:
+        summary = said[covered - 1].summary if covered else None
+        return memory.fits(summary, [each.message for each in said[covered:]], self._budget)
+
+    async def _prepare(self, run: Run, said: list[Said], candidate: Candidate) -> None:
+        await run.log.finished()
+        await self._sum_up(said, candidate, None, owner=run.owner, session_id=run.started.session_id)
+
+    async def _awaited(self, session_id: str, said: list[Said]) -> list[Said]:
+        """The conversation with the summary that is just being made after the last answer."""
+        task = self._making.get(session_id)
+        if task is None:
+            return said
+        await asyncio.wait((task,))
+        kept = await self._summaries.of(session_id)
+        return [Said(s.id, s.message, kept[s.id].text if s.id in kept else s.summary) for s in said]
+
+    async def _sum_up(
+        self, said: list[Said], candidate: Candidate, run: Run | None, owner: str = "", session_id: str = ""
+    ) -> list[Said]:
+        """The conversation with one more summary, which is stored. Raises RunError."""
+        covered = _latest(said)
+        summary = said[covered - 1].summary if covered else None
+        tail = [each.message for each in said[covered:]]
+        older = memory.older(tail, self._budget)
+        if not older:
+            return said
+        name, model = self._model(candidate)
+        for piece in memory.pieces(tail[:older], self._budget):
+            written = await self._aside.write(
+                name, model, memory.SUMMARY_SYSTEM, memory.request(summary, piece), memory.MAX_TOKENS
+            )
+            if run is not None:
+                run.emit(written.usage)
+            else:
+                self._aside.count(owner, session_id, "summary", written.usage)
+            summary = memory.shortened(written.text, self._budget) or summary
+        if summary is None:
+            return said
+        last = said[covered + older - 1]
+        with suppress(StreamForgeError):
+            await self._summaries.put(SummaryRow(last.id, name, summary))
+        return [Said(s.id, s.message, summary) if s is last else s for s in said]
+
+    def _model(self, candidate: Candidate) -> tuple[str, ChatModel]:
+        if self._settings.summary_model is None:
+            return candidate.name, candidate.model
+        return self._models.resolve(self._settings.summary_model)
+
+
+def said_of(history: Sequence[StoredMessage]) -> list[Said]:
+    """Stored messages as a model is told them; those without text are left out."""
+    found: list[Said] = []
+    for row in history:
+        text = text_of(decode_parts(row.parts))
+        if text:
+            found.append(Said(row.id, Message("user" if row.role == "user" else "assistant", text), row.summary))
+        elif row.summary is not None and found:
+            found[-1] = Said(found[-1].id, found[-1].message, row.summary)
+    return found
+
+
+def _latest(said: Sequence[Said]) -> int:
+    """How many messages the last summary covers; 0 when there is none."""
+    return next((n for n in range(len(said), 0, -1) if said[n - 1].summary is not None), 0)
