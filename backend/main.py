@@ -36,6 +36,7 @@ from backend.routers import (
     sessions,
     sources,
     system,
+    transcripts,
 )
 from backend.routers.guard import Guard
 from backend.routers.keys import KeyGate
@@ -60,6 +61,7 @@ from backend.services.runs import RunHub
 from backend.services.search import Search
 from backend.services.sessions import SessionService
 from backend.services.titles import Titles
+from backend.services.transcripts import Transcripts
 from backend.storage.database import Database, DataDirInUse, DataDirLock
 from backend.storage.prompts import Prompts
 from backend.storage.sessions import Sessions
@@ -118,6 +120,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         app.include_router(module.router, max_body_size=_MAX_BODY)
     most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
     app.include_router(sources.router, max_body_size=_MAX_TEXT)
+    app.include_router(transcripts.router, max_body_size=_MAX_TEXT)
     app.include_router(documents.router, max_body_size=most)
     system.install_docs(app)
     install_openapi(app)
@@ -219,6 +222,7 @@ def _services(
     aside = Aside(call_limits(settings.models))
     stack.push_async_callback(aside.close)
     summaries = Summaries(database)
+    session_service = SessionService(session_rows, summaries, hub)
     prompt_service = PromptService(Prompts(database))
     planner = Planner(
         language_models, prompt_service, session_rows, docs, collection_service, library.knowledge, wanted
@@ -241,7 +245,8 @@ def _services(
             settings.runs.max_message_chars,
         ),
         hub=hub,
-        sessions=SessionService(session_rows, summaries, hub),
+        sessions=session_service,
+        transcripts=Transcripts(session_rows, session_service),
         documents=docs,
         collections=collection_service,
         fetcher=fetcher,

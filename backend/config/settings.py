@@ -300,7 +300,7 @@ class ConversationSettings(_Group):
     )
     summary_model: str | None = Field(
         None,
-        description="Model that sums up older messages, `provider/model` or an alias. Unset: the one that answers.",
+        description="Model that sums up older messages, `provider/model` or alias. Unset: the one that answers.",
     )
     summary_timeout: float = Field(20.0, gt=0, description="Seconds that an answer waits for a summary at most.")
 

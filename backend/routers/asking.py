@@ -51,7 +51,7 @@ class AnswerOptions(Writing):
 
     model: str | None = Field(
         None,
-        description="`provider/model` or an alias, see GET /models; none is the session's, the prompt's or the default.",
+        description="`provider/model` or an alias, see GET /models; none: the session's, the prompt's, the default.",
     )
     documents: bool | list[str] = Field(True, description="All of your documents, none, or the ids of some.")
     collections: list[str] | None = Field(

@@ -99,7 +99,7 @@ class Message(BaseModel):
     parent_id: str | None = None
     run_id: str | None = None
     siblings: list[str] = Field(
-        description="All messages that follow the same one, this one too, oldest first: other answers, or other wordings."
+        description="All messages that follow the same one, itself too, oldest first: other answers, other wordings."
     )
     active: bool = Field(description="Whether it is on the active path.")
     role: str = Field(examples=["assistant"])
@@ -151,13 +151,13 @@ async def sessions(
     page = await services.sessions.page(owner, limit, position_of(cursor), q)
     last = page.items[-1] if page.more else None
     following = cursor_of(last.updated_at, last.id) if last else None
-    return SessionList(items=[_session(row) for row in page.items], next_cursor=following)
+    return SessionList(items=[session_of(row) for row in page.items], next_cursor=following)
 
 
 @router.get("/{session_id}", responses=responses(401, 404), summary="One session")
 async def session(session_id: str, services: ServicesDep, owner: Owner) -> Session:
     """Title and times of a session."""
-    return _session(await services.sessions.get(owner, session_id))
+    return session_of(await services.sessions.get(owner, session_id))
 
 
 @router.patch("/{session_id}", responses=responses(401, 403, 404, 422), summary="Change a session")
@@ -170,7 +170,7 @@ async def change(session_id: str, body: SessionChange, services: ServicesDep, ow
         services.models.resolve(body.model)
     if body.prompt is not None:
         await services.prompts.prepare(owner, body.prompt.name, body.prompt)
-    return _session(await services.sessions.change(owner, session_id, body.title, settings))
+    return session_of(await services.sessions.change(owner, session_id, body.title, settings))
 
 
 @router.delete("/{session_id}", status_code=204, responses=responses(401, 403, 404), summary="Delete a session")
@@ -200,7 +200,7 @@ async def messages(
 @router.put("/{session_id}/head", responses=responses(400, 401, 403, 404, 422), summary="Switch the branch")
 async def switch(session_id: str, body: HeadChange, services: ServicesDep, owner: Owner) -> Session:
     """Let the active path end with another message, of any branch; the next message follows it."""
-    return _session(await services.sessions.switch(owner, session_id, body.message_id, leaf=body.leaf))
+    return session_of(await services.sessions.switch(owner, session_id, body.message_id, leaf=body.leaf))
 
 
 @router.get("/{session_id}/active", responses=responses(401, 404), summary="Its live run")
@@ -209,7 +209,8 @@ async def active(session_id: str, services: ServicesDep, owner: Owner) -> Active
     return ActiveRun(run_id=await services.sessions.active_run(owner, session_id))
 
 
-def _session(row: SessionRow) -> Session:
+def session_of(row: SessionRow) -> Session:
+    """A session as the API shows it."""
     return Session(
         id=row.id,
         title=row.title,

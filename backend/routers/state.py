@@ -16,6 +16,7 @@ from backend.services.prompts import PromptService
 from backend.services.readiness import Readiness
 from backend.services.runs import RunHub
 from backend.services.sessions import SessionService
+from backend.services.transcripts import Transcripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Services:
     knowledge: Knowledge
     models: Models
     prompts: PromptService
+    transcripts: Transcripts
 
 
 # Dependencies are async although they don't wait: FastAPI runs others in a thread, at 0.3 ms each.

@@ -1,7 +1,7 @@
 """Conversations that are longer than LLM_HISTORY_TOKENS: the older messages are summed up, and the summary is kept.
 
 A summary belongs to the last message that it covers, so that every branch from there on finds it. It is made after an
-answer, for the next turn; before an answer only where there is none that suffices, and never for longer than a deadline:
+answer, for the next turn; before an answer only where there is none that suffices, and for no longer than a deadline:
 without one, the oldest messages are left out.
 """
 
@@ -14,7 +14,7 @@ from backend.chains import memory
 from backend.chains.fallback import Candidate
 from backend.chains.models.base import ChatModel, Message
 from backend.config.settings import ConversationSettings
-from backend.errors import RunError, StreamForgeError
+from backend.errors import StreamForgeError
 from backend.services.aside import Aside
 from backend.services.models import Models
 from backend.services.run_state import decode_parts, text_of
@@ -61,7 +61,7 @@ class Memory:
             return Recalled(tuple(each.message for each in said))
         found = _latest(said)
         if not self._fits(said, found):
-            with suppress(TimeoutError, RunError):
+            with suppress(TimeoutError, StreamForgeError):
                 async with asyncio.timeout(self._settings.summary_timeout):
                     said = await self._awaited(run.started.session_id, said)
                     found = _latest(said)

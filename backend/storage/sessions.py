@@ -1,6 +1,8 @@
 """Sessions and their messages: ordinary queries."""
 
 import json
+import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,3 +168,30 @@ class Sessions:
         if row is None:
             raise NotFound("No such message.")
         return MessageRow(*row)
+
+    async def usage(self, session_id: str) -> dict[str, str]:
+        """What each ended run of a session used, JSON text."""
+        sql = "SELECT id, usage FROM runs WHERE session_id = ? AND usage IS NOT NULL"
+        return dict(await self._db.reader.run(lambda conn: conn.execute(sql, (session_id,)).fetchall()))
+
+    async def insert(self, owner: str, session: SessionRow, rows: Sequence[MessageRow]) -> None:
+        """Store a session with its messages, all or nothing."""
+        head = (session.id, owner, session.title, session.head_message_id, session.created_at, session.updated_at)
+        values = [
+            (m.id, owner, m.session_id, m.parent_id, m.role, m.status, m.parts, m.model, m.prompt, m.created_at)
+            for m in rows
+        ]
+
+        def store(conn: sqlite3.Connection) -> None:
+            conn.execute(
+                "INSERT INTO sessions (id, owner, title, head_message_id, settings, created_at, updated_at) "
+                "VALUES (?, ?, ?, ?, '{}', ?, ?)",
+                head,
+            )
+            conn.executemany(
+                "INSERT INTO messages (id, owner, session_id, parent_id, role, status, parts, model, prompt, created_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+
+        await self._db.writer.run(store)

@@ -232,7 +232,7 @@ jobs = Table(
 )
 
 # Every call of a model that costs something, also of runs and sessions that were deleted since. Money is in
-# micro-dollars (a millionth of a US dollar), null where a price is unknown; `price` is what was known of it at the time.
+# micro-dollars (a millionth of a US dollar), null where a price is unknown; `price` is what was known of it then.
 # purpose: answer, condense, title, summary or embedding. status: completed, failed or cancelled.
 calls = Table(
     "calls",
