@@ -127,7 +127,7 @@ async def export(
     owner: Owner,
     format: Annotated[Literal["json", "markdown"], Query(description="What to make of it.")] = "json",
 ) -> Response:
-    """JSON has every branch, with citations, models and usage; Markdown the active path, with citations as footnotes."""
+    """JSON has every branch, with citations, models and usage; Markdown the active path, citations as footnotes."""
     if format == "markdown":
         text = await services.transcripts.markdown(owner, session_id)
         return _file(text, "text/markdown; charset=utf-8", f"{session_id}.md")

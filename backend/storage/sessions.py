@@ -189,8 +189,8 @@ class Sessions:
                 head,
             )
             conn.executemany(
-                "INSERT INTO messages (id, owner, session_id, parent_id, role, status, parts, model, prompt, created_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO messages (id, owner, session_id, parent_id, role, status, parts, model, prompt, "
+                "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
 
