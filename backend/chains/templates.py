@@ -9,14 +9,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from backend.chains.models.base import Message
 from backend.chains.parameters import Writing
 from backend.errors import Invalid
-from backend.events import clean_text
+from backend.events import clean_text, is_clean
 
 Value = StrictBool | StrictInt | StrictFloat | StrictStr
 MESSAGE = "message"
@@ -110,7 +110,8 @@ class PromptContent(BaseModel):
         used = {name for text in texts for name in places(text)} | (places(self.template or "") - {MESSAGE})
         if unknown := sorted(used - declared):
             raise ValueError(f"variables: declare {', '.join(unknown)}, which the texts use")
-        _refuse_unclean(self.model_dump())
+        if not is_clean(self.model_dump()):
+            raise ValueError("must not hold NUL characters or lone surrogates")
         return self
 
 
@@ -168,17 +169,3 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 def _texts(values: Mapping[str, Value]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-
-
-def _refuse_unclean(value: Any) -> None:
-    match value:
-        case str():
-            if value != clean_text(value):
-                raise ValueError("must not hold NUL characters or lone surrogates")
-        case dict():
-            _refuse_unclean([*value.keys(), *value.values()])
-        case list():
-            for each in value:
-                _refuse_unclean(each)
-        case _:
-            pass

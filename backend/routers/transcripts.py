@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from backend.chains.templates import Value
 from backend.errors import Invalid
-from backend.events import clean_text
+from backend.events import is_clean
 from backend.routers.problems import responses
 from backend.routers.sessions import Session, session_of
 from backend.routers.state import Owner, ServicesDep
@@ -21,7 +21,7 @@ from backend.storage.sessions import MessageRow
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-_EXAMPLE = {
+_EXAMPLE: dict[str, Any] = {
     "format": "streamforge.session",
     "version": 1,
     "title": "Contract questions",
@@ -91,19 +91,6 @@ class SessionFile(BaseModel):
             if not is_clean(message.model_dump(exclude={"created_at"})):
                 raise ValueError("must not hold NUL characters or lone surrogates")
         return value
-
-
-def is_clean(value: Any) -> bool:
-    """Whether every string of a JSON value can be stored as it is."""
-    match value:
-        case str():
-            return value == clean_text(value)
-        case dict():
-            return all(map(is_clean, [*value.keys(), *value.values()]))  # pyright: ignore[reportUnknownArgumentType]
-        case list():
-            return all(map(is_clean, value))  # pyright: ignore[reportUnknownArgumentType]
-        case _:
-            return True
 
 
 @router.get(
