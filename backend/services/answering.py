@@ -55,10 +55,11 @@ class Planner:
         """How the turn is answered. Raises RequestError, EmbeddingMismatch."""
         settings = await self._sessions.settings(owner, turn.session_id) if turn.session_id is not None else {}
         system, prompt = await self._words(owner, turn, settings)
-        model, asked = turn.model or settings.get("model"), turn.asked()
+        model = turn.model if turn.model is not None else settings.get("model")
+        asked = turn.asked()
         if prompt is not None:
             content = prompt.rendered.content
-            model = model or content.model
+            model = model if model is not None else content.model
             asked = {**(content.parameters.named() if content.parameters is not None else {}), **asked}
         return Answering(
             turn=turn,

@@ -63,7 +63,9 @@ class Memory:
         if not self._fits(said, found):
             with suppress(TimeoutError, StreamForgeError):
                 async with asyncio.timeout(self._settings.summary_timeout):
-                    said = await self._awaited(run.started.session_id, said)
+                    if (making := self._making.get(run.started.session_id)) is not None:
+                        await asyncio.wait((making,))
+                    said = await self._refreshed(run.started.session_id, said)
                     found = _latest(said)
                     if not self._fits(said, found):
                         said = await self._sum_up(said, candidate, run)
@@ -96,14 +98,13 @@ class Memory:
 
     async def _prepare(self, run: Run, said: list[Said], candidate: Candidate) -> None:
         await run.log.finished()
+        said = await self._refreshed(run.started.session_id, said)
+        if self._fits(said, _latest(said)):
+            return
         await self._sum_up(said, candidate, None, owner=run.owner, session_id=run.started.session_id)
 
-    async def _awaited(self, session_id: str, said: list[Said]) -> list[Said]:
-        """The conversation with the summary that is just being made after the last answer."""
-        task = self._making.get(session_id)
-        if task is None:
-            return said
-        await asyncio.wait((task,))
+    async def _refreshed(self, session_id: str, said: list[Said]) -> list[Said]:
+        """The conversation with the summaries that were made since it was read."""
         kept = await self._summaries.of(session_id)
         return [Said(s.id, s.message, kept[s.id].text if s.id in kept else s.summary) for s in said]
 
