@@ -1,7 +1,7 @@
 """What models write beside the answers: titles and summaries, mostly while nobody waits for them."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,6 +17,8 @@ from backend.errors import StreamForgeError
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 4
+_AT_MOST = 100
+"""Under way or waiting; what comes on top is left undone."""
 Purpose = Literal["title", "summary"]
 
 
@@ -67,8 +69,10 @@ class Aside:
             output_tokens=usage.output_tokens,
         )
 
-    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do it in the background, a few at a time. What fails is left undone; `close` ends what is under way."""
+    def later(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None] | None:
+        """Do it in the background, a few at a time; None when too much waits already. What fails is left undone."""
+        if len(self._tasks) >= _AT_MOST:
+            return None
         task = asyncio.create_task(self._quietly(work), name="aside")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -81,16 +85,14 @@ class Aside:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _quietly(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             async with self._places:
-                await work
+                await work()
         except StreamForgeError as error:
             log.info("aside_failed", code=error.code)
         except Exception:
             log.exception("aside_crashed")
-        finally:
-            work.close()
 
 
 def _usage(name: str, used: Tokens | None, told: str, text: str) -> ev.Usage:

@@ -15,7 +15,7 @@ from backend.config.settings import KnowledgeSettings, ModelSettings, parse_host
 from backend.errors import Conflict, Invalid, NotFound
 from backend.services.answering import Answering, Planner
 from backend.services.chat_turn import ChatTurn
-from backend.services.memory import Memory
+from backend.services.memory import Memory, Recalled
 from backend.services.models import Models
 from backend.services.run_state import TextPart, decode_parts, encode_parts, text_of
 from backend.services.runs import LEASE_MS, Run, RunHub
@@ -188,8 +188,9 @@ class ChatService:
 
         async def body(run: Run) -> str:
             history = opened.history if before is None else await self._queued(run, before, opened.parent_id)
-            reason = await self._answer(run, answering, history)
-            self._follow(run, answering, history, first=new.title is not None)
+            told = await self._memory.recall(run, history, answering.candidates[0])
+            reason = await self._answer(run, answering, told)
+            self._follow(run, answering, told, first=new.title is not None)
             return reason
 
         self._hub.start(new.owner, started, body, request_id, turn.on_disconnect)
@@ -200,17 +201,16 @@ class ChatService:
         await before.log.finished()
         return await self._turns.history(run.started.session_id, parent_id)
 
-    def _follow(self, run: Run, answering: Answering, history: list[StoredMessage], *, first: bool) -> None:
+    def _follow(self, run: Run, answering: Answering, told: Recalled, *, first: bool) -> None:
         """What an answer leaves to be done: nothing of it holds up its end."""
         answered = run.state.model or run.started.model
         by = next((c for c in answering.candidates if c.name == answered), answering.candidates[0])
         if first:
             self._titles.follow(run, answering.turn.message, by)
-        self._memory.follow(run, history, answering.turn.message, by)
+        self._memory.follow(run, told, answering.turn.message, by)
 
-    async def _answer(self, run: Run, answering: Answering, history: list[StoredMessage]) -> str:
+    async def _answer(self, run: Run, answering: Answering, told: Recalled) -> str:
         settings, turn, retriever = self._model_settings, answering.turn, answering.retriever
-        told = await self._memory.recall(run, history, answering.candidates[0])
         ask = Ask(
             candidates=answering.candidates,
             attempts=Attempts(

@@ -34,11 +34,20 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What a model is to be told of a conversation: all messages, of which the first `covered` are in `summary`."""
+    """A conversation so far. A model is told the first `covered` messages by their summary, if there is one."""
 
-    messages: tuple[Message, ...]
-    summary: str | None = None
+    said: Sequence[Said]
     covered: int = 0
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """All of it."""
+        return tuple(each.message for each in self.said)
+
+    @property
+    def summary(self) -> str | None:
+        """What stands for the first `covered`."""
+        return self.said[self.covered - 1].summary if self.covered else None
 
 
 class Memory:
@@ -58,7 +67,7 @@ class Memory:
         """What the answer's model is told of the messages before. What a summary costs now is the run's."""
         said = said_of(history)
         if not self._sums_up(candidate):
-            return Recalled(tuple(each.message for each in said))
+            return Recalled(said)
         found = _latest(said)
         if not self._fits(said, found):
             with suppress(TimeoutError, StreamForgeError):
@@ -70,9 +79,9 @@ class Memory:
                     if not self._fits(said, found):
                         said = await self._sum_up(said, candidate, run)
                         found = _latest(said)
-        return Recalled(tuple(each.message for each in said), said[found - 1].summary if found else None, found)
+        return Recalled(said, found)
 
-    def follow(self, run: Run, history: Sequence[StoredMessage], question: str, candidate: Candidate) -> None:
+    def follow(self, run: Run, told: Recalled, question: str, candidate: Candidate) -> None:
         """An answer is ending: if what was said is too long for the next turn, sum it up once it is stored."""
         session_id = run.started.session_id
         if not self._sums_up(candidate) or session_id in self._making:
@@ -82,12 +91,13 @@ class Memory:
             Said(started.user_message_id, Message("user", question)),
             Said(started.message_id, Message("assistant", run.state.text())),
         )
-        said = [*said_of(history), *(each for each in new if each.message.text)]
+        said = [*told.said, *(each for each in new if each.message.text)]
         if self._fits(said, _latest(said)):
             return
-        task = self._aside.later(self._prepare(run, said, candidate))
-        self._making[session_id] = task
-        task.add_done_callback(lambda _: self._making.pop(session_id, None))
+        task = self._aside.later(lambda: self._prepare(run, said, candidate))
+        if task is not None:
+            self._making[session_id] = task
+            task.add_done_callback(lambda _: self._making.pop(session_id, None))
 
     def _sums_up(self, candidate: Candidate) -> bool:
         return self._settings.summaries and candidate.model.writes and self._budget >= memory.LEAST_BUDGET

@@ -26,7 +26,7 @@ class Titles:
     def follow(self, run: Run, question: str, candidate: Candidate) -> None:
         """The first answer of a session is ending: give it a title once it is stored."""
         if self._enabled and candidate.model.writes:
-            self._aside.later(self._give(run, question, candidate))
+            self._aside.later(lambda: self._give(run, question, candidate))
 
     async def _give(self, run: Run, question: str, candidate: Candidate) -> None:
         await run.log.finished()
