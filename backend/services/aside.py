@@ -1,10 +1,10 @@
 """What models write beside the answers: titles and summaries, mostly while nobody waits for them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 
@@ -19,55 +19,71 @@ log = structlog.get_logger(__name__)
 _AT_ONCE = 4
 _AT_MOST = 100
 """Under way or waiting; what comes on top is left undone."""
-Purpose = Literal["title", "summary"]
+_TOKENS_AROUND = 100
+"""What a provider may add to a prompt."""
+
+Booking = Callable[[str, str, str, Tokens], AbstractAsyncContextManager[list[ev.Usage]]]
+"""Opens a call of an owner's, in a session, of a model, with the tokens that it may take at most; what is added to the
+list is booked at the end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A text, and what it cost."""
+class Errand:
+    """A short text to be written, for whom and what for. `max_tokens` are those of the text."""
 
-    text: str
-    usage: ev.Usage
+    owner: str
+    session_id: str
+    purpose: Literal["title", "summary"]
+    system: str
+    content: str
+    max_tokens: int
+
+
+@asynccontextmanager
+async def logged(owner: str, session_id: str, model: str, most: Tokens) -> AsyncGenerator[list[ev.Usage]]:
+    """A booking that only tells the log."""
+    del most
+    used: list[ev.Usage] = []
+    try:
+        yield used
+    finally:
+        for each in used:
+            counts = {"input_tokens": each.input_tokens, "output_tokens": each.output_tokens}
+            log.info("aside_call", owner=owner, session_id=session_id, model=model, **counts)
 
 
 class Aside:
-    """Calls of models that are no answers."""
+    """Calls of models that are no answers, each booked by itself."""
 
-    def __init__(self, limits: CallLimits) -> None:
+    def __init__(self, limits: CallLimits, booking: Booking = logged) -> None:
         self._limits = replace(limits, retry=0.0)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._booking = booking
+        self._tasks: set[asyncio.Task[None]] = set()
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def write(self, name: str, model: ChatModel, system: str, content: str, max_tokens: int) -> Written:
-        """A short text by the model `name`. Raises RunError."""
-        prompt = Prompt(
-            system=system, history=(), content=content, question=content, parameters=Parameters(max_tokens=max_tokens)
-        )
+    async def write(self, errand: Errand, name: str, model: ChatModel) -> str:
+        """The text, by the model `name`. Raises RunError, and what the booking raises."""
+        system, content = errand.system, errand.content
+        prompt = Prompt(system, (), content, content, Parameters(max_tokens=errand.max_tokens))
+        most = Tokens(len((system + content).encode()) + _TOKENS_AROUND, errand.max_tokens)
         pieces: list[str] = []
-        used: Tokens | None = None
-        async with aclosing(call(model, prompt, self._limits)) as outputs:
-            async for output in outputs:
-                match output:
-                    case Text(text):
-                        pieces.append(text)
-                    case Tokens():
-                        used = output
-                    case _:
-                        pass
-        text = "".join(pieces)
-        return Written(ev.clean_text(text).strip(), _usage(name, used, system + content, text))
-
-    def count(self, owner: str, session_id: str, purpose: Purpose, usage: ev.Usage) -> None:
-        """What a call cost that belongs to no run."""
-        log.info(
-            "aside_call",
-            owner=owner,
-            session_id=session_id,
-            purpose=purpose,
-            model=usage.model,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-        )
+        tokens: Tokens | None = None
+        async with self._booking(errand.owner, errand.session_id, name, most) as used:
+            try:
+                async with aclosing(call(model, prompt, self._limits)) as outputs:
+                    async for output in outputs:
+                        match output:
+                            case Text(text):
+                                pieces.append(text)
+                            case Tokens():
+                                tokens = output
+                            case _:
+                                pass
+            finally:
+                # What broke off was paid for, too.
+                if pieces or tokens is not None:
+                    used.append(_usage(name, tokens, system + content, "".join(pieces)))
+        return ev.clean_text("".join(pieces)).strip()
 
     def later(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None] | None:
         """Do it in the background, a few at a time; None when too much waits already. What fails is left undone."""
@@ -95,15 +111,14 @@ class Aside:
             log.exception("aside_crashed")
 
 
-def _usage(name: str, used: Tokens | None, told: str, text: str) -> ev.Usage:
-    if used is None:
-        return ev.Usage(
-            model=name, input_tokens=estimate_tokens(told), output_tokens=estimate_tokens(text), estimated=True
-        )
+def _usage(name: str, tokens: Tokens | None, told: str, text: str) -> ev.Usage:
+    if tokens is None:
+        counted = Tokens(estimate_tokens(told), estimate_tokens(text))
+        return ev.Usage(model=name, input_tokens=counted.input, output_tokens=counted.output, estimated=True)
     return ev.Usage(
         model=name,
-        input_tokens=used.input,
-        output_tokens=used.output,
-        reasoning_tokens=used.reasoning,
-        cached_tokens=used.cached,
+        input_tokens=tokens.input,
+        output_tokens=tokens.output,
+        reasoning_tokens=tokens.reasoning,
+        cached_tokens=tokens.cached,
     )

@@ -15,7 +15,7 @@ from backend.chains.fallback import Candidate
 from backend.chains.models.base import ChatModel, Message
 from backend.config.settings import ConversationSettings
 from backend.errors import StreamForgeError
-from backend.services.aside import Aside
+from backend.services.aside import Aside, Errand
 from backend.services.models import Models
 from backend.services.run_state import decode_parts, text_of
 from backend.services.runs import Run
@@ -64,8 +64,8 @@ class Memory:
         self._making: dict[str, asyncio.Task[None]] = {}
 
     async def recall(self, run: Run, history: Sequence[StoredMessage], candidate: Candidate) -> Recalled:
-        """What the answer's model is told of the messages before. What a summary costs now is the run's."""
-        said = said_of(history)
+        """What the answer's model is told of the messages before."""
+        said: Sequence[Said] = said_of(history)
         if not self._sums_up(candidate):
             return Recalled(said)
         found = _latest(said)
@@ -77,7 +77,7 @@ class Memory:
                     said = await self._refreshed(run.started.session_id, said)
                     found = _latest(said)
                     if not self._fits(said, found):
-                        said = await self._sum_up(said, candidate, run)
+                        said = await self._sum_up(run, said, candidate)
                         found = _latest(said)
         return Recalled(said, found)
 
@@ -106,22 +106,20 @@ class Memory:
         summary = said[covered - 1].summary if covered else None
         return memory.fits(summary, [each.message for each in said[covered:]], self._budget)
 
-    async def _prepare(self, run: Run, said: list[Said], candidate: Candidate) -> None:
+    async def _prepare(self, run: Run, said: Sequence[Said], candidate: Candidate) -> None:
         await run.log.finished()
         said = await self._refreshed(run.started.session_id, said)
         if self._fits(said, _latest(said)):
             return
-        await self._sum_up(said, candidate, None, owner=run.owner, session_id=run.started.session_id)
+        await self._sum_up(run, said, candidate)
 
-    async def _refreshed(self, session_id: str, said: list[Said]) -> list[Said]:
+    async def _refreshed(self, session_id: str, said: Sequence[Said]) -> Sequence[Said]:
         """The conversation with the summaries that were made since it was read."""
         kept = await self._summaries.of(session_id)
         return [Said(s.id, s.message, kept[s.id].text if s.id in kept else s.summary) for s in said]
 
-    async def _sum_up(
-        self, said: list[Said], candidate: Candidate, run: Run | None, owner: str = "", session_id: str = ""
-    ) -> list[Said]:
-        """The conversation with one more summary, which is stored. Raises RunError."""
+    async def _sum_up(self, run: Run, said: Sequence[Said], candidate: Candidate) -> Sequence[Said]:
+        """The conversation with one more summary, which is stored. Raises StreamForgeError."""
         covered = _latest(said)
         summary = said[covered - 1].summary if covered else None
         tail = [each.message for each in said[covered:]]
@@ -130,14 +128,16 @@ class Memory:
             return said
         name, model = self._model(candidate)
         for piece in memory.pieces(tail[:older], self._budget):
-            written = await self._aside.write(
-                name, model, memory.SUMMARY_SYSTEM, memory.request(summary, piece), memory.MAX_TOKENS
+            errand = Errand(
+                run.owner,
+                run.started.session_id,
+                "summary",
+                memory.SUMMARY_SYSTEM,
+                memory.request(summary, piece),
+                memory.MAX_TOKENS,
             )
-            if run is not None:
-                run.emit(written.usage)
-            else:
-                self._aside.count(owner, session_id, "summary", written.usage)
-            summary = memory.shortened(written.text, self._budget) or summary
+            written = await self._aside.write(errand, name, model)
+            summary = memory.shortened(written, self._budget) or summary
         if summary is None:
             return said
         last = said[covered + older - 1]

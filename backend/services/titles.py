@@ -1,7 +1,7 @@
 """A title for a new session, by the model that answered first."""
 
 from backend.chains.fallback import Candidate
-from backend.services.aside import Aside
+from backend.services.aside import Aside, Errand
 from backend.services.runs import Run
 from backend.storage.sessions import Sessions
 
@@ -12,7 +12,8 @@ _SYSTEM = (
 _FIRST = 80
 _LONGEST = 100
 _QUOTED = 2_000
-_MAX_TOKENS = 200
+_MAX_TOKENS = 400
+"""Room for a model that reasons first; others stop after a few."""
 
 
 class Titles:
@@ -32,9 +33,9 @@ class Titles:
         await run.log.finished()
         session_id = run.started.session_id
         content = f"user: {question[:_QUOTED]}\n\nassistant: {run.state.text()[:_QUOTED]}"
-        written = await self._aside.write(candidate.name, candidate.model, _SYSTEM, content, _MAX_TOKENS)
-        self._aside.count(run.owner, session_id, "title", written.usage)
-        title = " ".join(written.text.split()).strip("\"'`*#“”„«» ").removesuffix(".")
+        errand = Errand(run.owner, session_id, "title", _SYSTEM, content, _MAX_TOKENS)
+        written = await self._aside.write(errand, candidate.name, candidate.model)
+        title = " ".join(written.split()).strip("\"'`*#“”„«» ").removesuffix(".")
         if 0 < len(title) <= _LONGEST:
             await self._sessions.retitle(run.owner, session_id, first_title(question), title)
 

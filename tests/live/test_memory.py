@@ -103,9 +103,8 @@ async def test_without_one_the_answer_waits_for_a_summary(tmp_path: Path, provid
         events = await server.events(ask("Last?", session_id=session_id))
         ordered(events)
         calls = next(n for n, call in enumerate(provider.calls, 1) if told(call)[-1] == "Last?")
-        assert len([e for e in events if e["type"] == "usage"]) == calls
-        assert only_terminal(events)["usage"]["input_tokens"] == 7 * calls
         assert calls >= 2
+        assert only_terminal(events)["usage"]["input_tokens"] == 7, "the summary is no part of the run's usage"
         assert SUMMARY in told(provider.calls[calls - 1])[0]
 
 
