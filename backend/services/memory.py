@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import structlog
+
 from backend.chains import memory
 from backend.chains.fallback import Candidate
 from backend.chains.models.base import ChatModel, Message
@@ -21,6 +23,10 @@ from backend.services.run_state import decode_parts, text_of
 from backend.services.runs import Run
 from backend.storage.summaries import Summaries, SummaryRow
 from backend.storage.turns import StoredMessage
+
+log = structlog.get_logger(__name__)
+
+_REMEMBERED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +68,24 @@ class Memory:
         self._settings = settings
         self._budget = budget
         self._making: dict[str, asyncio.Task[None]] = {}
+        self._failed: dict[str, None] = {}
+        """Sessions whose last summary failed: their answers don't wait for the next one."""
 
     async def recall(self, run: Run, history: Sequence[StoredMessage], candidate: Candidate) -> Recalled:
         """What the answer's model is told of the messages before."""
         said: Sequence[Said] = said_of(history)
         if not self._sums_up(candidate):
             return Recalled(said)
-        found = _latest(said)
-        if not self._fits(said, found):
-            with suppress(TimeoutError, StreamForgeError):
+        if not self._fits(said):
+            try:
                 async with asyncio.timeout(self._settings.summary_timeout):
-                    if (making := self._making.get(run.started.session_id)) is not None:
-                        await asyncio.wait((making,))
-                    said = await self._refreshed(run.started.session_id, said)
-                    found = _latest(said)
-                    if not self._fits(said, found):
-                        said = await self._sum_up(run, said, candidate)
-                        found = _latest(said)
-        return Recalled(said, found)
+                    said = await self._mended(run, said, candidate)
+            except (TimeoutError, StreamForgeError) as error:
+                log.info("no_summary", session_id=run.started.session_id, why=type(error).__name__)
+                self._failed[run.started.session_id] = None
+                if len(self._failed) > _REMEMBERED:
+                    del self._failed[next(iter(self._failed))]
+        return Recalled(said, _latest(said))
 
     def follow(self, run: Run, told: Recalled, question: str, candidate: Candidate) -> None:
         """An answer is ending: if what was said is too long for the next turn, sum it up once it is stored."""
@@ -92,24 +98,34 @@ class Memory:
             Said(started.message_id, Message("assistant", run.state.text())),
         )
         said = [*told.said, *(each for each in new if each.message.text)]
-        if self._fits(said, _latest(said)):
+        if self._fits(said):
             return
         task = self._aside.later(lambda: self._prepare(run, said, candidate))
         if task is not None:
             self._making[session_id] = task
             task.add_done_callback(lambda _: self._making.pop(session_id, None))
 
+    async def _mended(self, run: Run, said: Sequence[Said], candidate: Candidate) -> Sequence[Said]:
+        """The conversation with a summary that suffices. Raises StreamForgeError."""
+        session_id = run.started.session_id
+        waits = session_id not in self._failed
+        if waits and (making := self._making.get(session_id)) is not None:
+            await asyncio.wait((making,))
+        said = await self._refreshed(session_id, said)
+        return await self._sum_up(run, said, candidate) if waits and not self._fits(said) else said
+
     def _sums_up(self, candidate: Candidate) -> bool:
         return self._settings.summaries and candidate.model.writes and self._budget >= memory.LEAST_BUDGET
 
-    def _fits(self, said: Sequence[Said], covered: int) -> bool:
+    def _fits(self, said: Sequence[Said]) -> bool:
+        covered = _latest(said)
         summary = said[covered - 1].summary if covered else None
         return memory.fits(summary, [each.message for each in said[covered:]], self._budget)
 
     async def _prepare(self, run: Run, said: Sequence[Said], candidate: Candidate) -> None:
         await run.log.finished()
         said = await self._refreshed(run.started.session_id, said)
-        if self._fits(said, _latest(said)):
+        if self._fits(said):
             return
         await self._sum_up(run, said, candidate)
 
@@ -140,6 +156,7 @@ class Memory:
             summary = memory.shortened(written, self._budget) or summary
         if summary is None:
             return said
+        self._failed.pop(run.started.session_id, None)
         last = said[covered + older - 1]
         with suppress(StreamForgeError):
             await self._summaries.put(SummaryRow(last.id, name, summary))

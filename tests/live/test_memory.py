@@ -129,6 +129,22 @@ async def test_without_a_summary_the_oldest_are_left_out(
         assert rows(server, "SELECT * FROM summaries") == []
 
 
+async def test_an_answer_waits_for_a_failing_model_only_once(tmp_path: Path, provider: ProviderServer) -> None:
+    provider.default = reply
+    async with remembering(tmp_path, provider, summaries=False) as server:
+        session_id = await talk(server, *(f"Q{n}? {LONG}" for n in range(4)))
+    refusal = [error(500, "no", "server_error", None)]
+    provider.default = lambda call: refusal if "Sum up" in call.json["messages"][0]["content"] else reply(call)
+    async with remembering(tmp_path, provider) as server:
+        provider.calls.clear()
+        await talk(server, "Q4?", "Q5?", session_id=session_id)
+        order = [told(c)[-1] if c.json not in summing(provider) else "summary" for c in provider.calls]
+        assert order == ["summary", "Q4?", "summary", "Q5?", "summary"]
+        provider.default = reply
+        await talk(server, "Q6?", "Q7?", session_id=session_id)
+        assert SUMMARY in told(next(c for c in provider.calls if told(c)[-1] == "Q7?"))[0]
+
+
 async def test_a_summary_that_is_being_made_is_waited_for(server: Running, provider: ProviderServer) -> None:
     gate = asyncio.Event()
 
