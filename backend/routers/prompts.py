@@ -10,7 +10,7 @@ from backend.chains.templates import PromptContent, Value
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
 from backend.routers.times import Time, iso
-from backend.services.prompts import PromptValues, PromptVersion
+from backend.services.prompts import PromptValues, ReadVersion
 from backend.storage.prompts import PromptRow, VersionRow
 
 router = APIRouter(prefix="/prompts", tags=["prompts"])
@@ -85,7 +85,7 @@ class PromptList(BaseModel):
     items: list[Prompt]
 
 
-class VersionInfo(BaseModel):
+class PromptVersionInfo(BaseModel):
     """A version without its content."""
 
     version: int
@@ -96,10 +96,10 @@ class VersionInfo(BaseModel):
 class PromptDetails(Prompt):
     """A prompt and its versions, the newest first."""
 
-    items: list[VersionInfo]
+    items: list[PromptVersionInfo]
 
 
-class Version(VersionInfo):
+class PromptVersion(PromptVersionInfo):
     """A version; it never changes."""
 
     name: str
@@ -149,7 +149,7 @@ async def create(body: NewPrompt, services: ServicesDep, owner: Owner) -> Prompt
 async def prompt(name: str, services: ServicesDep, owner: Owner) -> PromptDetails:
     """Its labels, and its versions without their content."""
     row, versions = await services.prompts.get(owner, name)
-    return PromptDetails(**_prompt(row).model_dump(), items=[VersionInfo(**_info(each)) for each in versions])
+    return PromptDetails(**_prompt(row).model_dump(), items=[PromptVersionInfo(**_info(each)) for each in versions])
 
 
 @router.delete("/{name}", status_code=204, responses=responses(401, 403, 404), summary="Delete a prompt")
@@ -165,7 +165,7 @@ async def delete(name: str, services: ServicesDep, owner: Owner) -> Response:
     responses=responses(400, 401, 403, 404, 409, 413, 422),
     summary="Add a version",
 )
-async def add(name: str, body: NewVersion, services: ServicesDep, owner: Owner) -> Version:
+async def add(name: str, body: NewVersion, services: ServicesDep, owner: Owner) -> PromptVersion:
     """Its number is the next one. Nothing else changes but the labels that it names."""
     return _version(name, await services.prompts.add(owner, name, body.content(), body.note, body.labels))
 
@@ -173,7 +173,7 @@ async def add(name: str, body: NewVersion, services: ServicesDep, owner: Owner) 
 @router.get("/{name}/versions/{n}", responses=responses(401, 404, 422), summary="One version")
 async def version(
     name: str, n: Annotated[int, Path(ge=1, le=1_000_000)], services: ServicesDep, owner: Owner
-) -> Version:
+) -> PromptVersion:
     """With its content."""
     return _version(name, await services.prompts.version(owner, name, n))
 
@@ -238,5 +238,5 @@ def _info(row: VersionRow) -> dict[str, Any]:
     return {"version": row.n, "note": row.note, "created_at": iso(row.created_at)}
 
 
-def _version(name: str, found: PromptVersion) -> Version:
-    return Version(name=name, content=found.content, **_info(found.row))
+def _version(name: str, found: ReadVersion) -> PromptVersion:
+    return PromptVersion(name=name, content=found.content, **_info(found.row))

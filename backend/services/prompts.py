@@ -43,7 +43,7 @@ class PromptChoice(PromptValues):
 
 
 @dataclass(frozen=True, slots=True)
-class PromptVersion:
+class ReadVersion:
     """A version with its content read."""
 
     row: VersionRow
@@ -79,7 +79,7 @@ class PromptService:
 
     async def add(
         self, owner: str, name: str, content: PromptContent, note: str | None, labels: list[str]
-    ) -> PromptVersion:
+    ) -> ReadVersion:
         """Another version. Raises NotFound, Conflict."""
         n = await self._prompts.add(owner, name, _stored(content), note, labels)
         return await self.version(owner, name, n)
@@ -92,10 +92,10 @@ class PromptService:
         """One prompt and its versions, the newest first. Raises NotFound."""
         return await self._prompts.get(owner, name), await self._prompts.versions(owner, name)
 
-    async def version(self, owner: str, name: str, n: int | None, label: str | None = None) -> PromptVersion:
+    async def version(self, owner: str, name: str, n: int | None, label: str | None = None) -> ReadVersion:
         """One version; see `storage.prompts.Prompts.version`. Raises NotFound."""
         row = await self._prompts.version(owner, name, n, label)
-        return PromptVersion(row, PromptContent.model_validate_json(row.content))
+        return ReadVersion(row, PromptContent.model_validate_json(row.content))
 
     async def label(self, owner: str, name: str, label: str, n: int) -> PromptRow:
         """Let the label point to version `n`. Raises NotFound."""
