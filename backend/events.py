@@ -6,7 +6,8 @@ a snapshot may jump). Fields that are None or at their default are left out of t
 """
 
 from decimal import Decimal
-from typing import Literal
+from itertools import chain
+from typing import Literal, cast
 
 import msgspec
 
@@ -295,3 +296,16 @@ def clean_text(text: str) -> str:
     except UnicodeEncodeError:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def is_clean(value: object) -> bool:
+    """Whether every string of a JSON value is as `clean_text` leaves it."""
+    match value:
+        case str():
+            return value == clean_text(value)
+        case dict():
+            return all(is_clean(each) for each in chain.from_iterable(cast("dict[str, object]", value).items()))
+        case list():
+            return all(is_clean(each) for each in cast("list[object]", value))
+        case _:
+            return True

@@ -28,13 +28,16 @@ from backend.routers import (
     chat,
     collections,
     documents,
+    messages,
     models,
     problems,
+    prompts,
     runs,
     search,
     sessions,
     sources,
     system,
+    transcripts,
     usage,
 )
 from backend.routers.guard import Guard
@@ -42,24 +45,32 @@ from backend.routers.keys import KeyGate
 from backend.routers.openapi import install_openapi
 from backend.routers.state import Services
 from backend.server import CLOSE_SECONDS, Server
+from backend.services.answering import Planner
+from backend.services.aside import Aside
 from backend.services.budgets import Budgets
-from backend.services.chat import ChatService
+from backend.services.chat import ChatService, call_limits
 from backend.services.collections import CollectionService
 from backend.services.corpus import Corpus
 from backend.services.documents import DocumentService
 from backend.services.fetching import Fetcher
 from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
+from backend.services.memory import Memory
 from backend.services.models import Models
+from backend.services.prompts import PromptService
 from backend.services.readiness import Readiness
 from backend.services.reranking import Reranking
 from backend.services.runs import RunHub
 from backend.services.search import Search
 from backend.services.sessions import SessionService
+from backend.services.titles import Titles
+from backend.services.transcripts import Transcripts
 from backend.services.usage import UsageService
 from backend.storage.database import Database, DataDirInUse, DataDirLock
 from backend.storage.ledger import Ledger
+from backend.storage.prompts import Prompts
 from backend.storage.sessions import Sessions
+from backend.storage.summaries import Summaries
 from backend.storage.turns import Turns
 
 log = structlog.get_logger("streamforge")
@@ -110,10 +121,11 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
 
 def _include_routers(app: FastAPI, settings: Settings) -> None:
     # Limits are the routers', not the app's: FastAPI would apply the app's before the guard has seen the request.
-    for module in (chat, runs, sessions, models, usage, system, search, collections):
+    for module in (chat, messages, prompts, runs, sessions, models, usage, system, search, collections):
         app.include_router(module.router, max_body_size=_MAX_BODY)
     most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
     app.include_router(sources.router, max_body_size=_MAX_TEXT)
+    app.include_router(transcripts.router, max_body_size=_MAX_TEXT)
     app.include_router(documents.router, max_body_size=most)
     system.install_docs(app)
     install_openapi(app)
@@ -231,6 +243,21 @@ def _services(
     docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
     collection_service = CollectionService(library.corpus, library.ingestion, library.knowledge)
     allowed = parse_hosts(wanted.url_allowed_hosts)
+    aside = Aside(call_limits(settings.models), asking.usage.aside)
+    stack.push_async_callback(aside.close)
+    summaries = Summaries(database)
+    session_service = SessionService(session_rows, summaries, asking.hub)
+    prompt_service = PromptService(Prompts(database))
+    planner = Planner(
+        asking.models,
+        prompt_service,
+        session_rows,
+        docs,
+        collection_service,
+        library.knowledge,
+        wanted,
+        asking.budgets,
+    )
     fetcher = Fetcher(settings.storage.data_dir, max_bytes=max_bytes, allowed=allowed, seconds=wanted.url_timeout)
     stack.callback(fetcher.close)
     return Services(
@@ -240,23 +267,24 @@ def _services(
             Turns(database),
             asking.hub,
             asking.models,
-            asking.budgets,
-            docs,
-            collection_service,
+            planner,
+            Memory(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
+            Titles(session_rows, aside, settings.conversations.auto_title),
             session_rows,
-            library.knowledge,
             settings.models,
             wanted,
             settings.runs.max_message_chars,
         ),
         hub=asking.hub,
-        sessions=SessionService(session_rows, asking.hub),
+        sessions=session_service,
+        transcripts=Transcripts(session_rows, session_service),
         documents=docs,
         collections=collection_service,
         fetcher=fetcher,
         knowledge=library.knowledge,
         models=asking.models,
         usage=asking.usage,
+        prompts=prompt_service,
     )
 
 
@@ -322,11 +350,15 @@ def _check_models(settings: Settings) -> None:
         models = Models(settings.models, settings.providers)
     except (Invalid, ValueError) as error:
         raise SettingsError(f"MODELS_FILE: {error}") from None
-    if settings.models.llm_model is not None:
+    for name, model in (
+        ("LLM_MODEL", settings.models.llm_model),
+        ("SUMMARY_MODEL", settings.conversations.summary_model),
+    ):
         try:
-            models.resolve(settings.models.llm_model)
+            if model is not None:
+                models.resolve(model)
         except Invalid as error:
-            raise SettingsError(f"LLM_MODEL: {error.message.removeprefix('model: ')}") from None
+            raise SettingsError(f"{name}: {error.message.removeprefix('model: ')}") from None
 
 
 def _import_sdk(language_models: Models) -> None:

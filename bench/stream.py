@@ -88,6 +88,8 @@ TARGETS = {
             "LLM_MODEL": "openai/bench-flat-1",
             "MAX_RUNS": "2000",
             "STREAM_DELAY": "0.2",
+            # A second call of the provider, which the others don't make.
+            "AUTO_TITLE": "0",
             "LOG_LEVEL": "WARNING",
             "HOST": "127.0.0.1",
         },

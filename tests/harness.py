@@ -88,6 +88,8 @@ def settings(data_dir: Path, **overrides: Any) -> Settings:
         "stream_delay": 0.0,
         "shutdown_grace": 0.2,
         "retry_seconds": 0.0,
+        "auto_title": False,
+        "summaries": False,
     }
     return Settings.load(env_file=None, **{**defaults, **overrides})
 
@@ -159,6 +161,8 @@ class ServerProcess:
             "DATA_DIR": str(self.data_dir),
             "OLLAMA_BASE_URL": "http://127.0.0.1:9",
             "STREAM_DELAY": "0.01",
+            "AUTO_TITLE": "0",
+            "SUMMARIES": "0",
         }
         return {**own, **self.env}
 

@@ -28,11 +28,21 @@ def estimate_bytes(count: int) -> int:
     return math.ceil(count / _BYTES_A_TOKEN)
 
 
+def cost(message: Message) -> int:
+    """Tokens of a message, rather too many than too few."""
+    return estimate_tokens(message.text) + _TOKENS_A_MESSAGE
+
+
+def clip(text: str, tokens: int) -> str:
+    """The beginning of a text that has at most so many tokens, as `estimate_tokens` counts them."""
+    return text.encode("utf-8", "replace")[: int(max(tokens, 0) * _BYTES_A_TOKEN)].decode("utf-8", "ignore")
+
+
 def fit(history: Sequence[Message], budget: int) -> tuple[Message, ...]:
     """The last messages that fit into `budget` tokens, whole ones only, beginning with one of the user's."""
     kept: list[Message] = []
     for message in reversed(history):
-        budget -= estimate_tokens(message.text) + _TOKENS_A_MESSAGE
+        budget -= cost(message)
         if budget < 0:
             break
         kept.append(message)

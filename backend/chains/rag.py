@@ -15,11 +15,11 @@ from backend.chains.conversation import (
     REWRITING,
     estimate_bytes,
     estimate_tokens,
-    fit,
     related_queries,
     standalone_question,
 )
 from backend.chains.fallback import Attempts, Candidate, Switched, attempt
+from backend.chains.memory import recalled
 from backend.chains.models.base import Grounding, Image, Message, Prompt, Tokens
 from backend.chains.passages import Passage, Retriever
 from backend.chains.urls import KnownUrls
@@ -33,9 +33,11 @@ _TOKENS_AN_IMAGE = 1_000
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One question to answer, by the first of the candidates that does. `retriever` is None when documents are off.
-    `link_hosts` (host, port): an answer from passages may link to them, whatever stands there. `quoted_before`: an
-    earlier answer was given passages, and what they told the model to do may still stand in the conversation.
-    `input_limit`: tokens that the prompt may have at most; passages are left out for that."""
+    `wrapped` is the question as the models see it, `examples` are turns before the conversation's own; the first
+    `covered` messages of the history are told by `summary`. `link_hosts` (host, port): an answer from passages may link
+    to them, whatever stands there. `quoted_before`: an earlier answer was given passages, and what they told the model
+    to do may still stand in the conversation. `input_limit`: tokens that the prompt may have at most; passages are left
+    out for that."""
 
     candidates: tuple[Candidate, ...]
     attempts: Attempts
@@ -44,10 +46,19 @@ class Ask:
     retriever: Retriever | None
     system: str | None
     history_tokens: int
+    wrapped: str | None = None
+    examples: tuple[Message, ...] = ()
+    summary: str | None = None
+    covered: int = 0
     images: tuple[Image, ...] = ()
     link_hosts: frozenset[tuple[str, int]] = frozenset()
     quoted_before: bool = False
     input_limit: int | None = None
+
+    @property
+    def told(self) -> str:
+        """The question as the models see it."""
+        return self.question if self.wrapped is None else self.wrapped
 
     @property
     def first(self) -> Candidate:
@@ -176,8 +187,8 @@ class _Prompts:
     def __init__(self, ask: Ask, grounding: Grounding, passages: list[Passage], meant: str) -> None:
         self._prompt = Prompt(
             system=prompts.system_prompt(ask.system, grounding),
-            history=fit(ask.history, ask.history_tokens),
-            content=prompts.grounded_message(ask.question, passages) if passages else ask.question,
+            history=(*ask.examples, *recalled(ask.summary, ask.history[ask.covered :], ask.history_tokens)),
+            content=prompts.grounded_message(ask.told, passages) if passages else ask.told,
             question=meant,
             parameters=ask.first.parameters,
             images=ask.images,
@@ -194,7 +205,8 @@ def _known(ask: Ask, passages: list[Passage]) -> KnownUrls:
     """The URLs that an answer may hold: those that the passages hold, or that the user wrote."""
     found = (text for p in passages for text in (p.title, p.heading, p.context, p.text) if text)
     wrote = (m.text for m in ask.history if m.role == "user")
-    return KnownUrls([*found, *wrote, ask.question, ask.system or ""], ask.link_hosts)
+    ours = (ask.system or "", *(m.text for m in ask.examples))
+    return KnownUrls([*found, *wrote, ask.question, ask.told, *ours], ask.link_hosts)
 
 
 def _source(n: int, passage: Passage) -> ev.Source:

@@ -310,6 +310,20 @@ class RunSettings(_Group):
         return self
 
 
+class ConversationSettings(_Group):
+    """What becomes of a conversation as it goes on."""
+
+    auto_title: bool = Field(True, description="0 leaves a session's first title as it is: its first message.")
+    summaries: bool = Field(
+        True, description="0 leaves out the oldest messages of a conversation that is longer than LLM_HISTORY_TOKENS."
+    )
+    summary_model: str | None = Field(
+        None,
+        description="Model that sums up older messages, `provider/model` or alias. Unset: the one that answers.",
+    )
+    summary_timeout: float = Field(20.0, gt=0, description="Seconds that an answer waits for a summary at most.")
+
+
 GROUPS: dict[str, type[_Group]] = {
     "server": ServerSettings,
     "storage": StorageSettings,
@@ -318,6 +332,7 @@ GROUPS: dict[str, type[_Group]] = {
     "knowledge": KnowledgeSettings,
     "usage": UsageSettings,
     "runs": RunSettings,
+    "conversations": ConversationSettings,
 }
 """Every group by its name in `Settings`."""
 
@@ -334,6 +349,7 @@ class Settings(BaseModel):
     knowledge: KnowledgeSettings
     usage: UsageSettings
     runs: RunSettings
+    conversations: ConversationSettings
     providers: ProviderTable = ProviderTable()
 
     @classmethod

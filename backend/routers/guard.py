@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_JSON_PATHS = frozenset({"/chat", "/search", "/documents/text", "/documents/url"})
+_JSON_PATHS = frozenset({"/chat", "/search", "/documents/text", "/documents/url", "/prompts"})
 _FORM = b"application/x-www-form-urlencoded"
 
 

@@ -84,6 +84,7 @@ _TAGS: list[dict[str, Any]] = [
     {"name": "runs", "description": "One attempt to answer one message: watch, come back, cancel."},
     {"name": "documents", "description": "What answers are grounded in."},
     {"name": "sessions", "description": "Conversations and their messages."},
+    {"name": "prompts", "description": "Templates with versions and labels."},
     {"name": "models", "description": "Which models can be used."},
     {"name": "usage", "description": "What models were used for, and what it cost."},
     {"name": "system", "description": "The server about itself."},

@@ -12,9 +12,11 @@ from backend.services.documents import DocumentService
 from backend.services.fetching import Fetcher
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
+from backend.services.prompts import PromptService
 from backend.services.readiness import Readiness
 from backend.services.runs import RunHub
 from backend.services.sessions import SessionService
+from backend.services.transcripts import Transcripts
 from backend.services.usage import UsageService
 
 
@@ -33,6 +35,8 @@ class Services:
     knowledge: Knowledge
     models: Models
     usage: UsageService
+    prompts: PromptService
+    transcripts: Transcripts
 
 
 # Dependencies are async although they don't wait: FastAPI runs others in a thread, at 0.3 ms each.

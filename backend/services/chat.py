@@ -1,94 +1,28 @@
 """A chat turn: the user's message becomes a run that answers it."""
 
 import asyncio
-import hashlib
-from collections.abc import Sequence
 from contextlib import aclosing, nullcontext
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from backend import events as ev
 from backend.chains.calls import CallLimits
-from backend.chains.fallback import Attempts, Candidate
-from backend.chains.models.base import Effort, Image, Message
-from backend.chains.prompts import base_system
+from backend.chains.fallback import Attempts
 from backend.chains.rag import Ask, Finished, answer
-from backend.config.settings import KnowledgeSettings, ModelSettings, OnDisconnect, parse_hosts
-from backend.errors import Conflict, Invalid
-from backend.services.budgets import Allowance, Budgets, Planned
-from backend.services.collections import CollectionService
-from backend.services.documents import DocumentService
-from backend.services.knowledge import Knowledge, OwnedKnowledge, Scope
-from backend.services.models import Models, Wanted
+from backend.config.settings import KnowledgeSettings, ModelSettings, parse_hosts
+from backend.errors import Conflict, Invalid, NotFound
+from backend.services.answering import Answering, Planner
+from backend.services.chat_turn import ChatTurn
+from backend.services.memory import Memory, Recalled
+from backend.services.models import Models
 from backend.services.run_state import SourcesPart, TextPart, decode_parts, encode_parts, text_of
 from backend.services.runs import LEASE_MS, Run, RunHub
+from backend.services.titles import Titles, first_title
 from backend.storage.ids import new_id, now_ms
 from backend.storage.sessions import Sessions
 from backend.storage.turns import NewTurn, StoredMessage, Turns
-
-IfBusy = Literal["reject", "queue", "replace"]
-_TITLE = 80
-_PARAMETERS = (
-    "temperature",
-    "max_tokens",
-    "top_p",
-    "seed",
-    "stop",
-    "reasoning_effort",
-    "response_schema",
-    "images",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ChatTurn:
-    """What a caller asks. `documents`: True all, False none, or the ids of some. `collections`: None is as the session
-    says, or else all."""
-
-    message: str
-    session_id: str | None = None
-    parent_id: str | None = None
-    expect_head: str | None = None
-    model: str | None = None
-    documents: bool | tuple[str, ...] = True
-    collections: tuple[str, ...] | None = None
-    system_prompt: str | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    reasoning_effort: Effort | None = None
-    response_schema: str | None = None
-    images: tuple[Image, ...] = ()
-    fallbacks: tuple[str, ...] | None = None
-    fallback_after_output: bool = False
-    if_busy: IfBusy = "reject"
-    on_disconnect: OnDisconnect | None = None
-    idempotency_key: str | None = None
-
-    def wanted(self) -> Wanted:
-        """What is asked of the model."""
-        asked = {name: getattr(self, name) for name in _PARAMETERS}
-        named = {name: said for name, said in asked.items() if said not in (None, ())}
-        return Wanted(self.model, self.fallbacks, named)
-
-    def fingerprint(self) -> str:
-        """Tells whether two requests ask the same (SHA-256, hex)."""
-        return hashlib.sha256(repr(self).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class _Answering:
-    """What answers a turn: the models, the first one first, and what they may look things up in."""
-
-    turn: ChatTurn
-    candidates: tuple[Candidate, ...]
-    retriever: OwnedKnowledge | None
-    allowance: Allowance | None
 
 
 class ChatService:
@@ -99,11 +33,10 @@ class ChatService:
         turns: Turns,
         hub: RunHub,
         models: Models,
-        budgets: Budgets,
-        documents: DocumentService,
-        collections: CollectionService,
+        planner: Planner,
+        memory: Memory,
+        titles: Titles,
         sessions: Sessions,
-        knowledge: Knowledge,
         model_settings: ModelSettings,
         knowledge_settings: KnowledgeSettings,
         max_message_chars: int,
@@ -111,13 +44,11 @@ class ChatService:
         self._turns = turns
         self._hub = hub
         self._models = models
-        self._budgets = budgets
-        self._documents = documents
-        self._collections = collections
+        self._planner = planner
+        self._memory = memory
+        self._titles = titles
         self._sessions = sessions
-        self._knowledge = knowledge
         self._model_settings = model_settings
-        self._knowledge_settings = knowledge_settings
         self._link_hosts = parse_hosts(knowledge_settings.allowed_link_hosts)
         self._max_message_chars = max_message_chars
         self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
@@ -141,11 +72,32 @@ class ChatService:
             repeated = await self._repeated(owner, turn, turn.idempotency_key)
             return repeated or await self._start(owner, turn, request_id)
 
+    async def regenerate(self, owner: str, message_id: str, options: ChatTurn, request_id: str | None) -> str:
+        """The id of the run that answers once more: the user's message of this id, or the one that it answers.
+
+        `options` says how; its message is left out of account. Raises as `start` does.
+        """
+        message = await self._sessions.message(owner, message_id)
+        if message.role != "user":
+            if message.parent_id is None:
+                raise NotFound("This answer follows no message of the user's: there is nothing to answer once more.")
+            message = await self._sessions.message(owner, message.parent_id)
+        said = text_of(decode_parts(message.parts))
+        turn = replace(options, message=said, session_id=message.session_id, beside=message.id, again=True)
+        return await self.start(owner, turn, request_id)
+
+    async def edit(self, owner: str, message_id: str, turn: ChatTurn, request_id: str | None) -> str:
+        """The id of the run that answers `turn`, whose message stands beside the user's message of this id.
+
+        Raises as `start` does; Invalid when the message isn't the user's.
+        """
+        message = await self._sessions.message(owner, message_id)
+        if message.role != "user":
+            raise Invalid("Only messages of the user can be edited. POST /messages/{id}/regenerate answers once more.")
+        return await self.start(owner, replace(turn, session_id=message.session_id, beside=message.id), request_id)
+
     async def _start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
-        candidates = tuple(self._models.choose(turn.wanted()))
-        retriever = await self._retriever(owner, turn)
-        allowance = self._allowance(owner, turn, candidates, retriever is not None)
-        answering = _Answering(turn, candidates, retriever, allowance)
+        answering = await self._planner.plan(owner, turn)
         session_id = turn.session_id or new_id("ses")
         # Nobody else knows the id of a new one.
         async with self._lock("session", session_id) if turn.session_id else nullcontext():
@@ -167,29 +119,6 @@ class ChatService:
     async def _repeated(self, owner: str, turn: ChatTurn, key: str) -> str | None:
         found = await self._turns.by_key(owner, key)
         return _same(found[0], found[1], turn) if found is not None else None
-
-    async def _retriever(self, owner: str, turn: ChatTurn) -> OwnedKnowledge | None:
-        if turn.documents is False or not self._knowledge_settings.enable_rag:
-            return None
-        only: Sequence[str] | None = None
-        if turn.documents is not True:
-            await self._documents.check_exist(owner, turn.documents)
-            only = turn.documents
-        collections = await self._searched(owner, turn)
-        await self._knowledge.check(owner, collections)
-        scope = Scope(collections, tuple(only) if only is not None else None)
-        return OwnedKnowledge(self._knowledge, owner, self._knowledge_settings.top_k, scope)
-
-    async def _searched(self, owner: str, turn: ChatTurn) -> tuple[str, ...] | None:
-        """The collections that are searched: those of the request, else of the session, else all (None)."""
-        if turn.collections is not None:
-            await self._collections.check_exist(owner, turn.collections)
-            return tuple(turn.collections)
-        if turn.session_id is None:
-            return None
-        # Some may have been deleted since they were set: the others are meant all the same.
-        chosen = (await self._sessions.settings(owner, turn.session_id)).get("collections")
-        return tuple(chosen) if chosen is not None else None
 
     async def _free(self, new: NewTurn, turn: ChatTurn) -> tuple[Run | None, NewTurn]:
         """The live run to wait for, if the session is busy and the caller says so; the turn as it can be opened then.
@@ -218,41 +147,29 @@ class ChatService:
                     run_id=live.id,
                 )
 
-    def _allowance(
-        self, owner: str, turn: ChatTurn, candidates: tuple[Candidate, ...], looks_up: bool
-    ) -> Allowance | None:
-        planned = Planned(
-            candidates=candidates,
-            question=turn.message,
-            texts=(base_system(turn.system_prompt), turn.message),
-            images=turn.images,
-            looks_up=looks_up,
-            follows=turn.session_id is not None,
-            after_output=turn.fallback_after_output,
-        )
-        return self._budgets.allowance(owner, planned)
-
-    def _new_turn(self, owner: str, session_id: str, answering: _Answering) -> NewTurn:
+    def _new_turn(self, owner: str, session_id: str, answering: Answering) -> NewTurn:
         turn, allowance = answering.turn, answering.allowance
         return NewTurn(
             owner=owner,
             session_id=session_id,
-            title=title_of(turn.message) if turn.session_id is None else None,
-            user_message_id=new_id("msg"),
+            title=first_title(turn.message) if turn.session_id is None else None,
+            user_message_id=turn.beside if turn.again and turn.beside is not None else new_id("msg"),
             message_id=new_id("msg"),
             run_id=new_id("run"),
             parts=encode_parts([TextPart(text=turn.message)]),
             model=answering.candidates[0].name,
             instance_id=self._hub.instance_id,
             lease_until=now_ms() + LEASE_MS,
+            prompt=answering.prompt,
             parent_id=turn.parent_id,
+            beside=turn.beside,
             expect_head=turn.expect_head,
             idempotency_key=turn.idempotency_key,
             request_hash=turn.fingerprint() if turn.idempotency_key is not None else None,
             reservation=allowance.reservation if allowance is not None else None,
         )
 
-    async def _open(self, new: NewTurn, answering: _Answering, before: Run | None, request_id: str | None) -> str:
+    async def _open(self, new: NewTurn, answering: Answering, before: Run | None, request_id: str | None) -> str:
         turn = answering.turn
         opened = await self._turns.open(new)
         if opened.repeats is not None:
@@ -269,8 +186,12 @@ class ChatService:
         )
 
         async def body(run: Run) -> str:
-            history = opened.history if before is None else await self._queued(run, before, turn.parent_id)
-            return await self._answer(run, answering, history)
+            history = opened.history if before is None else await self._queued(run, before, opened.parent_id)
+            told = await self._memory.recall(run, history, answering.candidates[0])
+            quoted = any(isinstance(part, SourcesPart) for row in history for part in decode_parts(row.parts))
+            reason = await self._answer(run, answering, told, quoted_before=quoted)
+            self._follow(run, answering, told, first=new.title is not None)
+            return reason
 
         self._hub.start(new.owner, started, body, request_id, turn.on_disconnect)
         return new.run_id
@@ -278,30 +199,37 @@ class ChatService:
     async def _queued(self, run: Run, before: Run, parent_id: str | None) -> list[StoredMessage]:
         run.emit(ev.Status(phase="queued"))
         await before.log.finished()
-        return await self._turns.history(run.started.session_id, parent_id or before.started.message_id)
+        return await self._turns.history(run.started.session_id, parent_id)
 
-    async def _answer(self, run: Run, answering: _Answering, history: list[StoredMessage]) -> str:
+    def _follow(self, run: Run, answering: Answering, told: Recalled, *, first: bool) -> None:
+        """What an answer leaves to be done: nothing of it holds up its end."""
+        answered = run.state.model or run.started.model
+        by = next((c for c in answering.candidates if c.name == answered), answering.candidates[0])
+        if first:
+            self._titles.follow(run, answering.turn.message, by)
+        self._memory.follow(run, told, answering.turn.message, by)
+
+    async def _answer(self, run: Run, answering: Answering, told: Recalled, *, quoted_before: bool) -> str:
         settings, turn, retriever = self._model_settings, answering.turn, answering.retriever
         ask = Ask(
             candidates=answering.candidates,
             attempts=Attempts(
-                limits=CallLimits(
-                    first_token=settings.first_token_timeout,
-                    idle=settings.idle_timeout,
-                    total=settings.total_timeout,
-                    retry=settings.retry_seconds,
-                ),
+                limits=call_limits(settings),
                 health=self._models.health,
                 patience=settings.attempt_timeout,
                 after_output=turn.fallback_after_output,
             ),
             question=turn.message,
-            history=tuple(_history(history)),
+            history=told.messages,
+            summary=told.summary,
+            covered=told.covered,
             retriever=retriever,
-            system=turn.system_prompt,
+            system=answering.system,
+            examples=answering.examples,
+            wrapped=answering.wrapped,
             history_tokens=settings.llm_history_tokens,
             images=turn.images,
-            quoted_before=any(isinstance(p, SourcesPart) for row in history for p in decode_parts(row.parts)),
+            quoted_before=quoted_before,
             link_hosts=self._link_hosts,
             input_limit=answering.allowance.input_limit if answering.allowance is not None else None,
         )
@@ -317,9 +245,14 @@ class ChatService:
         return reason
 
 
-def _history(stored: list[StoredMessage]) -> list[Message]:
-    texts = ((row.role, text_of(decode_parts(row.parts))) for row in stored)
-    return [Message("user" if role == "user" else "assistant", text) for role, text in texts if text]
+def call_limits(settings: ModelSettings) -> CallLimits:
+    """How long a call of a model may take."""
+    return CallLimits(
+        first_token=settings.first_token_timeout,
+        idle=settings.idle_timeout,
+        total=settings.total_timeout,
+        retry=settings.retry_seconds,
+    )
 
 
 def _same(run_id: str, request_hash: str | None, turn: ChatTurn) -> str:
@@ -329,9 +262,3 @@ def _same(run_id: str, request_hash: str | None, turn: ChatTurn) -> str:
             code="idempotency_key_reused",
         )
     return run_id
-
-
-def title_of(message: str) -> str:
-    """A session's first title: the beginning of its first message, on one line."""
-    line = " ".join(message.split())
-    return line if len(line) <= _TITLE else line[: _TITLE - 1].rstrip() + "…"

@@ -104,7 +104,7 @@ class Models:
         doesn't take. Fallbacks of the settings that don't take it are left out.
         """
         asked = wanted.asked or {}
-        first, *more = self._chain(wanted.model or self.default.name)
+        first, *more = self._chain(self.default.name if wanted.model is None else wanted.model)
         found = [self._candidate(first, asked)]
         for name in wanted.fallbacks or ():
             found += [self._candidate(each, asked) for each in self._chain(name)]

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from backend.services.runs import RunHub
-from backend.storage.sessions import MessageRow, SessionRow, Sessions
+from backend.services.tree import Placed, Tree
+from backend.storage.sessions import SessionRow, Sessions
+from backend.storage.summaries import Summaries, SummaryRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +20,20 @@ class SessionPage:
     more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages of a session, and the last summary on its active path."""
+
+    messages: list[Placed]
+    summary: SummaryRow | None
+
+
 class SessionService:
     """Sessions of an owner; somebody else's raise NotFound."""
 
-    def __init__(self, sessions: Sessions, hub: RunHub) -> None:
+    def __init__(self, sessions: Sessions, summaries: Summaries, hub: RunHub) -> None:
         self._sessions = sessions
+        self._summaries = summaries
         self._hub = hub
 
     async def page(self, owner: str, limit: int, before: tuple[int, str] | None, search: str | None) -> SessionPage:
@@ -48,23 +59,24 @@ class SessionService:
         await asyncio.gather(*(run.log.finished() for run in runs))
         await self._sessions.delete(owner, session_id)
 
-    async def messages(self, owner: str, session_id: str, *, every_branch: bool) -> list[MessageRow]:
+    async def conversation(self, owner: str, session_id: str, *, every_branch: bool) -> Conversation:
         """The messages of the active path, oldest first, or of every branch. Raises NotFound."""
-        session = await self._sessions.get(owner, session_id)
-        rows = await self._sessions.messages(session_id)
-        if every_branch:
-            return rows
-        by_id = {row.id: row for row in rows}
-        # A queued message follows an answer that is still being written: the path goes on at what that one answers.
+        session, tree = await self._sessions.get(owner, session_id), await self._tree(session_id)
+        summaries = await self._summaries.of(session_id)
+        covered = [summaries[row.id] for row in tree.path(session.head_message_id) if row.id in summaries]
+        placed = tree.placed(session.head_message_id, every_branch=every_branch)
+        return Conversation(placed, covered[-1] if covered else None)
+
+    async def switch(self, owner: str, session_id: str, message_id: str, *, leaf: bool) -> SessionRow:
+        """Let the active path end with this message, or with `leaf` the newest branch from it. Raises NotFound."""
+        await self._sessions.get(owner, session_id)
+        head = (await self._tree(session_id)).leaf(message_id) if leaf else message_id
+        await self._sessions.move_head(owner, session_id, head)
+        return await self._sessions.get(owner, session_id)
+
+    async def _tree(self, session_id: str) -> Tree:
         unwritten = {r.started.message_id: r.started.user_message_id for r in self._hub.all_in_session(session_id)}
-        path: list[MessageRow] = []
-        at = session.head_message_id
-        while at is not None:
-            row = by_id.pop(at, None)
-            if row is not None:
-                path.append(row)
-            at = row.parent_id if row is not None else unwritten.pop(at, None)
-        return path[::-1]
+        return Tree(await self._sessions.messages(session_id), unwritten)
 
     async def retrieval(self, owner: str, message_id: str) -> dict[str, Any] | None:
         """How an answer's passages were found; None when nothing was looked for. Raises NotFound."""

@@ -1,6 +1,8 @@
 """Sessions and their messages: ordinary queries."""
 
 import json
+import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +28,17 @@ class SessionRow:
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """A message; `parts` is JSON text."""
+    """A message; `parts` and `prompt` are JSON text. `model` answered it, `prompt` is what it was told."""
 
     id: str
+    session_id: str
     parent_id: str | None
     run_id: str | None
     role: str
     status: str
     parts: str
+    model: str | None
+    prompt: str | None
     created_at: int
 
 
@@ -47,13 +52,20 @@ _SESSION = (
 )
 _MESSAGE = (
     messages.c.id,
+    messages.c.session_id,
     messages.c.parent_id,
     messages.c.run_id,
     messages.c.role,
     messages.c.status,
     type_coerce(messages.c.parts, Text),
+    messages.c.model,
+    type_coerce(messages.c.prompt, Text),
     messages.c.created_at,
 )
+
+
+_NAMED = "named"
+"""Among the settings: somebody gave the session its title."""
 
 
 class Sessions:
@@ -94,8 +106,28 @@ class Sessions:
             if found is None:
                 raise NotFound("No such session.")
             kept = {name: value for name, value in {**found.settings, **settings}.items() if value is not None}
+            if title is not None:
+                kept[_NAMED] = True
             values = {"title": title or found.title, "settings": kept, "updated_at": now_ms()}
             await conn.execute(update(sessions).where(*mine).values(**values))
+
+    async def retitle(self, owner: str, session_id: str, before: str, title: str) -> None:
+        """Another title in the place of `before`, unless somebody named the session meanwhile."""
+        sql = (
+            "UPDATE sessions SET title = ? WHERE id = ? AND owner = ? AND title = ? "
+            f"AND json_extract(settings, '$.{_NAMED}') IS NULL"
+        )
+        await self._db.writer.run(lambda conn: conn.execute(sql, (title, session_id, owner, before)) and None)
+
+    async def move_head(self, owner: str, session_id: str, message_id: str) -> None:
+        """Another last message of the active path. Raises NotFound."""
+        sql = (
+            "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ? AND owner = ? "
+            "AND EXISTS (SELECT 1 FROM messages m WHERE m.id = ? AND m.session_id = sessions.id)"
+        )
+        values = (message_id, now_ms(), session_id, owner, message_id)
+        if await self._db.writer.run(lambda conn: conn.execute(sql, values).rowcount) == 0:
+            raise NotFound("message_id: no such message in this session.")
 
     async def settings(self, owner: str, session_id: str) -> dict[str, Any]:
         """The settings of a session; none when there is no such session."""
@@ -127,3 +159,39 @@ class Sessions:
         query = query.order_by(messages.c.created_at, messages.c.id)
         async with self._db.read() as conn:
             return [MessageRow(*row) for row in await conn.execute(query)]
+
+    async def message(self, owner: str, message_id: str) -> MessageRow:
+        """One message. Raises NotFound."""
+        query = select(*_MESSAGE).where(messages.c.id == message_id, messages.c.owner == owner)
+        async with self._db.read() as conn:
+            row = (await conn.execute(query)).first()
+        if row is None:
+            raise NotFound("No such message.")
+        return MessageRow(*row)
+
+    async def usage(self, session_id: str) -> dict[str, str]:
+        """What each ended run of a session used, JSON text."""
+        sql = "SELECT id, usage FROM runs WHERE session_id = ? AND usage IS NOT NULL"
+        return dict(await self._db.reader.run(lambda conn: conn.execute(sql, (session_id,)).fetchall()))
+
+    async def insert(self, owner: str, session: SessionRow, rows: Sequence[MessageRow]) -> None:
+        """Store a session with its messages, all or nothing."""
+        head = (session.id, owner, session.title, session.head_message_id, session.created_at, session.updated_at)
+        values = [
+            (m.id, owner, m.session_id, m.parent_id, m.role, m.status, m.parts, m.model, m.prompt, m.created_at)
+            for m in rows
+        ]
+
+        def store(conn: sqlite3.Connection) -> None:
+            conn.execute(
+                "INSERT INTO sessions (id, owner, title, head_message_id, settings, created_at, updated_at) "
+                "VALUES (?, ?, ?, ?, '{}', ?, ?)",
+                head,
+            )
+            conn.executemany(
+                "INSERT INTO messages (id, owner, session_id, parent_id, role, status, parts, model, prompt, "
+                "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+
+        await self._db.writer.run(store)

@@ -82,6 +82,7 @@ runs = Table(
     Column("user_message_id", Text, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("model", Text, nullable=False),
+    Column("prompt", JSON),
     Column("status", Text, nullable=False),
     Column("error", JSON),
     Column("usage", JSON),

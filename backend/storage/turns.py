@@ -19,8 +19,11 @@ _HISTORY_LIMIT = 400
 
 @dataclass(slots=True, frozen=True)
 class NewTurn:
-    """A user's message and the run that will answer it. `session_id` is new where `title` is given. `reservation`: what
-    the run may cost, where the owner has a budget."""
+    """A user's message and the run that will answer it. `session_id` is new where `title` is given.
+
+    `beside` is an earlier message of the user's that this one stands beside; the same id means that it is answered once
+    more. `prompt` is JSON text. `reservation`: what the run may cost, where the owner has a budget.
+    """
 
     owner: str
     session_id: str
@@ -32,7 +35,9 @@ class NewTurn:
     model: str
     instance_id: str
     lease_until: int
+    prompt: str | None = None
     parent_id: str | None = None
+    beside: str | None = None
     expect_head: str | None = None
     after_live: str | None = None
     idempotency_key: str | None = None
@@ -42,19 +47,22 @@ class NewTurn:
 
 @dataclass(slots=True, frozen=True)
 class StoredMessage:
-    """A message of the active path: role, status and its parts as JSON text."""
+    """A message of the active path: role, status and its parts as JSON text. `summary`: of all up to and with it."""
 
     id: str
     role: str
     status: str
     parts: str
+    summary: str | None = None
 
 
 @dataclass(slots=True, frozen=True)
 class OpenedTurn:
-    """`history`: the path up to the new message, oldest first. `repeats`: the run that has the key already."""
+    """`history`: the path up to the new message, oldest first, ending with `parent_id`. `repeats`: the run that has the
+    key already."""
 
     history: list[StoredMessage] = field(default_factory=list[StoredMessage])
+    parent_id: str | None = None
     repeats: str | None = None
     repeats_hash: str | None = None
 
@@ -114,7 +122,8 @@ WITH RECURSIVE path(id, parent_id, role, status, parts, depth) AS (
     UNION ALL
     SELECT m.id, m.parent_id, m.role, m.status, m.parts, path.depth + 1
     FROM messages m JOIN path ON m.id = path.parent_id WHERE path.depth < ?
-) SELECT id, role, status, parts FROM path ORDER BY depth DESC"""
+) SELECT path.id, role, status, parts, s.text
+FROM path LEFT JOIN summaries s ON s.message_id = path.id ORDER BY depth DESC"""
 
 
 class Turns:
@@ -239,7 +248,9 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
         parent = None
     else:
         head = _checked_head(conn, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
-        parent = turn.parent_id or turn.after_live or head
+        parent = _parent_of(conn, turn.session_id, turn.beside) if turn.beside else None
+        if turn.beside is None:
+            parent = turn.parent_id or turn.after_live or head
         conn.execute(
             "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ?",
             (turn.user_message_id, now, turn.session_id),
@@ -247,18 +258,29 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
     if turn.reservation is not None:
         ledger.reserve(conn, turn.owner, turn.run_id, turn.reservation)
     _insert(conn, turn, parent, now)
-    return OpenedTurn(history=_path(conn, turn.session_id, parent))
+    return OpenedTurn(_path(conn, turn.session_id, parent), parent)
+
+
+def _parent_of(conn: sqlite3.Connection, session_id: str, message_id: str) -> str | None:
+    """What a message of the user's follows. Raises NotFound."""
+    sql = "SELECT parent_id FROM messages WHERE id = ? AND session_id = ? AND role = 'user'"
+    found = conn.execute(sql, (message_id, session_id)).fetchone()
+    if found is None:
+        raise NotFound("No such message of the user's in this session.")
+    return found[0]
 
 
 def _insert(conn: sqlite3.Connection, turn: NewTurn, parent: str | None, now: int) -> None:
+    if turn.beside != turn.user_message_id:
+        conn.execute(
+            "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, created_at) "
+            "VALUES (?, ?, ?, ?, ?, 'user', 'complete', ?, ?)",
+            (turn.user_message_id, turn.owner, turn.session_id, parent, turn.run_id, turn.parts, now),
+        )
     conn.execute(
-        "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, created_at) "
-        "VALUES (?, ?, ?, ?, ?, 'user', 'complete', ?, ?)",
-        (turn.user_message_id, turn.owner, turn.session_id, parent, turn.run_id, turn.parts, now),
-    )
-    conn.execute(
-        "INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, status, instance_id, "
-        "lease_until, idempotency_key, request_hash, started_at) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?)",
+        "INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, prompt, status, instance_id, "
+        "lease_until, idempotency_key, request_hash, started_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?)",
         (
             turn.run_id,
             turn.owner,
@@ -266,6 +288,7 @@ def _insert(conn: sqlite3.Connection, turn: NewTurn, parent: str | None, now: in
             turn.user_message_id,
             turn.message_id,
             turn.model,
+            turn.prompt,
             turn.instance_id,
             turn.lease_until,
             turn.idempotency_key,
@@ -317,7 +340,7 @@ def _close(conn: sqlite3.Connection, turn: ClosedTurn) -> bool:
     params: tuple[Any, ...] = (turn.status, turn.error, turn.usage, now, turn.run_id, *LIVE)
     done = conn.execute(
         "UPDATE runs SET status = ?, error = ?, usage = ?, finished_at = ?, lease_until = 0 "
-        "WHERE id = ? AND status IN (?, ?) RETURNING owner, session_id, user_message_id, message_id, model",
+        "WHERE id = ? AND status IN (?, ?) RETURNING owner, session_id, user_message_id, message_id, model, prompt",
         params,
     ).fetchone()
     if done is None:
@@ -326,11 +349,11 @@ def _close(conn: sqlite3.Connection, turn: ClosedTurn) -> bool:
             ledger.settle(conn, turn.owner, turn.run_id, turn.session_id, turn.calls)
         return False
     ledger.settle(conn, turn.owner, turn.run_id, turn.session_id, turn.calls)
-    owner, session_id, user_message_id, message_id, asked = done
+    owner, session_id, user_message_id, message_id, asked, prompt = done
     _append(conn, turn.events)
     conn.execute(
         "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, retrieval, model, "
-        "created_at) VALUES (?, ?, ?, ?, ?, 'assistant', ?, ?, ?, ?, ?)",
+        "prompt, created_at) VALUES (?, ?, ?, ?, ?, 'assistant', ?, ?, ?, ?, ?, ?)",
         (
             message_id,
             owner,
@@ -341,6 +364,7 @@ def _close(conn: sqlite3.Connection, turn: ClosedTurn) -> bool:
             turn.parts,
             turn.retrieval,
             turn.model or asked,
+            prompt,
             now,
         ),
     )

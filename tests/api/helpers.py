@@ -25,6 +25,9 @@ TABLES = (
     "document_versions",
     "chunks",
     "jobs",
+    "prompts",
+    "prompt_versions",
+    "prompt_labels",
 )
 
 

@@ -24,6 +24,7 @@ class Endpoint(NamedTuple):
         filled = self.path
         for name in ("session_id", "run_id", "message_id", "document_id", "collection_id"):
             filled = filled.replace(f"{{{name}}}", f"{name[:3]}_unknown")
+        filled = filled.replace("{name}", "unknown").replace("{label}", "production").replace("{n}", "1")
         assert "{" not in filled, f"give {self.path} an example here"
         return filled
 
@@ -68,6 +69,21 @@ PRIVATE = {
     Endpoint("DELETE", "/sessions/{session_id}"),
     Endpoint("GET", "/sessions/{session_id}/messages"),
     Endpoint("GET", "/sessions/{session_id}/active"),
+    Endpoint("PUT", "/sessions/{session_id}/head"),
+    Endpoint("GET", "/sessions/{session_id}/export"),
+    Endpoint("POST", "/sessions/import"),
+    Endpoint("POST", "/messages/{message_id}/regenerate"),
+    Endpoint("POST", "/messages/{message_id}/edit"),
+    Endpoint("GET", "/prompts"),
+    Endpoint("POST", "/prompts"),
+    Endpoint("GET", "/prompts/{name}"),
+    Endpoint("DELETE", "/prompts/{name}"),
+    Endpoint("POST", "/prompts/{name}/versions"),
+    Endpoint("GET", "/prompts/{name}/versions/{n}"),
+    Endpoint("PUT", "/prompts/{name}/labels/{label}"),
+    Endpoint("DELETE", "/prompts/{name}/labels/{label}"),
+    Endpoint("GET", "/prompts/{name}/diff"),
+    Endpoint("POST", "/prompts/{name}/render"),
     Endpoint("GET", "/models"),
     Endpoint("GET", "/usage"),
 }

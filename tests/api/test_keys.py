@@ -116,7 +116,7 @@ Things = dict[str, str]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def alices(keyed: Running) -> AsyncGenerator[Things]:
-    """What alice has: a document, and a session with one run."""
+    """What alice has: a document, a session with one run, and a prompt."""
     data = unique("The vault opens with the word marmalade.")
     files = {"file": ("alice.txt", data)}
     upload = await keyed.client.post("/documents/upload", params={"wait": "true"}, files=files, headers=bearer(ALICE))
@@ -126,6 +126,8 @@ async def alices(keyed: Running) -> AsyncGenerator[Things]:
     async with keyed.client.stream("POST", "/chat", json=body, headers=bearer(ALICE)) as response:
         events = await read_events(response)
     assert [e for e in events if e["type"] == "citation"]
+    prompt = {"name": "vault", "system": "Guard the vault.", "labels": ["production"]}
+    assert (await keyed.client.post("/prompts", json=prompt, headers=bearer(ALICE))).status_code == 201
     started = events[0]
     yield {
         "document_id": document,
@@ -133,6 +135,9 @@ async def alices(keyed: Running) -> AsyncGenerator[Things]:
         "session_id": started["session_id"],
         "run_id": started["run_id"],
         "message_id": started["message_id"],
+        "name": "vault",
+        "n": "1",
+        "label": "production",
         "last": events[-2]["_id"],
         "bytes": data.decode(),
     }
@@ -143,6 +148,13 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/documents/{document_id}"): {"json": {"name": "mine.txt"}},
     ("PUT", "/documents/{document_id}/content"): {"files": {"file": ("mine.txt", b"Mine now.")}},
     ("PATCH", "/collections/{collection_id}"): {"json": {"name": "mine"}},
+    ("PUT", "/sessions/{session_id}/head"): {"json": {"message_id": "msg_x"}},
+    ("POST", "/messages/{message_id}/regenerate"): {"json": {}},
+    ("POST", "/messages/{message_id}/edit"): {"json": {"message": "Mine now"}},
+    ("POST", "/prompts/{name}/versions"): {"json": {"system": "Mine now."}},
+    ("PUT", "/prompts/{name}/labels/{label}"): {"json": {"version": 1}},
+    ("GET", "/prompts/{name}/diff"): {"params": {"from": 1, "to": 1}},
+    ("POST", "/prompts/{name}/render"): {"json": {}},
     ("POST", "/collections/{collection_id}/embed"): {"json": {"model": "minilm/all-MiniLM-L6-v2"}},
 }
 OTHERS = sorted(e for e in PRIVATE if "{" in e.path)
@@ -159,7 +171,7 @@ async def test_somebody_elses_thing_is_404(keyed: Running, alices: Things, endpo
     assert response.json()["detail"] == unknown.json()["detail"], "the answer tells that it exists"
     assert stored(keyed) == before
     if endpoint.method == "GET":
-        assert (await keyed.client.get(path, headers=bearer(ALICE))).status_code == 200
+        assert (await keyed.client.get(path, headers=bearer(ALICE), **body)).status_code == 200
 
 
 async def test_bobs_lists_and_search_are_empty(keyed: Running, alices: Things) -> None:

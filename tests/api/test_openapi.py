@@ -117,8 +117,20 @@ async def test_real_answers_are_as_described(api: Running, schema: dict[str, Any
     headers = {"Accept": "application/json"}
     body = {"message": "Which colour has the bridge at Elsmere?", "documents": [document["id"]]}
     answer = (await api.client.post("/chat", json=body, headers=headers)).json()
+    prompt = {"name": "described", "system": "Be {{how}}.", "variables": {"how": {"default": "brief"}}}
+    made = await api.client.post("/prompts", json=prompt)
+    session = f"/sessions/{answer['session_id']}"
+    head = {"message_id": answer["message_id"]}
     calls = {
         "Answer": answer,
+        "Prompt": made.json(),
+        "PromptList": (await api.client.get("/prompts")).json(),
+        "PromptDetails": (await api.client.get("/prompts/described")).json(),
+        "PromptVersion": (await api.client.get("/prompts/described/versions/1")).json(),
+        "PromptDiff": (await api.client.get("/prompts/described/diff?from=1&to=1")).json(),
+        "RenderedPrompt": (await api.client.post("/prompts/described/render", json={})).json(),
+        "Session": (await api.client.put(f"{session}/head", json=head)).json(),
+        "SessionFile": (await api.client.get(f"{session}/export")).json(),
         "Document": document,
         "DocumentList": (await api.client.get("/documents")).json(),
         "SearchResult": (await api.client.post("/search", json={"query": "bridge"})).json(),

@@ -184,7 +184,9 @@ def test_api_md_names_every_field_of_the_requests() -> None:
     schemas = make_app().openapi()["components"]["schemas"]
     text = read("docs/api.md")
     requests = ("ChatRequest", "SearchRequest", "SessionChange", "TextRequest", "UrlRequest")
-    for name in (*requests, "DocumentChange", "CollectionName", "EmbedRequest"):
+    prompts = ("NewPrompt", "LabelChange", "RenderRequest")
+    sessions = ("RegenerateRequest", "EditRequest", "HeadChange", "SessionFile")
+    for name in (*requests, "DocumentChange", "CollectionName", "EmbedRequest", *prompts, *sessions):
         for field in schemas[name]["properties"]:
             assert re.search(rf"[`\"]{field}[`\"]", text), f"{name}.{field} is missing"
 

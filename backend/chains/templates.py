@@ -1,0 +1,171 @@
+"""Prompt templates: texts with `{{name}}` where a value goes, and nothing else.
+
+One pass puts the values in: no code, no attributes, no nesting. A value is text, also where it holds `{{x}}`; braces
+around anything that is no name (as in JSON) are text too.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+
+from backend.chains.models.base import Message
+from backend.chains.parameters import Writing
+from backend.errors import Invalid
+from backend.events import clean_text, is_clean
+
+Value = StrictBool | StrictInt | StrictFloat | StrictStr
+MESSAGE = "message"
+"""The variable of `template` that stands for what the user says."""
+_PLACE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,49})\s*\}\}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,49}")
+_MAX_VALUES = 50_000
+
+Text = Annotated[str, Field(max_length=20_000)]
+
+
+class Variable(BaseModel):
+    """What goes into a place. Without a default it must be given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["string", "number", "boolean", "enum"] = "string"
+    values: list[Annotated[str, Field(max_length=200)]] | None = Field(
+        None, min_length=1, max_length=100, description="What an enum may be."
+    )
+    default: Value | None = None
+    description: str | None = Field(None, max_length=500)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.type == "enum") != (self.values is not None):
+            raise ValueError("values belong to an enum, and an enum needs them")
+        if self.default is not None and (problem := self.problem(self.default)) is not None:
+            raise ValueError(f"default {problem}")
+        return self
+
+    def problem(self, value: Value) -> str | None:
+        """Why the value is none of this variable's; None when it is one."""
+        match self.type:
+            case "string":
+                if not isinstance(value, str):
+                    return "must be a string"
+                return None if value == clean_text(value) else "must not hold NUL characters"
+            case "boolean":
+                return None if isinstance(value, bool) else "must be true or false"
+            case "number":
+                number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+                return None if number else "must be a number"
+            case "enum":
+                allowed = self.values or []
+                return None if value in allowed else f"must be one of {', '.join(allowed)}"
+
+
+class Example(BaseModel):
+    """A turn that shows the model how to answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    user: Text
+    assistant: Text
+
+
+class PromptParameters(Writing):
+    """How the model is to write, where the request says nothing else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PromptContent(BaseModel):
+    """One version of a prompt. `{{name}}` in its texts stands for a variable."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    system: Text | None = Field(None, description="Instead of the default system prompt.")
+    template: Text | None = Field(
+        None, description="What is made of the user's message; `{{message}}` is what they said."
+    )
+    variables: dict[str, Variable] = Field({}, max_length=50)
+    examples: list[Example] = Field([], max_length=50, description="Turns before the conversation's own.")
+    model: str | None = Field(
+        None, max_length=200, description="Answers where neither the request nor the session names one."
+    )
+    parameters: PromptParameters | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.system is None and self.template is None and not self.examples:
+            raise ValueError("say at least one of system, template and examples")
+        for name in self.variables:
+            if not _NAME.fullmatch(name) or name == MESSAGE:
+                raise ValueError(f"variables: {name!r} is no name: letters, digits and _, at most 50; not message")
+        if self.template is not None and MESSAGE not in places(self.template):
+            raise ValueError("template: must hold {{message}}, where the user's message goes")
+        declared = {*self.variables}
+        texts = [self.system or "", *(text for example in self.examples for text in (example.user, example.assistant))]
+        used = {name for text in texts for name in places(text)} | (places(self.template or "") - {MESSAGE})
+        if unknown := sorted(used - declared):
+            raise ValueError(f"variables: declare {', '.join(unknown)}, which the texts use")
+        if not is_clean(self.model_dump()):
+            raise ValueError("must not hold NUL characters or lone surrogates")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt with its values in place. `values` are those that were given and the defaults of the others."""
+
+    content: PromptContent
+    values: Mapping[str, Value]
+    system: str | None
+    examples: tuple[Message, ...]
+
+    def wrap(self, message: str) -> str:
+        """What the model is sent in the place of the user's message."""
+        template = self.content.template
+        return message if template is None else _filled(template, {**_texts(self.values), MESSAGE: message})
+
+
+def places(text: str) -> set[str]:
+    """The names that a text has places for."""
+    return set(_PLACE.findall(text))
+
+
+def render(content: PromptContent, given: Mapping[str, Value | None]) -> Rendered:
+    """The prompt with these values. Raises Invalid that names what is missing, unknown or of the wrong type."""
+    values: dict[str, Value] = {}
+    problems = {name: "is no variable of this prompt" for name in given if name not in content.variables}
+    for name, variable in content.variables.items():
+        value = given.get(name)
+        value = variable.default if value is None else value
+        problem = "is required" if value is None else variable.problem(value)
+        if problem is not None:
+            problems[name] = problem
+        elif value is not None:
+            values[name] = value
+    if problems:
+        errors = [{"field": f"prompt.variables.{name}", "problem": text} for name, text in problems.items()]
+        raise Invalid("; ".join(f"{e['field']}: {e['problem']}" for e in errors[:5]), errors=errors[:20])
+    texts = _texts(values)
+    if sum(map(len, texts.values())) > _MAX_VALUES:
+        raise Invalid(f"prompt.variables: have more than {_MAX_VALUES} characters together. Shorten them.")
+    examples: list[Message] = []
+    for example in content.examples:
+        examples += [
+            Message("user", _filled(example.user, texts)),
+            Message("assistant", _filled(example.assistant, texts)),
+        ]
+    system = None if content.system is None else _filled(content.system, texts)
+    return Rendered(content, values, system, tuple(examples))
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    return _PLACE.sub(lambda place: values[place.group(1)], text)
+
+
+def _texts(values: Mapping[str, Value]) -> dict[str, str]:
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}

@@ -1,0 +1,147 @@
+"""What requests that are answered have in common: how to answer, and the stream that comes back."""
+
+import base64
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, cast
+
+from fastapi import Request, Response
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from backend.chains.models.base import Image
+from backend.chains.parameters import Writing
+from backend.config.settings import OnDisconnect
+from backend.errors import BadRequest, Invalid
+from backend.events import clean_text
+from backend.routers.problems import request_id_of
+from backend.routers.state import Services, owner_of, ready_services
+from backend.routers.streams import STREAM_PARAMETERS, format_of, header_parameter, parse_cursor, run_response
+from backend.services.chat_turn import ChatTurn, IfBusy
+from backend.services.prompts import PromptChoice
+
+Start = Callable[[Services, str, str | None, str | None], Awaitable[str]]
+"""Starts the run, given the services, the owner, the Idempotency-Key and the request's id; returns the run's id."""
+
+
+def _each(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
+
+
+class ImageInput(BaseModel):
+    """A picture, as base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    media_type: Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
+    data: str = Field(min_length=4, description="Base64, without line breaks.", examples=["iVBORw0KGgo…"])
+
+    @field_validator("data")
+    @classmethod
+    def _base64(cls, value: str) -> str:
+        try:
+            base64.b64decode(value, validate=True)
+        except ValueError:
+            raise ValueError("must be base64 without line breaks") from None
+        return value
+
+
+class AnswerOptions(Writing):
+    """How a message is to be answered. Unknown fields are refused: providers and keys are the server's settings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(
+        None,
+        description="`provider/model` or an alias, see GET /models; none: the session's, the prompt's, the default.",
+    )
+    documents: bool | list[str] = Field(True, description="All of your documents, none, or the ids of some.")
+    collections: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="Search only in these; none is as the session says, or else all of yours.",
+    )
+    system_prompt: str | None = Field(None, max_length=20_000, description="Instead of the default system prompt.")
+    prompt: PromptChoice | None = Field(None, description="A prompt of yours, see GET /prompts.")
+    images: list[ImageInput] | None = Field(
+        None, min_length=1, max_length=8, description="Pictures that belong to the message, for models that see."
+    )
+    fallbacks: list[str] | None = Field(
+        None,
+        max_length=9,
+        description="Models to try, in order, when the first fails before its first word; none is as the settings say, "
+        "an empty list is no other model.",
+    )
+    fallback_after_output: bool = Field(
+        False, description="Go on with the next model also when one breaks off in its answer; it begins anew."
+    )
+    if_busy: IfBusy = Field("reject", description="What to do while the session still answers another message.")
+    on_disconnect: OnDisconnect | None = Field(
+        None,
+        description="Whether the answer goes on when nobody watches it any more; none is the setting ON_DISCONNECT.",
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _text(cls, value: Any, info: Any) -> Any:
+        texts = _each(value)
+        for each in texts:
+            if isinstance(each, str) and each != clean_text(each):
+                raise ValueError("must not hold NUL characters or lone surrogates")
+        if info.field_name == "message" and not str(texts[0]).strip():
+            raise ValueError("must not be empty")
+        return value
+
+    @field_validator("documents")
+    @classmethod
+    def _some(cls, value: bool | list[str]) -> bool | list[str]:
+        if isinstance(value, list) and not 1 <= len(value) <= 100:
+            raise ValueError("must be true, false, or 1 to 100 document ids")
+        return value
+
+    def options(self, message: str, idempotency_key: str | None, **place: str | None) -> ChatTurn:
+        """The request as the service takes it; `place` is where the message stands."""
+        documents = self.documents if isinstance(self.documents, bool) else tuple(self.documents)
+        return ChatTurn(
+            message=message,
+            **place,
+            model=self.model,
+            documents=documents,
+            collections=None if self.collections is None else tuple(self.collections),
+            system_prompt=self.system_prompt,
+            prompt=self.prompt,
+            **self.named(),
+            images=tuple(Image(each.media_type, each.data) for each in self.images or ()),
+            fallbacks=None if self.fallbacks is None else tuple(self.fallbacks),
+            fallback_after_output=self.fallback_after_output,
+            if_busy=self.if_busy,
+            on_disconnect=self.on_disconnect,
+            idempotency_key=idempotency_key,
+        )
+
+
+_KEY = "The same key and body again attaches to the first run, never a second. At most 200 characters."
+
+
+def _key_of(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key and len(key) > 200:
+        raise Invalid("Idempotency-Key: must have at most 200 characters. Use a UUID.")
+    return key or None
+
+
+ANSWER_PARAMETERS = [*STREAM_PARAMETERS, header_parameter("Idempotency-Key", _KEY)]
+
+
+async def answered(request: Request, start: Start) -> Response:
+    """Start the run and stream its events; with `Last-Event-ID`, go on with the run that it names."""
+    # Not FastAPI's dependencies and parameters: these five are a twentieth of the CPU of a short answer.
+    format = format_of(request)
+    services, owner = await ready_services(request), await owner_of(request)
+    if last_event_id := request.headers.get("last-event-id"):
+        run_id = last_event_id.rpartition(":")[0]
+        if not run_id:
+            raise BadRequest("Last-Event-ID must be <run_id>:<seq>.", code="bad_cursor")
+        after = parse_cursor(run_id, last_event_id, None)
+    else:
+        run_id, after = await start(services, owner, _key_of(request), request_id_of(request)), 0
+    return await run_response(services, owner, run_id, after, request, format)

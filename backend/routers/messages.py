@@ -1,0 +1,70 @@
+"""Messages: answer one once more, or say something else in its place."""
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ConfigDict, Field
+
+from backend.routers.asking import ANSWER_PARAMETERS, AnswerOptions, answered
+from backend.routers.problems import responses
+from backend.routers.state import Services
+from backend.routers.streams import STREAM_RESPONSES
+
+router = APIRouter(prefix="/messages", tags=["sessions"])
+
+_RESPONSES = {**STREAM_RESPONSES, **responses(400, 401, 402, 403, 404, 409, 413, 421, 422, 429, 503, 507)}
+
+
+class RegenerateRequest(AnswerOptions):
+    """How to answer once more; what isn't said is as for `POST /chat`."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{}, {"model": "simulated/words", "documents": False}]}
+    )
+
+
+class EditRequest(AnswerOptions):
+    """What to say instead, and how to answer it."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"message": "And how long is the notice for tenants?"}]}
+    )
+
+    message: str = Field(description="As for `POST /chat`.")
+
+
+@router.post(
+    "/{message_id}/regenerate",
+    response_class=Response,
+    responses=_RESPONSES,
+    summary="Answer once more",
+    openapi_extra={"parameters": ANSWER_PARAMETERS},
+)
+async def regenerate(message_id: str, body: RegenerateRequest, request: Request) -> Response:
+    """Another answer beside the one that is there, to the same message; it streams as `POST /chat` does.
+
+    The id is the answer's, or that of the message that it answers. The new answer is the active one; the others stay,
+    see `siblings` in `GET /sessions/{id}/messages`. Pictures aren't stored: send them again.
+    """
+
+    async def start(services: Services, owner: str, key: str | None, request_id: str | None) -> str:
+        return await services.chat.regenerate(owner, message_id, body.options("", key), request_id)
+
+    return await answered(request, start)
+
+
+@router.post(
+    "/{message_id}/edit",
+    response_class=Response,
+    responses=_RESPONSES,
+    summary="Say it otherwise",
+    openapi_extra={"parameters": ANSWER_PARAMETERS},
+)
+async def edit(message_id: str, body: EditRequest, request: Request) -> Response:
+    """A message beside an earlier one of yours, with an answer of its own; it streams as `POST /chat` does.
+
+    What was said before stays, and is another branch from there on.
+    """
+
+    async def start(services: Services, owner: str, key: str | None, request_id: str | None) -> str:
+        return await services.chat.edit(owner, message_id, body.options(body.message, key), request_id)
+
+    return await answered(request, start)

@@ -1,0 +1,185 @@
+"""Conversations that are longer than LLM_HISTORY_TOKENS: the older messages are summed up, and the summary is kept.
+
+A summary belongs to the last message that it covers, so that every branch from there on finds it. It is made after an
+answer, for the next turn; before an answer only where there is none that suffices, and for no longer than a deadline:
+without one, the oldest messages are left out.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from backend.chains import memory
+from backend.chains.fallback import Candidate
+from backend.chains.models.base import ChatModel, Message
+from backend.config.settings import ConversationSettings
+from backend.errors import StreamForgeError
+from backend.services.aside import Aside, Errand
+from backend.services.models import Models
+from backend.services.run_state import decode_parts, text_of
+from backend.services.runs import Run
+from backend.storage.summaries import Summaries, SummaryRow
+from backend.storage.turns import StoredMessage
+
+log = structlog.get_logger(__name__)
+
+_REMEMBERED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message of the active path, and the summary up to it where there is one."""
+
+    id: str
+    message: Message
+    summary: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A conversation so far. A model is told the first `covered` messages by their summary, if there is one."""
+
+    said: Sequence[Said]
+    covered: int = 0
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """All of it."""
+        return tuple(each.message for each in self.said)
+
+    @property
+    def summary(self) -> str | None:
+        """What stands for the first `covered`."""
+        return self.said[self.covered - 1].summary if self.covered else None
+
+
+class Memory:
+    """Sums up what no longer fits. `budget` is LLM_HISTORY_TOKENS."""
+
+    def __init__(
+        self, summaries: Summaries, aside: Aside, models: Models, settings: ConversationSettings, budget: int
+    ) -> None:
+        self._summaries = summaries
+        self._aside = aside
+        self._models = models
+        self._settings = settings
+        self._budget = budget
+        self._making: dict[str, asyncio.Task[None]] = {}
+        self._failed: dict[str, None] = {}
+        """Sessions whose last summary failed: their answers don't wait for the next one."""
+
+    async def recall(self, run: Run, history: Sequence[StoredMessage], candidate: Candidate) -> Recalled:
+        """What the answer's model is told of the messages before."""
+        said: Sequence[Said] = said_of(history)
+        if not self._sums_up(candidate):
+            return Recalled(said)
+        if not self._fits(said):
+            try:
+                async with asyncio.timeout(self._settings.summary_timeout):
+                    said = await self._mended(run, said, candidate)
+            except (TimeoutError, StreamForgeError) as error:
+                log.info("no_summary", session_id=run.started.session_id, why=type(error).__name__)
+                self._failed[run.started.session_id] = None
+                if len(self._failed) > _REMEMBERED:
+                    del self._failed[next(iter(self._failed))]
+        return Recalled(said, _latest(said))
+
+    def follow(self, run: Run, told: Recalled, question: str, candidate: Candidate) -> None:
+        """An answer is ending: if what was said is too long for the next turn, sum it up once it is stored."""
+        session_id = run.started.session_id
+        if not self._sums_up(candidate) or session_id in self._making:
+            return
+        started = run.started
+        new = (
+            Said(started.user_message_id, Message("user", question)),
+            Said(started.message_id, Message("assistant", run.state.text())),
+        )
+        said = [*told.said, *(each for each in new if each.message.text)]
+        if self._fits(said):
+            return
+        task = self._aside.later(lambda: self._prepare(run, said, candidate))
+        if task is not None:
+            self._making[session_id] = task
+            task.add_done_callback(lambda _: self._making.pop(session_id, None))
+
+    async def _mended(self, run: Run, said: Sequence[Said], candidate: Candidate) -> Sequence[Said]:
+        """The conversation with a summary that suffices. Raises StreamForgeError."""
+        session_id = run.started.session_id
+        waits = session_id not in self._failed
+        if waits and (making := self._making.get(session_id)) is not None:
+            await asyncio.wait((making,))
+        said = await self._refreshed(session_id, said)
+        return await self._sum_up(run, said, candidate) if waits and not self._fits(said) else said
+
+    def _sums_up(self, candidate: Candidate) -> bool:
+        return self._settings.summaries and candidate.model.writes and self._budget >= memory.LEAST_BUDGET
+
+    def _fits(self, said: Sequence[Said]) -> bool:
+        covered = _latest(said)
+        summary = said[covered - 1].summary if covered else None
+        return memory.fits(summary, [each.message for each in said[covered:]], self._budget)
+
+    async def _prepare(self, run: Run, said: Sequence[Said], candidate: Candidate) -> None:
+        await run.log.finished()
+        said = await self._refreshed(run.started.session_id, said)
+        if self._fits(said):
+            return
+        await self._sum_up(run, said, candidate)
+
+    async def _refreshed(self, session_id: str, said: Sequence[Said]) -> Sequence[Said]:
+        """The conversation with the summaries that were made since it was read."""
+        kept = await self._summaries.of(session_id)
+        return [Said(s.id, s.message, kept[s.id].text if s.id in kept else s.summary) for s in said]
+
+    async def _sum_up(self, run: Run, said: Sequence[Said], candidate: Candidate) -> Sequence[Said]:
+        """The conversation with one more summary, which is stored. Raises StreamForgeError."""
+        covered = _latest(said)
+        summary = said[covered - 1].summary if covered else None
+        tail = [each.message for each in said[covered:]]
+        older = memory.older(tail, self._budget)
+        if not older:
+            return said
+        name, model = self._model(candidate)
+        for piece in memory.pieces(tail[:older], self._budget):
+            errand = Errand(
+                run.owner,
+                run.started.session_id,
+                "summary",
+                memory.SUMMARY_SYSTEM,
+                memory.request(summary, piece),
+                memory.MAX_TOKENS,
+            )
+            written = await self._aside.write(errand, name, model)
+            summary = memory.shortened(written, self._budget) or summary
+        if summary is None:
+            return said
+        self._failed.pop(run.started.session_id, None)
+        last = said[covered + older - 1]
+        with suppress(StreamForgeError):
+            await self._summaries.put(SummaryRow(last.id, name, summary))
+        return [Said(s.id, s.message, summary) if s is last else s for s in said]
+
+    def _model(self, candidate: Candidate) -> tuple[str, ChatModel]:
+        if self._settings.summary_model is None:
+            return candidate.name, candidate.model
+        return self._models.resolve(self._settings.summary_model)
+
+
+def said_of(history: Sequence[StoredMessage]) -> list[Said]:
+    """Stored messages as a model is told them; those without text are left out."""
+    found: list[Said] = []
+    for row in history:
+        text = text_of(decode_parts(row.parts))
+        if text:
+            found.append(Said(row.id, Message("user" if row.role == "user" else "assistant", text), row.summary))
+        elif row.summary is not None and found:
+            found[-1] = Said(found[-1].id, found[-1].message, row.summary)
+    return found
+
+
+def _latest(said: Sequence[Said]) -> int:
+    """How many messages the last summary covers; 0 when there is none."""
+    return next((n for n in range(len(said), 0, -1) if said[n - 1].summary is not None), 0)
