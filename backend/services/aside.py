@@ -1,8 +1,8 @@
 """What models write beside the answers: titles and summaries, mostly while nobody waits for them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -39,23 +39,10 @@ class Errand:
     max_tokens: int
 
 
-@asynccontextmanager
-async def logged(owner: str, session_id: str, model: str, most: Tokens) -> AsyncGenerator[list[ev.Usage]]:
-    """A booking that only tells the log."""
-    del most
-    used: list[ev.Usage] = []
-    try:
-        yield used
-    finally:
-        for each in used:
-            counts = {"input_tokens": each.input_tokens, "output_tokens": each.output_tokens}
-            log.info("aside_call", owner=owner, session_id=session_id, model=model, **counts)
-
-
 class Aside:
     """Calls of models that are no answers, each booked by itself."""
 
-    def __init__(self, limits: CallLimits, booking: Booking = logged) -> None:
+    def __init__(self, limits: CallLimits, booking: Booking) -> None:
         self._limits = replace(limits, retry=0.0)
         self._booking = booking
         self._tasks: set[asyncio.Task[None]] = set()

@@ -55,7 +55,7 @@ async def test_a_call_is_booked_as_the_provider_counted_it() -> None:
     booked = Booked()
     model = Scripted(Text(" A ti"), Text("tle\0 "), Tokens(12, 3, cached=2))
     assert await Aside(LIMITS, booked).write(ERRAND, "p/m", model) == "A title"
-    assert booked.usage == [ev.Usage(model="p/m", input_tokens=12, output_tokens=3, cached_tokens=2)]
+    assert booked.usage == [ev.Usage(model="p/m", purpose="title", input_tokens=12, output_tokens=3, cached_tokens=2)]
     ((owner, session_id, name, most),) = booked.most
     assert (owner, session_id, name) == ("alice", "ses_1", "p/m")
     assert most.input >= len("Write.Grüße".encode())
@@ -96,7 +96,7 @@ async def test_a_booking_that_refuses_stops_the_call() -> None:
 
 
 async def test_a_few_at_a_time_and_not_endlessly_many() -> None:
-    aside, gate = Aside(LIMITS), asyncio.Event()
+    aside, gate = Aside(LIMITS, Booked()), asyncio.Event()
     running = most = done = 0
 
     async def work() -> None:
@@ -119,7 +119,7 @@ async def test_a_few_at_a_time_and_not_endlessly_many() -> None:
 
 
 async def test_what_fails_in_the_background_harms_nobody() -> None:
-    aside = Aside(LIMITS)
+    aside = Aside(LIMITS, Booked())
 
     async def fails(error: Exception) -> None:
         raise error
@@ -131,7 +131,7 @@ async def test_what_fails_in_the_background_harms_nobody() -> None:
 
 
 async def test_closing_ends_what_is_under_way_and_what_waits() -> None:
-    aside = Aside(LIMITS)
+    aside = Aside(LIMITS, Booked())
     ended: list[bool] = []
 
     async def work() -> None:
