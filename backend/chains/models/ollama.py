@@ -41,26 +41,35 @@ class _Provider(LangChainProvider):
             )
         return meant
 
-    def make(self, model: str, parameters: Parameters) -> Any:
+    def make(self, model: str) -> Any:
         from langchain_ollama import ChatOllama
 
-        effort = parameters.reasoning_effort
         return ChatOllama(
             model=model,
             base_url=self.endpoint.base_url,
-            temperature=parameters.temperature,
-            num_predict=parameters.max_tokens,
-            top_p=parameters.top_p,
-            seed=parameters.seed,
-            stop=list(parameters.stop) or None,
-            reasoning=None if effort is None else ("low" if effort == "minimal" else effort),
-            format=json.loads(parameters.response_schema) if parameters.response_schema is not None else None,
             client_kwargs={
                 "timeout": httpx.Timeout(self.longest, connect=self.settings.connect_timeout),
                 "trust_env": False,
                 "headers": dict(self.endpoint.headers),
             },
         )
+
+    def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
+        options = {
+            "num_predict": parameters.max_tokens,
+            "temperature": parameters.temperature,
+            "top_p": parameters.top_p,
+            "seed": parameters.seed,
+            "stop": list(parameters.stop) or None,
+        }
+        fields: dict[str, Any] = {"options": {name: said for name, said in options.items() if said is not None}}
+        if parameters.response_schema is not None:
+            fields["format"] = json.loads(parameters.response_schema)
+        if (effort := parameters.reasoning_effort) is not None:
+            # Only gpt-oss has levels; for the others it is on or off.
+            level = "low" if effort == "minimal" else effort
+            fields["reasoning"] = level if "gpt-oss" in model else True
+        return fields
 
     async def release(self, opened: Any) -> None:
         # LangChain offers no way to close what it opened.
