@@ -280,7 +280,7 @@ async def listed(
     """
     import httpx
 
-    async with httpx.AsyncClient(timeout=httpx.Timeout(5.0, connect=2.0), trust_env=proxies) as client:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(4.0, connect=2.0), trust_env=proxies) as client:
         answer = await client.get(url, headers=dict(headers), params=params)
         answer.raise_for_status()
         found = answer.json()

@@ -3,10 +3,10 @@
 Exceptions are told apart by the names of their classes, so that no SDK is imported for it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from backend.chains.models.base import Endpoint
+from backend.chains.models.base import Endpoint, retry_after
 from backend.errors import (
     ContentFiltered,
     ContextOverflow,
@@ -33,7 +33,7 @@ _OVERFLOWS = (
     "token count",
 )
 _FILTERS = ("content_filter", "content_policy", "blocked by", "prohibited_content")
-_LIMITS = ("rate_limit", "insufficient_quota", "resource_exhausted", "overloaded")
+_LIMITS = ("rate_limit", "insufficient_quota", "resource_exhausted")
 
 
 def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
@@ -41,7 +41,7 @@ def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
     names = {name for each in _chain(error) for name in _names(each)}
     status, said = _status(error), _said(error)
     # What may pass by itself. An empty account doesn't.
-    again: float | None = None if "insufficient_quota" in said else getattr(error, "retry_after", 0.0)
+    again = None if "insufficient_quota" in said else _asked_to_wait(error)
     if names & _TIMEOUTS:
         return ProviderTimeout("The provider did not answer in time. Try again.", retry_after=again)
     if names & _CERTIFICATES:
@@ -110,6 +110,19 @@ def _status(error: BaseException) -> int | None:
             if isinstance(status, int) and 400 <= status < 600:
                 return status
     return None
+
+
+def _asked_to_wait(error: BaseException) -> float:
+    """Seconds that the provider asks to wait."""
+    for each in _chain(error):
+        if isinstance(seconds := getattr(each, "retry_after", None), float):
+            return seconds
+        headers = getattr(getattr(each, "response", None), "headers", None) or getattr(each, "headers", None)
+        if isinstance(headers, Mapping):
+            # Some SDKs keep them in a plain dict, in lower case.
+            found = cast(Mapping[str, str], headers)
+            return retry_after({"Retry-After": found.get("Retry-After") or found.get("retry-after") or ""})
+    return 0.0
 
 
 def _said(error: BaseException) -> str:

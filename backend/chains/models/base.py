@@ -177,7 +177,7 @@ class Endpoint:
     kind: Kind
     base_url: str | None = None
     key: SecretStr | None = None
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @property
     def root(self) -> str:
