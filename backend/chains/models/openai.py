@@ -302,6 +302,7 @@ _KINDS = (
         prices="cerebras",
         quirks=Quirks(limit="max_completion_tokens"),
     ),
+    Kind(name="nvidia", summary="NVIDIA's NIM models", base_url="https://integrate.api.nvidia.com/v1"),
     Kind(name="vllm", summary="a vLLM server", base_url="http://127.0.0.1:8000/v1", key=False),
     Kind(name="llamacpp", summary="llama.cpp's server", base_url="http://127.0.0.1:8080/v1", key=False),
     Kind(name="lmstudio", summary="LM Studio's server", base_url="http://127.0.0.1:1234/v1", key=False),
