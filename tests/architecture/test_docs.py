@@ -11,6 +11,8 @@ from pydantic import BaseModel
 
 from backend import errors
 from backend import events as ev
+from backend.chains.models import plugins
+from backend.chains.models.base import WRITING, Endpoint
 from backend.config.settings import Settings
 from tests.api.routes import endpoints, make_app
 
@@ -183,6 +185,37 @@ def test_api_md_names_every_field_of_the_requests() -> None:
     for name in (*requests, "DocumentChange", "CollectionName", "EmbedRequest"):
         for field in schemas[name]["properties"]:
             assert re.search(rf"[`\"]{field}[`\"]", text), f"{name}.{field} is missing"
+
+
+# --- providers
+
+
+def provider_table() -> str:
+    """The rows of docs/models.md: every provider that is called, and what it has a word for."""
+    rows: list[str] = []
+    for plugin in plugins():
+        for kind in plugin.kinds:
+            if kind.name in ("extractive", "simulated"):
+                continue
+            endpoint = Endpoint(kind.name, kind)
+            key = f"`{endpoint.key_setting}`" + ("" if kind.key else ", if it wants one")
+            fields = ("images", "response_schema", "reasoning_effort", "seed")
+            can = " | ".join("no" if field in kind.refuses else "yes" for field in fields)
+            # OpenAI's and Ollama's wires come with the server.
+            package = "" if plugin.name in ("openai", "ollama") else f"`{plugin.install}`"
+            rows.append(
+                f"| `{kind.name}` | {key} | {kind.base_url or 'must be set'} | {can} | {package} |".replace("  ", " ")
+            )
+    return "\n".join(rows)
+
+
+def test_models_md_lists_every_provider_with_what_it_can() -> None:
+    assert provider_table() in read("docs/models.md"), provider_table()
+
+
+def test_models_md_names_every_parameter() -> None:
+    text = read("docs/models.md")
+    assert [field for field in WRITING if f"`{field}`" not in text] == []
 
 
 # --- links

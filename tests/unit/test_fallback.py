@@ -101,12 +101,14 @@ def test_a_caller_that_makes_names_up_fills_no_memory(clock: Clock) -> None:
 
 
 def test_a_snapshot_names_the_model_that_answers() -> None:
+    started = ev.RunStarted(
+        run_id="r", session_id="s", user_message_id="u", message_id="m", model="a/x", v=ev.PROTOCOL_VERSION
+    )
     state = RunState()
-    started = {"run_id": "r", "session_id": "s", "user_message_id": "u", "message_id": "m", "v": 1}
-    state.apply(ev.RunStarted(model="a/x", **started))
-    assert state.snapshot().model == "a/x"
+    state.apply(started)
+    assert state.snapshot(started).model == "a/x"
     state.apply(ev.ModelSwitched(before="a/x", now="b/y", reason="rate_limited"))
-    assert state.snapshot().model == "b/y"
+    assert state.snapshot(started).model == "b/y"
     later = RunState()
-    later.apply(state.snapshot())
-    assert later.snapshot().model == "b/y"
+    later.apply(state.snapshot(started))
+    assert later.snapshot(started).model == "b/y"

@@ -31,6 +31,7 @@ _OVERFLOWS = (
     "exceed_context",
     "prompt is too long",
     "token count",
+    "too many tokens",
 )
 _FILTERS = ("content_filter", "content_policy", "blocked by", "prohibited_content")
 _LIMITS = ("rate_limit", "insufficient_quota", "resource_exhausted")
@@ -68,7 +69,7 @@ def _refusal(status: int | None, said: str, model: str, again: float | None, end
             return ContentFiltered("The provider's content filter refused the message. Rephrase it.")
         case _ if status == 404 or "model_not_found" in said:
             return ModelNotFound(f"The provider knows no model {model!r}. GET /models lists what it offers.")
-        case _ if status in (401, 403) or "api_key_invalid" in said:
+        case _ if status in (401, 403) or "api key not valid" in said:
             return ProviderRefused(f"The provider refused the key. Check {endpoint.key_setting}.")
         case _ if status == 429 or _any(said, _LIMITS):
             return RateLimited(

@@ -1,6 +1,7 @@
 """What a provider is to the rest: it lists models and opens them; a model streams its answer to a prompt."""
 
 import importlib.util
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -183,6 +184,11 @@ class Endpoint:
     def root(self) -> str:
         """The address without a slash at its end; empty where none is set."""
         return (self.base_url or "").rstrip("/")
+
+    @property
+    def shown(self) -> str:
+        """The address for people: without what may be a password in it."""
+        return re.sub(r"//[^/@]*@", "//", self.root)
 
     @property
     def key_setting(self) -> str:

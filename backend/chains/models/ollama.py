@@ -17,7 +17,7 @@ class _Provider(LangChainProvider):
         return None
 
     async def listing(self) -> Listing:
-        url = self.endpoint.base_url
+        url = self.endpoint.shown
         try:
             models = await self.names()
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
@@ -28,8 +28,13 @@ class _Provider(LangChainProvider):
         return Listing(True, f"Ollama answers at {url}", tuple(models), chat[0] if chat else None)
 
     async def names(self) -> list[str]:
-        found = await listed(f"{self.endpoint.root}/api/tags", self.endpoint.headers, proxies=False)
+        found = await listed(f"{self.endpoint.root}/api/tags", self.headers(), proxies=False)
         return [str(row["name"]) for row in found["models"] if "name" in row]
+
+    def headers(self) -> dict[str, str]:
+        """What the settings add; a key, where one is set: Ollama's own service wants one."""
+        key = {"Authorization": f"Bearer {self.key}"} if self.endpoint.key is not None else {}
+        return {**key, **self.endpoint.headers}
 
     def refusal(self, error: Exception, model: str) -> RunError:
         meant = super().refusal(error, model)
@@ -50,7 +55,7 @@ class _Provider(LangChainProvider):
             client_kwargs={
                 "timeout": httpx.Timeout(self.longest, connect=self.settings.connect_timeout),
                 "trust_env": False,
-                "headers": dict(self.endpoint.headers),
+                "headers": self.headers(),
             },
         )
 

@@ -79,14 +79,12 @@ class _Provider:
         endpoint = self.endpoint
         where = f"{endpoint.key_setting} is set"
         if self._own_server or not endpoint.kind.key:
-            where = f"{endpoint.url_setting} is set" if self._own_server else f"it answers at {endpoint.base_url}"
+            where = f"{endpoint.url_setting} is set" if self._own_server else f"it answers at {endpoint.shown}"
         try:
             models = await self._list_models()
         except Exception as error:
             if not endpoint.kind.key and not self._own_server:
-                return Listing(
-                    False, f"nothing answers at {endpoint.base_url}: start it, or set {endpoint.url_setting}"
-                )
+                return Listing(False, f"nothing answers at {endpoint.shown}: start it, or set {endpoint.url_setting}")
             reason = f"{where}, but its model list can't be read: {refusal_of(error, 'its models', endpoint).message}"
             return Listing(True, reason, (), self.quirks.default)
         default = self.quirks.default
