@@ -118,7 +118,7 @@ class Models:
         doesn't take. Fallbacks of the settings that don't take it are left out.
         """
         asked = wanted.asked or {}
-        first, *more = self._chain(wanted.model or self.default.name)
+        first, *more = self._chain(self.default.name if wanted.model is None else wanted.model)
         found = [self._candidate(first, asked)]
         for name in wanted.fallbacks or ():
             found += [self._candidate(each, asked) for each in self._chain(name)]
@@ -130,7 +130,7 @@ class Models:
 
     def resolve(self, name: str | None) -> tuple[str, ChatModel]:
         """The full name and the opened model. Raises Invalid with the nearest names, also for the provider's reason."""
-        known = self._open(self._chain(name or self.default.name)[0])
+        known = self._open(self._chain(self.default.name if name is None else name)[0])
         return known.name, known.model
 
     def spec(self, name: str) -> ModelSpec:

@@ -1,75 +1,18 @@
-"""What every registered provider promises, whatever stands behind it; and what each says about itself."""
+"""What the providers promise that come with the server; test_rows has the others."""
 
-import importlib.util
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
-from backend.chains.models import plugins
+from tests.contract.promises import ProviderContract
 from tests.contract.wires import KEY, RAW, OllamaWire, OpenAIWire
 from tests.harness import Running, serving, text_of
 from tests.live.support import ask, messages, only_terminal, ordered, rows, said
 from tests.provider_server import ProviderServer
-from tests.provider_vendors import google_error
-from tests.provider_wire import Send, Sleep, Status, Step, answer, context_overflow, error, ollama_line
-
-
-class ProviderContract:
-    """Inherited once for each provider; `model` is one that answers."""
-
-    name: ClassVar[str]
-    model: ClassVar[str]
-
-    def settings(self, provider: ProviderServer) -> dict[str, Any]:
-        """Settings with which the provider is there."""
-        del provider
-        return {}
-
-    async def test_it_answers_by_the_protocol(self, provider: ProviderServer, tmp_path: Path) -> None:
-        async with serving(tmp_path / "data", **self.settings(provider)) as server:
-            events = await server.events(ask(model=self.model))
-            ordered(events)
-            end = only_terminal(events)
-            assert end["type"] == "run.completed"
-            assert end["finish_reason"] == "stop"
-            assert events[0]["model"] == self.model
-            (usage,) = [e for e in events if e["type"] == "usage"]
-            assert usage["model"] == self.model
-            total = {k: v for k, v in usage.items() if k not in ("type", "seq", "_id", "model")}
-            assert end["usage"] == total
-            assert text_of(events).strip()
-            stored = await messages(server, events[0]["session_id"])
-            assert said(stored[1]) == text_of(events)
-
-    async def test_it_is_listed_as_available(self, provider: ProviderServer, tmp_path: Path) -> None:
-        async with serving(tmp_path / "data", **self.settings(provider)) as server:
-            listed = (await server.client.get("/models")).json()
-            mine = next(p for p in listed["providers"] if p["provider"] == self.name)
-            assert mine["available"] is True
-            assert self.model in mine["models"]
-            assert mine["reason"]
-
-    async def test_it_can_be_the_default(self, provider: ProviderServer, tmp_path: Path) -> None:
-        async with serving(tmp_path / "data", llm_model=self.model, **self.settings(provider)) as server:
-            listed = (await server.client.get("/models")).json()
-            assert (listed["default"], listed["default_reason"]) == (self.model, "LLM_MODEL is set")
-            assert (await server.events(ask()))[0]["model"] == self.model
-
-    async def test_a_long_answer_stops_at_max_tokens(self, provider: ProviderServer, tmp_path: Path) -> None:
-        """Or the limit at least reaches the provider."""
-        async with serving(tmp_path / "data", **self.settings(provider)) as server:
-            events = await server.events(ask(model=self.model, max_tokens=3))
-            only_terminal(events)
-            self.limited(events, provider)
-
-    def limited(self, events: Sequence[dict[str, Any]], provider: ProviderServer) -> None:
-        """What shows that a limit of three tokens was heeded."""
-        options = provider.calls[-1].json
-        assert 3 in {**options, **options.get("options", {})}.values()
+from tests.provider_wire import Status, Step, answer, context_overflow, error, ollama_line
 
 
 class TestOpenAI(ProviderContract):
@@ -155,188 +98,6 @@ class TestOpenAI(ProviderContract):
         assert RAW not in fault["message"]
 
 
-class RowContract(ProviderContract):
-    """A row of a wire's table: its name is all that the settings need."""
-
-    root: ClassVar[bool] = False
-
-    def settings(self, provider: ProviderServer) -> dict[str, Any]:
-        url = provider.root_url if self.root else provider.base_url
-        return {f"{self.name}_api_key": KEY, f"{self.name}_base_url": url}
-
-    async def test_the_key_goes_to_the_provider_and_nowhere_else(
-        self, provider: ProviderServer, tmp_path: Path
-    ) -> None:
-        async with serving(tmp_path / "data", llm_model=self.model, **self.settings(provider)) as server:
-            events = await server.events(ask())
-            paths = ("/models", "/openapi.json", f"/runs/{events[0]['run_id']}")
-            shown = [json.dumps(events), *[(await server.client.get(path)).text for path in paths]]
-        assert KEY in str((await provider.call(0)).headers)
-        assert [text for text in shown if KEY in text] == []
-
-
-class TestAzure(RowContract):
-    name = "azure"
-    model = "azure/test-model"
-
-    async def test_without_an_address_it_says_what_to_set(self, tmp_path: Path) -> None:
-        async with serving(tmp_path / "data", azure_api_key=KEY) as server:
-            listed = (await server.client.get("/models")).json()["providers"]
-            mine = next(p for p in listed if p["provider"] == "azure")
-            assert (mine["available"], mine["reason"]) == (False, "set AZURE_BASE_URL")
-
-
-class TestOpenRouter(RowContract):
-    name = "openrouter"
-    model = "openrouter/test-model"
-
-
-class TestGroq(RowContract):
-    name = "groq"
-    model = "groq/test-model"
-
-
-class TestDeepSeek(RowContract):
-    name = "deepseek"
-    model = "deepseek/test-model"
-
-
-class TestMistral(RowContract):
-    name = "mistral"
-    model = "mistral/test-model"
-
-
-class TestXai(RowContract):
-    name = "xai"
-    model = "xai/test-model"
-
-
-class TestTogether(RowContract):
-    name = "together"
-    model = "together/test-model"
-
-    async def test_its_list_is_an_array(self, provider: ProviderServer, tmp_path: Path) -> None:
-        provider.script([Status(200, {}, b'[{"id":"a/b"},{"id":"c/d"}]')], path="/v1/models")
-        async with serving(tmp_path / "data", **self.settings(provider)) as server:
-            listed = (await server.client.get("/models")).json()["providers"]
-            assert next(p for p in listed if p["provider"] == "together")["models"] == ["together/a/b", "together/c/d"]
-
-
-class TestFireworks(RowContract):
-    name = "fireworks"
-    model = "fireworks/test-model"
-
-
-class TestCerebras(RowContract):
-    name = "cerebras"
-    model = "cerebras/test-model"
-
-
-class TestNvidia(RowContract):
-    name = "nvidia"
-    model = "nvidia/test-model"
-
-
-class TestVllm(RowContract):
-    name = "vllm"
-    model = "vllm/test-model"
-
-    async def test_it_needs_no_key_but_a_server(self, tmp_path: Path) -> None:
-        async with serving(tmp_path / "data", vllm_base_url="http://127.0.0.1:9/v1") as server:
-            listed = (await server.client.get("/models")).json()["providers"]
-            mine = next(p for p in listed if p["provider"] == "vllm")
-            assert "can't be reached" in mine["reason"]
-            assert "VLLM_BASE_URL" in mine["reason"]
-
-
-class TestLlamaCpp(RowContract):
-    name = "llamacpp"
-    model = "llamacpp/test-model"
-
-
-class TestLmStudio(RowContract):
-    name = "lmstudio"
-    model = "lmstudio/test-model"
-
-
-class TestAnthropic(RowContract):
-    name = "anthropic"
-    model = "anthropic/test-model"
-    root = True
-
-
-class TestGoogle(RowContract):
-    name = "google"
-    model = "google/test-model"
-    root = True
-
-    def limited(self, events: Sequence[dict[str, Any]], provider: ProviderServer) -> None:
-        assert provider.calls[-1].json["generationConfig"]["maxOutputTokens"] == 3
-
-    async def test_a_wrong_key_says_so(self, provider: ProviderServer, tmp_path: Path) -> None:
-        """Google says it with a 400."""
-        provider.script(google_error(400, "API key not valid. Please pass a valid API key.", "INVALID_ARGUMENT"))
-        async with serving(tmp_path / "data", **self.settings(provider)) as server:
-            fault = only_terminal(await server.events(ask(model=self.model)))["error"]
-        assert "GOOGLE_API_KEY" in fault["message"]
-
-
-class TestCohere(RowContract):
-    name = "cohere"
-    model = "cohere/test-model"
-    root = True
-
-
-@pytest.mark.parametrize("name", ["anthropic", "google", "cohere"])
-async def test_a_package_that_is_missing_is_told_with_its_line(
-    name: str, provider: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    packages = {"anthropic": "langchain_anthropic", "google": "langchain_google_genai", "cohere": "langchain_cohere"}
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in gone else find(name))
-    gone = {packages[name]}
-    line = f"{packages[name]} is not installed: pip install {packages[name].replace('_', '-')}"
-    async with serving(tmp_path / "data", **{f"{name}_api_key": KEY, f"{name}_base_url": provider.root_url}) as server:
-        listed = (await server.client.get("/models")).json()
-        mine = next(p for p in listed["providers"] if p["provider"] == name)
-        assert (mine["available"], mine["reason"], mine["models"]) == (False, line, [])
-        assert listed["default"] == "extractive/quotes"
-        refused = await server.client.post("/chat", json=ask(model=f"{name}/x"))
-        assert (refused.status_code, refused.json()["code"]) == (422, "unknown_model")
-        assert line in refused.json()["detail"]
-
-
-async def test_lists_are_kept_for_a_minute_and_asked_anew_on_demand(provider: ProviderServer, tmp_path: Path) -> None:
-    async with serving(tmp_path / "data", openai_base_url=provider.base_url) as server:
-        provider.models = ["new"]
-        before = await server.client.get("/models")
-        after = await server.client.get("/models", params={"refresh": "true"})
-    assert ("openai/new" in before.text, "openai/new" in after.text) == (False, True)
-
-
-async def test_a_provider_that_hangs_holds_nobody_up(provider: ProviderServer, tmp_path: Path) -> None:
-    head: list[Step] = [Status(200, {"Content-Type": "application/json"}), Send(b"{")]
-    trickle: list[Step] = [*head, *[step for _ in range(100) for step in (Sleep(0.5), Send(b" "))]]
-    provider.script(*[trickle] * 3, path="/v1/models")
-    began = time.monotonic()
-    async with serving(tmp_path / "data", openai_base_url=provider.base_url) as server:
-        started = time.monotonic()
-        listed = await server.client.get("/models", params={"refresh": "true"})
-        mine = next(p for p in listed.json()["providers"] if p["provider"] == "openai")
-        assert "within 5 s" in mine["reason"]
-        assert text_of(await server.events(ask(model="openai/test-model"))) == "Hello from the provider."
-        ended = time.monotonic()
-    assert started - began < 15 and ended - started < 15, "it would have trickled for 50 s each time"
-
-
-def test_every_provider_has_its_contract() -> None:
-    def contracts(cls: type[ProviderContract]) -> Iterator[str]:
-        for each in cls.__subclasses__():
-            yield from [each.name] if "name" in vars(each) else contracts(each)
-
-    assert sorted(contracts(ProviderContract)) == sorted(kind.name for each in plugins() for kind in each.kinds)
-
-
 class TestOllama(ProviderContract):
     name = "ollama"
     model = "ollama/test-model"
@@ -408,10 +169,6 @@ class TestSimulated(ProviderContract):
 
     async def test_it_is_never_the_default_by_itself(self, server: Running) -> None:
         assert not (await server.client.get("/models")).json()["default"].startswith("simulated")
-
-
-def test_every_provider_has_its_contract() -> None:
-    assert {c.name for c in ProviderContract.__subclasses__()} == set(plugins())
 
 
 @pytest.mark.parametrize(

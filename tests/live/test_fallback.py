@@ -225,9 +225,7 @@ async def test_the_patience_is_only_for_those_before_the_last(
     one.script([Stall()])
     two.script([Stall()])
     async with chained(tmp_path, one, two, attempt_timeout=0.2, first_token_timeout=0.9) as server:
-        began = asyncio.get_running_loop().time()
         events = await server.events(ask())
         assert switches(events) == [("one/a", "two/b", "provider_timeout")]
         fault = only_terminal(events)["error"]
         assert (fault["code"], "0.9 s" in fault["message"]) == ("provider_timeout", True)
-        assert asyncio.get_running_loop().time() - began >= 1.0
