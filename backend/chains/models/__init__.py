@@ -38,5 +38,6 @@ def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
             )
             raise ValueError(f"providers.{name}: {wrong}. Known: {', '.join(kinds)}.")
         url = table.base_url(name) or kind.base_url
-        found.append((plugin, Endpoint(name, kind, url, table.key(name), spec.headers)))
+        headers = {header: value.get_secret_value() for header, value in spec.headers.items()}
+        found.append((plugin, Endpoint(name, kind, url, table.key(name), headers)))
     return sorted(found, key=lambda each: (each[1].kind.default_rank is None, each[1].kind.default_rank or 0))

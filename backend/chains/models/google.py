@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from backend.chains.models._langchain import LangChainProvider, listed
 from backend.chains.models.base import Effort, Kind, Parameters, Plugin
 
+_VERSION = "v1beta"
 _BUDGETS: dict[Effort, int] = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}
 """Tokens to think in, for models before Gemini 3, which know no levels: as Google's OpenAI API has them."""
 
@@ -23,7 +24,7 @@ class _Provider(LangChainProvider):
         # One try: with 0 the SDK takes its own default.
         chat = ChatGoogleGenerativeAI(model=model, api_key=SecretStr(self.key), temperature=None, max_retries=1)
         # By itself it would use aiohttp with one deadline for the whole answer.
-        options = HttpOptions(base_url=self.endpoint.root, httpx_async_client=self.http())
+        options = HttpOptions(base_url=self.endpoint.root, api_version=_VERSION, httpx_async_client=self.http())
         chat.client = Client(api_key=self.key, vertexai=False, http_options=options)
         return chat
 
@@ -53,7 +54,7 @@ class _Provider(LangChainProvider):
 
     async def names(self) -> list[str]:
         headers = {"x-goog-api-key": self.key, **self.endpoint.headers}
-        found = await listed(f"{self.endpoint.root}/v1beta/models", headers, {"pageSize": "1000"})
+        found = await listed(f"{self.endpoint.root}/{_VERSION}/models", headers, {"pageSize": "1000"})
         return [
             str(row["name"]).removeprefix("models/")
             for row in found["models"]
