@@ -4,6 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from backend.chains.models._refusals import refusal_of
@@ -171,16 +172,18 @@ class LangChainModel:
                 async for chunk in chunks:
                     for output in outputs_of(chunk):
                         yield output
+                    metadata = cast(Mapping[str, Any], chunk.response_metadata)
                     counted.add(chunk.usage_metadata)
-                    if reason := finish_of(chunk.response_metadata):
+                    counted.prompt = metadata.get("prompt_tokens") or counted.prompt
+                    if reason := finish_of(metadata):
                         finished = True
                         yield Finish(_finished(reason))
         except RunError:
             raise
         except Exception as error:
             raise self._provider.refusal(error, self._model) from error
-        if counted.tokens is not None:
-            yield counted.tokens
+        if (tokens := counted.total()) is not None:
+            yield tokens
         if not finished:
             raise ProviderFailed(
                 "The provider broke off its answer. Ask again; what came until then is kept.", retry_after=0.0
@@ -250,10 +253,17 @@ def tokens_of(usage: Mapping[str, Any]) -> Tokens:
 
 
 class _Counter:
-    """LangChain's usage metadata of a stream, which it tells in pieces that add up."""
+    """LangChain's usage metadata of a stream, which it tells in pieces that add up. `prompt`: what the stream began
+    with, for a server that doesn't repeat it."""
 
     def __init__(self) -> None:
         self.tokens: Tokens | None = None
+        self.prompt = 0
+
+    def total(self) -> Tokens | None:
+        if self.tokens is None or self.tokens.input:
+            return self.tokens
+        return replace(self.tokens, input=self.prompt)
 
     def add(self, usage: Mapping[str, Any] | None) -> None:
         if usage:

@@ -1,6 +1,7 @@
 """Anthropic's Claude, through langchain-anthropic."""
 
 import json
+from functools import cache
 from typing import Any
 
 from pydantic import SecretStr
@@ -19,9 +20,8 @@ class _Provider(LangChainProvider):
 
     def make(self, model: str) -> Any:
         import anthropic
-        from langchain_anthropic import ChatAnthropic
 
-        chat = ChatAnthropic(
+        chat = _chat_class()(
             model_name=model,
             api_key=SecretStr(self.key),
             base_url=self.endpoint.base_url,
@@ -69,6 +69,24 @@ class _Provider(LangChainProvider):
         headers = {"x-api-key": self.key, "anthropic-version": _VERSION, **self.endpoint.headers}
         found = await listed(f"{self.endpoint.root}/v1/models", headers, {"limit": "1000"})
         return [str(row["id"]) for row in found["data"]]
+
+
+@cache
+def _chat_class() -> Any:
+    from langchain_anthropic import ChatAnthropic
+
+    class Chat(ChatAnthropic):
+        """Also tells the prompt's tokens that a stream begins with: llama.cpp's ends without them."""
+
+        def _make_message_chunk_from_anthropic_event(self, event: Any, **options: Any) -> Any:
+            chunk, block = super()._make_message_chunk_from_anthropic_event(event, **options)
+            if event.type == "message_start" and chunk is not None:
+                usage = event.message.usage
+                parts = (usage.input_tokens, usage.cache_read_input_tokens, usage.cache_creation_input_tokens)
+                chunk.response_metadata["prompt_tokens"] = sum(part or 0 for part in parts)
+            return chunk, block
+
+    return Chat
 
 
 PLUGIN = Plugin(
