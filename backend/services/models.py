@@ -130,8 +130,8 @@ class Models:
 
     def resolve(self, name: str | None) -> tuple[str, ChatModel]:
         """The full name and the opened model. Raises Invalid with the nearest names, also for the provider's reason."""
-        known = self._open(self._chain(self.default.name if name is None else name)[0])
-        return known.name, known.model
+        full = self._chain(self.default.name if name is None else name)[0]
+        return full, self._model(full)
 
     def spec(self, name: str) -> ModelSpec:
         """What is known of a model, `provider/model`. Raises Invalid."""
@@ -155,20 +155,23 @@ class Models:
             code="unknown_model",
         )
 
-    def _open(self, full: str) -> _Known:
-        if (known := self._opened.get(full)) is not None:
-            return known
+    def _model(self, full: str) -> ChatModel:
         provider, model = self._known(full)
         if provider not in self._providers:
             raise Invalid(f"model: {self._endpoints[provider][0].missing()}", code="unknown_model")
         try:
-            opened = self._providers[provider].open(model)
+            return self._providers[provider].open(model)
         except RunError as error:
             raise Invalid(f"model: {error.message}", code="unknown_model") from None
+
+    def _open(self, full: str) -> _Known:
+        if (known := self._opened.get(full)) is not None:
+            return known
+        opened, spec = self._model(full), self.spec(full)
+        kind = self._endpoints[self._known(full)[0]][1].kind
         if len(self._opened) >= _MAX_KNOWN:
             self._opened.clear()
-        spec = self.spec(full)
-        known = self._opened[full] = _Known(full, opened, spec, _cannot(self._endpoints[provider][1].kind, spec))
+        known = self._opened[full] = _Known(full, opened, spec, _cannot(kind, spec))
         return known
 
     def _candidate(self, name: str, asked: Mapping[str, object]) -> Candidate:
@@ -196,11 +199,13 @@ class Models:
         return Parameters(**fields)
 
     def warm(self) -> None:
-        """Import what the default model needs at its first use. Takes seconds: for a thread."""
-        provider, model = self._known(self._chain(self.default.name)[0])
+        """Import what the default model needs at its first use, and what knows models. Takes seconds: for a thread."""
+        provider, _ = self._known(self._chain(self.default.name)[0])
         for module in self._endpoints[provider][0].needs:
             importlib.import_module(module)
-        spec_of(self._endpoints[provider][1], model, None)
+        for _, endpoint in self._endpoints.values():
+            if endpoint.key is not None:
+                spec_of(endpoint, "", None)
 
     @property
     def aliases(self) -> Mapping[str, Sequence[str]]:

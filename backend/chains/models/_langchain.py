@@ -193,7 +193,8 @@ class LangChainModel:
 def finish_of(metadata: Mapping[str, Any]) -> str | None:
     """Why a model stopped, in OpenAI's words where it has one."""
     found = next((metadata[name] for name in _FINISHES if metadata.get(name)), None)
-    if found is None and (metadata.get("prompt_feedback") or {}).get("block_reason"):
+    feedback = cast(Mapping[str, Any], metadata.get("prompt_feedback") or {})
+    if found is None and feedback.get("block_reason"):
         return "content_filter"
     if found is None:
         return "stop" if metadata.get("done") else None
