@@ -282,8 +282,10 @@ def _check_models(settings: Settings) -> None:
         raise SettingsError(f"RERANKER: {error}") from None
     try:
         models = Models(settings.models, settings.providers)
-    except (Invalid, ValueError) as error:
-        raise SettingsError(f"MODELS_FILE: {error}") from None
+    except Invalid as error:
+        raise SettingsError(f"MODELS_FILE: {error.message.removeprefix('model: ')}") from None
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     if settings.models.llm_model is not None:
         try:
             models.resolve(settings.models.llm_model)

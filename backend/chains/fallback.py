@@ -13,7 +13,7 @@ import structlog
 
 from backend.chains.calls import CallLimits, call
 from backend.chains.models.base import ChatModel, Output, Parameters, Prompt
-from backend.errors import ContentFiltered, ContextOverflow, ModelNotFound, RateLimited, RunError
+from backend.errors import ContentFiltered, ContextOverflow, ModelNotFound, PromptRefused, RateLimited, RunError
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Health:
 
     def failed(self, name: str, error: RunError) -> None:
         """A call of the model failed: for a fault of its own, it is passed over for a while."""
-        if not self._seconds or isinstance(error, ContextOverflow | ContentFiltered):
+        if not self._seconds or isinstance(error, ContextOverflow | ContentFiltered | PromptRefused):
             return
         # A wrong key or a server that is down concerns all of a provider's models, a limit or a missing model one.
         key = name if isinstance(error, RateLimited | ModelNotFound) else _provider(name)

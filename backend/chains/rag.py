@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from backend import events as ev
 from backend.chains import prompts
@@ -37,10 +37,11 @@ class Ask:
     images: tuple[Image, ...] = ()
     link_hosts: frozenset[tuple[str, int]] = frozenset()
 
-    @property
-    def first(self) -> Candidate:
-        """The model that was asked for."""
-        return self.candidates[0]
+    first: Candidate = field(init=False)
+    """The model that is expected to answer: the first one that doesn't rest."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", self.attempts.health.order(self.candidates)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
     yield ev.Status(phase="generating")
     prompts_of = _Prompts(ask, grounding, passages, meant)
     weave = Weave(passages, ask.retriever, _known(ask, passages) if passages else None)
-    now = ask.first
+    now = ask.candidates[0]
     try:
         async with aclosing(attempt(ask.candidates, prompts_of, ask.attempts)) as outputs:
             async for output in outputs:

@@ -217,6 +217,10 @@ class Models:
         if refresh:
             self._listings.clear()
         listings = await asyncio.gather(*(self._listing(name) for name in self._endpoints))
+        # Hundreds of models, some of which are looked up for the first time.
+        return await asyncio.to_thread(self._states, listings)
+
+    def _states(self, listings: Sequence[Listing]) -> list[ProviderState]:
         return [
             ProviderState(name, endpoint.kind.summary, found.available, found.reason, self._specs(endpoint, found))
             for (name, (_, endpoint)), found in zip(self._endpoints.items(), listings, strict=True)

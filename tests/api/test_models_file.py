@@ -193,6 +193,11 @@ def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
         settings(tmp_path / "data", models_file=tmp_path / "nosuch.yaml")
 
 
+def test_an_address_of_the_environment_that_is_none_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="^AZURE_BASE_URL: must be an http:// or https:// URL$"):
+        _check_models(settings(tmp_path / "data", azure_base_url="my-azure"))
+
+
 def test_an_alias_that_is_not_there_is_no_default(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="LLM_MODEL: must be provider/model"):
         settings(tmp_path / "data", llm_model="fast")

@@ -201,6 +201,15 @@ async def test_a_wrong_key_rests_the_whole_provider_a_limit_one_model(
         assert text_of(await server.events(ask(model="one/third", fallbacks=["two/b"]))) == "From two."
 
 
+async def test_a_request_that_is_refused_concerns_nobody_else(
+    one: ProviderServer, two: ProviderServer, tmp_path: Path
+) -> None:
+    one.script([error(400, RAW, "invalid_request_error", None)])
+    async with chained(tmp_path, one, two) as server:
+        assert text_of(await server.events(ask())) == "From two."
+        assert text_of(await server.events(ask())) == "From one."
+
+
 async def test_the_only_one_there_is_is_asked_although_it_failed(
     one: ProviderServer, two: ProviderServer, tmp_path: Path
 ) -> None:

@@ -6,7 +6,15 @@ from backend import events as ev
 from backend.chains import fallback
 from backend.chains.fallback import Candidate, Health
 from backend.chains.models.base import Parameters
-from backend.errors import ContentFiltered, ContextOverflow, ModelNotFound, ProviderFailed, ProviderRefused, RateLimited
+from backend.errors import (
+    ContentFiltered,
+    ContextOverflow,
+    ModelNotFound,
+    PromptRefused,
+    ProviderFailed,
+    ProviderRefused,
+    RateLimited,
+)
 from backend.services.run_state import RunState
 from tests.unit.test_calls import Scripted
 
@@ -61,7 +69,7 @@ def test_whom_a_failure_concerns(clock: Clock, error: ProviderFailed, others_res
     assert (health.rests("a/other") is not None) is others_rest
 
 
-@pytest.mark.parametrize("error", [ContextOverflow("long"), ContentFiltered("no")])
+@pytest.mark.parametrize("error", [ContextOverflow("long"), ContentFiltered("no"), PromptRefused("bad")])
 def test_what_a_prompt_is_to_blame_for(clock: Clock, error: ContextOverflow) -> None:
     health = Health(30)
     health.failed("a/x", error)

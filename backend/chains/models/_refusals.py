@@ -11,6 +11,7 @@ from backend.errors import (
     ContentFiltered,
     ContextOverflow,
     ModelNotFound,
+    PromptRefused,
     ProviderFailed,
     ProviderRefused,
     ProviderTimeout,
@@ -76,7 +77,7 @@ def _refusal(status: int | None, said: str, model: str, again: float | None, end
                 "The provider's limit is reached: too many requests, or no quota left. Try later.", retry_after=again
             )
         case int() if 400 <= status < 500:
-            return ProviderRefused(f"The provider refused the request (HTTP {status}). Check model and parameters.")
+            return PromptRefused(f"The provider refused the request (HTTP {status}). Check model and parameters.")
         case int():
             return ProviderFailed(f"The provider failed (HTTP {status}). Try again.", retry_after=again)
         case _:

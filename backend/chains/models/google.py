@@ -14,7 +14,7 @@ _BUDGETS: dict[Effort, int] = {"minimal": 1024, "low": 1024, "medium": 8192, "hi
 
 
 class _Provider(LangChainProvider):
-    default = "gemini-2.5-flash"
+    default = "gemini-flash-latest"
 
     def make(self, model: str) -> Any:
         from google.genai import Client
