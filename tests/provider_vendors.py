@@ -104,8 +104,8 @@ def cohere_begun(text: str, thinking: str | None = None) -> list[Step]:
     for index, (kind, said) in enumerate(blocks):
         empty = {"message": {"content": {"type": kind, kind: ""}}}
         steps.append(cohere_event("content-start", index=index, delta=empty))
-        for piece in split(said, "words"):
-            steps.append(cohere_event("content-delta", index=index, delta={"message": {"content": {kind: piece}}}))
+        deltas = ({"message": {"content": {kind: piece}}} for piece in split(said, "words"))
+        steps += [cohere_event("content-delta", index=index, delta=delta) for delta in deltas]
         if index + 1 < len(blocks):
             steps.append(cohere_event("content-end", index=index))
     return steps

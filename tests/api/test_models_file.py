@@ -194,7 +194,7 @@ def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
 
 
 def test_an_address_of_the_environment_that_is_none_says_so(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="^AZURE_BASE_URL: must be an http:// or https:// URL$"):
+    with pytest.raises(SettingsError, match=r"^AZURE_BASE_URL: must be an http:// or https:// URL$"):
         _check_models(settings(tmp_path / "data", azure_base_url="my-azure"))
 
 
