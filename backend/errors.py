@@ -225,9 +225,13 @@ class ProviderFailed(RunError):
 
 
 class ProviderRefused(RunError):
-    """The provider refused for a reason that trying again does not mend: a wrong key, a bad parameter."""
+    """The provider refused for a reason that trying again does not mend: a wrong key, a setting that is missing."""
 
     code = "provider_error"
+
+
+class PromptRefused(ProviderRefused):
+    """The provider refused this request, and may take another one: a bad parameter."""
 
 
 class RateLimited(RunError):

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import importlib
 import os
 import sys
 from collections.abc import AsyncGenerator
@@ -297,7 +296,7 @@ async def _load(services: Services, library: _Library) -> None:
     await library.embedders.default.prepare()
     if library.reranking is not None:
         await library.reranking.open()
-    await asyncio.to_thread(_import_sdk, services.models)
+    await asyncio.to_thread(services.models.warm)
     await services.documents.open()
     await services.collections.open()
     await library.ingestion.open()
@@ -348,8 +347,10 @@ def _check_models(settings: Settings) -> None:
         raise SettingsError(f"RERANKER: {error}") from None
     try:
         models = Models(settings.models, settings.providers)
-    except (Invalid, ValueError) as error:
-        raise SettingsError(f"MODELS_FILE: {error}") from None
+    except Invalid as error:
+        raise SettingsError(f"MODELS_FILE: {error.message.removeprefix('model: ')}") from None
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     for name, model in (
         ("LLM_MODEL", settings.models.llm_model),
         ("SUMMARY_MODEL", settings.conversations.summary_model),
@@ -359,12 +360,6 @@ def _check_models(settings: Settings) -> None:
                 models.resolve(model)
         except Invalid as error:
             raise SettingsError(f"{name}: {error.message.removeprefix('model: ')}") from None
-
-
-def _import_sdk(language_models: Models) -> None:
-    """Import what the default model needs, so that the first answer doesn't wait for it."""
-    for module in language_models.default_needs():
-        importlib.import_module(module)
 
 
 def _announce(settings: Settings, language_models: Models) -> None:

@@ -1,8 +1,9 @@
 """A model provider for tests, scripted byte by byte, on a free port of the loopback.
 
-It speaks OpenAI's wire (`/v1/chat/completions`, `/v1/embeddings`, `/v1/models`) and Ollama's (`/api/chat`,
-`/api/embed`, `/api/tags`, `/api/version`) over plain sockets, so that a test decides which bytes leave in
-which write, where the connection breaks, and what the server waits for::
+It speaks OpenAI's wire (`/v1/chat/completions`, `/v1/embeddings`, `/v1/models`), Ollama's (`/api/chat`,
+`/api/embed`, `/api/tags`, `/api/version`), Anthropic's (`/v1/messages`), Google's (`/v1beta/models`) and Cohere's
+(`/v2/chat`) over plain sockets, so that a test decides which bytes leave in which write, where the connection
+breaks, and what the server waits for::
 
     async with ProviderServer() as provider:
         gate = asyncio.Event()
@@ -25,6 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from tests.provider_vendors import anthropic_answer, cohere_answer, google_answer
 from tests.provider_wire import (
     Cut,
     Gate,
@@ -46,7 +48,8 @@ from tests.provider_wire import (
 )
 
 _STREAM = Status(200, {"Content-Type": "text/event-stream; charset=utf-8"})
-CHAT_PATHS = ("/v1/chat/completions", "/api/chat")
+CHAT_PATHS = ("/v1/chat/completions", "/api/chat", "/v1/messages", "/v2/chat")
+_GOOGLE_CHAT = ":streamGenerateContent"
 
 
 # -- the server ------------------------------------------------------------------------------------
@@ -61,6 +64,10 @@ class Call:
     headers: dict[str, str]  # names in lower case
     json: Any  # None without a body, or when the body is no JSON
     _end: "asyncio.Future[str]" = field(repr=False)  # "left" or "answered"
+
+    @property
+    def is_chat(self) -> bool:
+        return self.path in CHAT_PATHS or self.path.endswith(_GOOGLE_CHAT)
 
     async def disconnected(self, timeout: float = 5) -> None:
         """Returns once the client has closed the connection; fails if it took the whole answer or stays."""
@@ -145,7 +152,7 @@ class ProviderServer:
     async def _answer(self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         """Plays the script while listening for the client's leaving; returns what came of a next request."""
         self.requests.append(call)
-        if call.path in CHAT_PATHS:
+        if call.is_chat:
             self.calls.append(call)
             async with self._arrived:
                 self._arrived.notify_all()
@@ -167,7 +174,7 @@ class ProviderServer:
             await asyncio.gather(play, listen, return_exceptions=True)
 
     def _steps(self, call: Call) -> Script:
-        path = "chat" if call.path in CHAT_PATHS else call.path
+        path = "chat" if call.is_chat else call.path
         if queue := self._scripts.get(path):
             script = queue.popleft()
             return script(call.json) if callable(script) else script
@@ -258,8 +265,17 @@ def _head(status: Status) -> bytes:
 def _default_answer(call: Call, text: str) -> Script:
     body = call.json or {}
     model = body.get("model", "test-model")
-    if call.path == "/api/chat":
-        return ollama_answer(text, model=model)
+    if call.path.endswith(_GOOGLE_CHAT):
+        return google_answer(text)
+    match call.path:
+        case "/api/chat":
+            return ollama_answer(text, model=model)
+        case "/v1/messages":
+            return anthropic_answer(text, model=model)
+        case "/v2/chat":
+            return cohere_answer(text)
+        case _:
+            pass
     if not body.get("stream"):
         return completion(text, model=model)
     return answer(text, usage=bool((body.get("stream_options") or {}).get("include_usage")), model=model)
@@ -270,7 +286,12 @@ def _service(call: Call, models: Sequence[str]) -> Script:
     match call.path:
         case "/v1/models":
             listed = [{"id": m, "object": "model", "created": 1, "owned_by": "test"} for m in models]
-            return [json_response(200, {"object": "list", "data": listed})]
+            # OpenAI and Anthropic look under `data`, Cohere under `models`.
+            return [json_response(200, {"object": "list", "data": listed, "models": [{"name": m} for m in models]})]
+        case "/v1beta/models":
+            able = ["generateContent", "countTokens"]
+            named = [{"name": f"models/{m}", "supportedGenerationMethods": able} for m in models]
+            return [json_response(200, {"models": named})]
         case "/api/tags":
             return [json_response(200, {"models": [{"name": m, "model": m, "size": 1, "digest": "0"} for m in models]})]
         case "/api/version":

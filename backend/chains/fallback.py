@@ -13,9 +13,13 @@ import structlog
 
 from backend.chains.calls import CallLimits, call
 from backend.chains.models.base import ChatModel, Output, Parameters, Prompt
-from backend.errors import ContentFiltered, ContextOverflow, ModelNotFound, RateLimited, RunError
+from backend.errors import ContentFiltered, ContextOverflow, ModelNotFound, PromptRefused, RateLimited, RunError
 
 log = structlog.get_logger(__name__)
+
+_LONGEST_REST = 600.0
+"""Seconds; a provider may ask for hours, and be well again sooner."""
+_MAX_FAILURES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +41,42 @@ class Switched:
 
 
 class Health:
-    """Which models failed lately. `seconds`: how long a failure counts; 0, and none does."""
+    """Which models failed lately, and why. `seconds`: how long a failure counts; 0, and none does."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._until: dict[str, float] = {}
+        self._failures: dict[str, tuple[float, RunError]] = {}
 
     def failed(self, name: str, error: RunError) -> None:
         """A call of the model failed: for a fault of its own, it is passed over for a while."""
-        if isinstance(error, ContextOverflow | ContentFiltered):
+        if not self._seconds or isinstance(error, ContextOverflow | ContentFiltered | PromptRefused):
             return
         # A wrong key or a server that is down concerns all of a provider's models, a limit or a missing model one.
-        key = name if isinstance(error, RateLimited | ModelNotFound) else name.partition("/")[0]
-        self._until[key] = time.monotonic() + max(self._seconds, (error.retry_after or 0.0) if self._seconds else 0.0)
+        key = name if isinstance(error, RateLimited | ModelNotFound) else _provider(name)
+        if len(self._failures) >= _MAX_FAILURES:
+            self._failures.pop(next(iter(self._failures)))
+        seconds = max(self._seconds, min(error.retry_after or 0.0, _LONGEST_REST))
+        self._failures[key] = (time.monotonic() + seconds, error)
 
     def worked(self, name: str) -> None:
         """A call of the model was answered."""
-        self._until.pop(name, None)
-        self._until.pop(name.partition("/")[0], None)
+        if self._failures:
+            self._failures.pop(name, None)
+            self._failures.pop(_provider(name), None)
 
-    def rests(self, name: str) -> bool:
-        """Whether the model is passed over now."""
+    def rests(self, name: str) -> RunError | None:
+        """Why the model is passed over now; None when it isn't."""
+        if not self._failures:
+            return None
         now = time.monotonic()
-        return any(self._until.get(key, 0.0) > now for key in (name, name.partition("/")[0]))
+        for until, error in (self._failures[key] for key in (name, _provider(name)) if key in self._failures):
+            if until > now:
+                return error
+        return None
 
     def order(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Those that work first; those that rest are the last resort."""
-        return sorted(candidates, key=lambda candidate: self.rests(candidate.name))
+        return sorted(candidates, key=lambda candidate: self.rests(candidate.name) is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +95,14 @@ async def attempt(
 ) -> AsyncGenerator[Output | Switched]:
     """The outputs of the first model that answers. Raises the RunError of the last that didn't."""
     now, *rest = how.health.order(candidates)
-    if now is not candidates[0]:
-        rested = RateLimited(f"{candidates[0].name} failed lately and rests.")
-        yield Switched(candidates[0], now, rested)
+    if now is not candidates[0] and (error := how.health.rests(candidates[0].name)) is not None:
+        yield Switched(candidates[0], now, error)
+    patient = how.limits
+    # Another model is quicker than another try.
+    hasty = replace(patient, first_token=min(how.patience, patient.first_token), retry=0.0)
     while True:
         begun = False
-        limits = how.limits if not rest else replace(how.limits, first_token=min(how.patience, how.limits.first_token))
+        limits = hasty if rest else patient
         try:
             async with aclosing(call(now.model, prompt(now), limits)) as outputs:
                 async for output in outputs:
@@ -102,6 +117,10 @@ async def attempt(
             before, now = now, rest.pop(0)
             log.info("model_switched", before=before.name, now=now.name, code=error.code)
             yield Switched(before, now, error)
+
+
+def _provider(name: str) -> str:
+    return name.partition("/")[0]
 
 
 def _mendable(error: RunError) -> bool:

@@ -6,7 +6,7 @@ It knows no database and no HTTP; what it needs comes in through `Ask`.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from backend import events as ev
 from backend.chains import prompts
@@ -54,16 +54,16 @@ class Ask:
     link_hosts: frozenset[tuple[str, int]] = frozenset()
     quoted_before: bool = False
     input_limit: int | None = None
+    first: Candidate = field(init=False)
+    """The model that is expected to answer: the first one that doesn't rest."""
 
     @property
     def told(self) -> str:
         """The question as the models see it."""
         return self.question if self.wrapped is None else self.wrapped
 
-    @property
-    def first(self) -> Candidate:
-        """The model that was asked for."""
-        return self.candidates[0]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", self.attempts.health.order(self.candidates)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
     prompts_of = _Prompts(ask, grounding, passages, meant)
     guarded = bool(passages) or ask.quoted_before
     weave = Weave(passages, ask.retriever, _known(ask, passages) if guarded else None)
-    now = ask.first
+    now = ask.candidates[0]
     try:
         async with aclosing(attempt(ask.candidates, prompts_of, ask.attempts)) as outputs:
             async for output in outputs:

@@ -18,11 +18,15 @@ _QUIET = (
     "httpcore2",
     "chromadb",
     "openai",
+    "anthropic",
+    "google_genai",
     "sse_starlette",
     "aiosqlite",
     "alembic",
     "asyncio",
 )
+_TELLING = ("langchain_google_genai", "root")
+"""Warn with what a provider sent. Nobody logs by the root logger but an SDK that can't read it."""
 
 _PROCESSORS: list[Any] = []
 """One list for the whole process: a logger is made once and keeps it, and must see what is configured later."""
@@ -43,6 +47,7 @@ def configure_logging(settings: LogSettings) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: record.name not in _TELLING or record.levelno >= logging.ERROR)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -60,7 +60,7 @@ class ProviderSpec(_Strict):
     kind: str | None = Field(default=None, description="The built-in provider that it is like; none: of its name.")
     base_url: str | None = None
     api_key: SecretStr | None = None
-    headers: dict[str, str] = {}
+    headers: dict[str, SecretStr] = {}
     models: dict[str, ModelSpec] = {}
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ docs/configuration.md say. A wrong value raises `SettingsError`, whose text is o
 
 import ipaddress
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -354,7 +355,7 @@ class Settings(BaseModel):
 
     @classmethod
     def load(cls, env_file: Path | None = Path(".env"), **overrides: Any) -> Self:
-        """Settings from the environment over `env_file`; `overrides` are field names, for tests.
+        """Settings from the environment over `env_file`; `overrides` are variables in lower case, for tests.
 
         Raises SettingsError on a wrong value.
         """
@@ -369,7 +370,7 @@ class Settings(BaseModel):
                 raise SettingsError(f"{env_file}: is not UTF-8 text") from None
         try:
             models = cast(ModelSettings, groups["models"])
-            table = load_providers(models.models_file, _environment(env_file, models))
+            table = load_providers(models.models_file, _environment(env_file, models, overrides))
         except ProvidersError as error:
             raise SettingsError(f"MODELS_FILE: {error}") from None
         if models.llm_model is not None and "/" not in models.llm_model and models.llm_model not in table.aliases:
@@ -377,12 +378,13 @@ class Settings(BaseModel):
         return cls.model_validate({**groups, "providers": table})
 
 
-def _environment(env_file: Path | None, models: ModelSettings) -> dict[str, str | None]:
+def _environment(env_file: Path | None, models: ModelSettings, overrides: Mapping[str, Any]) -> dict[str, str | None]:
     """The environment over `env_file`, and what the settings have read of it or were given."""
     key = models.openai_api_key
     return {
         **(dotenv_values(env_file) if env_file is not None else {}),
         **os.environ,
+        **{name.upper(): said for name, said in overrides.items() if isinstance(said, str)},
         "OPENAI_API_KEY": key.get_secret_value() if key is not None else None,
         "OPENAI_BASE_URL": models.openai_base_url,
         "OLLAMA_BASE_URL": models.ollama_base_url,

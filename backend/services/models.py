@@ -1,15 +1,18 @@
 """Which models can be used, what each takes, and which ones answer a message."""
 
 import asyncio
+import contextlib
 import difflib
+import importlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from backend import events as ev
 from backend.chains.fallback import Candidate, Health
 from backend.chains.models import endpoints
-from backend.chains.models.base import ChatModel, Endpoint, Listing, Parameters, Plugin, Provider, Tokens
+from backend.chains.models.base import ChatModel, Endpoint, Kind, Listing, Parameters, Plugin, Provider, Tokens
 from backend.chains.models.capabilities import spec_of
 from backend.chains.models.prices import charge, charge_at_most
 from backend.config.providers import ModelSpec, Price, ProviderTable
@@ -18,6 +21,9 @@ from backend.errors import Invalid, RunError
 
 _FRESH = 60.0
 """Seconds for which a provider's list of models is taken as it is."""
+_PATIENCE = 5.0
+"""Seconds that a provider has to list its models."""
+_MAX_KNOWN = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,16 @@ class Wanted:
     asked: Mapping[str, object] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A model that was opened: `cannot` says why it doesn't take a parameter."""
+
+    name: str
+    model: ChatModel
+    spec: ModelSpec
+    cannot: Mapping[str, str]
+
+
 class Models:
     """The registry of providers with this server's settings. Raises ValueError on a table that can't be."""
 
@@ -70,6 +86,7 @@ class Models:
             if plugin.missing() is None
         }
         self._listings: dict[str, tuple[float, Listing]] = {}
+        self._opened: dict[str, _Known] = {}
         self.health = Health(settings.cooldown_seconds)
         self.default = DefaultModel("extractive/quotes", "not looked for yet")
         for name in (*table.aliases, *table.fallbacks):
@@ -83,10 +100,9 @@ class Models:
             self.default = DefaultModel(self._settings.llm_model, "LLM_MODEL is set")
             return
         why_not: list[str] = []
-        for name, (_, endpoint) in self._endpoints.items():
-            if endpoint.kind.default_rank is None:
-                continue
-            listing = await self._listing(name)
+        ranked = [name for name, (_, endpoint) in self._endpoints.items() if endpoint.kind.default_rank is not None]
+        listings = await asyncio.gather(*map(self._listing, ranked))
+        for name, listing in zip(ranked, listings, strict=True):
             if listing.available and listing.default is not None:
                 reason = listing.reason if not why_not else f"{listing.reason} ({'; '.join(why_not)})"
                 self.default = DefaultModel(f"{name}/{listing.default}", reason)
@@ -110,20 +126,14 @@ class Models:
             found += [self._candidate(each, asked) for each in self._chain(name)]
         if wanted.fallbacks is None:
             for name in (*more, *self._table.fallbacks.get(first, ())):
-                if self._refusal(name, asked) is None:
+                with contextlib.suppress(Invalid):
                     found.append(self._candidate(name, asked))
         return list({candidate.name: candidate for candidate in found}.values())
 
     def resolve(self, name: str | None) -> tuple[str, ChatModel]:
         """The full name and the opened model. Raises Invalid with the nearest names, also for the provider's reason."""
-        full = self._chain(name or self.default.name)[0]
-        provider, model = self._known(full)
-        if provider not in self._providers:
-            raise Invalid(f"model: {self._endpoints[provider][0].missing()}", code="unknown_model")
-        try:
-            return full, self._providers[provider].open(model)
-        except RunError as error:
-            raise Invalid(f"model: {error.message}", code="unknown_model") from None
+        full = self._chain(self.default.name if name is None else name)[0]
+        return full, self._model(full)
 
     def spec(self, name: str) -> ModelSpec:
         """What is known of a model, `provider/model`. Raises Invalid."""
@@ -167,41 +177,57 @@ class Models:
             code="unknown_model",
         )
 
+    def _model(self, full: str) -> ChatModel:
+        provider, model = self._known(full)
+        if provider not in self._providers:
+            raise Invalid(f"model: {self._endpoints[provider][0].missing()}", code="unknown_model")
+        try:
+            return self._providers[provider].open(model)
+        except RunError as error:
+            raise Invalid(f"model: {error.message}", code="unknown_model") from None
+
+    def _open(self, full: str) -> _Known:
+        if (known := self._opened.get(full)) is not None:
+            return known
+        opened, spec = self._model(full), self.spec(full)
+        kind = self._endpoints[self._known(full)[0]][1].kind
+        if len(self._opened) >= _MAX_KNOWN:
+            self._opened.clear()
+        known = self._opened[full] = _Known(full, opened, spec, _cannot(kind, spec))
+        return known
+
     def _candidate(self, name: str, asked: Mapping[str, object]) -> Candidate:
-        if (refusal := self._refusal(name, asked)) is not None:
-            raise Invalid(refusal, code="unsupported_parameter")
-        full, model = self.resolve(name)
-        return Candidate(full, model, self._parameters(full, asked))
-
-    def _refusal(self, name: str, asked: Mapping[str, object]) -> str | None:
-        """Why a model can't do what is asked; None when it can, or nobody knows."""
-        spec, kind = self.spec(name), self._endpoints[self._known(name)[0]][1].kind
-        cannot = {
-            **dict.fromkeys(kind.refuses, f"{kind.name} has no such parameter"),
-            **(dict.fromkeys(("temperature", "top_p"), "the model takes none") if spec.temperature is False else {}),
-            **({"reasoning_effort": "the model doesn't reason"} if spec.reasoning is False else {}),
-            **({"response_schema": "the model can't keep to a schema"} if spec.structured_output is False else {}),
-            **({"images": "the model can't see"} if spec.vision is False else {}),
-        }
+        known = self._open(name)
         for field in asked:
-            if field in cannot:
-                return f"{field}: {name} doesn't take it: {cannot[field]}. Leave it out, or choose another model."
-        limit = asked.get("max_tokens")
-        if isinstance(limit, int) and spec.max_output is not None and limit > spec.max_output:
-            return f"max_tokens: {name} writes at most {spec.max_output} tokens."
-        return None
+            if field in known.cannot:
+                raise Invalid(
+                    f"{field}: {name} doesn't take it: {known.cannot[field]}. Leave it out, or choose another model.",
+                    code="unsupported_parameter",
+                )
+        limit, most = asked.get("max_tokens"), known.spec.max_output
+        if isinstance(limit, int) and most is not None and limit > most:
+            raise Invalid(f"max_tokens: {name} writes at most {most} tokens.", code="unsupported_parameter")
+        return Candidate(known.name, known.model, self._parameters(known.spec, asked))
 
-    def _parameters(self, name: str, asked: Mapping[str, object]) -> Parameters:
-        spec, settings = self.spec(name), self._settings
-        fields = {field: value for field, value in asked.items() if field != "images"}
+    def _parameters(self, spec: ModelSpec, asked: Mapping[str, object]) -> Parameters:
+        settings = self._settings
         limit = settings.llm_max_tokens if spec.max_output is None else min(settings.llm_max_tokens, spec.max_output)
-        temperature = None if spec.temperature is False else settings.llm_temperature
-        return Parameters(**{"max_tokens": limit, "temperature": temperature, **fields})  # pyright: ignore[reportArgumentType] by name
+        fields: dict[str, Any] = {"max_tokens": limit}
+        # Vendors advise against both, or refuse them; a model that is to reason has its own.
+        if spec.temperature is not False and not asked.keys() & {"top_p", "reasoning_effort"}:
+            fields["temperature"] = settings.llm_temperature
+        fields.update(asked)
+        fields.pop("images", None)
+        return Parameters(**fields)
 
-    def default_needs(self) -> tuple[str, ...]:
-        """The modules that the default model's provider imports at its first use."""
+    def warm(self) -> None:
+        """Import what the default model needs at its first use, and what knows models. Takes seconds: for a thread."""
         provider, _ = self._known(self._chain(self.default.name)[0])
-        return self._endpoints[provider][0].needs
+        for module in self._endpoints[provider][0].needs:
+            importlib.import_module(module)
+        for _, endpoint in self._endpoints.values():
+            if endpoint.key is not None:
+                spec_of(endpoint, "", None)
 
     @property
     def aliases(self) -> Mapping[str, Sequence[str]]:
@@ -213,6 +239,10 @@ class Models:
         if refresh:
             self._listings.clear()
         listings = await asyncio.gather(*(self._listing(name) for name in self._endpoints))
+        # Hundreds of models, some of which are looked up for the first time.
+        return await asyncio.to_thread(self._states, listings)
+
+    def _states(self, listings: Sequence[Listing]) -> list[ProviderState]:
         return [
             ProviderState(name, endpoint.kind.summary, found.available, found.reason, self._specs(endpoint, found))
             for (name, (_, endpoint)), found in zip(self._endpoints.items(), listings, strict=True)
@@ -229,6 +259,21 @@ class Models:
             return Listing(False, self._endpoints[name][0].missing() or "not available")
         asked_at, known = self._listings.get(name, (0.0, None))
         if known is None or time.monotonic() - asked_at > _FRESH:
-            known = await provider.listing()
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    known = await provider.listing()
+            except TimeoutError:
+                known = Listing(False, f"its list of models didn't come within {_PATIENCE:g} s")
             self._listings[name] = (time.monotonic(), known)
         return known
+
+
+def _cannot(kind: Kind, spec: ModelSpec) -> dict[str, str]:
+    """Parameters that a model doesn't take, as far as anybody knows, with the reason."""
+    return {
+        **dict.fromkeys(kind.refuses, f"{kind.name} has no such parameter"),
+        **(dict.fromkeys(("temperature", "top_p"), "the model takes none") if spec.temperature is False else {}),
+        **({"reasoning_effort": "the model doesn't reason"} if spec.reasoning is False else {}),
+        **({"response_schema": "the model can't keep to a schema"} if spec.structured_output is False else {}),
+        **({"images": "the model can't see"} if spec.vision is False else {}),
+    }

@@ -4,14 +4,15 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel
 
 from backend import __version__, errors
 from backend import events as ev
-from backend.config.settings import Settings
+from backend.chains.models import plugins
+from backend.chains.models.base import WRITING, Endpoint
+from backend.config.settings import GROUPS
 from tests.api.routes import endpoints, make_app
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +32,8 @@ def test_the_changelog_begins_with_this_version() -> None:
 def defaults() -> dict[str, Any]:
     """Every setting's variable with its default."""
     found: dict[str, Any] = {}
-    for group in Settings.model_fields.values():
-        for name, field in cast("type[BaseModel]", group.annotation).model_fields.items():
+    for group in GROUPS.values():
+        for name, field in group.model_fields.items():
             found[name.upper()] = field.default
     return found
 
@@ -87,8 +88,8 @@ def test_configuration_md_has_no_setting_that_is_gone() -> None:
 
 
 def test_every_setting_has_a_description() -> None:
-    for group in Settings.model_fields.values():
-        assert [n for n, f in cast("type[BaseModel]", group.annotation).model_fields.items() if not f.description] == []
+    for group in GROUPS.values():
+        assert [name for name, field in group.model_fields.items() if not field.description] == []
 
 
 # --- error codes
@@ -158,7 +159,7 @@ def test_protocol_md_names_every_event() -> None:
 @pytest.mark.parametrize("event", get_args(ev.AnyEvent), ids=lambda e: e.__name__)
 def test_protocol_md_names_every_field(event: Any) -> None:
     text = read("docs/protocol.md")
-    for field in event.__struct_fields__:
+    for field in event.__struct_encode_fields__:
         assert re.search(rf"\b{field}\b", text), f"{field} is missing"
 
 
@@ -189,6 +190,37 @@ def test_api_md_names_every_field_of_the_requests() -> None:
     for name in (*requests, "DocumentChange", "CollectionName", "EmbedRequest", *prompts, *sessions):
         for field in schemas[name]["properties"]:
             assert re.search(rf"[`\"]{field}[`\"]", text), f"{name}.{field} is missing"
+
+
+# --- providers
+
+
+def provider_table() -> str:
+    """The rows of docs/models.md: every provider that is called, and what it has a word for."""
+    rows: list[str] = []
+    for plugin in plugins():
+        for kind in plugin.kinds:
+            if kind.name in ("extractive", "simulated"):
+                continue
+            endpoint = Endpoint(kind.name, kind)
+            key = f"`{endpoint.key_setting}`" + ("" if kind.key else ", if it wants one")
+            fields = ("images", "response_schema", "reasoning_effort", "seed")
+            can = " | ".join("no" if field in kind.refuses else "yes" for field in fields)
+            # OpenAI's and Ollama's wires come with the server.
+            package = "" if plugin.name in ("openai", "ollama") else f"`{plugin.install}`"
+            rows.append(
+                f"| `{kind.name}` | {key} | {kind.base_url or 'must be set'} | {can} | {package} |".replace("  ", " ")
+            )
+    return "\n".join(rows)
+
+
+def test_models_md_lists_every_provider_with_what_it_can() -> None:
+    assert provider_table() in read("docs/models.md"), provider_table()
+
+
+def test_models_md_names_every_parameter() -> None:
+    text = read("docs/models.md")
+    assert [field for field in WRITING if f"`{field}`" not in text] == []
 
 
 # --- links

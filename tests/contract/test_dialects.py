@@ -1,16 +1,15 @@
 """Whatever fails on a provider's wire: one typed end, the partial answer kept, nothing leaked."""
 
 import io
-import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.contract.wires import KEY, RAW, WIRES, Wire
+from tests.contract.wires import KEY, RAW, WIRES, Wire, failed
 from tests.harness import Running, serving, text_of
-from tests.live.support import ask, messages, only_terminal, ordered, rows, said
+from tests.live.support import ask, only_terminal, ordered, rows
 from tests.provider_server import ProviderServer
 from tests.provider_wire import Cut, Stall, Status, Step
 
@@ -34,32 +33,6 @@ def logged(server: Running) -> Iterator[io.StringIO]:
     handler.setStream(before)
 
 
-async def failed(
-    server: Running, provider: ProviderServer, script: list[Step], code: str, *, retryable: bool, kept: str = ""
-) -> None:
-    """One POST with that script fails so, and keeps `kept`."""
-    provider.script(script)
-    events = await server.events(ask())
-    ordered(events)
-    end = only_terminal(events)
-    assert end["type"] == "run.failed"
-    fault = end["error"]
-    assert (fault["code"], fault["retryable"]) == (code, retryable)
-    assert fault["request_id"]
-    assert fault["message"]
-    assert text_of(events) == kept
-    stored = await messages(server, events[0]["session_id"])
-    assert [(m["role"], m["status"], said(m)) for m in stored] == [
-        ("user", "complete", "Say something."),
-        ("assistant", "partial" if kept else "failed", kept),
-    ]
-    run = (await server.client.get(f"/runs/{events[0]['run_id']}")).json()
-    assert (run["status"], run["error"]) == ("failed", fault)
-    told = json.dumps(events) + json.dumps(stored) + json.dumps(run)
-    assert RAW not in told
-    assert KEY not in told
-
-
 async def test_an_answer(server: Running, provider: ProviderServer, wire: Wire) -> None:
     provider.script(wire.whole("Grüße, two  spaces and 🌍."))
     events = await server.events(ask(system_prompt="Be brief.", temperature=0.25, max_tokens=77))
@@ -72,11 +45,8 @@ async def test_an_answer(server: Running, provider: ProviderServer, wire: Wire) 
     assert events[0]["model"] == wire.model
     call = await provider.call(0)
     assert wire.sent(call) == [("system", "Be brief."), ("user", "Say something.")]
-    options = call.json.get("options", call.json)
-    assert options["temperature"] == 0.25
-    assert 77 in options.values()
-    assert call.json["model"] == "test-model"
-    assert call.json["stream"] is True
+    assert wire.asked(call) == {"model": "test-model", "temperature": 0.25, "limit": 77}
+    assert call.json.get("stream", call.path.endswith(":streamGenerateContent")) is True
 
 
 async def test_the_finish_reason_is_passed_on(server: Running, provider: ProviderServer, wire: Wire) -> None:
@@ -87,7 +57,7 @@ async def test_the_finish_reason_is_passed_on(server: Running, provider: Provide
 async def test_a_model_that_is_not_listed_is_passed_on(server: Running, provider: ProviderServer, wire: Wire) -> None:
     events = await server.events(ask(model=f"{wire.name}/brand/new:model-9"))
     assert only_terminal(events)["type"] == "run.completed"
-    assert (await provider.call(0)).json["model"] == "brand/new:model-9"
+    assert wire.asked(await provider.call(0))["model"] == "brand/new:model-9"
     assert events[0]["model"] == f"{wire.name}/brand/new:model-9"
 
 

@@ -5,7 +5,7 @@ import pkgutil
 from functools import cache
 
 from backend.chains.models.base import Endpoint, Plugin
-from backend.config.providers import ProviderTable
+from backend.config.providers import ProviderTable, variable
 
 
 @cache
@@ -25,7 +25,7 @@ def plugins() -> tuple[Plugin, ...]:
 def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
     """Every provider that could be used, built in or named by the table, in the order in which a default is looked for.
 
-    Raises ValueError when the table has a provider of a kind that there is not.
+    Raises ValueError on a kind that there is not or an address that is none, with the setting to change.
     """
     kinds = {kind.name: (plugin, kind) for plugin in plugins() for kind in plugin.kinds}
     found: list[tuple[Plugin, Endpoint]] = []
@@ -36,7 +36,10 @@ def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
             wrong = (
                 f"kind {spec.kind!r} is unknown" if spec.kind else "no built-in one has this name, so it needs a `kind`"
             )
-            raise ValueError(f"providers.{name}: {wrong}. Known: {', '.join(kinds)}.")
+            raise ValueError(f"MODELS_FILE: providers.{name}: {wrong}. Known: {', '.join(kinds)}.")
         url = table.base_url(name) or kind.base_url
-        found.append((plugin, Endpoint(name, kind, url, table.key(name), spec.headers)))
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError(f"{variable(name, 'BASE_URL')}: must be an http:// or https:// URL")
+        headers = {header: value.get_secret_value() for header, value in spec.headers.items()}
+        found.append((plugin, Endpoint(name, kind, url, table.key(name), headers)))
     return sorted(found, key=lambda each: (each[1].kind.default_rank is None, each[1].kind.default_rank or 0))

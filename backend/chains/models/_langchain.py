@@ -1,9 +1,11 @@
 """What all wires share that go through one of LangChain's own packages."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any, ClassVar, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from backend.chains.models._refusals import refusal_of
 from backend.chains.models.base import (
@@ -21,26 +23,43 @@ from backend.chains.models.base import (
 from backend.config.settings import ModelSettings
 from backend.errors import ContentFiltered, ProviderFailed, ProviderRefused, RunError
 
+if TYPE_CHECKING:
+    import httpx
+
 _MAX_OPENED = 64
-_FILTERED = frozenset({"content_filter", "refusal", "SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION"})
 _FINISHES = ("finish_reason", "stop_reason", "done_reason")
-_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "complete": "stop"}
+_REASONS = {
+    **dict.fromkeys(("end_turn", "stop_sequence", "complete"), "stop"),
+    **dict.fromkeys(("max_tokens", "model_context_window_exceeded"), "length"),
+    **dict.fromkeys(
+        ("refusal", "error_toxic", "safety", "image_safety", "prohibited_content", "blocklist", "spii", "recitation"),
+        "content_filter",
+    ),
+}
 """Finish reasons in OpenAI's words."""
+_FAILED = frozenset({"error", "timeout", "malformed_response"})
+"""What is no finish: the provider gave up."""
 
 
 class LangChainProvider(ABC):
-    """A provider whose models are LangChain's. A wire says how one is made and how its models are listed."""
+    """A provider whose models are LangChain's. A wire says how one is made, what a call adds to it, and how the
+    models are listed."""
 
     default: ClassVar[str | None] = None
 
     def __init__(self, endpoint: Endpoint, settings: ModelSettings) -> None:
         self.endpoint = endpoint
         self.settings = settings
-        self._opened: dict[tuple[str, Parameters], Any] = {}
+        self._opened: dict[str, asyncio.Task[Any]] = {}
+        self._http: httpx.AsyncClient | None = None
 
     @abstractmethod
-    def make(self, model: str, parameters: Parameters) -> Any:
-        """The LangChain chat model."""
+    def make(self, model: str) -> Any:
+        """The LangChain chat model; called in a thread."""
+
+    @abstractmethod
+    def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
+        """What `astream` takes for these parameters."""
 
     @abstractmethod
     async def names(self) -> list[str]:
@@ -63,6 +82,23 @@ class LangChainProvider(ABC):
     def longest(self) -> float:
         """Seconds that a connection may be silent; the run's own deadlines are shorter."""
         return max(self.settings.first_token_timeout, self.settings.idle_timeout) + 5
+
+    def http(self) -> "httpx.AsyncClient":
+        """A client with our deadlines and headers for SDKs that take one; one for all of the provider's models."""
+        import httpx
+
+        if self._http is None:
+            limits = httpx.Timeout(self.longest, connect=self.settings.connect_timeout)
+
+            # SDKs give each request a deadline of their own, without one for the connection.
+            async def limit(request: httpx.Request) -> None:
+                request.extensions = {**request.extensions, "timeout": limits.as_dict()}
+
+            headers = dict(self.endpoint.headers)
+            self._http = httpx.AsyncClient(
+                timeout=limits, headers=headers, follow_redirects=True, event_hooks={"request": [limit]}
+            )
+        return self._http
 
     def unset(self) -> str | None:
         """What must be set before it can be used."""
@@ -88,20 +124,31 @@ class LangChainProvider(ABC):
             raise ProviderRefused(f"{self.endpoint.name} is not set up: {unset} and restart.")
         return LangChainModel(self, model)
 
-    def opened(self, model: str, parameters: Parameters) -> Any:
-        """The chat model for these parameters, kept: each has connections of its own."""
-        key = (model, parameters)
-        if key not in self._opened:
+    async def opened(self, model: str) -> Any:
+        """The chat model, kept: each has connections of its own. The first one imports an SDK, hence the thread."""
+        if model not in self._opened:
             if len(self._opened) >= _MAX_OPENED:
-                self._opened.pop(next(iter(self._opened)))
-            self._opened[key] = self.make(model, parameters)
-        return self._opened[key]
+                await self._let_go(next(iter(self._opened)))
+            self._opened[model] = asyncio.create_task(asyncio.to_thread(self.make, model))
+        try:
+            # One that stops waiting doesn't stop it for the others.
+            return await asyncio.shield(self._opened[model])
+        except Exception:
+            self._opened.pop(model, None)
+            raise
+
+    async def _let_go(self, model: str) -> None:
+        making = self._opened.pop(model)
+        if making.done() and not making.cancelled() and making.exception() is None:
+            await self.release(making.result())
 
     async def aclose(self) -> None:
         """See `Provider`."""
-        for opened in self._opened.values():
-            await self.release(opened)
-        self._opened.clear()
+        for model in list(self._opened):
+            await self._let_go(model)
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
 
 
 class LangChainModel:
@@ -118,26 +165,25 @@ class LangChainModel:
         finished = False
         counted = _Counter()
         try:
-            client = self._provider.opened(self._model, prompt.parameters)
-            chunks = cast(AsyncGenerator[Any], client.astream(_messages(prompt)))
+            client = await self._provider.opened(self._model)
+            fields = self._provider.fields(self._model, prompt.parameters)
+            chunks = cast(AsyncGenerator[Any], client.astream(_messages(prompt), **fields))
             async with aclosing(chunks):
                 async for chunk in chunks:
                     for output in outputs_of(chunk):
                         yield output
+                    metadata = cast(Mapping[str, Any], chunk.response_metadata)
                     counted.add(chunk.usage_metadata)
-                    if reason := finish_of(chunk.response_metadata):
+                    counted.prompt = metadata.get("prompt_tokens") or counted.prompt
+                    if reason := finish_of(metadata):
                         finished = True
-                        if reason in _FILTERED:
-                            raise ContentFiltered(
-                                "The provider's content filter ended the answer. Rephrase the message."
-                            )
-                        yield Finish(_REASONS.get(reason.lower(), reason.lower()))
+                        yield Finish(_finished(reason))
         except RunError:
             raise
         except Exception as error:
             raise self._provider.refusal(error, self._model) from error
-        if counted.tokens is not None:
-            yield counted.tokens
+        if (tokens := counted.total()) is not None:
+            yield tokens
         if not finished:
             raise ProviderFailed(
                 "The provider broke off its answer. Ask again; what came until then is kept.", retry_after=0.0
@@ -145,17 +191,31 @@ class LangChainModel:
 
 
 def finish_of(metadata: Mapping[str, Any]) -> str | None:
-    """Why a model stopped, in the provider's words."""
+    """Why a model stopped, in OpenAI's words where it has one."""
     found = next((metadata[name] for name in _FINISHES if metadata.get(name)), None)
+    feedback = cast(Mapping[str, Any], metadata.get("prompt_feedback") or {})
+    if found is None and feedback.get("block_reason"):
+        return "content_filter"
     if found is None:
         return "stop" if metadata.get("done") else None
-    return str(found)
+    reason = str(found).lower()
+    return _REASONS.get(reason, reason)
+
+
+def _finished(reason: str) -> str:
+    """The reason, if it is one to be content with. Raises RunError."""
+    if reason == "content_filter":
+        raise ContentFiltered("The provider's content filter ended the answer. Rephrase the message.")
+    if reason in _FAILED:
+        raise ProviderFailed("The provider gave up in its answer. Ask again.", retry_after=0.0)
+    return reason
 
 
 def _messages(prompt: Prompt) -> list[tuple[str, Any]]:
+    """(role, content) pairs; images as OpenAI has them, which every package of LangChain's translates."""
     messages: list[tuple[str, Any]] = list(chat_messages(prompt))
     if prompt.images:
-        shown = [{"type": "image", "base64": each.data, "mime_type": each.media_type} for each in prompt.images]
+        shown = [{"type": "image_url", "image_url": {"url": image.url}} for image in prompt.images]
         messages[-1] = ("user", [{"type": "text", "text": prompt.content}, *shown])
     return messages
 
@@ -171,11 +231,15 @@ def outputs_of(chunk: Any) -> list[Output]:
         return outputs
     found: list[Output] = []
     for block in chunk.content_blocks:
-        if block["type"] == "reasoning" and block.get("reasoning"):
-            found.append(Reasoning(block["reasoning"]))
+        if block["type"] == "reasoning" and (thought := _thought(block)):
+            found.append(Reasoning(thought))
         elif block["type"] == "text" and block.get("text"):
             found.append(Text(block["text"]))
     return found
+
+
+def _thought(block: Mapping[str, Any]) -> str:
+    return block.get("reasoning") or "".join(each.get("text", "") for each in block.get("summary") or ())
 
 
 def tokens_of(usage: Mapping[str, Any]) -> Tokens:
@@ -190,10 +254,17 @@ def tokens_of(usage: Mapping[str, Any]) -> Tokens:
 
 
 class _Counter:
-    """LangChain's usage metadata of a stream, which it tells in pieces that add up."""
+    """LangChain's usage metadata of a stream, which it tells in pieces that add up. `prompt`: what the stream began
+    with, for a server that doesn't repeat it."""
 
     def __init__(self) -> None:
         self.tokens: Tokens | None = None
+        self.prompt = 0
+
+    def total(self) -> Tokens | None:
+        if self.tokens is None or self.tokens.input:
+            return self.tokens
+        return replace(self.tokens, input=self.prompt)
 
     def add(self, usage: Mapping[str, Any] | None) -> None:
         if usage:
@@ -213,16 +284,19 @@ def _sum(one: int | None, other: int | None) -> int | None:
 async def listed(
     url: str, headers: Mapping[str, str], params: Mapping[str, str] | None = None, *, proxies: bool = True
 ) -> dict[str, Any]:
-    """The JSON object at a provider's address, within seconds; `proxies`: of the environment, are used.
+    """The JSON object at a provider's address, within seconds; an array is one with the `data` only. `proxies`: those
+    of the environment are used.
 
     Raises httpx's errors, ValueError.
     """
     import httpx
 
-    async with httpx.AsyncClient(timeout=httpx.Timeout(5.0, connect=2.0), trust_env=proxies) as client:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(4.0, connect=2.0), trust_env=proxies) as client:
         answer = await client.get(url, headers=dict(headers), params=params)
         answer.raise_for_status()
         found = answer.json()
+        if isinstance(found, list):
+            return {"data": found}
         if not isinstance(found, dict):
             raise ValueError("no list of models")
         return cast(dict[str, Any], found)

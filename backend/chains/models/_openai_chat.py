@@ -43,7 +43,7 @@ class WireError(Exception):
 
 
 class _Delta(msgspec.Struct):
-    content: str | None = None
+    content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: Any = None
@@ -110,7 +110,7 @@ class StreamReader:
                 delta = choice.delta if choice is not None else None
                 if choice is not None and delta is not None and _only_content(choice, delta, chunk):
                     if delta.content:
-                        text.append(delta.content)
+                        text.append(cast(str, delta.content))
                     continue
                 others = _outputs(chunk, choice, delta, payload)
                 if text:
@@ -129,6 +129,7 @@ def _only_content(choice: _Choice, delta: _Delta, chunk: _Chunk) -> bool:
     """The quick case, a token: nothing else to look at."""
     return (
         choice.finish_reason is None
+        and delta.content.__class__ is not list
         and chunk.usage is None
         and chunk.error is None
         and delta.reasoning_content is None
@@ -158,12 +159,25 @@ def _outputs(chunk: _Chunk, choice: _Choice | None, delta: _Delta | None, payloa
     if delta is not None:
         if reasoning := delta.reasoning_content or delta.reasoning:
             outputs.append(Reasoning(reasoning))
-        if delta.content:
-            outputs.append(Text(delta.content))
+        if isinstance(delta.content, str):
+            outputs += [Text(delta.content)] if delta.content else []
+        else:
+            outputs += _parts(delta.content or [])
     if chunk.usage:
         outputs.append(_tokens(chunk.usage))
     if choice is not None and choice.finish_reason:
         outputs.append(Finish(choice.finish_reason))
+    return outputs
+
+
+def _parts(content: list[Any]) -> list[Output]:
+    """Mistral's way of thinking aloud: content in parts."""
+    outputs: list[Output] = []
+    for part in content:
+        if part.get("type") == "thinking":
+            outputs.append(Reasoning("".join(each.get("text", "") for each in part["thinking"])))
+        elif part.get("text"):
+            outputs.append(Text(part["text"]))
     return outputs
 
 
@@ -233,7 +247,7 @@ class WireChatOpenAI(ChatOpenAI):
     def over(cls, session: Callable[[], aiohttp.ClientSession], server: Server, **options: Any) -> Self:
         """A model that streams over the session, which is asked for when first needed; `options` are ChatOpenAI's."""
         key = server.headers.get("Authorization", "").removeprefix("Bearer ") or "none"
-        model = cls(base_url=server.base_url, api_key=SecretStr(key), **options)
+        model = cls(base_url=server.base_url, api_key=SecretStr(key), default_headers=dict(server.headers), **options)
         model._wire = _Wire(session, server)
         return model
 

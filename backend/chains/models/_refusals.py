@@ -3,14 +3,15 @@
 Exceptions are told apart by the names of their classes, so that no SDK is imported for it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from backend.chains.models.base import Endpoint
+from backend.chains.models.base import Endpoint, retry_after
 from backend.errors import (
     ContentFiltered,
     ContextOverflow,
     ModelNotFound,
+    PromptRefused,
     ProviderFailed,
     ProviderRefused,
     ProviderTimeout,
@@ -31,9 +32,10 @@ _OVERFLOWS = (
     "exceed_context",
     "prompt is too long",
     "token count",
+    "too many tokens",
 )
 _FILTERS = ("content_filter", "content_policy", "blocked by", "prohibited_content")
-_LIMITS = ("rate_limit", "insufficient_quota", "resource_exhausted", "overloaded")
+_LIMITS = ("rate_limit", "insufficient_quota", "resource_exhausted")
 
 
 def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
@@ -41,7 +43,7 @@ def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
     names = {name for each in _chain(error) for name in _names(each)}
     status, said = _status(error), _said(error)
     # What may pass by itself. An empty account doesn't.
-    again: float | None = None if "insufficient_quota" in said else getattr(error, "retry_after", 0.0)
+    again = None if "insufficient_quota" in said else _asked_to_wait(error)
     if names & _TIMEOUTS:
         return ProviderTimeout("The provider did not answer in time. Try again.", retry_after=again)
     if names & _CERTIFICATES:
@@ -68,14 +70,14 @@ def _refusal(status: int | None, said: str, model: str, again: float | None, end
             return ContentFiltered("The provider's content filter refused the message. Rephrase it.")
         case _ if status == 404 or "model_not_found" in said:
             return ModelNotFound(f"The provider knows no model {model!r}. GET /models lists what it offers.")
-        case _ if status in (401, 403) or "api_key_invalid" in said:
+        case _ if status in (401, 403) or "api key not valid" in said:
             return ProviderRefused(f"The provider refused the key. Check {endpoint.key_setting}.")
         case _ if status == 429 or _any(said, _LIMITS):
             return RateLimited(
                 "The provider's limit is reached: too many requests, or no quota left. Try later.", retry_after=again
             )
         case int() if 400 <= status < 500:
-            return ProviderRefused(f"The provider refused the request (HTTP {status}). Check model and parameters.")
+            return PromptRefused(f"The provider refused the request (HTTP {status}). Check model and parameters.")
         case int():
             return ProviderFailed(f"The provider failed (HTTP {status}). Try again.", retry_after=again)
         case _:
@@ -110,6 +112,19 @@ def _status(error: BaseException) -> int | None:
             if isinstance(status, int) and 400 <= status < 600:
                 return status
     return None
+
+
+def _asked_to_wait(error: BaseException) -> float:
+    """Seconds that the provider asks to wait."""
+    for each in _chain(error):
+        if isinstance(seconds := getattr(each, "retry_after", None), float):
+            return seconds
+        headers = getattr(getattr(each, "response", None), "headers", None) or getattr(each, "headers", None)
+        if isinstance(headers, Mapping):
+            # Some SDKs keep them in a plain dict, in lower case.
+            found = cast(Mapping[str, str], headers)
+            return retry_after({"Retry-After": found.get("Retry-After") or found.get("retry-after") or ""})
+    return 0.0
 
 
 def _said(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """What a provider is to the rest: it lists models and opens them; a model streams its answer to a prompt."""
 
 import importlib.util
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -182,7 +183,7 @@ class Endpoint:
     kind: Kind
     base_url: str | None = None
     key: SecretStr | None = None
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @property
     def root(self) -> str:
@@ -193,6 +194,11 @@ class Endpoint:
     def listed_as(self) -> str | None:
         """Its name in genai-prices. A server of one's own has its own prices, whatever its models are called."""
         return self.kind.prices if self.kind.base_url in (None, self.base_url) else None
+
+    @property
+    def shown(self) -> str:
+        """The address for people: without what may be a password in it."""
+        return re.sub(r"//[^/@]*@", "//", self.root)
 
     @property
     def key_setting(self) -> str:

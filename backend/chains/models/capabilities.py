@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from backend.chains.models.base import Endpoint
+from backend.chains.models.base import Endpoint, Kind
 from backend.config.providers import ModelSpec, Price
 
 _PROFILE = {
@@ -26,7 +26,7 @@ _PROFILE = {
 def spec_of(endpoint: Endpoint, model: str, own: ModelSpec | None) -> ModelSpec:
     """What is known of a model; `own` is what the settings say of it, which wins."""
     said = own.model_dump(exclude_none=True) if own is not None else {}
-    profile: Mapping[str, Any] = _profiles(endpoint.kind.profiles).get(model, {})
+    profile = profile_of(endpoint.kind, model)
     # False is an answer; no tokens at all is none.
     known: dict[str, Any] = {
         ours: profile[theirs]
@@ -39,6 +39,11 @@ def spec_of(endpoint: Endpoint, model: str, own: ModelSpec | None) -> ModelSpec:
         if (price := endpoint.kind.price or price) is not None:
             known["price"] = price
     return ModelSpec.model_validate({**known, **said})
+
+
+def profile_of(kind: Kind, model: str) -> Mapping[str, Any]:
+    """What LangChain's package of that kind knows of a model, in its words; empty where it knows none."""
+    return _profiles(kind.profiles).get(model, {})
 
 
 @cache

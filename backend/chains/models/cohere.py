@@ -12,26 +12,29 @@ from backend.chains.models.base import Kind, Parameters, Plugin
 class _Provider(LangChainProvider):
     default = "command-a-03-2025"
 
-    def make(self, model: str, parameters: Parameters) -> Any:
+    def make(self, model: str) -> Any:
+        import cohere
         from langchain_cohere import ChatCohere
 
-        bound: dict[str, Any] = {"max_tokens": parameters.max_tokens}
-        if parameters.top_p is not None:
-            bound["p"] = parameters.top_p
-        if parameters.seed is not None:
-            bound["seed"] = parameters.seed
-        if parameters.stop:
-            bound["stop"] = list(parameters.stop)
-        if parameters.response_schema is not None:
-            bound["response_format"] = {"type": "json_object", "schema": json.loads(parameters.response_schema)}
-        client = ChatCohere(
-            model=model,
-            cohere_api_key=SecretStr(self.key),
-            base_url=self.endpoint.base_url,
-            temperature=parameters.temperature,
-            timeout_seconds=self.longest,
+        chat = ChatCohere(model=model, cohere_api_key=SecretStr(self.key), base_url=self.endpoint.base_url)
+        chat.async_client = cohere.AsyncClient(
+            api_key=self.key, base_url=self.endpoint.base_url, timeout=self.longest, httpx_client=self.http()
         )
-        return client.bind(**bound)
+        return chat
+
+    def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
+        fields: dict[str, Any] = {"max_tokens": parameters.max_tokens, "request_options": {"max_retries": 0}}
+        if parameters.temperature is not None:
+            fields["temperature"] = parameters.temperature
+        if parameters.top_p is not None:
+            fields["p"] = parameters.top_p
+        if parameters.seed is not None:
+            fields["seed"] = parameters.seed
+        if parameters.stop:
+            fields["stop"] = list(parameters.stop)
+        if parameters.response_schema is not None:
+            fields["response_format"] = {"type": "json_object", "schema": json.loads(parameters.response_schema)}
+        return fields
 
     async def names(self) -> list[str]:
         headers = {"Authorization": f"Bearer {self.key}", **self.endpoint.headers}

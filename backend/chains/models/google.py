@@ -6,44 +6,55 @@ from typing import Any
 from pydantic import SecretStr
 
 from backend.chains.models._langchain import LangChainProvider, listed
-from backend.chains.models.base import Kind, Parameters, Plugin
+from backend.chains.models.base import Effort, Kind, Parameters, Plugin
+
+_VERSION = "v1beta"
+_BUDGETS: dict[Effort, int] = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}
+"""Tokens to think in, for models before Gemini 3, which know no levels: as Google's OpenAI API has them."""
 
 
 class _Provider(LangChainProvider):
-    default = "gemini-2.5-flash"
+    default = "gemini-flash-latest"
 
-    def make(self, model: str, parameters: Parameters) -> Any:
+    def make(self, model: str) -> Any:
+        from google.genai import Client
+        from google.genai.types import HttpOptions
         from langchain_google_genai import ChatGoogleGenerativeAI
 
-        options: dict[str, Any] = {}
+        # One try: with 0 the SDK takes its own default.
+        chat = ChatGoogleGenerativeAI(model=model, api_key=SecretStr(self.key), temperature=None, max_retries=1)
+        # By itself it would use aiohttp with one deadline for the whole answer.
+        options = HttpOptions(base_url=self.endpoint.root, api_version=_VERSION, httpx_async_client=self.http())
+        chat.client = Client(api_key=self.key, vertexai=False, http_options=options)
+        return chat
+
+    async def release(self, opened: Any) -> None:
+        await opened.aclose()
+
+    def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
+        fields: dict[str, Any] = {"max_output_tokens": parameters.max_tokens}
+        if parameters.temperature is not None:
+            fields["temperature"] = parameters.temperature
+        if parameters.top_p is not None:
+            fields["top_p"] = parameters.top_p
+        if parameters.seed is not None:
+            fields["seed"] = parameters.seed
+        if parameters.stop:
+            fields["stop"] = list(parameters.stop)
         if parameters.response_schema is not None:
-            options["response_mime_type"] = "application/json"
-            options["response_schema"] = json.loads(parameters.response_schema)
-        if parameters.reasoning_effort is not None:
-            options["reasoning_effort"] = parameters.reasoning_effort
-        own = self.endpoint.base_url if self.endpoint.base_url != self.endpoint.kind.base_url else None
-        return ChatGoogleGenerativeAI(
-            model=model,
-            api_key=SecretStr(self.key),
-            base_url=own,
-            max_tokens=parameters.max_tokens,
-            temperature=parameters.temperature,
-            top_p=parameters.top_p,
-            seed=parameters.seed,
-            stop=list(parameters.stop) or None,
-            include_thoughts=True if parameters.reasoning_effort is not None else None,
-            timeout=self.longest,
-            # One try: with 0 the SDK takes its own default.
-            max_retries=1,
-            additional_headers=dict(self.endpoint.headers) or None,
-            **options,
-        )
+            fields["response_mime_type"] = "application/json"
+            fields["response_json_schema"] = json.loads(parameters.response_schema)
+        if (effort := parameters.reasoning_effort) is not None:
+            fields["include_thoughts"] = True
+            if model.startswith(("gemini-1", "gemini-2")):
+                fields["thinking_budget"] = _BUDGETS[effort]
+            else:
+                fields["thinking_level"] = effort
+        return fields
 
     async def names(self) -> list[str]:
-        base = str(self.endpoint.base_url).rstrip("/")
-        found = await listed(
-            f"{base}/v1beta/models", {"x-goog-api-key": self.key, **self.endpoint.headers}, {"pageSize": "1000"}
-        )
+        headers = {"x-goog-api-key": self.key, **self.endpoint.headers}
+        found = await listed(f"{self.endpoint.root}/{_VERSION}/models", headers, {"pageSize": "1000"})
         return [
             str(row["name"]).removeprefix("models/")
             for row in found["models"]

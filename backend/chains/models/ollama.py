@@ -17,7 +17,7 @@ class _Provider(LangChainProvider):
         return None
 
     async def listing(self) -> Listing:
-        url = self.endpoint.base_url
+        url = self.endpoint.shown
         try:
             models = await self.names()
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
@@ -28,8 +28,13 @@ class _Provider(LangChainProvider):
         return Listing(True, f"Ollama answers at {url}", tuple(models), chat[0] if chat else None)
 
     async def names(self) -> list[str]:
-        found = await listed(f"{self.endpoint.root}/api/tags", self.endpoint.headers, proxies=False)
+        found = await listed(f"{self.endpoint.root}/api/tags", self.headers(), proxies=False)
         return [str(row["name"]) for row in found["models"] if "name" in row]
+
+    def headers(self) -> dict[str, str]:
+        """What the settings add; a key, where one is set: Ollama's own service wants one."""
+        key = {"Authorization": f"Bearer {self.key}"} if self.endpoint.key is not None else {}
+        return {**key, **self.endpoint.headers}
 
     def refusal(self, error: Exception, model: str) -> RunError:
         meant = super().refusal(error, model)
@@ -41,26 +46,35 @@ class _Provider(LangChainProvider):
             )
         return meant
 
-    def make(self, model: str, parameters: Parameters) -> Any:
+    def make(self, model: str) -> Any:
         from langchain_ollama import ChatOllama
 
-        effort = parameters.reasoning_effort
         return ChatOllama(
             model=model,
             base_url=self.endpoint.base_url,
-            temperature=parameters.temperature,
-            num_predict=parameters.max_tokens,
-            top_p=parameters.top_p,
-            seed=parameters.seed,
-            stop=list(parameters.stop) or None,
-            reasoning=None if effort is None else ("low" if effort == "minimal" else effort),
-            format=json.loads(parameters.response_schema) if parameters.response_schema is not None else None,
             client_kwargs={
                 "timeout": httpx.Timeout(self.longest, connect=self.settings.connect_timeout),
                 "trust_env": False,
-                "headers": dict(self.endpoint.headers),
+                "headers": self.headers(),
             },
         )
+
+    def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
+        options = {
+            "num_predict": parameters.max_tokens,
+            "temperature": parameters.temperature,
+            "top_p": parameters.top_p,
+            "seed": parameters.seed,
+            "stop": list(parameters.stop) or None,
+        }
+        fields: dict[str, Any] = {"options": {name: said for name, said in options.items() if said is not None}}
+        if parameters.response_schema is not None:
+            fields["format"] = json.loads(parameters.response_schema)
+        if (effort := parameters.reasoning_effort) is not None:
+            # Only gpt-oss has levels; for the others it is on or off.
+            level = "low" if effort == "minimal" else effort
+            fields["reasoning"] = level if "gpt-oss" in model else True
+        return fields
 
     async def release(self, opened: Any) -> None:
         # LangChain offers no way to close what it opened.

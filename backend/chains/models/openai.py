@@ -79,14 +79,12 @@ class _Provider:
         endpoint = self.endpoint
         where = f"{endpoint.key_setting} is set"
         if self._own_server or not endpoint.kind.key:
-            where = f"{endpoint.url_setting} is set" if self._own_server else f"it answers at {endpoint.base_url}"
+            where = f"{endpoint.url_setting} is set" if self._own_server else f"it answers at {endpoint.shown}"
         try:
             models = await self._list_models()
         except Exception as error:
             if not endpoint.kind.key and not self._own_server:
-                return Listing(
-                    False, f"nothing answers at {endpoint.base_url}: start it, or set {endpoint.url_setting}"
-                )
+                return Listing(False, f"nothing answers at {endpoint.shown}: start it, or set {endpoint.url_setting}")
             reason = f"{where}, but its model list can't be read: {refusal_of(error, 'its models', endpoint).message}"
             return Listing(True, reason, (), self.quirks.default)
         default = self.quirks.default
@@ -199,9 +197,24 @@ def _fields(parameters: Parameters, quirks: Quirks) -> dict[str, Any]:
         effort = parameters.reasoning_effort
         fields[quirks.effort] = effort if quirks.effort == "reasoning_effort" else {"effort": effort}
     if parameters.response_schema is not None:
-        schema = {"name": "answer", "strict": True, "schema": json.loads(parameters.response_schema)}
-        fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+        schema = json.loads(parameters.response_schema)
+        described = {"name": "answer", "strict": _is_strict(schema), "schema": schema}
+        fields["response_format"] = {"type": "json_schema", "json_schema": described}
     return fields
+
+
+def _is_strict(schema: Any) -> bool:
+    """Whether it is one that OpenAI can hold a model to: each object names all that it may have, and needs it all."""
+    if isinstance(schema, list):
+        return all(map(_is_strict, cast(list[Any], schema)))
+    if not isinstance(schema, dict):
+        return True
+    parts = cast(dict[str, Any], schema)
+    if parts.get("type") == "object" or "properties" in parts:
+        named = set(parts.get("properties") or ())
+        if parts.get("additionalProperties") is not False or named != set(parts.get("required") or ()):
+            return False
+    return all(map(_is_strict, parts.values()))
 
 
 def _messages(prompt: Prompt) -> list[tuple[str, Any]]:
@@ -267,20 +280,27 @@ _KINDS = (
         name="deepseek",
         summary="DeepSeek",
         base_url="https://api.deepseek.com/v1",
-        refuses=frozenset({"seed", "reasoning_effort", "response_schema", "images"}),
+        refuses=frozenset({"seed", "response_schema", "images"}),
         prices="deepseek",
-        quirks=Quirks(default="deepseek-chat"),
     ),
     Kind(
         name="mistral",
         summary="Mistral",
         base_url="https://api.mistral.ai/v1",
         prices="mistral",
-        quirks=Quirks(seed="random_seed", stream_options=False, default="mistral-small-latest"),
+        quirks=Quirks(seed="random_seed", stream_options=False),
     ),
-    Kind(name="xai", summary="xAI", base_url="https://api.x.ai/v1", prices="x-ai", quirks=Quirks()),
+    Kind(name="xai", summary="xAI", base_url="https://api.x.ai/v1", prices="x-ai"),
     Kind(name="together", summary="Together", base_url="https://api.together.xyz/v1", prices="together"),
     Kind(name="fireworks", summary="Fireworks", base_url="https://api.fireworks.ai/inference/v1", prices="fireworks"),
+    Kind(
+        name="cerebras",
+        summary="Cerebras",
+        base_url="https://api.cerebras.ai/v1",
+        prices="cerebras",
+        quirks=Quirks(limit="max_completion_tokens"),
+    ),
+    Kind(name="nvidia", summary="NVIDIA's NIM models", base_url="https://integrate.api.nvidia.com/v1"),
     Kind(name="vllm", summary="a vLLM server", base_url="http://127.0.0.1:8000/v1", key=False),
     Kind(name="llamacpp", summary="llama.cpp's server", base_url="http://127.0.0.1:8080/v1", key=False),
     Kind(name="lmstudio", summary="LM Studio's server", base_url="http://127.0.0.1:1234/v1", key=False),

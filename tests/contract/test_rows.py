@@ -1,0 +1,137 @@
+"""The contract of every provider that is a row of a table, or a wire without more to say."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from backend.chains.models import plugins
+from tests.contract import test_providers
+from tests.contract.promises import ProviderContract, RowContract
+from tests.contract.wires import KEY
+from tests.harness import serving
+from tests.live.support import ask, only_terminal
+from tests.provider_server import ProviderServer
+from tests.provider_vendors import google_error
+from tests.provider_wire import Status
+
+
+class TestAzure(RowContract):
+    name = "azure"
+    model = "azure/test-model"
+
+    async def test_without_an_address_it_says_what_to_set(self, tmp_path: Path) -> None:
+        async with serving(tmp_path / "data", azure_api_key=KEY) as server:
+            listed = (await server.client.get("/models")).json()["providers"]
+            mine = next(p for p in listed if p["provider"] == "azure")
+            assert (mine["available"], mine["reason"]) == (False, "set AZURE_BASE_URL")
+
+
+class TestOpenRouter(RowContract):
+    name = "openrouter"
+    model = "openrouter/test-model"
+
+
+class TestGroq(RowContract):
+    name = "groq"
+    model = "groq/test-model"
+
+
+class TestDeepSeek(RowContract):
+    name = "deepseek"
+    model = "deepseek/test-model"
+
+
+class TestMistral(RowContract):
+    name = "mistral"
+    model = "mistral/test-model"
+
+
+class TestXai(RowContract):
+    name = "xai"
+    model = "xai/test-model"
+
+
+class TestTogether(RowContract):
+    name = "together"
+    model = "together/test-model"
+
+    async def test_its_list_is_an_array(self, provider: ProviderServer, tmp_path: Path) -> None:
+        provider.script([Status(200, {}, b'[{"id":"a/b"},{"id":"c/d"}]')], path="/v1/models")
+        async with serving(tmp_path / "data", **self.settings(provider)) as server:
+            listed = (await server.client.get("/models")).json()["providers"]
+            assert next(p for p in listed if p["provider"] == "together")["models"] == ["together/a/b", "together/c/d"]
+
+
+class TestFireworks(RowContract):
+    name = "fireworks"
+    model = "fireworks/test-model"
+
+
+class TestCerebras(RowContract):
+    name = "cerebras"
+    model = "cerebras/test-model"
+
+
+class TestNvidia(RowContract):
+    name = "nvidia"
+    model = "nvidia/test-model"
+
+
+class TestVllm(RowContract):
+    name = "vllm"
+    model = "vllm/test-model"
+
+    async def test_it_needs_no_key_but_a_server(self, tmp_path: Path) -> None:
+        async with serving(tmp_path / "data", vllm_base_url="http://127.0.0.1:9/v1") as server:
+            listed = (await server.client.get("/models")).json()["providers"]
+            mine = next(p for p in listed if p["provider"] == "vllm")
+            assert "can't be reached" in mine["reason"]
+            assert "VLLM_BASE_URL" in mine["reason"]
+
+
+class TestLlamaCpp(RowContract):
+    name = "llamacpp"
+    model = "llamacpp/test-model"
+
+
+class TestLmStudio(RowContract):
+    name = "lmstudio"
+    model = "lmstudio/test-model"
+
+
+class TestAnthropic(RowContract):
+    name = "anthropic"
+    model = "anthropic/test-model"
+    root = True
+
+
+class TestGoogle(RowContract):
+    name = "google"
+    model = "google/test-model"
+    root = True
+
+    def limited(self, events: Sequence[dict[str, Any]], provider: ProviderServer) -> None:
+        assert provider.calls[-1].json["generationConfig"]["maxOutputTokens"] == 3
+
+    async def test_a_wrong_key_says_so(self, provider: ProviderServer, tmp_path: Path) -> None:
+        """Google says it with a 400."""
+        provider.script(google_error(400, "API key not valid. Please pass a valid API key.", "INVALID_ARGUMENT"))
+        async with serving(tmp_path / "data", **self.settings(provider)) as server:
+            fault = only_terminal(await server.events(ask(model=self.model)))["error"]
+        assert "GOOGLE_API_KEY" in fault["message"]
+
+
+class TestCohere(RowContract):
+    name = "cohere"
+    model = "cohere/test-model"
+    root = True
+
+
+def test_every_provider_has_its_contract() -> None:
+    assert test_providers.ProviderContract is ProviderContract
+
+    def contracts(cls: type[ProviderContract]) -> Iterator[str]:
+        for each in cls.__subclasses__():
+            yield from [each.name] if "name" in vars(each) else contracts(each)
+
+    assert sorted(contracts(ProviderContract)) == sorted(kind.name for each in plugins() for kind in each.kinds)
