@@ -166,7 +166,7 @@ def refusal(folder: Path, text: str, name: str = "models.yaml", **more: Any) -> 
         ("providers: {x: {base_url: 'http://a'}}", "providers.x: no built-in one has this name, so it needs a `kind`"),
         ("providers: {Big: {kind: openai}}", "'Big': names have lower-case letters"),
         ("providers: {x: {kind: openai, base_url: 'ftp://a'}}", "providers.x: base_url must be an http://"),
-        ("providers: {x: {kind: openai, api-key: %s}}" % KEY, "providers.x.api-key: "),
+        (f"providers: {{x: {{kind: openai, api-key: {KEY}}}}}", "providers.x.api-key: "),
         ("providers: {x: {kind: openai, models: {m: {context: -1}}}}", "providers.x.models.m.context: "),
         ("providers: {x: {kind: openai, models: {m: {price: {input: a, output: 1}}}}}", "models.m.price.input: "),
         ("aliases: {fast: nowhere}", "fast: 'nowhere' must be provider/model"),

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.contract.wires import (
 from tests.harness import serving, text_of
 from tests.live.support import ask, only_terminal, ordered
 from tests.provider_server import ProviderServer
-from tests.provider_wire import Send, Step, answer, chunk
+from tests.provider_wire import Send, Status, Step, answer, chunk
 
 CLOUD = [wire for wire in WIRES if not isinstance(wire, OllamaWire)]
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
@@ -87,6 +88,18 @@ async def test_content_in_parts_is_text(provider: ProviderServer, tmp_path: Path
     provider.script([chunk({"content": [{"type": "text", "text": "In "}]}), *answer("parts.")])
     async with serving(tmp_path / "data", **wire.settings(provider)) as server:
         assert text_of(await server.events(ask())) == "In parts."
+
+
+@both
+async def test_one_that_asks_to_wait_for_an_hour_is_asked_once(
+    wire: Wire, provider: ProviderServer, tmp_path: Path
+) -> None:
+    (refused,) = wire.refused(429)
+    assert isinstance(refused, Status)
+    provider.script([replace(refused, headers={**refused.headers, "Retry-After": "3600"})])
+    async with serving(tmp_path / "data", retry_seconds=4.0, **wire.settings(provider)) as server:
+        assert only_terminal(await server.events(ask()))["error"]["code"] == "rate_limited"
+    assert len(provider.calls) == 1
 
 
 # --- parameters

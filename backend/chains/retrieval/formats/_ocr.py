@@ -41,7 +41,7 @@ def _languages() -> str:
 
 def _run(*arguments: str, picture: bytes = b"") -> str:
     program = shutil.which("tesseract") or "tesseract"
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603
         [program, *arguments],
         input=picture,
         stdout=subprocess.PIPE,
