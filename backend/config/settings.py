@@ -281,6 +281,17 @@ class UsageSettings(_Group):
         return value
 
 
+class TelemetrySettings(_Group):
+    """What others may measure."""
+
+    metrics: bool = Field(False, description="1 gives Prometheus its figures at GET /metrics.")
+    otel: bool | None = Field(
+        None,
+        description="1 sends traces with OpenTelemetry, 0 never does. Unset: where OTEL_EXPORTER_OTLP_ENDPOINT is set. "
+        "OpenTelemetry's own variables say the rest; they are read from the environment alone, not from .env.",
+    )
+
+
 class RunSettings(_Group):
     """Bounds of the stream."""
 
@@ -317,6 +328,7 @@ GROUPS: dict[str, type[_Group]] = {
     "models": ModelSettings,
     "knowledge": KnowledgeSettings,
     "usage": UsageSettings,
+    "telemetry": TelemetrySettings,
     "runs": RunSettings,
 }
 """Every group by its name in `Settings`."""
@@ -333,6 +345,7 @@ class Settings(BaseModel):
     models: ModelSettings
     knowledge: KnowledgeSettings
     usage: UsageSettings
+    telemetry: TelemetrySettings
     runs: RunSettings
     providers: ProviderTable = ProviderTable()
 

@@ -294,6 +294,7 @@ class ChatService:
                 health=self._models.health,
                 patience=settings.attempt_timeout,
                 after_output=turn.fallback_after_output,
+                observer=run.watch,
             ),
             question=turn.message,
             history=tuple(_history(history)),
