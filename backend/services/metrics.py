@@ -74,9 +74,11 @@ class Metrics(Sink):
         self._lag: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
+        """See `Sink`."""
         self._lag = asyncio.create_task(self._watch_lag(), name="event-loop-lag")
 
     async def close(self) -> None:
+        """See `Sink`."""
         if self._lag is not None:
             self._lag.cancel()
             await asyncio.gather(self._lag, return_exceptions=True)
@@ -93,10 +95,12 @@ class Metrics(Sink):
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def request_answered(self, request: Request) -> None:
+        """See `Sink`."""
         if request.streams:
             self._of["event_streams"].inc()
 
     def request_ended(self, request: Request) -> None:
+        """See `Sink`."""
         method = request.method if request.method in _METHODS else _OTHER
         self._at("http_requests", method=method, route=request.route, status=str(request.status)).inc()
         self._at("http_request_seconds", route=request.route).observe((request.ended - request.began) * _NS)
@@ -104,9 +108,11 @@ class Metrics(Sink):
             self._of["event_streams"].dec()
 
     def run_began(self, run: Run) -> None:
+        """See `Sink`."""
         self._of["runs_started"].inc()
 
     def run_ended(self, run: Run) -> None:
+        """See `Sink`."""
         assert run.terminal is not None
         self._at("runs_ended", status=status_of(run.terminal), model=run.model).inc()
         self._at("run_seconds", model=run.model).observe((run.ended_at - run.began_at) * _NS)
@@ -118,6 +124,7 @@ class Metrics(Sink):
             self.called(call)
 
     def called(self, call: Call) -> None:
+        """See `Sink`."""
         self._at("model_calls", model=call.model, purpose=call.purpose, status=call.status).inc()
         if call.first is not None and call.began is not None:
             self._at("model_first_token_seconds", model=call.model).observe((call.first - call.began) * _NS)
@@ -130,11 +137,13 @@ class Metrics(Sink):
                 self._at("cost_dollars", model=call.model).inc(call.usage.cost / 1_000_000)
 
     def retrieved(self, retrieval: Retrieval) -> None:
+        """See `Sink`."""
         for stage, seconds in retrieval.seconds.items():
             self._at("retrieval_seconds", stage=stage).observe(seconds)
         self._at("retrieval_seconds", stage="all").observe((retrieval.ended - retrieval.began) * _NS)
 
     def job_ended(self, job: Job) -> None:
+        """See `Sink`."""
         self._at("ingestion_jobs_ended", kind=job.kind, outcome=job.outcome).inc()
         for stage, seconds in job.seconds.items():
             self._at("ingestion_seconds", stage=stage).observe(seconds)

@@ -80,9 +80,11 @@ class Call(Observed):
             self.error = error.code if isinstance(error, RunError) else "cancelled"
 
     def output(self) -> None:
+        """See `Observed`."""
         self.first = now()
 
     def retrying(self, error: RunError) -> None:
+        """See `Observed`."""
         self.retries.append(error.code)
 
 
@@ -123,10 +125,12 @@ class Run(RunWatch):
         return self.state.model or self.started.model
 
     def began(self) -> None:
+        """See `RunWatch`."""
         self.began_at = now()
         self.telemetry.tell("run_began", self)
 
     def calling(self, candidate: Candidate, prompt: Prompt) -> Observed:
+        """See `RunWatch`."""
         call = Call(candidate.name, parameters=prompt.parameters, began=now())
         if self.telemetry.contents:
             call.prompt, call.text_begins = prompt, len(self.state.text())
@@ -134,6 +138,7 @@ class Run(RunWatch):
         return call
 
     def noticed(self, event: ev.AnyEvent) -> None:
+        """See `RunWatch`."""
         match event:
             case ev.TextStart() | ev.ReasoningStart():
                 self.first = self.first or now()
@@ -151,6 +156,7 @@ class Run(RunWatch):
                 pass
 
     def ended(self, terminal: ev.Terminal) -> None:
+        """See `RunWatch`."""
         self.ended_at, self.terminal = now(), terminal
         answers = [call for call in self.calls if call.purpose == "answer"]
         if answers and isinstance(terminal, ev.RunCompleted):

@@ -22,6 +22,7 @@ from backend.chains.models.base import Prompt, chat_messages
 from backend.services.run_archive import status_of
 from backend.services.telemetry import Call, Request, Retrieval, Run, Sink, now
 
+_EXPORTERS = "opentelemetry.exporter.otlp.proto"
 _PROTOCOLS = {"grpc": "grpc", "http/protobuf": "http"}
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _CONTENTS = frozenset({"true", "span_only", "span_and_event"})
@@ -47,7 +48,7 @@ def missing() -> str | None:
     protocol = _protocol()
     if protocol not in _PROTOCOLS:
         return f"OTEL_EXPORTER_OTLP_PROTOCOL: {protocol} is not supported, use one of {', '.join(_PROTOCOLS)}"
-    package = f"opentelemetry.exporter.otlp.proto.{_PROTOCOLS[protocol]}"
+    package = f"{_EXPORTERS}.{_PROTOCOLS[protocol]}"
     if importlib.util.find_spec(package) is None:
         return f"{protocol} is not installed: pip install opentelemetry-exporter-otlp-proto-{_PROTOCOLS[protocol]}"
     return None
@@ -70,25 +71,25 @@ class Tracing(Sink):
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        exporter = importlib.import_module(
-            f"opentelemetry.exporter.otlp.proto.{_PROTOCOLS[_protocol()]}.trace_exporter"
-        )
+        wire = importlib.import_module(f"{_EXPORTERS}.{_PROTOCOLS[_protocol()]}.trace_exporter")
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)
         # What the environment names wins over these.
         ours = Resource({SERVICE_NAME: "streamforge", SERVICE_VERSION: __version__})
         self._provider = TracerProvider(resource=ours.merge(_named()), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter.OTLPSpanExporter()))
+        self._provider.add_span_processor(BatchSpanProcessor(wire.OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("streamforge", __version__)
         said = os.environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "")
         self.contents = said.lower() in _CONTENTS
 
     async def close(self) -> None:
+        """See `Sink`."""
         # Its own way waits half a minute for a collector that is away.
         sending = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         sending.start()
         await asyncio.to_thread(sending.join, _CLOSING)
 
     def request_began(self, request: Request) -> None:
+        """See `Sink`."""
         from opentelemetry import context, propagate, trace
 
         if request.path in _PROBES:
@@ -104,6 +105,7 @@ class Tracing(Sink):
         request.span = (span, context.attach(trace.set_span_in_context(span)))
 
     def request_ended(self, request: Request) -> None:
+        """See `Sink`."""
         from opentelemetry import context
 
         if request.span is None:
@@ -117,6 +119,7 @@ class Tracing(Sink):
         _end(span, request.ended, str(request.status) if request.status >= 500 else None)
 
     def run_began(self, run: Run) -> None:
+        """See `Sink`."""
         from opentelemetry import context, trace
 
         started = run.started
@@ -136,6 +139,7 @@ class Tracing(Sink):
         context.attach(trace.set_span_in_context(run.span))
 
     def run_ended(self, run: Run) -> None:
+        """See `Sink`."""
         from opentelemetry import trace
 
         inside = trace.set_span_in_context(run.span)
@@ -155,9 +159,11 @@ class Tracing(Sink):
         _end(run.span, run.ended_at, terminal.error.code if isinstance(terminal, ev.RunFailed) else None)
 
     def called(self, call: Call) -> None:
+        """See `Sink`."""
         self._call(call, None)
 
     def retrieved(self, retrieval: Retrieval) -> None:
+        """See `Sink`."""
         span = self._tracer.start_span("retrieval", start_time=_at(retrieval.began))
         said: dict[str, Any] = {
             "gen_ai.operation.name": "retrieval",
