@@ -19,8 +19,7 @@ _BRIEF = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _FIRST = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
 _WHOLE = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
-_METRICS: Mapping[str, tuple[str, str, tuple[str, ...], tuple[float, ...]]] = {
-    # name: what it is, help, labels, buckets
+METRICS: Mapping[str, tuple[str, str, tuple[str, ...], tuple[float, ...]]] = {
     "http_requests": ("Counter", "HTTP requests by route pattern.", ("method", "route", "status"), ()),
     "http_request_seconds": ("Histogram", "Until the last byte of a response; of streams, too.", ("route",), _WHOLE),
     "event_streams": ("Gauge", "Responses with events that are being sent.", (), ()),
@@ -43,6 +42,7 @@ _METRICS: Mapping[str, tuple[str, str, tuple[str, ...], tuple[float, ...]]] = {
     "chunks": ("Gauge", "Their chunks.", (), ()),
     "event_loop_lag_seconds": ("Histogram", "How late the event loop gets to what is due.", (), _BRIEF),
 }
+"""By name: what it is, what it says, its labels, its buckets."""
 _UNBOUNDED = ("model", "code", "outcome")
 
 
@@ -67,7 +67,7 @@ class Metrics(Sink):
         prometheus.ProcessCollector(registry=self._registry)
         self._seen: dict[str, set[str]] = {label: set() for label in _UNBOUNDED}
         self._of: dict[str, Any] = {}
-        for name, (kind, about, labels, buckets) in _METRICS.items():
+        for name, (kind, about, labels, buckets) in METRICS.items():
             more = {"buckets": buckets} if buckets else {}
             make = getattr(prometheus, kind)
             self._of[name] = make(f"streamforge_{name}", about, labels, registry=self._registry, **more)

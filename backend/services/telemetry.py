@@ -148,17 +148,19 @@ class Run(RunWatch):
                 self.switches.append((event.before, event.reason))
             case ev.Usage(purpose="answer"):
                 # Told at the end of a call; one that nobody answered has none.
-                self.calls[-1].usage = event
+                for call in self._answers()[-1:]:
+                    call.usage = event
             case ev.Usage():
-                # The follow-up is made a question first thing when it looks something up.
-                self.calls.append(Call(event.model, event.purpose, began=self.looking, ended=now(), usage=event))
+                # Making the follow-up a question of its own is the first thing that looking something up does.
+                began = self.looking if event.purpose == "condense" else None
+                self.calls.append(Call(event.model, event.purpose, began=began, ended=now(), usage=event))
             case _:
                 pass
 
     def ended(self, terminal: ev.Terminal) -> None:
         """See `RunWatch`."""
         self.ended_at, self.terminal = now(), terminal
-        answers = [call for call in self.calls if call.purpose == "answer"]
+        answers = self._answers()
         if answers and isinstance(terminal, ev.RunCompleted):
             answers[-1].finish = terminal.finish_reason
         if self.telemetry.contents:
@@ -166,6 +168,9 @@ class Run(RunWatch):
             for call in reversed(answers):
                 call.text, end = text[call.text_begins : end], call.text_begins
         self.telemetry.tell("run_ended", self)
+
+    def _answers(self) -> list[Call]:
+        return [call for call in self.calls if call.purpose == "answer"]
 
 
 @dataclass(slots=True, eq=False)

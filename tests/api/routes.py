@@ -70,6 +70,7 @@ PRIVATE = {
     Endpoint("GET", "/sessions/{session_id}/active"),
     Endpoint("GET", "/models"),
     Endpoint("GET", "/usage"),
+    Endpoint("GET", "/metrics"),
 }
 """A new route belongs here or into PUBLIC, by a decision: test_keys.py fails until it does."""
 
