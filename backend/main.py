@@ -28,6 +28,7 @@ from backend.routers import (
     collections,
     documents,
     messages,
+    metrics,
     models,
     problems,
     prompts,
@@ -56,12 +57,14 @@ from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
 from backend.services.memory import Memory
 from backend.services.models import Models
+from backend.services.observability import check_telemetry, open_telemetry
 from backend.services.prompts import PromptService
 from backend.services.readiness import Readiness
 from backend.services.reranking import Reranking
 from backend.services.runs import RunHub
 from backend.services.search import Search
 from backend.services.sessions import SessionService
+from backend.services.telemetry import Telemetry
 from backend.services.titles import Titles
 from backend.services.transcripts import Transcripts
 from backend.services.usage import UsageService
@@ -96,10 +99,12 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
     """
     settings = settings or Settings.load()
     configure_logging(settings.log)
+    counted, telemetry = open_telemetry(settings.telemetry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with _opened(settings, lock) as services:
+        async with _opened(settings, lock, telemetry) as services:
+            app.state.metrics = counted
             app.state.services = services
             yield
 
@@ -114,24 +119,24 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
         license_info={"name": "MIT"},
     )
     _include_routers(app, settings)
-    _add_middleware(app, settings)
+    _add_middleware(app, settings, telemetry)
     return app
 
 
 def _include_routers(app: FastAPI, settings: Settings) -> None:
     # Limits are the routers', not the app's: FastAPI would apply the app's before the guard has seen the request.
-    for module in (chat, messages, prompts, runs, sessions, models, usage, system, search, collections):
+    for module in (runs, sessions, models, prompts, usage, system, metrics, search, collections):
         app.include_router(module.router, max_body_size=_MAX_BODY)
     most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
-    app.include_router(sources.router, max_body_size=_MAX_TEXT)
-    app.include_router(transcripts.router, max_body_size=_MAX_TEXT)
+    for module in (chat, messages, sources, transcripts):
+        app.include_router(module.router, max_body_size=_MAX_TEXT)
     app.include_router(documents.router, max_body_size=most)
     system.install_docs(app)
     install_openapi(app)
     problems.install(app)
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
     """The last one added sees a request first: guard, CORS, keys."""
     app.add_middleware(KeyGate, keys=parse_keys(settings.server.api_keys))
     app.add_middleware(
@@ -141,20 +146,22 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "Idempotency-Key", "X-Request-ID"],
         expose_headers=["Location", "Content-Location", "Retry-After", "X-StreamForge-Protocol", "X-Request-ID"],
     )
-    app.add_middleware(Guard, settings=settings.server)
+    app.add_middleware(Guard, settings=settings.server, telemetry=telemetry)
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, lock: DataDirLock | None) -> AsyncGenerator[Services]:
+async def _opened(settings: Settings, lock: DataDirLock | None, telemetry: Telemetry) -> AsyncGenerator[Services]:
     """Every part, opened in order and closed in the opposite one."""
     async with AsyncExitStack() as stack:
         # Who brings the lock has the process for himself.
         own_process = lock is not None
         stack.callback((lock or DataDirLock(settings.storage.data_dir)).release)
+        stack.push_async_callback(telemetry.close)
+        await telemetry.open()
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
-        asking = await _asking(stack, settings, database)
-        library = _library(stack, settings, database, asking.usage)
+        asking = await _asking(stack, settings, database, telemetry)
+        library = _library(stack, settings, database, asking.usage, telemetry)
 
         async def load() -> None:
             await _load(services, library)
@@ -179,14 +186,15 @@ class _Asking:
     usage: UsageService
 
 
-async def _asking(stack: AsyncExitStack, settings: Settings, database: Database) -> _Asking:
+async def _asking(stack: AsyncExitStack, settings: Settings, database: Database, telemetry: Telemetry) -> _Asking:
     language_models = Models(settings.models, settings.providers)
     stack.push_async_callback(language_models.close)
-    hub = RunHub(Turns(database), settings.runs, settings.storage.event_retention_hours, language_models.charge)
+    kept = settings.storage.event_retention_hours
+    hub = RunHub(Turns(database), settings.runs, kept, language_models.charge, telemetry)
     await hub.open()
     limits = parse_budgets(settings.usage.budgets)
     budgets = Budgets(limits, language_models, settings.models, settings.knowledge)
-    booked = UsageService(Ledger(database), budgets, language_models, settings.usage.usage_admins)
+    booked = UsageService(Ledger(database), budgets, language_models, settings.usage.usage_admins, telemetry)
     return _Asking(hub, language_models, budgets, booked)
 
 
@@ -202,7 +210,9 @@ class _Library:
     ingestion: Ingestion
 
 
-def _library(stack: AsyncExitStack, settings: Settings, database: Database, booked: UsageService) -> _Library:
+def _library(
+    stack: AsyncExitStack, settings: Settings, database: Database, booked: UsageService, telemetry: Telemetry
+) -> _Library:
     wanted, files = settings.knowledge, settings.storage.data_dir / "files"
     files.mkdir(exist_ok=True)
     index = VectorIndex(settings.storage.data_dir / "vectors")
@@ -223,8 +233,10 @@ def _library(stack: AsyncExitStack, settings: Settings, database: Database, book
         floor=wanted.relevance_floor,
         width=wanted.passage_size,
         metering=booked.embedding,
+        telemetry=telemetry,
     )
-    ingestion = Ingestion(corpus, Parser(timeout=wanted.parse_timeout), knowledge, wanted.chunk_size, booked.embedding)
+    parser = Parser(timeout=wanted.parse_timeout)
+    ingestion = Ingestion(corpus, parser, knowledge, wanted.chunk_size, booked.embedding, telemetry)
     stack.push_async_callback(ingestion.close)
     return _Library(index, embedders, reranking, corpus, knowledge, ingestion)
 
@@ -393,6 +405,7 @@ def main() -> int:
     try:
         settings = Settings.load()
         _check_models(settings)
+        check_telemetry(settings.telemetry)
     except SettingsError as error:
         print(f"streamforge: {error}", file=sys.stderr)
         return 2

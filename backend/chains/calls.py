@@ -6,7 +6,7 @@ own retries and timeouts are off: they would multiply these, and wrap every toke
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
@@ -34,8 +34,17 @@ class CallLimits:
     retry: float
 
 
-async def call(model: ChatModel, prompt: Prompt, limits: CallLimits) -> AsyncGenerator[Output]:
-    """The model's outputs. Raises RunError; ProviderTimeout and UpstreamStalled when a deadline passes."""
+def _untold(error: RunError) -> None:
+    del error
+
+
+async def call(
+    model: ChatModel, prompt: Prompt, limits: CallLimits, retrying: Callable[[RunError], None] = _untold
+) -> AsyncGenerator[Output]:
+    """The model's outputs; `retrying` is told of refusals after which it is asked again.
+
+    Raises RunError; ProviderTimeout and UpstreamStalled when a deadline passes.
+    """
     watch = _Watch(limits)
     retries = _Retries(limits.retry)
     begun = False
@@ -54,6 +63,7 @@ async def call(model: ChatModel, prompt: Prompt, limits: CallLimits) -> AsyncGen
                 pause = None if begun else retries.pause(error)
                 if pause is None:
                     raise
+                retrying(error)
             watch.wait("total", limits.total)
             await asyncio.sleep(pause)
     except asyncio.CancelledError:

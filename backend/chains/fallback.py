@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Self
 
 import structlog
 
@@ -79,6 +80,38 @@ class Health:
         return sorted(candidates, key=lambda candidate: self.rests(candidate.name) is not None)
 
 
+class Observed:
+    """One call of a model, for whom it may concern; entered when it begins, left with the error that ends it. This one
+    concerns nobody. What is done here is quick and raises nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        return None
+
+    def output(self) -> None:
+        """The first output is there."""
+
+    def retrying(self, error: RunError) -> None:
+        """It was refused and is tried again."""
+
+
+_UNOBSERVED = Observed()
+
+
+class Observer:
+    """Is told of calls of models. This one doesn't care."""
+
+    def calling(self, candidate: Candidate, prompt: Prompt) -> Observed:
+        """A model is called."""
+        del candidate, prompt
+        return _UNOBSERVED
+
+
+_NOBODY = Observer()
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """How several models are tried. `patience` is the longest wait for a first output where another model is next;
@@ -88,6 +121,7 @@ class Attempts:
     health: Health
     patience: float
     after_output: bool = False
+    observer: Observer = _NOBODY
 
 
 async def attempt(
@@ -103,11 +137,15 @@ async def attempt(
     while True:
         begun = False
         limits = hasty if rest else patient
+        asked = prompt(now)
         try:
-            async with aclosing(call(now.model, prompt(now), limits)) as outputs:
-                async for output in outputs:
-                    begun = True
-                    yield output
+            with how.observer.calling(now, asked) as observed:
+                async with aclosing(call(now.model, asked, limits, observed.retrying)) as outputs:
+                    async for output in outputs:
+                        if not begun:
+                            begun = True
+                            observed.output()
+                        yield output
             how.health.worked(now.name)
             return
         except RunError as error:

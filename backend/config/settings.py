@@ -282,6 +282,17 @@ class UsageSettings(_Group):
         return value
 
 
+class TelemetrySettings(_Group):
+    """What others may measure."""
+
+    metrics: bool = Field(False, description="1 gives Prometheus its figures at GET /metrics.")
+    otel: bool | None = Field(
+        None,
+        description="1 sends traces with OpenTelemetry, 0 never does. Unset: where OTEL_EXPORTER_OTLP_ENDPOINT is set. "
+        "OpenTelemetry's own variables say the rest; they are read from the environment alone, not from .env.",
+    )
+
+
 class RunSettings(_Group):
     """Bounds of the stream."""
 
@@ -332,6 +343,7 @@ GROUPS: dict[str, type[_Group]] = {
     "models": ModelSettings,
     "knowledge": KnowledgeSettings,
     "usage": UsageSettings,
+    "telemetry": TelemetrySettings,
     "runs": RunSettings,
     "conversations": ConversationSettings,
 }
@@ -349,6 +361,7 @@ class Settings(BaseModel):
     models: ModelSettings
     knowledge: KnowledgeSettings
     usage: UsageSettings
+    telemetry: TelemetrySettings
     runs: RunSettings
     conversations: ConversationSettings
     providers: ProviderTable = ProviderTable()

@@ -18,6 +18,7 @@ from backend.config.settings import ServerSettings
 from backend.errors import Forbidden, Misdirected, RequestError, TooLarge
 from backend.routers.event_stream import BODY_SEND
 from backend.routers.problems import problem_of
+from backend.services.telemetry import SILENT, Request, Telemetry
 
 log = structlog.get_logger(__name__)
 
@@ -30,8 +31,9 @@ _FORM = b"application/x-www-form-urlencoded"
 class Guard:
     """Refuses foreign callers, names the request, mends curl's content type, logs the outcome."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings, telemetry: Telemetry = SILENT) -> None:
         self._app = app
+        self._telemetry = telemetry
         self._local_only = settings.api_keys is None
         self._loopback = settings.loopback
         self._origins = frozenset(settings.cors_origins)
@@ -50,14 +52,25 @@ class Guard:
         # The middleware between here and an endpoint is about the head of a response: a stream's body goes past it.
         scope[BODY_SEND] = send
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        began, status, replaced = time.perf_counter(), 0, False
+        with self._telemetry.request(scope["method"], scope["path"], headers) as told:
+            try:
+                await self._pass_on(scope, receive, send, headers, told)
+            finally:
+                told.route = _route(scope)
+                milliseconds = round((time.perf_counter_ns() - told.began) / 1e6, 1)
+                log.info("request", method=told.method, path=told.route, status=told.status, ms=milliseconds)
+
+    async def _pass_on(
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], told: Request
+    ) -> None:
+        request_id, replaced = scope["streamforge.request_id"], False
 
         async def named(message: Message) -> None:
-            nonlocal status, replaced
+            nonlocal replaced
             if message["type"] == "http.response.start":
-                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
-                if status == 413 and (b"content-type", b"text/plain; charset=utf-8") in message["headers"]:
+                told.answered(message["status"], message["headers"])
+                if told.status == 413 and (b"content-type", b"text/plain; charset=utf-8") in message["headers"]:
                     # The body limit answers before our error handlers are there.
                     replaced = True
                     refusal = problem_of(too_large(), request_id)
@@ -73,9 +86,6 @@ class Guard:
         else:
             _mend(scope, headers)
             await self._app(scope, receive, named)
-        finally:
-            milliseconds = round((time.perf_counter() - began) * 1000, 1)
-            log.info("request", method=scope["method"], path=_route(scope), status=status, ms=milliseconds)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         if self._local_only and not _is_loopback((scope.get("client") or ("127.0.0.1", 0))[0]):

@@ -218,6 +218,7 @@ class ChatService:
                 health=self._models.health,
                 patience=settings.attempt_timeout,
                 after_output=turn.fallback_after_output,
+                observer=run.watch,
             ),
             question=turn.message,
             history=told.messages,

@@ -170,6 +170,10 @@ class DocumentService:
                     return
                 await change
 
+    async def levels(self) -> tuple[dict[str, int], int, int]:
+        """Of everybody's: jobs by stage, searchable documents, their chunks."""
+        return (await self._ingestion.jobs_by_stage(), *await self._rows.stock())
+
     def dismiss_watchers(self) -> None:
         """The server stops: streams of documents end."""
         self._ingestion.dismiss_watchers()

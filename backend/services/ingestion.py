@@ -9,7 +9,7 @@ tables of versions and chunks, and goes on from there after a crash.
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -22,11 +22,13 @@ from backend.errors import DocumentUnreadable, EmbeddingFailed, EmbeddingMismatc
 from backend.services.corpus import Corpus
 from backend.services.ingest import Ingest
 from backend.services.knowledge import Knowledge, Metering
-from backend.services.stages import Changed, Gone, Stages, Waiting
+from backend.services.stages import STAGES, Changed, Gone, Stages, Waiting
+from backend.services.telemetry import SILENT, Telemetry
 from backend.services.transfer import EmbedAnew, Move
 from backend.storage.documents import DocumentRow
 from backend.storage.ids import new_id, now_ms
 from backend.storage.jobs import JobRow
+from backend.storage.versions import Progress
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +58,13 @@ class Ingestion:
     """The queue's workers, and the bell that tells watchers of a document's progress."""
 
     def __init__(
-        self, corpus: Corpus, parser: Parser, knowledge: Knowledge, chunk_size: int, metering: Metering
+        self,
+        corpus: Corpus,
+        parser: Parser,
+        knowledge: Knowledge,
+        chunk_size: int,
+        metering: Metering,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._corpus = corpus
         self._jobs = corpus.jobs
@@ -64,6 +72,7 @@ class Ingestion:
         self._knowledge = knowledge
         self._chunk_size = chunk_size
         self._metering = metering
+        self._telemetry = telemetry
         self._instance_id = new_id("ins")
         self._new = asyncio.Event()
         self._free = asyncio.Semaphore(_WORKERS)
@@ -127,6 +136,12 @@ class Ingestion:
             elif row.pending is not None and job.version_id == row.pending.version and row.pending.status == "queued":
                 row = replace(row, pending=replace(row.pending, status=stages.stage, progress=stages.told()))
         return row
+
+    async def jobs_by_stage(self) -> dict[str, int]:
+        """How many jobs are in each stage; those that wait are `queued`."""
+        begun = Counter(stages.stage for _, stages in self._stages.values())
+        counts = {stage: begun[stage] for stage in STAGES}
+        return {**counts, "queued": max(0, await self._jobs.count() - sum(counts.values()))}
 
     def stages_of(self, collection_id: str) -> Stages | None:
         """How far the embedding of a collection is, while it is worked on."""
@@ -231,6 +246,7 @@ class Ingestion:
                 done = await work.step()
             if done:
                 self._forget(job.id)
+                self._telemetry.job(job.kind, "ready", stages.spent())
                 log.info("job_done", kind=job.kind, document_id=job.document_id, chunks=stages.total)
                 if job.attempts:
                     await self._jobs.hurry()
@@ -288,13 +304,13 @@ class Ingestion:
                 case Waiting():
                     await self._jobs.postpone(job, "waiting", "Another change comes first.", 0, now_ms() + 1_000)
                 case DocumentUnreadable() | EmbeddingMismatch():
-                    await self._jobs.fail(job, error.code, error.message, progress)
+                    await self._give_up(job, error.code, error.message, progress)
                     log.info("job_failed", kind=job.kind, document_id=job.document_id, code=error.code)
                 case EmbeddingFailed():
                     await self._again(job, error.code, error.message, MAX_WAITS, progress)
                 case RequestError() if error.status < 500:
                     # What it needs was taken away, or is there twice.
-                    await self._jobs.fail(job, error.code, error.message, progress)
+                    await self._give_up(job, error.code, error.message, progress)
                 case StreamForgeError() | OSError():
                     self._trouble = True
                     log.warning("ingestion_paused", error=type(error).__name__)
@@ -306,11 +322,15 @@ class Ingestion:
             self._trouble = True
             log.warning("ingestion_paused", error=type(trouble).__name__)
 
-    async def _again(self, job: JobRow, code: str, reason: str, most: int, progress: dict[str, object]) -> None:
+    async def _give_up(self, job: JobRow, code: str, reason: str, progress: Progress) -> None:
+        await self._jobs.fail(job, code, reason, progress)
+        self._telemetry.job(job.kind, code, progress.get("seconds") or {})
+
+    async def _again(self, job: JobRow, code: str, reason: str, most: int, progress: Progress) -> None:
         """Later, with growing pauses; failures of another kind don't count."""
         attempts = job.attempts + 1 if job.reason_code == code else 1
         if attempts >= most:
-            await self._jobs.fail(job, code, reason, progress)
+            await self._give_up(job, code, reason, progress)
             return
         pause = min(_LONGEST_PAUSE_MS, _FIRST_PAUSE_MS * 2 ** min(attempts - 1, 20))
         await self._jobs.postpone(job, code, reason, attempts, now_ms() + pause)

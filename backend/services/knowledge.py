@@ -12,6 +12,7 @@ from backend.chains.passages import Passage
 from backend.chains.retrieval.embeddings import Embedders
 from backend.chains.retrieval.ranking import Span
 from backend.services.search import Found, Mode, Part, Search, Wanted
+from backend.services.telemetry import SILENT, Telemetry
 from backend.services.traces import trace_of
 from backend.storage.chunks import ChunkRow, Chunks
 from backend.storage.collections import CollectionRow, Collections
@@ -61,6 +62,7 @@ class Knowledge:
         floor: float,
         width: int,
         metering: Metering,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._documents = documents
         self._collections = collections
@@ -70,6 +72,7 @@ class Knowledge:
         self._floor = floor
         self._width = width
         self._metering = metering
+        self._telemetry = telemetry
         self._ready: set[str] = set()
         self._languages: dict[str, tuple[str | None, ...]] = {}
         self._pages: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
@@ -114,8 +117,10 @@ class Knowledge:
         rows = await self._searched(owner, scope.collections)
         parts = await self._parts(owner, rows, scope.documents)
         wanted = Wanted(_distinct(queries), count, self._width, mode, budget)
-        async with self._metering(owner):
-            found = await self._search.find(owner, parts, [row.id for row in rows], wanted) if parts else Found()
+        with self._telemetry.retrieval(wanted.queries) as told:
+            async with self._metering(owner):
+                found = await self._search.find(owner, parts, [row.id for row in rows], wanted) if parts else Found()
+            told.seconds, told.passages = found.seconds, len(found.spans)
         passages = [await self._passage(span, found) for span in found.spans]
         kept = [p for p in passages if p.relevance >= self._floor]
         irrelevant = [p for p in passages if p.relevance < self._floor]

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import replace
 from typing import Any, Literal
 
 import structlog
@@ -20,75 +20,34 @@ from backend.errors import (
     TooManyRuns,
     Unavailable,
 )
+from backend.services.live_run import Body, CancelledBy, Run
 from backend.services.run_archive import RunArchive, closed_turn, status_of
 from backend.services.run_log import FrameEncoder, LogFull, RunLog, replay
 from backend.services.run_state import RunState
+from backend.services.telemetry import SILENT, Telemetry
 from backend.storage.ids import new_id, now_ms
 from backend.storage.turns import ClosedTurn, StoredRun, Turns
 
 log = structlog.get_logger(__name__)
 
 LEASE_MS = 60_000
-CancelledBy = Literal["user", "replaced", "session_deleted", "no_watcher"]
-
-
-@dataclass(eq=False, slots=True)
-class Run:
-    """A live run. `body` appends events through `emit`; the hub appends the terminal one. `charge` puts the cost into a
-    usage.
-
-    `leave_after`: seconds without a watcher after which it is cancelled; None, and it goes on.
-    """
-
-    owner: str
-    started: ev.RunStarted
-    log: RunLog
-    charge: Callable[[ev.Usage], None]
-    state: RunState = field(default_factory=RunState)
-    request_id: str | None = None
-    ending: bool = False
-    cancelled_by: CancelledBy | Literal["shutdown"] | None = None
-    task: asyncio.Task[None] | None = None
-    begun: bool = False
-    backlog: asyncio.Event = field(default_factory=asyncio.Event)
-    backlog_size: int = 500
-    leave_after: float | None = None
-    watchers: int = 0
-    unwatched: asyncio.TimerHandle | None = None
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-        return self.started.run_id
-
-    @property
-    def session_id(self) -> str:
-        """Its session's."""
-        return self.started.session_id
-
-    def emit(self, event: ev.AnyEvent) -> None:
-        """Append one event to the log. Raises LogFull when storage has been gone for too long."""
-        if isinstance(event, ev.Usage):
-            self.charge(event)
-        self.log.append(event)
-        self.state.apply(event)
-        if self.log.unstored >= self.backlog_size or self.log.half_full:
-            self.backlog.set()
-
-
-Body = Callable[[Run], Awaitable[str]]
-"""Answers the message by emitting events; returns the finish reason. Raises RunError."""
 
 
 class RunHub:
     """All live runs of this process, and the door to the stored ones. `charge` puts the cost into a usage."""
 
     def __init__(
-        self, turns: Turns, settings: RunSettings, retention_hours: float, charge: Callable[[ev.Usage], None]
+        self,
+        turns: Turns,
+        settings: RunSettings,
+        retention_hours: float,
+        charge: Callable[[ev.Usage], None],
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self.instance_id = new_id("ins")
         self._turns = turns
         self._charge = charge
+        self._telemetry = telemetry
         self._archive = RunArchive(turns, charge)
         self._settings = settings
         self._retention_ms = int(retention_hours * 3_600_000)
@@ -133,7 +92,7 @@ class RunHub:
 
         `on_disconnect` is the setting's where it is None.
         """
-        settings = self._settings
+        settings, state = self._settings, RunState()
         run_log = RunLog(
             started.run_id,
             window=settings.send_window_ms / 1000,
@@ -145,6 +104,8 @@ class RunHub:
             started=started,
             log=run_log,
             charge=self._charge,
+            watch=self._telemetry.run(started, state),
+            state=state,
             request_id=request_id,
             backlog=self._checkpoint_now,
             backlog_size=settings.checkpoint_events,
@@ -157,6 +118,11 @@ class RunHub:
         if self._grace_over:
             self.cancel(run, "shutdown")
         return run
+
+    @property
+    def live_count(self) -> int:
+        """How many runs are under way."""
+        return self._places
 
     def live(self, owner: str, run_id: str) -> Run | None:
         """The live run of that id, if it is the owner's."""
@@ -253,6 +219,7 @@ class RunHub:
         structlog.contextvars.bind_contextvars(run_id=run.id)
         terminal: ev.Terminal
         run.begun = True
+        run.watch.began()
         # Not in `start`: a watcher that is a task of its own has its first step after this one.
         self._mind_watchers(run)
         try:
@@ -310,6 +277,7 @@ class RunHub:
             last = [*(last[:-1] if ends is None else ends), terminal]
             self._unsaved[run] = closed_turn(run, run.state, terminal, run.log.encode_next(last))
             run.log.finish(last, stored=False)
+        run.watch.ended(terminal)
         code = terminal.error.code if isinstance(terminal, ev.RunFailed) else None
         log.info("run_ended", run_id=run.id, status=status_of(terminal), code=code, events=run.log.head)
 

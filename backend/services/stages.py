@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+STAGES = ("parsing", "chunking", "embedding", "indexing")
+"""What is done of a job, in order."""
+
 
 class Gone(Exception):
     """What the job was for is not wanted any more."""
@@ -52,11 +55,17 @@ class Stages:
         self.done, self.total = done, total
         self._changed()
 
-    def told(self) -> dict[str, Any]:
-        """As JSON: `done`, `total`, `rate` in chunks a second, `seconds` by stage."""
+    def spent(self) -> dict[str, float]:
+        """Seconds in each stage, the time in the queue left out."""
         seconds = dict(self._seconds)
         seconds[self.stage] = seconds.get(self.stage, 0.0) + time.monotonic() - self._began
-        told: dict[str, Any] = {"seconds": {k: round(v, 3) for k, v in seconds.items() if k != "queued"}}
+        seconds.pop("queued", None)
+        return seconds
+
+    def told(self) -> dict[str, Any]:
+        """As JSON: `done`, `total`, `rate` in chunks a second, `seconds` by stage."""
+        seconds = self.spent()
+        told: dict[str, Any] = {"seconds": {stage: round(spent, 3) for stage, spent in seconds.items()}}
         if self.total:
             told |= {"done": self.done, "total": self.total}
         if self._fresh and (spent := seconds.get("embedding", 0.0)) > 0:

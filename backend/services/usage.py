@@ -13,6 +13,7 @@ from backend.chains.retrieval.embeddings import counting
 from backend.errors import Forbidden, StreamForgeError
 from backend.services.budgets import Budgets
 from backend.services.models import Models
+from backend.services.telemetry import SILENT, Telemetry
 from backend.storage.ids import now_ms
 from backend.storage.ledger import Group, Grouping, Ledger, NewCall, Sums, Which
 
@@ -45,11 +46,19 @@ class UsageReport:
 class UsageService:
     """The ledger as owners see it. `admins` see everybody's."""
 
-    def __init__(self, ledger: Ledger, budgets: Budgets, models: Models, admins: Sequence[str]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        budgets: Budgets,
+        models: Models,
+        admins: Sequence[str],
+        telemetry: Telemetry = SILENT,
+    ) -> None:
         self._ledger = ledger
         self._budgets = budgets
         self._models = models
         self._admins = frozenset(admins)
+        self._telemetry = telemetry
 
     async def report(
         self,
@@ -115,6 +124,7 @@ class UsageService:
     async def _book(self, owner: str, session_id: str | None, used: Sequence[ev.Usage], held: str | None) -> None:
         for call in used:
             self._models.charge(call)
+            self._telemetry.used(call)
         try:
             await self._ledger.settle(owner, session_id, calls_of(used), held)
         except StreamForgeError as error:

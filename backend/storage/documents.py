@@ -176,6 +176,14 @@ class Documents:
         sql = "SELECT 1 FROM documents WHERE owner = ? AND active_version IS NOT NULL LIMIT 1"
         return await self._reader.run(lambda conn: conn.execute(sql, (owner,)).fetchone()) is not None
 
+    async def stock(self) -> tuple[int, int]:
+        """How many documents can be searched, everybody's, and how many chunks they have."""
+        sql = (
+            "SELECT count(*), coalesce(sum(v.chunks), 0) FROM documents d "
+            "JOIN document_versions v ON v.id = d.active_version"
+        )
+        return await self._reader.run(lambda conn: tuple(conn.execute(sql).fetchone()))
+
     async def versions(self, owner: str, document_id: str) -> list[VersionRow]:
         """All versions of a document, the newest first. Raises NotFound."""
         sql = (

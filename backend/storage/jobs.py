@@ -120,6 +120,11 @@ class Jobs:
         sql = "SELECT min(lease_until) FROM jobs WHERE stage = 'queued' AND instance_id IS NULL"
         return await self._reader.run(lambda conn: conn.execute(sql).fetchone()[0])
 
+    async def count(self) -> int:
+        """How many jobs are not done yet."""
+        sql = "SELECT count(*) FROM jobs WHERE stage = 'queued'"
+        return await self._reader.run(lambda conn: conn.execute(sql).fetchone()[0])
+
     async def fail(self, job: JobRow, code: str, reason: str, progress: Progress) -> None:
         """It can't succeed, for a reason in words."""
         await self._writer.run(lambda conn: _fail(conn, job, code, reason, progress))

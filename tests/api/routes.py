@@ -86,6 +86,7 @@ PRIVATE = {
     Endpoint("POST", "/prompts/{name}/render"),
     Endpoint("GET", "/models"),
     Endpoint("GET", "/usage"),
+    Endpoint("GET", "/metrics"),
 }
 """A new route belongs here or into PUBLIC, by a decision: test_keys.py fails until it does."""
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from backend.chains.models._openai_chat import WireChatOpenAI
 
 _MAX_OPENED = 64
-_TRACING = ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2")
+_TRACING = ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2")
 """Set to `true`, LangSmith sees every call of a model."""
 
 

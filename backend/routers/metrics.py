@@ -1,0 +1,32 @@
+"""GET /metrics."""
+
+from fastapi import APIRouter, Request, Response
+
+from backend.errors import NotFound
+from backend.routers.problems import responses
+from backend.routers.state import ServicesDep
+from backend.services.metrics import Levels, Metrics
+
+router = APIRouter(tags=["system"])
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "All metrics in Prometheus' text format.",
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": "streamforge_runs_live 2.0\n"}},
+        },
+        **responses(401, 404),
+    },
+    summary="Figures for Prometheus",
+)
+async def metrics(request: Request, services: ServicesDep) -> Response:
+    """Everybody's together: `docs/observability.md` lists them. 404 unless METRICS is set."""
+    counted: Metrics | None = request.app.state.metrics
+    if counted is None:
+        raise NotFound("There are no metrics: set METRICS=1 and restart.")
+    jobs, documents, chunks = await services.documents.levels()
+    text, media_type = counted.text(Levels(services.hub.live_count, jobs, documents, chunks))
+    return Response(text, headers={"Content-Type": media_type})
