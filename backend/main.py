@@ -1,4 +1,4 @@
-"""`python -m backend.main` serves; `create_app()` is for those who embed it. What is behind the routers: `wiring.py`."""
+"""`python -m backend.main` serves; `create_app()` is for those who embed it. `wiring.py` has what it serves."""
 
 import sys
 from collections.abc import AsyncGenerator

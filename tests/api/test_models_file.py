@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backend.config.settings import Settings, SettingsError
-from backend.main import _check_models
+from backend.wiring import check_models
 from tests.harness import serving, settings, text_of
 from tests.live.support import ask, only_terminal
 from tests.provider_server import ProviderServer
@@ -147,7 +147,7 @@ def refusal(folder: Path, text: str, name: str = "models.yaml", **more: Any) -> 
     file = folder / name
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(SettingsError) as caught:
-        _check_models(settings(folder / "data", models_file=file, **more))
+        check_models(settings(folder / "data", models_file=file, **more))
     line = str(caught.value)
     assert "\n" not in line and line.startswith("MODELS_FILE: ")
     assert KEY not in line
@@ -195,7 +195,7 @@ def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
 
 def test_an_address_of_the_environment_that_is_none_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^AZURE_BASE_URL: must be an http:// or https:// URL$"):
-        _check_models(settings(tmp_path / "data", azure_base_url="my-azure"))
+        check_models(settings(tmp_path / "data", azure_base_url="my-azure"))
 
 
 def test_an_alias_that_is_not_there_is_no_default(tmp_path: Path) -> None:
@@ -207,5 +207,5 @@ def test_empty_sections_are_fine(tmp_path: Path) -> None:
     file = tmp_path / "models.yaml"
     file.write_text("providers:\naliases:\n")
     loaded: Settings = settings(tmp_path / "data", models_file=file)
-    _check_models(loaded)
+    check_models(loaded)
     assert loaded.providers.providers == {}
