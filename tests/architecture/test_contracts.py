@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 MAX_LINES = 420
 HEAVY = ("chromadb", "langchain", "langchain_core", "langchain_openai", "langchain_ollama", "onnxruntime", "openai",
          "numpy", "pypdfium2", "docx", "lxml", "python_calamine", "alembic", "torch", "prometheus_client",
-         "opentelemetry", "grpc")  # fmt: skip
+         "opentelemetry.sdk", "grpc")  # fmt: skip
 SOURCES = sorted((ROOT / "backend").rglob("*.py"))
 
 
