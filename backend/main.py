@@ -78,6 +78,8 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
         redoc_url=None,
         redirect_slashes=False,
         license_info={"name": "MIT"},
+        # Its own spans would hold paths and queries, which may hold what a person typed.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     _include_routers(app, settings)
     _add_middleware(app, settings, telemetry)

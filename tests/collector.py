@@ -97,7 +97,12 @@ def http_collector() -> Iterator[Collector]:
     """OTLP over HTTP."""
     with listening() as listener:
         collector = Collector(listener.address)
-        listener.took = lambda _, body: collector.take(ExportTraceServiceRequest.FromString(body))
+
+        def took(path: str, body: bytes) -> None:
+            if path == "/v1/traces":
+                collector.take(ExportTraceServiceRequest.FromString(body))
+
+        listener.took = took
         yield collector
 
 

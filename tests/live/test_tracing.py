@@ -105,17 +105,19 @@ async def test_spans_arrive_nested_in_the_callers_trace(
 
 
 async def test_no_word_of_what_was_asked_or_answered_leaves_unless_asked_for(
-    tmp_path: Path, provider: ProviderServer, collector: Collector, env: Env
+    tmp_path: Path, provider: ProviderServer, env: Env
 ) -> None:
-    env(collector.endpoint)
-    async with serving(tmp_path / "data", **wire(provider)) as server:
-        await server.upload("bridge.txt", PASSAGE)
-        provider.script(answer(ANSWER))
-        await asked(server)
-        await server.client.get("/sessions/whispered-name")
-        await one(collector, "invoke_workflow answer")
-        await one(collector, "GET /sessions/{session_id}")
-    sent = b"".join(collector.raw)
+    with http_collector() as collector:
+        http = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "FASTAPI_OTEL_AUTO_CONFIGURE": "true"}
+        env(collector.endpoint, **http)
+        async with serving(tmp_path / "data", **wire(provider)) as server:
+            await server.upload("bridge.txt", PASSAGE)
+            provider.script(answer(ANSWER))
+            await asked(server)
+            await server.client.get("/sessions/whispered-name", params={"q": "whispered"})
+            await one(collector, "invoke_workflow answer")
+            await one(collector, "GET /sessions/{session_id}")
+        sent = b"".join(collector.raw)
     assert b"test-model" in sent, "the bytes are searchable"
     for word in (b"Elsmere", b"painted", b"bridge", b"whispered", KEY.encode()):
         assert word not in sent, word
