@@ -41,7 +41,7 @@ def anthropic_answer(text: str) -> list[Step]:
 WIRES: dict[str, tuple[str, str, Callable[[str], list[Step]]]] = {
     "openai": ("openai/test-model", "chat", answer),
     "ollama": ("ollama/test-model", "chat", ollama_answer),
-    "anthropic": ("anthropic/claude", "/v1/messages", anthropic_answer),
+    "anthropic": ("anthropic/claude", "chat", anthropic_answer),
 }
 
 

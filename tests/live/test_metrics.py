@@ -68,9 +68,9 @@ async def test_an_answer_is_counted_as_the_ledger_counts_it(measured: Running, p
 
 
 async def test_retries_switches_and_failures_are_counted(measured: Running, provider: ProviderServer) -> None:
-    provider.script(rate_limited(0), [error(401, "no", "auth", None)], answer("From the second."))
+    provider.script([error(401, "no", "auth", None)], answer("From the second."))
     await measured.events({"message": QUESTION, "documents": False, "fallbacks": ["openai/other"]})
-    provider.script([error(401, "no", "auth", None)])
+    provider.script(rate_limited(0), [error(401, "no", "auth", None)])
     await measured.events({"message": QUESTION, "documents": False})
     found = await figures(measured)
     first, other = "openai/test-model", "openai/other"

@@ -15,7 +15,7 @@ from tests.collector import Collector, Span, grpc_collector, http_collector
 from tests.contract.wires import KEY, RAW
 from tests.harness import Running, free_port, serving, text_of
 from tests.provider_server import ProviderServer
-from tests.provider_wire import answer, chunk, done, error, rate_limited, usage_chunk
+from tests.provider_wire import answer, chunk, done, error, usage_chunk
 
 SERVER, CLIENT = 2, 3
 CONTENTS = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -151,17 +151,27 @@ async def test_each_model_that_is_tried_has_a_span(
 ) -> None:
     env(collector.endpoint, **{CONTENTS: "span_only"})
     async with serving(tmp_path / "data", **wire(provider, retry_seconds=5)) as server:
-        provider.script(rate_limited(0), [error(401, f"{RAW} {KEY}", "auth", None)], answer("From the second."))
+        provider.script([error(401, f"{RAW} {KEY}", "auth", None)], answer("From the second."))
         events = await asked(server, documents=False, fallbacks=["openai/other"])
         assert text_of(events) == "From the second."
         first, second = await one(collector, "chat test-model"), await one(collector, "chat other")
     assert (first.error, first.attributes["error.type"]) == (True, "provider_error")
-    assert first.attributes["streamforge.call.retries"] == 1
     assert "gen_ai.response.time_to_first_chunk" not in first.attributes
     assert json.loads(first.attributes["gen_ai.output.messages"])[0]["parts"][0]["content"] == ""
     assert not second.error and second.begin >= first.end
     assert json.loads(second.attributes["gen_ai.output.messages"])[0]["parts"][0]["content"] == "From the second."
     assert RAW.encode() not in b"".join(collector.raw)
+
+
+async def test_a_call_that_is_tried_again_is_one_span(
+    tmp_path: Path, provider: ProviderServer, collector: Collector, env: Env
+) -> None:
+    env(collector.endpoint)
+    async with serving(tmp_path / "data", **wire(provider, retry_seconds=5)) as server:
+        provider.script(rate_limited(0), answer("At last."))
+        assert text_of(await asked(server, documents=False)) == "At last."
+        span = await one(collector, "chat test-model")
+    assert (span.error, span.attributes["streamforge.call.retries"]) == (False, 1)
 
 
 async def test_a_run_that_fails_says_so(

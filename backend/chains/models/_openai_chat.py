@@ -251,6 +251,11 @@ class WireChatOpenAI(ChatOpenAI):
         model._wire = _Wire(session, server)
         return model
 
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """What LangChain's tracing must not tell of this model: also its headers, which hold the key."""
+        return {**super().lc_secrets, "default_headers": "DEFAULT_HEADERS"}
+
     async def text_outputs(self, messages: list[tuple[str, Any]], fields: dict[str, Any]) -> AsyncGenerator[Output]:
         """The answer to (OpenAI's role, content) for those who only want text; `fields` are more of the request.
 
