@@ -15,7 +15,7 @@ from tests.collector import Collector, Span, grpc_collector, http_collector
 from tests.contract.wires import KEY, RAW
 from tests.harness import Running, free_port, serving, text_of
 from tests.provider_server import ProviderServer
-from tests.provider_wire import answer, chunk, done, error, usage_chunk
+from tests.provider_wire import answer, chunk, done, error, rate_limited, usage_chunk
 
 SERVER, CLIENT = 2, 3
 CONTENTS = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
