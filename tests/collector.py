@@ -57,14 +57,18 @@ class Collector:
         """The spans of that name."""
         return [span for span in self.spans if span.name == name]
 
-    def one(self, name: str, timeout: float = 10) -> Span:
-        """The one span of that name, waiting until it has come. Called in a thread."""
+    def wait(self, name: str, count: int, timeout: float = 10) -> list[Span]:
+        """The spans of that name, waiting until there are so many. Called in a thread."""
         deadline = time.monotonic() + timeout
-        while not (found := self.named(name)):
-            assert time.monotonic() < deadline, f"no span {name}, but {[span.name for span in self.spans]}"
+        while len(found := self.named(name)) < count:
+            assert time.monotonic() < deadline, f"{count} of {name}? There are {[span.name for span in self.spans]}"
             time.sleep(0.02)
-        assert len(found) == 1, found
-        return found[0]
+        assert len(found) == count, found
+        return found
+
+    def one(self, name: str) -> Span:
+        """The one span of that name, waiting until it has come. Called in a thread."""
+        return self.wait(name, 1)[0]
 
 
 class _Grpc(TraceServiceServicer):

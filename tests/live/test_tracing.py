@@ -235,3 +235,30 @@ def test_an_exporter_that_is_not_there_is_named_with_its_pip_line(monkeypatch: p
     assert missing() is None
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
     assert "http/json" in (missing() or "")
+
+
+async def test_what_a_follow_up_means_is_a_call_before_its_search(
+    tmp_path: Path, provider: ProviderServer, collector: Collector, env: Env
+) -> None:
+    env(collector.endpoint)
+    async with serving(tmp_path / "data", **wire(provider)) as server:
+        await server.upload("bridge.txt", PASSAGE)
+        provider.script(answer(ANSWER), answer("When was the bridge at Elsmere painted?"), answer(ANSWER))
+        first = await server.events({"message": QUESTION})
+        await asked(server, session_id=first[0]["session_id"])
+        await asyncio.to_thread(collector.wait, "POST /chat", 2)
+    traced = CARAVAN.split("-")[1]
+    condense, told = (span for span in collector.named("chat test-model") if span.trace_id == traced)
+    (search,) = (span for span in collector.named("retrieval") if span.trace_id == traced)
+    assert [s.attributes["streamforge.call.purpose"] for s in (condense, told)] == ["condense", "answer"]
+    assert condense.parent_id == search.parent_id == told.parent_id
+    assert condense.begin < condense.end <= search.begin <= search.end <= told.begin
+
+
+async def test_a_search_is_a_part_of_its_request(tmp_path: Path, collector: Collector, env: Env) -> None:
+    env(collector.endpoint)
+    async with serving(tmp_path / "data") as server:
+        await server.upload("bridge.txt", PASSAGE)
+        await server.client.post("/search", json={"query": "bridge"})
+        request, search = await one(collector, "POST /search"), await one(collector, "retrieval")
+    assert (search.trace_id, search.parent_id) == (request.trace_id, request.span_id)
