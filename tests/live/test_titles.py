@@ -8,6 +8,7 @@ import pytest
 
 from tests.harness import Running, serving
 from tests.live.support import ask, gated, only_terminal
+from tests.markdown import leaks
 from tests.provider_server import ProviderServer
 from tests.provider_wire import answer, error
 
@@ -44,6 +45,15 @@ async def test_the_first_answer_gives_the_session_a_title(titled: Running, provi
     await titled.events(ask("And then?", session_id=session_id))
     await background(titled)
     assert len(provider.calls) == 3, "later answers give none"
+
+
+async def test_a_title_has_no_marks_and_no_links(titled: Running, provider: ProviderServer) -> None:
+    provider.script(answer("45 days."), answer("Notice [1] ![x](https://evil.test/q)"))
+    session_id = (await titled.events(ask()))[0]["session_id"]
+    await background(titled)
+    title = await title_of(titled, session_id)
+    assert title.startswith("Notice x")
+    assert leaks(title, set()) == set()
 
 
 async def test_the_answer_does_not_wait_for_the_title(titled: Running, provider: ProviderServer) -> None:
