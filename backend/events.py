@@ -300,12 +300,14 @@ def clean_text(text: str) -> str:
 
 def is_clean(value: object) -> bool:
     """Whether every string of a JSON value is as `clean_text` leaves it."""
-    match value:
-        case str():
-            return value == clean_text(value)
-        case dict():
-            return all(is_clean(each) for each in chain.from_iterable(cast("dict[str, object]", value).items()))
-        case list():
-            return all(is_clean(each) for each in cast("list[object]", value))
-        case _:
-            return True
+    # Not by recursion: somebody else has nested it.
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str) and each != clean_text(each):
+            return False
+        if isinstance(each, dict):
+            left.extend(chain.from_iterable(cast("dict[str, object]", each).items()))
+        elif isinstance(each, list):
+            left.extend(cast("list[object]", each))
+    return True

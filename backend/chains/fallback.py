@@ -14,7 +14,16 @@ import structlog
 
 from backend.chains.calls import CallLimits, call
 from backend.chains.models.base import ChatModel, Output, Parameters, Prompt
-from backend.errors import ContentFiltered, ContextOverflow, ModelNotFound, PromptRefused, RateLimited, RunError
+from backend.errors import (
+    ContentFiltered,
+    ContextOverflow,
+    ModelNotFound,
+    PromptRefused,
+    ProviderTimeout,
+    RateLimited,
+    RunError,
+    UpstreamStalled,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -52,8 +61,10 @@ class Health:
         """A call of the model failed: for a fault of its own, it is passed over for a while."""
         if not self._seconds or isinstance(error, ContextOverflow | ContentFiltered | PromptRefused):
             return
-        # A wrong key or a server that is down concerns all of a provider's models, a limit or a missing model one.
-        key = name if isinstance(error, RateLimited | ModelNotFound) else _provider(name)
+        # A wrong key or a server that is down concerns all of a provider's models; a limit, a missing model or a slow
+        # answer one.
+        alone = isinstance(error, RateLimited | ModelNotFound | ProviderTimeout | UpstreamStalled)
+        key = name if alone else _provider(name)
         if len(self._failures) >= _MAX_FAILURES:
             self._failures.pop(next(iter(self._failures)))
         seconds = max(self._seconds, min(error.retry_after or 0.0, _LONGEST_REST))

@@ -1,11 +1,15 @@
 """How a caller may ask a model to write: the fields that requests and prompts share."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from backend.chains.models.base import Effort
+from backend.events import is_clean
+
+_DEEPEST, _LONGEST = 32, 50_000
+"""Of a schema: levels, and characters as JSON."""
 
 
 class Writing(BaseModel):
@@ -22,6 +26,26 @@ class Writing(BaseModel):
     response_schema: dict[str, Any] | None = Field(
         None, description="A JSON schema (an object's) that the answer must follow, for models that can."
     )
+
+    @field_validator("response_schema")
+    @classmethod
+    def _sendable(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        level: list[object] = [value]
+        for _ in range(_DEEPEST):
+            members = [cast("dict[str, object]", each).values() for each in level if isinstance(each, dict)]
+            items = [cast("list[object]", each) for each in level if isinstance(each, list)]
+            level = [each for inner in (*members, *items) for each in inner]
+        if level:
+            raise ValueError(f"must not be nested deeper than {_DEEPEST}")
+        try:
+            text = json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise ValueError("must hold JSON's numbers only: no NaN, no infinity") from None
+        if len(text) > _LONGEST or not is_clean(value):
+            raise ValueError(f"must have at most {_LONGEST} characters, and no NUL characters or lone surrogates")
+        return value
 
     def named(self) -> dict[str, Any]:
         """What was asked for, by field of `Parameters` and in its types."""

@@ -5,9 +5,8 @@ around anything that is no name (as in JSON) are text too.
 """
 
 import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -23,7 +22,9 @@ MESSAGE = "message"
 """The variable of `template` that stands for what the user says."""
 _PLACE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,49})\s*\}\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,49}")
-_MAX_VALUES = 50_000
+_MAX_VALUES, _MAX_FILLED = 50_000, 200_000
+"""Characters: of all values, and of the texts with the values in their places."""
+_LARGEST = 10**18
 
 Text = Annotated[str, Field(max_length=20_000)]
 
@@ -58,7 +59,7 @@ class Variable(BaseModel):
             case "boolean":
                 return None if isinstance(value, bool) else "must be true or false"
             case "number":
-                number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+                number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
                 return None if number else "must be a number"
             case "enum":
                 allowed = self.values or []
@@ -125,9 +126,12 @@ class Rendered:
     examples: tuple[Message, ...]
 
     def wrap(self, message: str) -> str:
-        """What the model is sent in the place of the user's message."""
-        template = self.content.template
-        return message if template is None else _filled(template, {**_texts(self.values), MESSAGE: message})
+        """What the model is sent in the place of the user's message. Raises Invalid where it gets too long."""
+        if (template := self.content.template) is None:
+            return message
+        texts = {**_texts(self.values), MESSAGE: message}
+        _check_length([template], texts)
+        return _filled(template, texts)
 
 
 def places(text: str) -> set[str]:
@@ -153,6 +157,8 @@ def render(content: PromptContent, given: Mapping[str, Value | None]) -> Rendere
     texts = _texts(values)
     if sum(map(len, texts.values())) > _MAX_VALUES:
         raise Invalid(f"prompt.variables: have more than {_MAX_VALUES} characters together. Shorten them.")
+    told = [content.system or "", *(text for each in content.examples for text in (each.user, each.assistant))]
+    _check_length(told, texts)
     examples: list[Message] = []
     for example in content.examples:
         examples += [
@@ -161,6 +167,13 @@ def render(content: PromptContent, given: Mapping[str, Value | None]) -> Rendere
         ]
     system = None if content.system is None else _filled(content.system, texts)
     return Rendered(content, values, system, tuple(examples))
+
+
+def _check_length(told: Sequence[str], values: Mapping[str, str]) -> None:
+    """Raises Invalid where the texts get too long with the values in their places."""
+    places = (values.get(place.group(1), "") for text in told for place in _PLACE.finditer(text))
+    if sum(map(len, told)) + sum(map(len, places)) > _MAX_FILLED:
+        raise Invalid(f"prompt: has more than {_MAX_FILLED} characters with these variables. Shorten them.")
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

@@ -175,7 +175,7 @@ async def _folded(services: Services, owner: str, run_id: str, headers: dict[str
         "session_id": stored.session_id,
         "message_id": stored.message_id,
         "user_message_id": stored.user_message_id,
-        "model": stored.model,
+        "model": state.model or stored.model,
         "status": "cancelled" if isinstance(terminal, ev.RunCancelled) else "completed",
         "finish_reason": terminal.finish_reason if isinstance(terminal, ev.RunCompleted) else None,
         "text": marked_text(parts),

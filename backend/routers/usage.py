@@ -120,7 +120,8 @@ async def usage(
 
 def _span(begins: datetime | None, ends: datetime | None) -> tuple[int, int]:
     # What has been booked in this very millisecond is part of "until now".
-    until = _ms(ends) if ends is not None else now_ms() + 1
+    now = now_ms() + 1
+    until = min(_ms(ends), now) if ends is not None else now
     since = _ms(begins) if begins is not None else until - _ms_of(timedelta(days=_DAYS))
     if since >= until:
         raise Invalid("from: must be before to.")

@@ -14,7 +14,7 @@ from backend.errors import Forbidden, StreamForgeError
 from backend.services.budgets import Budgets
 from backend.services.models import Models
 from backend.services.telemetry import SILENT, Telemetry
-from backend.storage.ids import now_ms
+from backend.storage.ids import new_id, now_ms
 from backend.storage.ledger import Group, Grouping, Ledger, NewCall, Sums, Which
 
 log = structlog.get_logger(__name__)
@@ -93,9 +93,12 @@ class UsageService:
         """A call beside the answers: what it may cost at most is put aside, and what is added to the list is booked in
         its place at the end. Raises BudgetExceeded, PriceUnknown."""
         reservation = self._budgets.reservation(owner, model, most)
-        held = await self._ledger.reserve(owner, reservation) if reservation is not None else None
+        held = new_id("res") if reservation is not None else None
         used: list[ev.Usage] = []
         try:
+            # Within: who is cancelled while it is written must let go of it, too.
+            if reservation is not None and held is not None:
+                await self._ledger.reserve(owner, reservation, held)
             yield used
         finally:
             if used or held is not None:

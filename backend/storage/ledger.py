@@ -109,11 +109,14 @@ class Ledger:
         self._writer = database.writer
         self._reader = database.reader
 
-    async def reserve(self, owner: str, wanted: Reservation) -> str:
-        """Put aside what a call may cost that is no part of a run; its id. Raises BudgetExceeded."""
-        held = new_id("res")
-        await self._writer.run(lambda conn: reserve(conn, owner, held, wanted))
-        return held
+    async def reserve(self, owner: str, wanted: Reservation, held: str | None = None) -> str:
+        """Put aside what a call may cost that is no part of a run, under the id `held` or a new one; the id.
+
+        Raises BudgetExceeded.
+        """
+        name = held or new_id("res")
+        await self._writer.run(lambda conn: reserve(conn, owner, name, wanted))
+        return name
 
     async def settle(self, owner: str, session_id: str | None, calls: Sequence[NewCall], held: str | None) -> None:
         """Book calls that are no part of a run, in the place of what was held for them."""

@@ -162,7 +162,7 @@ EFFORTS: dict[str, dict[str, Any]] = {
         "thinking": {"type": "adaptive", "display": "summarized"},
         "output_config": {"effort": "medium"},
     },
-    "anthropic/claude-sonnet-4-5": {"thinking": {"type": "enabled", "budget_tokens": 8192}, "max_tokens": 8292},
+    "anthropic/claude-sonnet-4-5": {"thinking": {"type": "enabled", "budget_tokens": 8192}, "max_tokens": 20_000},
     "google/gemini-3.5-flash": {"thinkingConfig": {"includeThoughts": True, "thinkingLevel": "MEDIUM"}},
     "google/gemini-2.5-flash": {"thinkingConfig": {"includeThoughts": True, "thinkingBudget": 8192}},
     "openrouter/some/model": {"reasoning": {"effort": "medium"}},
@@ -175,7 +175,7 @@ async def test_effort(model: str, provider: ProviderServer, tmp_path: Path) -> N
     name = model.partition("/")[0]
     base = provider.base_url if name in ("openai", "openrouter", "mistral") else provider.root_url
     settings = {f"{name}_api_key": "k", f"{name}_base_url": base}
-    asked = {"model": model, "reasoning_effort": "medium", "max_tokens": 100}
+    asked = {"model": model, "reasoning_effort": "medium", "max_tokens": 20_000}
     options = options_of(await sent(settings, provider, tmp_path / "data", **asked))
     expected = EFFORTS[model]
     found = {name: options.get(name) for name in expected}

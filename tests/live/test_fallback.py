@@ -240,3 +240,22 @@ async def test_the_patience_is_only_for_those_before_the_last(
         assert switches(events) == [("one/a", "two/b", "provider_timeout")]
         fault = only_terminal(events)["error"]
         assert (fault["code"], "0.9 s" in fault["message"]) == ("provider_timeout", True)
+
+
+async def test_a_json_answer_names_the_model_that_answered(
+    tmp_path: Path, one: ProviderServer, two: ProviderServer
+) -> None:
+    one.script(REFUSED)
+    async with chained(tmp_path, one, two, retry_seconds=0.0) as server:
+        reply = await server.client.post("/chat", json=ask(), headers={"Accept": "application/json"})
+    assert (reply.json()["model"], reply.json()["text"]) == ("two/b", "From two.")
+
+
+async def test_a_slow_answer_rests_its_model_and_not_the_provider(
+    tmp_path: Path, one: ProviderServer, two: ProviderServer
+) -> None:
+    one.script([Stall()])
+    async with chained(tmp_path, one, two, attempt_timeout=0.2) as server:
+        assert text_of(await server.events(ask())) == "From two."
+        assert text_of(await server.events(ask(model="one/other"))) == "From one."
+        assert text_of(await server.events(ask())) == "From two."

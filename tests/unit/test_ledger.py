@@ -143,3 +143,10 @@ async def test_pages_of_groups_hold_each_once(database: Database) -> None:
         after = (groups[-1].last, groups[-1].key)
     assert len(seen) == 25
     assert set(seen) == names
+
+
+async def test_what_is_held_under_a_name_goes_by_it(database: Database) -> None:
+    ledger = Ledger(database)
+    assert await ledger.reserve("local", Reservation(300, DAY), "res_mine") == "res_mine"
+    await ledger.settle("local", None, [], "res_mine")
+    assert await ledger.used("local", DAY) == (0, 0)

@@ -135,3 +135,20 @@ def test_examples_and_the_template_take_values_too() -> None:
 def test_a_version_that_can_not_be_is_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         content(**fields)
+
+
+def test_values_in_many_places_have_a_bound() -> None:
+    made = content(system="{{a}}" * 4_000, variables={"a": {}})
+    with pytest.raises(Invalid, match="Shorten"):
+        render(made, {"a": "x" * 25_000})
+    wrapped = render(content(template="{{message}}" * 1_000), {})
+    with pytest.raises(Invalid, match="Shorten"):
+        wrapped.wrap("x" * 30_000)
+    assert wrapped.wrap("x") == "x" * 1_000
+
+
+def test_a_number_has_bounds() -> None:
+    made = content(system="{{n}}", variables={"n": {"type": "number"}})
+    for wrong in (10**400, float("nan"), float("inf")):
+        with pytest.raises(Invalid, match="must be a number"):
+            render(made, {"n": wrong})

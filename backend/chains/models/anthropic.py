@@ -11,6 +11,8 @@ from backend.chains.models.base import Effort, Kind, Parameters, Plugin
 from backend.chains.models.capabilities import profile_of
 
 _VERSION = "2023-06-01"
+_LEAST = 1024
+"""Tokens of thinking that the API takes."""
 _BUDGETS: dict[Effort, int] = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384}
 """Tokens to think in, for models that know no effort."""
 
@@ -57,9 +59,10 @@ class _Provider(LangChainProvider):
         if (effort := parameters.reasoning_effort) is not None:
             profile = profile_of(self.endpoint.kind, model)
             if profile and "xhigh" not in profile.get("reasoning_effort_levels", ()):
-                # Thinking counts as output here: the answer keeps its limit.
-                fields["thinking"] = {"type": "enabled", "budget_tokens": _BUDGETS[effort]}
-                fields["max_tokens"] += _BUDGETS[effort]
+                # Thinking counts as output, which stays within its limit: half of it, where that is enough to think.
+                budget = max(_LEAST, min(_BUDGETS[effort], parameters.max_tokens // 2))
+                if budget < parameters.max_tokens:
+                    fields["thinking"] = {"type": "enabled", "budget_tokens": budget}
             else:
                 fields["thinking"] = {"type": "adaptive", "display": "summarized"}
                 output["effort"] = "low" if effort == "minimal" else effort
