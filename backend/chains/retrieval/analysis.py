@@ -85,7 +85,7 @@ def _stem(word: str, language: str | None) -> str:
     """The word's stem without accents, so that `café` and `cafe` are the same."""
     word = unicodedata.normalize("NFC", word)
     if language is not None and not any(map(str.isnumeric, word)):
-        word = _stemmer(language).stemWord(word)
+        word = _stemmer(language).stemWord(word) or word  # of a lone "s" nothing would be left
     if word.isascii():
         return word
     # A ligature may stand for several words.
