@@ -46,13 +46,7 @@ class _Provider(LangChainProvider):
         await opened._async_client.close()
 
     def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
-        fields: dict[str, Any] = {"max_tokens": parameters.max_tokens}
-        if parameters.temperature is not None:
-            fields["temperature"] = parameters.temperature
-        if parameters.top_p is not None:
-            fields["top_p"] = parameters.top_p
-        if parameters.stop:
-            fields["stop"] = list(parameters.stop)
+        fields = parameters.named(max_tokens="max_tokens", temperature="temperature", top_p="top_p", stop="stop")
         output: dict[str, Any] = {}
         if parameters.response_schema is not None:
             output["format"] = {"type": "json_schema", "schema": json.loads(parameters.response_schema)}

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from pydantic import SecretStr
 
@@ -45,6 +45,15 @@ class Parameters:
     stop: tuple[str, ...] = ()
     reasoning_effort: Effort | None = None
     response_schema: str | None = None
+
+    def named(self, **names: str) -> dict[str, Any]:
+        """What was asked for of these fields, by a provider's names of them: `named(top_p="p")`."""
+        asked = {theirs: getattr(self, ours) for ours, theirs in names.items()}
+        found = {name: said for name, said in asked.items() if said is not None and said != ()}
+        return {
+            name: list(cast("tuple[str, ...]", said)) if isinstance(said, tuple) else said
+            for name, said in found.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)

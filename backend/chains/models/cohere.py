@@ -23,15 +23,10 @@ class _Provider(LangChainProvider):
         return chat
 
     def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
-        fields: dict[str, Any] = {"max_tokens": parameters.max_tokens, "request_options": {"max_retries": 0}}
-        if parameters.temperature is not None:
-            fields["temperature"] = parameters.temperature
-        if parameters.top_p is not None:
-            fields["p"] = parameters.top_p
-        if parameters.seed is not None:
-            fields["seed"] = parameters.seed
-        if parameters.stop:
-            fields["stop"] = list(parameters.stop)
+        asked = parameters.named(
+            max_tokens="max_tokens", temperature="temperature", top_p="p", seed="seed", stop="stop"
+        )
+        fields: dict[str, Any] = {**asked, "request_options": {"max_retries": 0}}
         if parameters.response_schema is not None:
             fields["response_format"] = {"type": "json_object", "schema": json.loads(parameters.response_schema)}
         return fields

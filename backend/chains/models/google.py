@@ -32,15 +32,9 @@ class _Provider(LangChainProvider):
         await opened.aclose()
 
     def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
-        fields: dict[str, Any] = {"max_output_tokens": parameters.max_tokens}
-        if parameters.temperature is not None:
-            fields["temperature"] = parameters.temperature
-        if parameters.top_p is not None:
-            fields["top_p"] = parameters.top_p
-        if parameters.seed is not None:
-            fields["seed"] = parameters.seed
-        if parameters.stop:
-            fields["stop"] = list(parameters.stop)
+        fields = parameters.named(
+            max_tokens="max_output_tokens", temperature="temperature", top_p="top_p", seed="seed", stop="stop"
+        )
         if parameters.response_schema is not None:
             fields["response_mime_type"] = "application/json"
             fields["response_json_schema"] = json.loads(parameters.response_schema)

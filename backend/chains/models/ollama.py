@@ -60,14 +60,10 @@ class _Provider(LangChainProvider):
         )
 
     def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
-        options = {
-            "num_predict": parameters.max_tokens,
-            "temperature": parameters.temperature,
-            "top_p": parameters.top_p,
-            "seed": parameters.seed,
-            "stop": list(parameters.stop) or None,
-        }
-        fields: dict[str, Any] = {"options": {name: said for name, said in options.items() if said is not None}}
+        options = parameters.named(
+            max_tokens="num_predict", temperature="temperature", top_p="top_p", seed="seed", stop="stop"
+        )
+        fields: dict[str, Any] = {"options": options}
         if parameters.response_schema is not None:
             fields["format"] = json.loads(parameters.response_schema)
         if (effort := parameters.reasoning_effort) is not None:

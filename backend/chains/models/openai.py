@@ -184,15 +184,9 @@ class _Model:
 
 def _fields(parameters: Parameters, quirks: Quirks) -> dict[str, Any]:
     """The parameters as the request has them."""
-    fields: dict[str, Any] = {"max_completion_tokens": parameters.max_tokens}
-    if parameters.temperature is not None:
-        fields["temperature"] = parameters.temperature
-    if parameters.top_p is not None:
-        fields["top_p"] = parameters.top_p
-    if parameters.seed is not None:
-        fields[quirks.seed] = parameters.seed
-    if parameters.stop:
-        fields["stop"] = list(parameters.stop)
+    fields = parameters.named(
+        max_tokens="max_completion_tokens", temperature="temperature", top_p="top_p", seed=quirks.seed, stop="stop"
+    )
     if parameters.reasoning_effort is not None:
         effort = parameters.reasoning_effort
         fields[quirks.effort] = effort if quirks.effort == "reasoning_effort" else {"effort": effort}
