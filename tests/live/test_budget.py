@@ -18,6 +18,8 @@ from tests.live.test_usage import CALLS, priced
 from tests.provider_server import Call, ProviderServer
 from tests.provider_wire import Script, chunk, done, usage_chunk
 
+pytestmark = pytest.mark.usefixtures("within_a_day")
+
 RUNS, AT_ONCE = 1_000, 100
 LIMIT = 400_000
 TOKENS = 500

@@ -14,6 +14,8 @@ from tests.live.support import ask, only_terminal, rows, watch
 from tests.provider_server import ProviderServer
 from tests.provider_wire import Cut, Stall, answer, chunk, done, error, usage_chunk
 
+pytestmark = pytest.mark.usefixtures("within_a_day")
+
 PRICES = {
     "test-model": {"input": 2, "output": 8},
     "other": {"input": 1, "output": 1},

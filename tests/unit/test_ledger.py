@@ -12,6 +12,8 @@ from backend.storage.database import Database
 from backend.storage.ids import now_ms
 from backend.storage.ledger import Ledger, NewCall, Reservation, Which
 
+pytestmark = pytest.mark.usefixtures("within_a_day")
+
 DAY = Budget(1_000, "day")
 
 
