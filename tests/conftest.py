@@ -9,7 +9,6 @@ import pytest
 from tests.harness import Running, serving
 from tests.provider_server import ProviderServer
 
-
 DAY_SECONDS, LONGEST_TEST_SECONDS = 86_400, 90
 
 
