@@ -99,6 +99,7 @@ async def _asking(stack: AsyncExitStack, settings: Settings, database: Database,
     limits = parse_budgets(settings.usage.budgets)
     budgets = Budgets(limits, language_models, settings.models, settings.knowledge)
     booked = UsageService(Ledger(database), budgets, language_models, settings.usage.usage_admins, telemetry)
+    stack.push_async_callback(booked.close)
     return _Asking(hub, language_models, budgets, booked)
 
 

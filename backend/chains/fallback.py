@@ -34,11 +34,12 @@ _MAX_FAILURES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model that may answer, and how it is asked to write."""
+    """A model that may answer, and how it is asked to write. `unseen`: it may think what is paid for and not shown."""
 
     name: str
     model: ChatModel
     parameters: Parameters
+    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from backend.chains.models.base import Grounding, Image, Message, Prompt, Tokens
 from backend.chains.passages import Passage, Retriever
 from backend.chains.urls import KnownUrls
 from backend.chains.weave import Weave, source_id
-from backend.errors import RunError
+from backend.errors import ProviderTimeout, RunError
 
 _SNIPPET = 280
 _TOKENS_AN_IMAGE = 1_000
@@ -105,7 +105,7 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
         async with aclosing(attempt(ask.candidates, prompts_of, ask.attempts)) as outputs:
             async for output in outputs:
                 if isinstance(output, Switched):
-                    for event in _broken_off(weave, now, prompts_of, "failed"):
+                    for event in _broken_off(weave, now, prompts_of, output.error):
                         yield event
                     now = output.now
                     yield ev.ModelSwitched(before=output.before.name, now=now.name, reason=output.error.code)
@@ -115,20 +115,24 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
         async for event in weave.close():
             yield event
     except (asyncio.CancelledError, RunError) as error:
-        how = "failed" if isinstance(error, RunError) else "cancelled"
-        for event in _broken_off(weave, now, prompts_of, how):
+        for event in _broken_off(weave, now, prompts_of, error):
             yield event
         raise
-    yield _spent(weave, now.name, prompts_of(now))
+    yield _spent(weave, now, prompts_of(now))
     yield Finished(weave.reason)
 
 
-def _broken_off(weave: Weave, candidate: Candidate, prompts_of: "_Prompts", how: ev.CallStatus) -> list[ev.AnyEvent]:
-    """The end of what a model wrote until it failed or was stopped: it was paid for. One that is stopped has read its
-    prompt at least; one that fails before its first word mostly hasn't."""
-    if not weave.length and weave.tokens is None and how == "failed":
+def _broken_off(
+    weave: Weave, candidate: Candidate, prompts_of: "_Prompts", why: RunError | asyncio.CancelledError
+) -> list[ev.AnyEvent]:
+    """The end of what a model wrote until it failed or was stopped: it was paid for. One that is stopped, or that we
+    wait for no longer, has read its prompt at least; one that fails before its first word otherwise mostly hasn't."""
+    # A timeout that came as a refusal says when to ask again.
+    unread = isinstance(why, RunError) and not (isinstance(why, ProviderTimeout) and why.retry_after is None)
+    if not weave.length and weave.tokens is None and unread:
         return []
-    events = [*weave.stop(), _spent(weave, candidate.name, prompts_of(candidate), how)]
+    how: ev.CallStatus = "failed" if isinstance(why, RunError) else "cancelled"
+    events = [*weave.stop(), _spent(weave, candidate, prompts_of(candidate), how)]
     weave.forget()
     return events
 
@@ -162,7 +166,7 @@ def _condensing(ask: Ask, wrote: str | None, how: ev.CallStatus = "completed") -
         purpose="condense",
         status=how,
         input_tokens=estimate_tokens(told),
-        output_tokens=min(estimate_tokens(wrote or ""), REWRITING.max_tokens),
+        output_tokens=_written(ask.first, estimate_tokens(wrote or ""), REWRITING.max_tokens, how),
         estimated=True,
     )
 
@@ -225,18 +229,23 @@ def _source(n: int, passage: Passage) -> ev.Source:
     )
 
 
-def _spent(weave: Weave, model: str, prompt: Prompt, how: ev.CallStatus = "completed") -> ev.Usage:
+def _spent(weave: Weave, candidate: Candidate, prompt: Prompt, how: ev.CallStatus = "completed") -> ev.Usage:
     """What the provider counted, or an estimate."""
     if weave.tokens is not None:
-        return _usage(model, weave.tokens, "answer", how)
+        return _usage(candidate.name, weave.tokens, "answer", how)
     told = "".join([prompt.system, *(m.text for m in prompt.history), prompt.content])
     return ev.Usage(
-        model=model,
+        model=candidate.name,
         status=how,
         input_tokens=estimate_tokens(told) + _TOKENS_AN_IMAGE * len(prompt.images),
-        output_tokens=min(estimate_bytes(weave.length), prompt.parameters.max_tokens),
+        output_tokens=_written(candidate, estimate_bytes(weave.length), prompt.parameters.max_tokens, how),
         estimated=True,
     )
+
+
+def _written(candidate: Candidate, shown: int, most: int, how: ev.CallStatus) -> int:
+    """Tokens that nobody counted. What a model thought out of sight until it was stopped may be all it was allowed."""
+    return most if candidate.unseen and how != "completed" else min(shown, most)
 
 
 def _usage(model: str, tokens: Tokens, purpose: ev.Purpose, how: ev.CallStatus = "completed") -> ev.Usage:

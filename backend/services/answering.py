@@ -78,7 +78,6 @@ class Planner:
             images=turn.images,
             looks_up=retriever is not None,
             follows=turn.session_id is not None,
-            after_output=turn.fallback_after_output,
         )
         return Answering(
             turn=turn,

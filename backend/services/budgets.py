@@ -17,8 +17,8 @@ from backend.storage.ledger import Reservation
 @dataclass(frozen=True, slots=True)
 class Planned:
     """What an answer will be asked with. `texts`: the words of its prompt that are known; `looks_up`: in documents;
-    `follows`: there may be messages before it; `after_output`: several of the candidates may write, one after the
-    other; `besides`: further calls, each the model and the tokens that it takes at most."""
+    `follows`: there may be messages before it; `besides`: further calls, each the model and the tokens that it takes at
+    most."""
 
     candidates: Sequence[Candidate]
     question: str
@@ -26,7 +26,6 @@ class Planned:
     images: Sequence[Image]
     looks_up: bool
     follows: bool
-    after_output: bool
     besides: Sequence[tuple[str, Tokens]] = ()
 
 
@@ -65,13 +64,14 @@ class Budgets:
             self._history if planned.follows else 0,
             self._passages if planned.looks_up else 0,
         )
-        costs = [self._cost(each.name, Tokens(limit, each.parameters.max_tokens)) for each in planned.candidates]
-        amount = sum(costs) if planned.after_output else max(costs)
-        first = planned.candidates[0]
-        besides = list(planned.besides)
-        if planned.follows and planned.looks_up and first.model.writes:
-            besides.append((first.name, Tokens(rewrite_at_most(planned.question), REWRITING.max_tokens)))
-        return Allowance(limit, Reservation(amount + sum(self._cost(*call) for call in besides), budget))
+        # One that is waited for in vain is paid for as well as the next one that answers.
+        calls = [(each.name, Tokens(limit, each.parameters.max_tokens)) for each in planned.candidates]
+        amount = sum(self._cost(*call) for call in (*calls, *planned.besides))
+        if planned.follows and planned.looks_up:
+            # Asked of the first one that doesn't rest then.
+            rewrite = Tokens(rewrite_at_most(planned.question), REWRITING.max_tokens)
+            amount += max((self._cost(c.name, rewrite) for c in planned.candidates if c.model.writes), default=0)
+        return Allowance(limit, Reservation(amount, budget))
 
     def reservation(self, owner: str, model: str, most: Tokens) -> Reservation | None:
         """What a single call may cost; None without a budget. Raises PriceUnknown."""

@@ -52,6 +52,7 @@ class ChatService:
         self._link_hosts = parse_hosts(knowledge_settings.allowed_link_hosts)
         self._max_message_chars = max_message_chars
         self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
+        self._opening: set[asyncio.Task[str]] = set()
 
     async def start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
         """The id of the run that answers: a new one, or the one that a repeated Idempotency-Key has already.
@@ -98,6 +99,14 @@ class ChatService:
 
     async def _start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
         answering = await self._planner.plan(owner, turn)
+        # A turn is written although its caller is cancelled: it must not stay without its run.
+        opening = asyncio.create_task(self._begin(owner, answering, request_id))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        return await asyncio.shield(opening)
+
+    async def _begin(self, owner: str, answering: Answering, request_id: str | None) -> str:
+        turn = answering.turn
         session_id = turn.session_id or new_id("ses")
         # Nobody else knows the id of a new one.
         async with self._lock("session", session_id) if turn.session_id else nullcontext():

@@ -7,7 +7,7 @@ import importlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from backend import events as ev
 from backend.chains.fallback import Candidate, Health
@@ -65,12 +65,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A model that was opened: `cannot` says why it doesn't take a parameter."""
+    """A model that was opened: `cannot` says why it doesn't take a parameter; `unseen` as in `Kind`."""
 
     name: str
     model: ChatModel
     spec: ModelSpec
     cannot: Mapping[str, str]
+    unseen: Literal["asked", "model"] | None
 
 
 class Models:
@@ -193,7 +194,7 @@ class Models:
         kind = self._endpoints[self._known(full)[0]][1].kind
         if len(self._opened) >= _MAX_KNOWN:
             self._opened.clear()
-        known = self._opened[full] = _Known(full, opened, spec, _cannot(kind, spec))
+        known = self._opened[full] = _Known(full, opened, spec, _cannot(kind, spec), kind.unseen)
         return known
 
     def _candidate(self, name: str, asked: Mapping[str, object]) -> Candidate:
@@ -207,7 +208,10 @@ class Models:
         limit, most = asked.get("max_tokens"), known.spec.max_output
         if isinstance(limit, int) and most is not None and limit > most:
             raise Invalid(f"max_tokens: {name} writes at most {most} tokens.", code="unsupported_parameter")
-        return Candidate(known.name, known.model, self._parameters(known.spec, asked))
+        unseen = known.unseen is not None and (
+            "reasoning_effort" in asked or (known.unseen == "model" and known.spec.reasoning is True)
+        )
+        return Candidate(known.name, known.model, self._parameters(known.spec, asked), unseen)
 
     def _parameters(self, spec: ModelSpec, asked: Mapping[str, object]) -> Parameters:
         settings = self._settings

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from backend.errors import StorageFull, Unavailable
-from backend.storage.turns import ClosedTurn, Turns
+from backend.services.chat_turn import ChatTurn
+from backend.storage.turns import ClosedTurn, NewTurn, OpenedTurn, Turns
 from tests.harness import Running, serving
 from tests.live.support import ask, gated, messages, only_terminal, rows, said, watch
 from tests.provider_server import ProviderServer
@@ -100,6 +101,30 @@ async def test_nothing_is_lost_by_a_server_that_stops_before_it_could_save(
             f"/runs/{events[0]['run_id']}/events", headers={"Last-Event-ID": events[-1]["_id"]}
         )
         assert response.status_code in (200, 204), "a client is not told that it is ahead"
+
+
+async def test_a_caller_that_is_cancelled_while_its_turn_is_stored_leaves_a_run(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, reached, gate = Turns.open, asyncio.Event(), asyncio.Event()
+
+    async def slow(turns: Turns, turn: NewTurn) -> OpenedTurn:
+        opened = await opening(turns, turn)
+        reached.set()
+        await gate.wait()
+        return opened
+
+    monkeypatch.setattr(Turns, "open", slow)
+    turn = ChatTurn(message="Say something.", model="simulated/words")
+    caller = asyncio.create_task(server.services.chat.start("local", turn, None))
+    await reached.wait()
+    caller.cancel()
+    await asyncio.wait([caller])
+    gate.set()
+    async with asyncio.timeout(10):
+        while rows(server, "SELECT status FROM runs") != [("completed",)]:
+            await asyncio.sleep(0.02)
+    assert server.services.hub._places == 0
 
 
 async def test_a_start_that_cannot_be_stored_is_503_and_calls_nobody(

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from backend import events as ev
+from backend.chains.models.base import Tokens
+from backend.errors import Unavailable
+from backend.storage.ledger import Ledger
 from tests.harness import Running, serving
 from tests.live.processes import process, using
 from tests.live.support import ask, only_terminal, rows, watch
@@ -115,6 +119,31 @@ async def test_a_refusal_before_the_first_word_costs_nothing(priced_server: Runn
     assert rows(priced_server, CALLS) == []
 
 
+@pytest.mark.parametrize("steps", [[], [chunk({"content": "Half"})]], ids=["before", "after its first word"])
+async def test_what_a_model_thought_out_of_sight_is_booked_as_all_it_was_allowed(
+    priced_server: Running, provider: ProviderServer, steps: list[Any]
+) -> None:
+    provider.script([*steps, Stall()])
+    async with watch(priced_server.client, body=ask(reasoning_effort="low", max_tokens=500)) as client:
+        await (client.text("Half") if steps else provider.call(0))
+        await priced_server.client.post(f"/runs/{client.run_id}/cancel")
+        await client.all()
+    ((_, _, status, _, output, _, _, _, estimated, _),) = rows(priced_server, CALLS)
+    assert (status, output, estimated) == ("cancelled", 500, 1)
+
+
+async def test_who_is_waited_for_in_vain_has_read_the_prompt(tmp_path: Path, provider: ProviderServer) -> None:
+    settings = priced(tmp_path, provider, attempt_timeout=0.2, first_token_timeout=5.0)
+    provider.script([Stall()], [chunk({"content": "Whole."}), chunk({}, "stop"), usage_chunk(11, 3), done()])
+    async with serving(tmp_path / "data", **settings) as server:
+        events = await server.events(ask(fallbacks=["openai/other"]))
+        assert only_terminal(events)["type"] == "run.completed"
+        first, second = rows(server, CALLS)
+    assert (first[1:3], first[4]) == (("openai/test-model", "failed"), 0)
+    assert first[5] == 2 * first[3] > 0
+    assert second[:6] == ("answer", "openai/other", "completed", 11, 3, 14)
+
+
 async def test_each_model_that_wrote_is_booked(priced_server: Running, provider: ProviderServer) -> None:
     provider.script(
         [chunk({"content": "Half an answer"}), Cut()],
@@ -187,6 +216,28 @@ async def test_after_a_kill_the_next_start_books_what_was_stored(tmp_path: Path,
         assert (run["status"], run["usage"]["cost"]) == ("failed", cost)
         state = (await running.client.get("/usage")).json()["budget"]
         assert (state["spent"], state["reserved"]) == (cost, 0)
+
+
+async def test_what_can_not_be_booked_is_booked_when_the_database_is_back(
+    priced_server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, tried = Ledger.settle, asyncio.Event()
+
+    async def busy(*_: object) -> None:
+        tried.set()
+        raise Unavailable("The database is busy.", code="storage_busy")
+
+    usage = priced_server.services.usage
+    monkeypatch.setattr(Ledger, "settle", busy)
+    async with usage.aside("local", "ses_1", "openai/test-model", Tokens(1_000, 500)) as used:
+        used.append(ev.Usage(model="openai/test-model", purpose="title", input_tokens=10, output_tokens=5))
+    await tried.wait()
+    assert rows(priced_server, CALLS) == []
+    monkeypatch.setattr(Ledger, "settle", settle)
+    async with asyncio.timeout(10):
+        while not (booked := rows(priced_server, CALLS)):
+            await asyncio.sleep(0.05)
+    assert [row[5] for row in booked] == [60]
 
 
 async def test_deleting_a_session_leaves_its_calls(priced_server: Running) -> None:

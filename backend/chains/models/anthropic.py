@@ -96,6 +96,7 @@ PLUGIN = Plugin(
             refuses=frozenset({"seed"}),
             profiles="langchain_anthropic",
             prices="anthropic",
+            unseen="asked",
             default_rank=12,
         ),
     ),

@@ -170,7 +170,8 @@ class Kind:
     """A kind of provider: a row of a wire's table. `base_url` None: it must be set. `key`: it wants one. `refuses` are
     the fields of `Parameters` (and `images`) that it has no word for. `profiles` is the LangChain package that knows
     what its models can, `prices` its name in genai-prices; `price` is what all of its models cost where that is sure.
-    `quirks` is read by the wire alone."""
+    `unseen`: when its models think what isn't shown, or only summed up, yet paid for: where reasoning is `asked` for,
+    or as each `model` is used to. `quirks` is read by the wire alone."""
 
     name: str
     summary: str
@@ -181,6 +182,7 @@ class Kind:
     prices: str | None = None
     price: Price | None = None
     default_rank: int | None = None
+    unseen: Literal["asked", "model"] | None = None
     quirks: Any = None
 
 

@@ -65,6 +65,7 @@ PLUGIN = Plugin(
             base_url="https://generativelanguage.googleapis.com",
             profiles="langchain_google_genai",
             prices="google",
+            unseen="model",
             default_rank=14,
         ),
     ),
