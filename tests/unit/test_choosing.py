@@ -23,8 +23,8 @@ from backend.services.models import Models, Wanted
     ],
 )
 def test_who_thinks_out_of_sight(tmp_path: Path, name: str, asked: dict[str, object], unseen: bool) -> None:
-    keys = {f"{provider}_API_KEY".upper(): "sk-0123456789" for provider in ("openai", "anthropic", "google", "deepseek")}
-    (tmp_path / ".env").write_text("\n".join(f"{key}={value}" for key, value in keys.items()))
+    keys = [f"{provider}_API_KEY=sk-0123456789" for provider in ("OPENAI", "ANTHROPIC", "GOOGLE", "DEEPSEEK")]
+    (tmp_path / ".env").write_text("\n".join(keys))
     settings = Settings.load(env_file=tmp_path / ".env", data_dir=tmp_path)
     (candidate,) = Models(settings.models, settings.providers).choose(Wanted(name, asked=asked))
     assert candidate.unseen is unseen
