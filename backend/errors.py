@@ -61,7 +61,7 @@ class Unauthorized(RequestError):
 
 
 class BudgetExceeded(RequestError):
-    """402: what the answer may cost, `needed` micro-dollars, is more than what is left of the owner's budget.
+    """402: what is asked for may cost, `needed` micro-dollars, more than what is left of the owner's budget.
     `retry_after`: in seconds; None when waiting mends nothing."""
 
     code = "budget_exceeded"
@@ -69,6 +69,7 @@ class BudgetExceeded(RequestError):
 
     def __init__(self, message: str, *, retry_after: int | None, budget: object, needed: int) -> None:
         super().__init__(message, budget=budget, needed=needed)
+        self.retry_after = retry_after
         self.retryable = retry_after is not None
         if retry_after is not None:
             self.headers = MappingProxyType({"Retry-After": str(retry_after)})

@@ -16,7 +16,7 @@ from itertools import pairwise
 from backend.chains.passages import Passage, Similarity
 from backend.chains.retrieval.sentences import sentences
 from backend.chains.words import words
-from backend.errors import EmbeddingError
+from backend.errors import BudgetExceeded, EmbeddingError, PriceUnknown
 
 # Measured, see docs/citations.md. A marked sentence needs enough words, or a close meaning, or some of both.
 _SHARED = 0.6
@@ -181,13 +181,14 @@ class Evidence:
                 yield _Statement(text[one.start : two.end], one.start, two.end)
 
     async def _closest(self, sentence: str, ranked: "list[_Ranked]") -> "tuple[float, _Ranked]":
-        """The source that is closest in meaning, and its cosine: 0 when the embedder fails, or has done enough."""
+        """The source that is closest in meaning, and its cosine: 0 when the embedder fails, has done enough, or
+        can't be paid."""
         self._compared += 1
         if self._compared > _MAX_COMPARED:
             return 0.0, ranked[0]
         try:
             close = await self._similarity(sentence, [r.source.text for r in ranked])
-        except EmbeddingError:
+        except (EmbeddingError, BudgetExceeded, PriceUnknown):
             return 0.0, ranked[0]
         return max(zip(close, ranked, strict=True), key=lambda pair: pair[0])
 

@@ -146,7 +146,9 @@ class MessageRetrieval(BaseModel):
     retrieval: Retrieval | None = None
 
 
-@router.post("/search", responses=responses(400, 401, 403, 404, 409, 422, 502, 503), summary="Search your documents")
+@router.post(
+    "/search", responses=responses(400, 401, 402, 403, 404, 409, 422, 502, 503), summary="Search your documents"
+)
 async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> SearchResult:
     """What an answer would be given, without a model; passages under the floor of relevance are there, and say so."""
     if body.documents is not None:

@@ -76,7 +76,7 @@ class Budgets:
     def reservation(self, owner: str, model: str, most: Tokens) -> Reservation | None:
         """What a single call may cost; None without a budget. Raises PriceUnknown."""
         budget = self.of(owner)
-        return Reservation(self._cost(model, most), budget) if budget is not None else None
+        return Reservation(self._cost(model, most), budget, writes=most.output > 0) if budget is not None else None
 
     def _cost(self, name: str, most: Tokens) -> int:
         cost = self._models.cost_at_most(name, most)

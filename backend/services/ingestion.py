@@ -18,7 +18,14 @@ from typing import Protocol
 import structlog
 
 from backend.chains.retrieval.parser import Parser
-from backend.errors import DocumentUnreadable, EmbeddingFailed, EmbeddingMismatch, RequestError, StreamForgeError
+from backend.errors import (
+    BudgetExceeded,
+    DocumentUnreadable,
+    EmbeddingFailed,
+    EmbeddingMismatch,
+    RequestError,
+    StreamForgeError,
+)
 from backend.services.corpus import Corpus
 from backend.services.ingest import Ingest
 from backend.services.knowledge import Knowledge, Metering
@@ -242,7 +249,7 @@ class Ingestion:
         began = time.monotonic()
         try:
             work, stages = self._work_of(job)
-            async with self._metering(job.owner):
+            with self._metering(job.owner):
                 done = await work.step()
             if done:
                 self._forget(job.id)
@@ -308,6 +315,10 @@ class Ingestion:
                     log.info("job_failed", kind=job.kind, document_id=job.document_id, code=error.code)
                 case EmbeddingFailed():
                     await self._again(job, error.code, error.message, MAX_WAITS, progress)
+                case BudgetExceeded() if error.retry_after is not None:
+                    # It has time: until the period ends, if need be.
+                    pause = min(_LONGEST_PAUSE_MS, error.retry_after * 1000)
+                    await self._jobs.postpone(job, error.code, error.message, 0, now_ms() + pause)
                 case RequestError() if error.status < 500:
                     # What it needs was taken away, or is there twice.
                     await self._give_up(job, error.code, error.message, progress)

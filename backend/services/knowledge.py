@@ -4,7 +4,7 @@ import asyncio
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,8 +44,8 @@ class Result:
     trace: dict[str, object] = field(default_factory=dict[str, object])
 
 
-Metering = Callable[[str], AbstractAsyncContextManager[None]]
-"""Books what is embedded within as an owner's."""
+Metering = Callable[[str], AbstractContextManager[None]]
+"""Lets an owner pay for what is embedded within. That may be refused: BudgetExceeded, PriceUnknown."""
 
 
 class Knowledge:
@@ -112,13 +112,14 @@ class Knowledge:
     ) -> Result:
         """At most `count` passages for the queries (text, weight), the question first; see `Wanted`.
 
-        Collections that aren't the owner's are passed over. Raises EmbeddingMismatch, EmbeddingFailed.
+        Collections that aren't the owner's are passed over. Raises EmbeddingMismatch, EmbeddingFailed; BudgetExceeded,
+        PriceUnknown where a provider embeds.
         """
         rows = await self._searched(owner, scope.collections)
         parts = await self._parts(owner, rows, scope.documents)
         wanted = Wanted(_distinct(queries), count, self._width, mode, budget)
         with self._telemetry.retrieval(wanted.queries) as told:
-            async with self._metering(owner):
+            with self._metering(owner):
                 found = await self._search.find(owner, parts, [row.id for row in rows], wanted) if parts else Found()
             told.seconds, told.passages = found.seconds, len(found.spans)
         passages = [await self._passage(span, found) for span in found.spans]
@@ -166,7 +167,7 @@ class Knowledge:
         `known`, and not embedded again."""
         new = [other for other in dict.fromkeys(others) if other not in known]
         embedder = self._embedders.default
-        async with self._metering(owner):
+        with self._metering(owner):
             one, many = await asyncio.gather(embedder.embed_query(text), embedder.embed_passages(new))
         known.update(zip(new, many, strict=True))
         return [float(known[other] @ one) for other in others]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -10,7 +10,7 @@ import structlog
 
 from backend import events as ev
 from backend.chains.models.base import Tokens
-from backend.chains.retrieval.embeddings import counting
+from backend.chains.retrieval.embeddings import Embedded, paid_by
 from backend.errors import Forbidden, StreamForgeError
 from backend.services.budgets import Budgets
 from backend.services.models import Models
@@ -117,25 +117,25 @@ class UsageService:
             if used or held is not None:
                 await self._book(owner, session_id, used, held)
 
-    @asynccontextmanager
-    async def embedding(self, owner: str) -> AsyncGenerator[None]:
-        """Whatever is embedded by a provider within is booked as the owner's. Raises nothing of its own."""
-        with counting() as counted:
-            try:
-                yield
-            finally:
-                used = [
+    def embedding(self, owner: str) -> AbstractContextManager[None]:
+        """Whatever a provider embeds within, the owner pays: each request is held, refused and booked as in `aside`."""
+
+        @asynccontextmanager
+        async def request(model: str, most: int) -> AsyncGenerator[Embedded]:
+            async with self.aside(owner, None, model, Tokens(most, 0)) as used:
+                embedded = Embedded()
+                yield embedded
+                used.append(
                     ev.Usage(
-                        model=each.model,
+                        model=model,
                         purpose="embedding",
-                        input_tokens=each.tokens,
+                        input_tokens=embedded.tokens,
                         output_tokens=0,
-                        estimated=each.estimated,
+                        estimated=embedded.estimated,
                     )
-                    for each in counted
-                ]
-                if used:
-                    await self._book(owner, None, used, None)
+                )
+
+        return paid_by(request)
 
     async def _book(self, owner: str, session_id: str | None, used: Sequence[ev.Usage], held: str | None) -> None:
         for call in used:

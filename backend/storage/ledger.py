@@ -53,10 +53,12 @@ class NewCall:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a run may cost at most, to be taken from its owner's budget until it is known what it did cost."""
+    """What a run or call may cost at most, to be taken from its owner's budget until it is known what it did cost.
+    `writes`: a model writes, so that less may be asked of it."""
 
     amount: int
     budget: Budget
+    writes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,17 +224,18 @@ def _refusal(owner: str, wanted: Reservation, spent: int, reserved: int, now: in
     budget, resets_at = wanted.budget, wanted.budget.resets_at(now)
     told = (
         f"The budget of {owner} is {dollars(budget.limit)} a {budget.period}: {dollars(spent)} is spent, "
-        f"{dollars(reserved)} is held by answers under way, and this one may cost {dollars(wanted.amount)}. "
+        f"{dollars(reserved)} is held by what is under way, and this may cost {dollars(wanted.amount)}. "
         f"It renews at {iso(resets_at)}."
     )
     if wanted.amount > budget.limit:
-        told += " Ask for fewer max_tokens, or another model: this is more than the whole budget."
+        less = "Ask for fewer max_tokens, or another model" if wanted.writes else "Have BUDGETS raised"
+        told += f" {less}: this is more than the whole budget."
         wait = None
     elif spent + wanted.amount <= budget.limit:
-        told += " Wait until an answer under way has ended, or cancel it."
+        told += " Wait until what is under way has ended, or cancel it."
         wait = _SOON
     else:
-        told += " Wait until then, ask for fewer max_tokens, or another model."
+        told += f" Wait until then{', ask for fewer max_tokens, or another model' if wanted.writes else ''}."
         wait = -(-(resets_at - now) // 1000)
     return BudgetExceeded(
         told,

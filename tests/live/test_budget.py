@@ -186,6 +186,39 @@ async def test_all_models_that_may_be_asked_are_held(limited: Running) -> None:
     assert await held(model="openai/other", fallbacks=["openai/test-model"]) == dear + cheap
 
 
+async def test_what_a_provider_embeds_waits_for_room_or_is_refused(tmp_path: Path, provider: ProviderServer) -> None:
+    def embedded() -> int:
+        return len([call for call in provider.requests if call.path == "/v1/embeddings"])
+
+    settings = priced(tmp_path, provider, embedding_model="openai/embed")
+    notice = b"# Notice\n\nThe notice period is 45 days."
+    async with serving(tmp_path / "data", **settings, budgets="local=0.001/day") as server:
+        await server.upload("early.md", notice)
+        async with server.services.usage.aside("local", None, "openai/embed", Tokens(900, 0)) as used:
+            used.append(ev.Usage(model="openai/embed", purpose="embedding", input_tokens=900, output_tokens=0))
+        known = embedded()
+        late = await server.client.post("/documents/upload", files={"file": ("late.md", notice + b" It is" * 20)})
+        path = f"/documents/{late.json()['id']}"
+        async with asyncio.timeout(20):
+            while (document := (await server.client.get(path)).json())["reason_code"] is None:
+                await asyncio.sleep(0.02)
+        assert (document["status"], document["reason_code"]) == ("queued", "budget_exceeded")
+        assert "It renews at" in document["reason"]
+        assert "max_tokens" not in document["reason"]
+        long = await server.client.post("/search", json={"query": "notice " * 30})
+        assert (long.status_code, long.json()["code"]) == (402, "budget_exceeded")
+        events = await server.events({"message": "notice " * 30, "model": "simulated/words"})
+        assert only_terminal(events)["error"]["code"] == "budget_exceeded"
+        assert embedded() == known, "refused before the provider was asked"
+        assert (await server.client.post("/search", json={"query": "notice"})).status_code == 200
+        assert (await budget(server))["reserved"] == 0
+    async with serving(tmp_path / "data", **settings, budgets="local=1/day") as server:
+        await server.client.post(f"{path}/retry")
+        async with asyncio.timeout(20):
+            while (await server.client.get(path)).json()["status"] != "ready":
+                await asyncio.sleep(0.05)
+
+
 async def test_a_repeated_request_is_the_first_one_not_a_second(limited: Running, provider: ProviderServer) -> None:
     headers = {"Idempotency-Key": "one"}
     gate = asyncio.Event()

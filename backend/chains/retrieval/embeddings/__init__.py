@@ -11,24 +11,24 @@ import pkgutil
 from functools import cache
 
 from backend.chains.retrieval.embeddings._base import (
-    Counted,
+    Embedded,
     EmbeddedText,
     Embedder,
     EmbeddingPlugin,
     EmbeddingSettings,
-    counting,
+    paid_by,
 )
 from backend.errors import EmbeddingMismatch
 
 __all__ = [
-    "Counted",
+    "Embedded",
     "EmbeddedText",
     "Embedder",
     "Embedders",
     "EmbeddingPlugin",
     "EmbeddingSettings",
-    "counting",
     "open_embedder",
+    "paid_by",
     "providers",
 ]
 

@@ -1,7 +1,7 @@
 """What every embedding provider offers."""
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,38 +34,33 @@ class EmbeddedText:
 
 
 @dataclass(slots=True)
-class Counted:
-    """Tokens that a provider embedded by one model; `estimated`: it didn't say how many of some."""
+class Embedded:
+    """Tokens that a request of a provider took; `estimated`: it didn't say how many."""
 
-    model: str
     tokens: int = 0
     estimated: bool = False
 
 
-_counting: ContextVar[list[Counted] | None] = ContextVar("counting", default=None)
+Payer = Callable[[str, int], AbstractAsyncContextManager[Embedded]]
+"""Opens a request of a model that takes so many tokens at most, and pays for what is put into `Embedded` until its end.
+Raises what forbids it."""
+_payer: ContextVar[Payer | None] = ContextVar("payer", default=None)
 
 
 @contextmanager
-def counting() -> Generator[list[Counted]]:
-    """Fills with what providers embed within, also in tasks begun there; models of this process aren't counted."""
-    counted: list[Counted] = []
-    token = _counting.set(counted)
+def paid_by(payer: Payer) -> Generator[None]:
+    """Who pays what providers embed within, also in tasks begun there. Models of this process cost nothing."""
+    token = _payer.set(payer)
     try:
-        yield counted
+        yield
     finally:
-        _counting.reset(token)
+        _payer.reset(token)
 
 
-def count(model: str, tokens: int, *, estimated: bool) -> None:
-    """A provider has embedded so many tokens."""
-    counted = _counting.get()
-    if counted is None:
-        return
-    found = next((each for each in counted if each.model == model), None)
-    if found is None:
-        counted.append(found := Counted(model))
-    found.tokens += tokens
-    found.estimated |= estimated
+def paying(model: str, most: int) -> AbstractAsyncContextManager[Embedded]:
+    """One request of a provider, paid for by whoever is there to."""
+    payer = _payer.get()
+    return payer(model, most) if payer is not None else nullcontext(Embedded())
 
 
 class Embedder(Protocol):

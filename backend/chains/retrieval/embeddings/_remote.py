@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from backend.chains.conversation import estimate_tokens
-from backend.chains.retrieval.embeddings._base import EmbeddedText, count
+from backend.chains.retrieval.embeddings._base import EmbeddedText, paying
 from backend.errors import EmbeddingFailed
 
 if TYPE_CHECKING:
     from backend.chains.retrieval.embeddings._base import Vectors
+
+
+_TOKENS_A_TEXT = 8
+"""What a tokenizer may add at the ends; of the text itself it makes no more tokens than it has bytes."""
 
 
 class RemoteEmbedder:
@@ -72,16 +76,17 @@ class RemoteEmbedder:
     async def _embed(self, texts: Sequence[str]) -> "Vectors":
         # Providers refuse an empty string, and JSON cannot carry a lone surrogate.
         sent = [text.encode("utf-8", "replace").decode("utf-8").strip() or "." for text in texts]
-        try:
-            answer, tokens = await self._ask(sent)
-        except Exception as error:
-            # The provider's own words may hold a key or a part of a document: the log gets the class, no
-            # more.
-            kind = type(error).__name__
-            raise EmbeddingFailed(f"{self._label} could not embed text ({kind}). {self._hint}") from None
-        # Paid for, whatever it is worth.
-        known = tokens if tokens is not None else sum(map(estimate_tokens, sent))
-        count(self._name, known, estimated=tokens is None)
+        async with paying(self._name, sum(len(text.encode()) + _TOKENS_A_TEXT for text in sent)) as paid:
+            try:
+                answer, tokens = await self._ask(sent)
+            except Exception as error:
+                # The provider's own words may hold a key or a part of a document: the log gets the class, no
+                # more.
+                kind = type(error).__name__
+                raise EmbeddingFailed(f"{self._label} could not embed text ({kind}). {self._hint}") from None
+            # Whatever it is worth.
+            paid.tokens = tokens if tokens is not None else sum(map(estimate_tokens, sent))
+            paid.estimated = tokens is None
         return self._checked(answer, len(texts))
 
     async def _ask(self, texts: list[str]) -> tuple[Any, int | None]:
