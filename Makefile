@@ -38,7 +38,9 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 	--override backend/requirements-overrides.txt
 lock:
 	$(COMPILE) backend/requirements.in -o backend/requirements.txt
-	$(COMPILE) backend/requirements-dev.in -c backend/requirements.txt -o backend/requirements-dev.txt
+	$(COMPILE) backend/requirements-providers.in -c backend/requirements.txt -o backend/requirements-providers.txt
+	$(COMPILE) backend/requirements-dev.in -c backend/requirements-providers.txt -c backend/requirements.txt \
+		-o backend/requirements-dev.txt
 
 $(VENV)/.dev: backend/requirements-dev.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

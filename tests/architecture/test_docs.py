@@ -11,7 +11,7 @@ import pytest
 from backend import __version__, errors
 from backend import events as ev
 from backend.chains.models import plugins
-from backend.chains.models.base import WRITING, Endpoint
+from backend.chains.models.base import EXTRA, WRITING, Endpoint
 from backend.config.settings import GROUPS
 from tests.api.routes import endpoints, make_app
 
@@ -206,8 +206,7 @@ def provider_table() -> str:
             key = f"`{endpoint.key_setting}`" + ("" if kind.key else ", if it wants one")
             fields = ("images", "response_schema", "reasoning_effort", "seed")
             can = " | ".join("no" if field in kind.refuses else "yes" for field in fields)
-            # OpenAI's and Ollama's wires come with the server.
-            package = "" if plugin.name in ("openai", "ollama") else f"`{plugin.install}`"
+            package = f"`{plugin.needs[0].replace('_', '-')}`" if plugin.install == EXTRA else ""
             rows.append(
                 f"| `{kind.name}` | {key} | {kind.base_url or 'must be set'} | {can} | {package} |".replace("  ", " ")
             )

@@ -20,7 +20,7 @@ async def test_a_package_that_is_missing_is_told_with_its_line(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in gone else find(name))
     gone = {packages[name]}
-    line = f"{packages[name]} is not installed: pip install {packages[name].replace('_', '-')}"
+    line = f"{packages[name]} is not installed: pip install --no-deps -r backend/requirements-providers.txt"
     async with serving(tmp_path / "data", **{f"{name}_api_key": KEY, f"{name}_base_url": provider.root_url}) as server:
         listed = (await server.client.get("/models")).json()
         mine = next(p for p in listed["providers"] if p["provider"] == name)

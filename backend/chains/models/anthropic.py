@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from backend.chains.models._langchain import LangChainProvider, listed
-from backend.chains.models.base import Effort, Kind, Parameters, Plugin
+from backend.chains.models.base import EXTRA, Effort, Kind, Parameters, Plugin
 from backend.chains.models.capabilities import profile_of
 
 _VERSION = "2023-06-01"
@@ -102,5 +102,5 @@ PLUGIN = Plugin(
     ),
     create=_Provider,
     needs=("langchain_anthropic",),
-    install="pip install langchain-anthropic",
+    install=EXTRA,
 )

@@ -15,6 +15,8 @@ from backend.chains.passages import Passage, Similarity
 from backend.config.providers import Price, variable
 from backend.config.settings import ModelSettings
 
+EXTRA = "pip install --no-deps -r backend/requirements-providers.txt"
+"""The line that adds what doesn't come with the server."""
 FREE = Price(input=Decimal(0), output=Decimal(0))
 """Of models that are a part of this server."""
 Grounding = Literal["off", "no_documents", "nothing_relevant", "passages"]

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from backend.chains.models._langchain import LangChainProvider, listed
-from backend.chains.models.base import Kind, Parameters, Plugin
+from backend.chains.models.base import EXTRA, Kind, Parameters, Plugin
 
 
 class _Provider(LangChainProvider):
@@ -51,5 +51,5 @@ PLUGIN = Plugin(
     ),
     create=_Provider,
     needs=("langchain_cohere",),
-    install="pip install langchain-cohere",
+    install=EXTRA,
 )
