@@ -1,7 +1,6 @@
 """Prompts: made, versioned, labelled, compared, and rendered for an answer."""
 
 import asyncio
-import difflib
 import json
 from dataclasses import dataclass
 from typing import Any, Self
@@ -9,6 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backend.chains.templates import PromptContent, Rendered, Value, render
+from backend.services.diff import unified
 from backend.storage.prompts import PromptRow, Prompts, VersionRow
 
 
@@ -131,7 +131,7 @@ def _diff(old: dict[str, Any], new: dict[str, Any], names: tuple[str, str]) -> d
     for field in new:
         before, after = _lines(old[field]), _lines(new[field])
         if before != after:
-            changed[field] = "\n".join(difflib.unified_diff(before, after, *names, lineterm=""))
+            changed[field] = unified(before, after, names)
     return changed
 
 
