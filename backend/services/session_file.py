@@ -103,6 +103,8 @@ EXAMPLE: dict[str, Any] = {
 _split = msgspec.json.Decoder(_Split)
 _message = msgspec.json.Decoder(TranscriptMessage)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_WHERE = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
+"""msgspec's place: of a value, or of a name in an object."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -174,8 +176,9 @@ def _prompt(prompt: UsedPrompt | None, at: str) -> str | None:
 
 def _said(error: Exception, at: str) -> str:
     """What msgspec says, with the place first; it may quote what the caller sent."""
-    said, _, path = str(error).partition(" - at `$")
-    place = f"{at}{path.rstrip('`')}".lstrip(".")
+    where = _WHERE.search(str(error))
+    said = str(error)[: where.start()] if where else str(error)
+    place = f"{at}{where[1] if where else ''}".lstrip(".")
     return f"{place[-100:]}: {said[:200]}" if place else said[:200]
 
 
