@@ -3,11 +3,12 @@
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backend.chains.templates import PromptContent, Rendered, Value, render
+from backend.events import is_clean
 from backend.services.diff import unified
 from backend.storage.prompts import PromptRow, Prompts, VersionRow
 
@@ -21,10 +22,12 @@ class PromptValues(BaseModel):
     label: str | None = Field(
         None, max_length=64, description="None, and no version: the one labelled `production`, else the newest."
     )
-    variables: dict[str, Value | None] = Field({}, max_length=50)
+    variables: dict[Annotated[str, Field(max_length=50)], Value | None] = Field({}, max_length=50)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
+        if not is_clean(self.model_dump()):
+            raise ValueError("must not hold NUL characters or lone surrogates")
         if self.version is not None and self.label is not None:
             raise ValueError("say version or label, not both")
         return self
