@@ -101,7 +101,7 @@ class PromptService:
         return ReadVersion(row, PromptContent.model_validate_json(row.content))
 
     async def label(self, owner: str, name: str, label: str, n: int) -> PromptRow:
-        """Let the label point to version `n`. Raises NotFound."""
+        """Let the label point to version `n`. Raises NotFound, Conflict."""
         await self._prompts.label(owner, name, label, n)
         return await self._prompts.get(owner, name)
 

@@ -103,6 +103,18 @@ async def test_the_difference_of_two_versions_is_told_by_field(api: Running) -> 
     problem(await api.client.get("/prompts/differs/diff", params={"from": 1}), 422, "invalid_request")
 
 
+async def test_labels_come_to_an_end(api: Running) -> None:
+    await make(api, "labelled", labels=[f"l{n}" for n in range(20)])
+    for n in range(20, 100):
+        assert (await api.client.put(f"/prompts/labelled/labels/l{n}", json={"version": 1})).status_code == 200
+    problem(await api.client.put("/prompts/labelled/labels/more", json={"version": 1}), 409, "too_many_prompts")
+    refused = await api.client.post("/prompts/labelled/versions", json={**CONTENT, "labels": ["more"]})
+    problem(refused, 409, "too_many_prompts")
+    told = (await api.client.get("/prompts/labelled")).json()
+    assert (len(told["labels"]), told["versions"]) == (100, 1)
+    assert (await api.client.put("/prompts/labelled/labels/l0", json={"version": 1})).status_code == 200
+
+
 async def test_a_deleted_prompt_is_gone(api: Running) -> None:
     await make(api, "gone", labels=["production"])
     assert (await api.client.delete("/prompts/gone")).status_code == 204
