@@ -98,8 +98,8 @@ class NotFound(RequestError):
 
 
 class Conflict(RequestError):
-    """409: `session_busy`, `head_moved`, `cursor_ahead`, `document_not_ready`, `document_busy`, `document_duplicate`,
-    `collection_exists`, `embedding_running`."""
+    """409: `session_busy`, `head_moved`, `too_many_branches`, `cursor_ahead`, `document_not_ready`, `document_busy`,
+    `document_duplicate`, `collection_exists`, `embedding_running`."""
 
     code = "conflict"
     status = 409

@@ -150,8 +150,8 @@ class ModelSettings(_Group):
     llm_model: str | None = Field(
         None,
         description="Default model, `provider/model` or an alias of MODELS_FILE. Unset: the first provider that is set "
-        "up (openai, anthropic, google, cohere), else a local Ollama, else extractive/quotes, which answers by quoting "
-        "the documents.",
+        "up (openai, anthropic, google, cohere, those of MODELS_FILE), else a local Ollama, else extractive/quotes, "
+        "which answers by quoting the documents.",
     )
     llm_temperature: float = Field(0.7, ge=0, le=2, description="Default temperature.")
     llm_max_tokens: int = Field(2000, ge=1, le=1_000_000, description="Default limit of an answer, in tokens.")

@@ -9,6 +9,7 @@ from backend.routers.asking import ANSWER_PARAMETERS, AnswerOptions, answered
 from backend.routers.problems import responses
 from backend.routers.state import Owner, Services, ServicesDep
 from backend.routers.streams import STREAM_RESPONSES, marked_text
+from backend.services.pieces import in_pieces
 from backend.services.run_state import decode_parts
 
 router = APIRouter(prefix="/chat", tags=["chat"])
@@ -97,9 +98,9 @@ class History(BaseModel):
 @router.get("/history/{session_id}", responses=responses(401, 404), summary="A conversation as plain text")
 async def history(session_id: str, services: ServicesDep, owner: Owner) -> History:
     """The active path of the session, oldest first. `GET /sessions/{id}/messages` has the parts and citations."""
-    told = await services.sessions.conversation(owner, session_id, every_branch=False)
-    rows = [each.row for each in told.messages]
+    _, rows = await services.sessions.path(owner, session_id)
     messages = [
-        HistoryMessage(role=row.role, content=marked_text(decode_parts(row.parts)), status=row.status) for row in rows
+        HistoryMessage(role=row.role, content=marked_text(decode_parts(row.parts)), status=row.status)
+        async for row in in_pieces(rows)
     ]
     return History(session_id=session_id, messages=messages)

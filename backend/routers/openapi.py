@@ -10,6 +10,7 @@ from backend.events import AnyEvent
 from backend.routers.documents import DocumentEvent
 from backend.routers.keys import is_public
 from backend.routers.problems import Problem, responses
+from backend.services.session_file import EXAMPLE, SessionFile
 
 _ANSWER: dict[str, Any] = {
     "title": "Answer",
@@ -43,8 +44,11 @@ def install_openapi(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, routes=app.routes, tags=_TAGS
             )
             schemas = schema["components"]["schemas"]
-            (event,), structs = msgspec.json.schema_components([AnyEvent], ref_template="#/components/schemas/{name}")
+            (event, _), structs = msgspec.json.schema_components(
+                [AnyEvent, SessionFile], ref_template="#/components/schemas/{name}"
+            )
             schemas.update(structs)
+            schemas["SessionFile"]["examples"] = [EXAMPLE]
             schemas["Event"] = {"title": "Event", "description": "One event of a run's stream.", **event}
             schemas["Answer"] = _ANSWER
             for model in (Problem, DocumentEvent):

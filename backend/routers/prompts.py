@@ -178,7 +178,7 @@ async def version(
     return _version(name, await services.prompts.version(owner, name, n))
 
 
-@router.put("/{name}/labels/{label}", responses=responses(400, 401, 403, 404, 422), summary="Set a label")
+@router.put("/{name}/labels/{label}", responses=responses(400, 401, 403, 404, 409, 422), summary="Set a label")
 async def label(name: str, label: Slug, body: LabelChange, services: ServicesDep, owner: Owner) -> Prompt:
     """It points to that version from now on."""
     return _prompt(await services.prompts.label(owner, name, label, body.version))

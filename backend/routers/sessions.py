@@ -11,6 +11,7 @@ from backend.routers.paging import Cursor, cursor_of, position_of
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
 from backend.routers.times import Time, iso
+from backend.services.pieces import encoded
 from backend.services.prompts import PromptChoice
 from backend.services.tree import Placed
 from backend.storage.sessions import SessionRow
@@ -180,21 +181,22 @@ async def delete(session_id: str, services: ServicesDep, owner: Owner) -> Respon
     return Response(status_code=204)
 
 
-@router.get("/{session_id}/messages", responses=responses(401, 404), summary="Its messages")
+@router.get("/{session_id}/messages", response_model=MessageList, responses=responses(401, 404), summary="Its messages")
 async def messages(
     session_id: str,
     services: ServicesDep,
     owner: Owner,
     branches: Annotated[bool, Query(description="Every branch, not only the active path.")] = False,
-) -> MessageList:
+) -> Response:
     """The active path, oldest first, with citations and sources."""
     found = await services.sessions.conversation(owner, session_id, every_branch=branches)
     summary = found.summary
-    return MessageList(
-        items=[_message(each) for each in found.messages],
-        summarised_until=summary.message_id if summary is not None else None,
-        summary=summary.text if summary is not None else None,
-    )
+    told = {
+        "items": await encoded(map(_message, found.messages)),
+        "summarised_until": summary.message_id if summary is not None else None,
+        "summary": summary.text if summary is not None else None,
+    }
+    return Response(msgspec.json.encode(told), media_type="application/json")
 
 
 @router.put("/{session_id}/head", responses=responses(400, 401, 403, 404, 422), summary="Switch the branch")
@@ -221,18 +223,19 @@ def session_of(row: SessionRow) -> Session:
     )
 
 
-def _message(placed: Placed) -> Message:
+def _message(placed: Placed) -> dict[str, Any]:
+    """A `Message`. What it says is JSON already, and may be much."""
     row = placed.row
-    return Message(
-        id=row.id,
-        parent_id=row.parent_id,
-        run_id=row.run_id,
-        role=row.role,
-        siblings=list(placed.siblings),
-        active=placed.active,
-        status=row.status,
-        model=row.model,
-        prompt=msgspec.json.decode(row.prompt) if row.prompt is not None else None,
-        parts=msgspec.json.decode(row.parts),
-        created_at=iso(row.created_at),
-    )
+    return {
+        "id": row.id,
+        "parent_id": row.parent_id,
+        "run_id": row.run_id,
+        "siblings": placed.siblings,
+        "active": placed.active,
+        "role": row.role,
+        "status": row.status,
+        "model": row.model,
+        "prompt": msgspec.Raw(row.prompt.encode()) if row.prompt is not None else None,
+        "parts": msgspec.Raw(row.parts.encode()),
+        "created_at": iso(row.created_at),
+    }

@@ -84,6 +84,8 @@ class ChatService:
                 raise NotFound("This answer follows no message of the user's: there is nothing to answer once more.")
             message = await self._sessions.message(owner, message.parent_id)
         said = text_of(decode_parts(message.parts))
+        if not said.strip():
+            raise Invalid("The message has no text to answer. POST /messages/{id}/edit puts another beside it.")
         turn = replace(options, message=said, session_id=message.session_id, beside=message.id, again=True)
         return await self.start(owner, turn, request_id)
 

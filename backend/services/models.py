@@ -101,14 +101,26 @@ class Models:
             self.default = DefaultModel(self._settings.llm_model, "LLM_MODEL is set")
             return
         why_not: list[str] = []
-        ranked = [name for name, (_, endpoint) in self._endpoints.items() if endpoint.kind.default_rank is not None]
+        ranked = [name for name, (_, endpoint) in self._endpoints.items() if endpoint.rank is not None]
         listings = await asyncio.gather(*map(self._listing, ranked))
         for name, listing in zip(ranked, listings, strict=True):
-            if listing.available and listing.default is not None:
+            model = self._default_of(name, listing) if listing.available else None
+            if model is not None:
                 reason = listing.reason if not why_not else f"{listing.reason} ({'; '.join(why_not)})"
-                self.default = DefaultModel(f"{name}/{listing.default}", reason)
+                self.default = DefaultModel(f"{name}/{model}", reason)
                 return
-            why_not.append(f"{name}: {listing.reason}")
+            choose = f": set LLM_MODEL={name}/<model>" if listing.available else ""
+            why_not.append(f"{name}: {listing.reason}{choose}")
+
+    def _default_of(self, name: str, listing: Listing) -> str | None:
+        """The provider's model that answers when none is named. One of MODELS_FILE has those that the file names, then
+        those that it lists at an address of its own: a vendor lists what doesn't chat, too."""
+        endpoint = self._endpoints[name][1]
+        if name == endpoint.kind.name:
+            return listing.default
+        named = [m for m in self._table.spec(name).models if m in listing.models or not listing.models]
+        listed = [m for m in listing.models if "embed" not in m] if endpoint.own_address else []
+        return next(iter((*named, *listed)), None)
 
     async def close(self) -> None:
         """Let go of the providers' connections."""

@@ -1,14 +1,15 @@
 """Prompts: made, versioned, labelled, compared, and rendered for an answer."""
 
 import asyncio
-import difflib
 import json
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backend.chains.templates import PromptContent, Rendered, Value, render
+from backend.events import is_clean
+from backend.services.diff import unified
 from backend.storage.prompts import PromptRow, Prompts, VersionRow
 
 
@@ -21,10 +22,12 @@ class PromptValues(BaseModel):
     label: str | None = Field(
         None, max_length=64, description="None, and no version: the one labelled `production`, else the newest."
     )
-    variables: dict[str, Value | None] = Field({}, max_length=50)
+    variables: dict[Annotated[str, Field(max_length=50)], Value | None] = Field({}, max_length=50)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
+        if not is_clean(self.model_dump()):
+            raise ValueError("must not hold NUL characters or lone surrogates")
         if self.version is not None and self.label is not None:
             raise ValueError("say version or label, not both")
         return self
@@ -98,7 +101,7 @@ class PromptService:
         return ReadVersion(row, PromptContent.model_validate_json(row.content))
 
     async def label(self, owner: str, name: str, label: str, n: int) -> PromptRow:
-        """Let the label point to version `n`. Raises NotFound."""
+        """Let the label point to version `n`. Raises NotFound, Conflict."""
         await self._prompts.label(owner, name, label, n)
         return await self._prompts.get(owner, name)
 
@@ -131,7 +134,7 @@ def _diff(old: dict[str, Any], new: dict[str, Any], names: tuple[str, str]) -> d
     for field in new:
         before, after = _lines(old[field]), _lines(new[field])
         if before != after:
-            changed[field] = "\n".join(difflib.unified_diff(before, after, *names, lineterm=""))
+            changed[field] = unified(before, after, names)
     return changed
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from backend.services.runs import RunHub
 from backend.services.tree import Placed, Tree
-from backend.storage.sessions import SessionRow, Sessions
+from backend.storage.sessions import MessageRow, SessionRow, Sessions
 from backend.storage.summaries import Summaries, SummaryRow
 
 
@@ -61,11 +61,16 @@ class SessionService:
 
     async def conversation(self, owner: str, session_id: str, *, every_branch: bool) -> Conversation:
         """The messages of the active path, oldest first, or of every branch. Raises NotFound."""
-        session, tree = await self._sessions.get(owner, session_id), await self._tree(session_id)
+        session, tree = await self._opened(owner, session_id)
         summaries = await self._summaries.of(session_id)
         covered = [summaries[row.id] for row in tree.path(session.head_message_id) if row.id in summaries]
         placed = tree.placed(session.head_message_id, every_branch=every_branch)
         return Conversation(placed, covered[-1] if covered else None)
+
+    async def path(self, owner: str, session_id: str) -> tuple[SessionRow, list[MessageRow]]:
+        """A session and its active path, oldest first. Raises NotFound."""
+        session, tree = await self._opened(owner, session_id)
+        return session, tree.path(session.head_message_id)
 
     async def switch(self, owner: str, session_id: str, message_id: str, *, leaf: bool) -> SessionRow:
         """Let the active path end with this message, or with `leaf` the newest branch from it. Raises NotFound."""
@@ -73,6 +78,9 @@ class SessionService:
         head = (await self._tree(session_id)).leaf(message_id) if leaf else message_id
         await self._sessions.move_head(owner, session_id, head)
         return await self._sessions.get(owner, session_id)
+
+    async def _opened(self, owner: str, session_id: str) -> tuple[SessionRow, Tree]:
+        return await self._sessions.get(owner, session_id), await self._tree(session_id)
 
     async def _tree(self, session_id: str) -> Tree:
         unwritten = {r.started.message_id: r.started.user_message_id for r in self._hub.all_in_session(session_id)}

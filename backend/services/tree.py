@@ -9,10 +9,10 @@ from backend.storage.sessions import MessageRow
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A message and where it stands: `siblings` are the ids of all that follow the same message, itself too, oldest
-    first; `active` tells whether it is on the active path."""
+    first, one list for all of them; `active` tells whether it is on the active path."""
 
     row: MessageRow
-    siblings: tuple[str, ...]
+    siblings: Sequence[str]
     active: bool
 
 
@@ -44,7 +44,7 @@ class Tree:
         """The messages of the active path, oldest first, or all, in order of creation."""
         active = {row.id: row for row in self.path(head)}
         rows = self._rows if every_branch else active
-        return [Placed(row, tuple(self._children[row.parent_id]), row.id in active) for row in rows.values()]
+        return [Placed(row, self._children[row.parent_id], row.id in active) for row in rows.values()]
 
     def leaf(self, message_id: str) -> str:
         """The last message of the newest branch that goes on from this one."""

@@ -7,7 +7,7 @@ from backend.errors import Conflict, NotFound
 from backend.storage.database import Database
 from backend.storage.ids import new_id, now_ms
 
-_MANY = 1_000
+_MANY, _MANY_LABELS = 1_000, 100
 _NONE = "No such prompt. GET /prompts lists yours."
 
 
@@ -88,7 +88,7 @@ class Prompts:
         return await self._reader.run(find)
 
     async def label(self, owner: str, name: str, label: str, n: int) -> None:
-        """Let the label point to version `n`. Raises NotFound."""
+        """Let the label point to version `n`. Raises NotFound, Conflict."""
 
         def put(conn: sqlite3.Connection) -> None:
             prompt = _one(conn, owner, name)
@@ -182,6 +182,9 @@ def _label(conn: sqlite3.Connection, prompt_id: str, owner: str, labels: list[st
         "ON CONFLICT (prompt_id, label) DO UPDATE SET n = excluded.n"
     )
     conn.executemany(sql, [(prompt_id, label, owner, n) for label in labels])
+    count = conn.execute("SELECT count(*) FROM prompt_labels WHERE prompt_id = ?", (prompt_id,)).fetchone()[0]
+    if count > _MANY_LABELS:
+        raise Conflict(f"This prompt has {_MANY_LABELS} labels, the most there may be.", code="too_many_prompts")
 
 
 def _touch(conn: sqlite3.Connection, prompt_id: str) -> None:

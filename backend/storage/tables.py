@@ -71,6 +71,7 @@ messages = Table(
     Column("prompt", JSON),
     _time("created_at"),
     Index(None, "session_id", "created_at"),
+    Index(None, "session_id", "parent_id"),
 )
 
 runs = Table(

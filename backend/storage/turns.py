@@ -15,6 +15,8 @@ from backend.storage.ids import now_ms
 
 LIVE = ("queued", "running")
 _HISTORY_LIMIT = 400
+MAX_BRANCHES = 200
+"""Messages that follow the same one, or begin a session: each of them names them all."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -133,14 +135,15 @@ class Turns:
         self._writer = database.writer
 
     async def open(self, turn: NewTurn) -> OpenedTurn:
-        """Store the user's message and the run. Raises NotFound, Conflict (`head_moved`), BudgetExceeded."""
+        """Store the user's message and the run. Raises NotFound, Conflict (`head_moved`, `too_many_branches`),
+        BudgetExceeded."""
         return await self._writer.run(lambda conn: _open(conn, turn))
 
     async def check(self, turn: NewTurn) -> None:
-        """Whether the turn could be opened. Raises NotFound, Conflict (`head_moved`), BudgetExceeded."""
+        """Whether the turn could be opened. Raises as `open` does."""
 
         def check(conn: sqlite3.Connection) -> None:
-            _checked_head(conn, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
+            _checked_parent(conn, turn)
             if turn.reservation is not None:
                 ledger.reserve(conn, turn.owner, None, turn.reservation)
 
@@ -247,10 +250,7 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
         )
         parent = None
     else:
-        head = _checked_head(conn, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
-        parent = _parent_of(conn, turn.session_id, turn.beside) if turn.beside else None
-        if turn.beside is None:
-            parent = turn.parent_id or turn.after_live or head
+        parent = _checked_parent(conn, turn)
         conn.execute(
             "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ?",
             (turn.user_message_id, now, turn.session_id),
@@ -259,6 +259,29 @@ def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
         ledger.reserve(conn, turn.owner, turn.run_id, turn.reservation)
     _insert(conn, turn, parent, now)
     return OpenedTurn(_path(conn, turn.session_id, parent), parent)
+
+
+def _checked_parent(conn: sqlite3.Connection, turn: NewTurn) -> str | None:
+    """What the user's message follows. Raises NotFound, Conflict."""
+    head = _checked_head(conn, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
+    if turn.beside is None:
+        parent = turn.parent_id or turn.after_live or head
+    else:
+        parent = _parent_of(conn, turn.session_id, turn.beside)
+    again = turn.beside == turn.user_message_id
+    sql = "SELECT count(*) FROM messages WHERE session_id = ? AND parent_id IS ?"
+    branches: int = conn.execute(sql, (turn.session_id, turn.beside if again else parent)).fetchone()[0]
+    if again:
+        # Answers that are still being written are no messages yet.
+        sql = "SELECT count(*) FROM runs WHERE session_id = ? AND user_message_id = ? AND status IN (?, ?)"
+        branches += conn.execute(sql, (turn.session_id, turn.beside, *LIVE)).fetchone()[0]
+    if branches >= MAX_BRANCHES:
+        what = "The message has been answered" if again else "A message in this place has been written"
+        raise Conflict(
+            f"{what} {MAX_BRANCHES} times, and no more are kept. Go on from one of them, or begin a new session.",
+            code="too_many_branches",
+        )
+    return parent
 
 
 def _parent_of(conn: sqlite3.Connection, session_id: str, message_id: str) -> str | None:

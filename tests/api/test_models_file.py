@@ -11,6 +11,7 @@ from backend.wiring import check_models
 from tests.harness import serving, settings, text_of
 from tests.live.support import ask, only_terminal
 from tests.provider_server import ProviderServer
+from tests.provider_wire import error
 
 KEY, OTHER, HEADER = "sk-of-the-file-0123456789", "sk-of-the-environment-0123", "secret-of-a-header"
 YAML = """
@@ -108,6 +109,51 @@ async def test_what_it_says_is_there(file: Path, provider: ProviderServer, tmp_p
         assert (refused.status_code, refused.json()["code"]) == (422, "unsupported_parameter")
         refused = await server.client.post("/chat", json=ask(model="work/big", max_tokens=5000))
         assert "4096" in refused.json()["detail"]
+
+
+async def found_by_itself(folder: Path, text: str, **more: Any) -> dict[str, Any]:
+    """What GET /models says of a server with this file and without LLM_MODEL."""
+    file = folder / "models.yaml"
+    file.write_text(text)
+    async with serving(folder / "data", models_file=file, **more) as server:
+        return (await server.client.get("/models")).json()
+
+
+@pytest.mark.parametrize("kind", ["openai", "vllm"])
+async def test_a_server_of_ones_own_answers_with_a_model_that_it_lists(
+    kind: str, provider: ProviderServer, tmp_path: Path
+) -> None:
+    provider.models = ["bge-embed", "gemma", "qwen"]
+    own = f"{{kind: {kind}, base_url: '{provider.base_url}'"
+    assert (await found_by_itself(tmp_path, f"providers: {{work: {own}}}}}"))["default"] == "work/gemma"
+    named = f"providers: {{work: {own}, models: {{gone: {{}}, qwen: {{}}}}}}}}"
+    assert (await found_by_itself(tmp_path, named))["default"] == "work/qwen"
+
+
+async def test_a_server_of_ones_own_without_a_list_answers_with_a_model_that_the_file_names(
+    provider: ProviderServer, tmp_path: Path
+) -> None:
+    own = f"{{kind: openai, base_url: '{provider.base_url}'"
+    provider.script(*[[error(404, "no", "x", None)]] * 5, path="/v1/models")
+    found = await found_by_itself(tmp_path, f"providers: {{work: {own}, models: {{big: {{}}}}}}}}")
+    assert found["default"] == "work/big"
+    found = await found_by_itself(tmp_path, f"providers: {{work: {own}}}}}")
+    assert found["default"] == "extractive/quotes"
+    assert "set LLM_MODEL=work/<model>" in found["default_reason"]
+    provider.models = []
+    found = await found_by_itself(tmp_path, "providers: {}", openai_base_url=provider.base_url)
+    assert found["default"] == "extractive/quotes"
+    assert "set LLM_MODEL=openai/<model>" in found["default_reason"]
+
+
+async def test_a_server_of_ones_own_comes_after_the_vendors_and_before_what_is_found(
+    provider: ProviderServer, tmp_path: Path
+) -> None:
+    text = f"providers: {{work: {{kind: openai, base_url: '{provider.base_url}'}}}}"
+    found = await found_by_itself(tmp_path, text, ollama_base_url=provider.root_url)
+    assert found["default"] == "work/test-model"
+    found = await found_by_itself(tmp_path, text, cohere_api_key=KEY, cohere_base_url=provider.root_url)
+    assert found["default"] == "cohere/test-model"
 
 
 async def test_several_of_a_kind_have_keys_of_their_own_and_the_environment_wins(

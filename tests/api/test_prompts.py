@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.helpers import ALICE, BOB, bearer, problem, rows
+from tests.api.helpers import ALICE, BOB, bearer, problem, rows, stored
 from tests.api.helpers import data_dir as folder_of
 from tests.harness import Running
 
@@ -103,6 +103,18 @@ async def test_the_difference_of_two_versions_is_told_by_field(api: Running) -> 
     problem(await api.client.get("/prompts/differs/diff", params={"from": 1}), 422, "invalid_request")
 
 
+async def test_labels_come_to_an_end(api: Running) -> None:
+    await make(api, "labelled", labels=[f"l{n}" for n in range(20)])
+    for n in range(20, 100):
+        assert (await api.client.put(f"/prompts/labelled/labels/l{n}", json={"version": 1})).status_code == 200
+    problem(await api.client.put("/prompts/labelled/labels/more", json={"version": 1}), 409, "too_many_prompts")
+    refused = await api.client.post("/prompts/labelled/versions", json={**CONTENT, "labels": ["more"]})
+    problem(refused, 409, "too_many_prompts")
+    told = (await api.client.get("/prompts/labelled")).json()
+    assert (len(told["labels"]), told["versions"]) == (100, 1)
+    assert (await api.client.put("/prompts/labelled/labels/l0", json={"version": 1})).status_code == 200
+
+
 async def test_a_deleted_prompt_is_gone(api: Running) -> None:
     await make(api, "gone", labels=["production"])
     assert (await api.client.delete("/prompts/gone")).status_code == 204
@@ -125,6 +137,31 @@ async def test_what_is_unknown_is_refused(api: Running) -> None:
     raw = b'{"name": "x", "system": "\\ud800"}'
     response = await api.client.post("/prompts", content=raw, headers={"Content-Type": "application/json"})
     problem(response, 422, "invalid_request")
+
+
+@pytest.mark.parametrize(("name", "bad"), [("lone", "\\ud800"), ("nul", "\\u0000"), ("long", "x" * 100_000)])
+async def test_what_cannot_be_kept_is_refused_wherever_a_prompt_is_chosen(api: Running, name: str, bad: str) -> None:
+    """Names of variables come back in what the refusal says."""
+    await make(api, name)
+    session_id = (await api.events({"message": "hi", "model": "simulated/words", "documents": False}))[0]["session_id"]
+    before = stored(api)
+    named = f'{{"name": "{name}", '
+    for chosen in (
+        f'{named}"variables": {{"{bad}": "x"}}}}',
+        f'{named}"variables": {{"tone": "{bad}"}}}}',
+        f'{named}"label": "{bad}"}}',
+        f'{{"name": "{bad}"}}',
+    ):
+        for method, path, sent in (
+            ("POST", "/chat", f'{{"message": "hi", "prompt": {chosen}}}'),
+            ("PATCH", f"/sessions/{session_id}", f'{{"prompt": {chosen}}}'),
+            ("POST", f"/prompts/{name}/render", chosen.replace(named, "{")),
+        ):
+            headers = {"Content-Type": "application/json"}
+            response = await api.client.request(method, path, content=sent, headers=headers)
+            problem(response, 422, "invalid_request")
+            assert len(response.content) < 2000
+    assert stored(api) == before
 
 
 async def test_nobody_sees_the_prompts_of_others(keyed: Running) -> None:

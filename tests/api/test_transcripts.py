@@ -158,12 +158,16 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("an answer to nothing", broken("messages", 0, "role", to="assistant"), "answer"),
     ("a strange role", broken("messages", 0, "role", to="system"), "role"),
     ("a strange status", broken("messages", 0, "status", to="running"), "status"),
-    ("a strange part", broken("messages", 0, "parts", 0, "type", to="tool"), "parts of a"),
-    ("a part without text", broken("messages", 0, "parts", to=[{"type": "text"}]), "parts of a"),
-    ("text that is none", broken("messages", 0, "parts", 0, "text", to=5), "parts of a"),
+    ("a strange part", broken("messages", 0, "parts", 0, "type", to="tool"), "messages[0].parts[0].type: "),
+    ("a part without text", broken("messages", 0, "parts", to=[{"type": "text"}]), "messages[0].parts[0]: "),
+    ("text that is none", broken("messages", 0, "parts", 0, "text", to=5), "messages[0].parts[0].text: "),
     ("NUL", broken("messages", 0, "parts", 0, "text", to="a\0b"), "NUL"),
     ("NUL in a name", broken("messages", 1, "model", to="a\0b"), "NUL"),
-    ("a citation beyond the text", broken("messages", 1, "parts", 0, "citations", to=[CITATION]), "citation of b"),
+    (
+        "a citation beyond the text",
+        broken("messages", 1, "parts", 0, "citations", to=[CITATION]),
+        "messages[1]: a citation lies outside",
+    ),
     ("no time", broken("messages", 0, "created_at", to="yesterday"), "created_at"),
     ("a time of nowhere", broken("messages", 0, "created_at", to="2026-01-01T00:00:00"), "created_at"),
     ("too many", {**EXAMPLE, "messages": EXAMPLE["messages"] * 2501}, "messages"),
@@ -182,7 +186,7 @@ async def test_lone_surrogates_are_refused(api: Running) -> None:
     raw = b'{"title":"t","created_at":"2026-01-01T00:00:00Z","messages":[{"id":"a","role":"user","parts":[{"type":'
     raw += b'"text","text":"\\ud800"}],"created_at":"2026-01-01T00:00:00Z"}]}'
     response = await api.client.post("/sessions/import", content=raw, headers={"Content-Type": "application/json"})
-    problem(response, 422, "invalid_request")
+    problem(response, 400, "bad_json")
     assert stored(api) == before
 
 

@@ -3,6 +3,9 @@
 import asyncio
 from typing import Any
 
+import pytest
+
+from backend.storage import turns
 from tests.api.helpers import problem
 from tests.harness import Running, read_events, text_of
 from tests.live.support import ask, gated, messages, only_terminal, ordered, rows, said, watch
@@ -173,3 +176,48 @@ async def test_what_is_not_there_can_not_be_answered(with_provider: Running) -> 
     problem(await with_provider.client.post("/messages/msg_x/regenerate", json={}), 404, "not_found")
     problem(await with_provider.client.post("/messages/msg_x/edit", json={"message": "hi"}), 404, "not_found")
     problem(await with_provider.client.post("/messages/msg_x/edit", json={"message": " "}), 422, "invalid_request")
+
+
+async def test_no_more_branches_than_there_may_be(
+    with_provider: Running, provider: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "MAX_BRANCHES", 3)
+    session_id, before = await talk(with_provider, "Q1?")
+    question, answered = (m["id"] for m in before)
+    asked = {"documents": False}
+    for _ in range(2):
+        await streamed(with_provider, f"/messages/{answered}/regenerate", asked)
+        await streamed(with_provider, f"/messages/{question}/edit", {"message": "Otherwise?", **asked})
+    more = ask("Q2?", session_id=session_id, parent_id=answered)
+    for _ in range(3):
+        await with_provider.events(more)
+    count = len(await messages(with_provider, session_id, branches=True))
+    refused = [
+        await with_provider.client.post(f"/messages/{answered}/regenerate", json=asked),
+        await with_provider.client.post(f"/messages/{question}/regenerate", json={"if_busy": "replace", **asked}),
+        await with_provider.client.post(f"/messages/{question}/edit", json={"message": "x", **asked}),
+        await with_provider.client.post("/chat", json=more),
+    ]
+    assert [problem(each, 409, "too_many_branches")["retryable"] for each in refused] == [False] * 4
+    assert len(await messages(with_provider, session_id, branches=True)) == count
+    await with_provider.events(ask("Q3?", session_id=session_id))
+
+
+async def test_answers_that_are_being_written_count_as_branches(
+    with_provider: Running, provider: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "MAX_BRANCHES", 3)
+    gate = asyncio.Event()
+    provider.script(answer("A1."), gated("B1", gate, "."), answer("C1."))
+    session_id, before = await talk(with_provider, "Q1?")
+    again, body = f"/messages/{before[1]['id']}/regenerate", {"documents": False, "if_busy": "queue"}
+    async with watch(with_provider.client, again, body) as live, watch(with_provider.client, again, body) as waiting:
+        await live.text("B1")
+        await waiting.until("status")
+        problem(await with_provider.client.post(again, json=body), 409, "too_many_branches")
+        body["if_busy"] = "replace"
+        problem(await with_provider.client.post(again, json=body), 409, "too_many_branches")
+        gate.set()
+        await live.all()
+        await waiting.all()
+    assert len((await messages(with_provider, session_id))[1]["siblings"]) == 3

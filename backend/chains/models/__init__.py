@@ -7,6 +7,9 @@ from functools import cache
 from backend.chains.models.base import Endpoint, Plugin
 from backend.config.providers import ProviderTable, variable
 
+_OWN_RANK = 18
+"""Of the providers that MODELS_FILE adds: after the vendors' own, before what is merely found on this machine."""
+
 
 @cache
 def plugins() -> tuple[Plugin, ...]:
@@ -41,5 +44,6 @@ def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError(f"{variable(name, 'BASE_URL')}: must be an http:// or https:// URL")
         headers = {header: value.get_secret_value() for header, value in spec.headers.items()}
-        found.append((plugin, Endpoint(name, kind, url, table.key(name), headers)))
-    return sorted(found, key=lambda each: (each[1].kind.default_rank is None, each[1].kind.default_rank or 0))
+        rank = kind.default_rank if name == kind.name else _OWN_RANK
+        found.append((plugin, Endpoint(name, kind, url, table.key(name), headers, rank)))
+    return sorted(found, key=lambda each: (each[1].rank is None, each[1].rank or 0))

@@ -110,12 +110,14 @@ class LangChainProvider(ABC):
         if unset := self.unset():
             return Listing(False, unset)
         where = f"{self.endpoint.key_setting if self.endpoint.key else self.endpoint.url_setting} is set"
+        # The vendor's advice is about the vendor's models.
+        advised = None if self.endpoint.own_address else self.default
         try:
             models = await self.names()
         except Exception as error:
             said = self.refusal(error, "its models").message
-            return Listing(True, f"{where}, but its model list can't be read: {said}", (), self.default)
-        default = self.default if self.default in models or not models else models[0]
+            return Listing(True, f"{where}, but its model list can't be read: {said}", (), advised)
+        default = self.default if self.default in models else models[0] if models else advised
         return Listing(True, where, tuple(sorted(models)), default)
 
     def open(self, model: str) -> "LangChainModel":

@@ -190,13 +190,20 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A provider as it is set up: its name, and where and how it is reached."""
+    """A provider as it is set up: its name, and where and how it is reached. `rank`: whose turn it is when a default
+    model is looked for, the lowest first; None, and it is never asked."""
 
     name: str
     kind: Kind
     base_url: str | None = None
     key: SecretStr | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    rank: int | None = None
+
+    @property
+    def own_address(self) -> bool:
+        """It listens where somebody said, not where everybody's does."""
+        return self.base_url != self.kind.base_url
 
     @property
     def root(self) -> str:

@@ -58,17 +58,12 @@ class _Provider:
     def quirks(self) -> Quirks:
         return self.endpoint.kind.quirks or Quirks()
 
-    @property
-    def _own_server(self) -> bool:
-        """It listens where somebody said, not where everybody's does."""
-        return self.endpoint.base_url != self.endpoint.kind.base_url
-
     def _unset(self) -> str | None:
         """What must be set before it can be used."""
         endpoint = self.endpoint
         if endpoint.base_url is None:
             return f"set {endpoint.url_setting}"
-        if endpoint.kind.key and endpoint.key is None and not self._own_server:
+        if endpoint.kind.key and endpoint.key is None and not endpoint.own_address:
             other = f", or {endpoint.url_setting} for a server that speaks OpenAI's API" if _is_openai(endpoint) else ""
             return f"set {endpoint.key_setting}{other}"
         return None
@@ -78,18 +73,19 @@ class _Provider:
             return Listing(False, unset)
         endpoint = self.endpoint
         where = f"{endpoint.key_setting} is set"
-        if self._own_server or not endpoint.kind.key:
-            where = f"{endpoint.url_setting} is set" if self._own_server else f"it answers at {endpoint.shown}"
+        if self.endpoint.own_address or not endpoint.kind.key:
+            where = f"{endpoint.url_setting} is set" if self.endpoint.own_address else f"it answers at {endpoint.shown}"
         try:
             models = await self._list_models()
         except Exception as error:
-            if not endpoint.kind.key and not self._own_server:
+            if not endpoint.kind.key and not self.endpoint.own_address:
                 return Listing(False, f"nothing answers at {endpoint.shown}: start it, or set {endpoint.url_setting}")
             reason = f"{where}, but its model list can't be read: {refusal_of(error, 'its models', endpoint).message}"
-            return Listing(True, reason, (), self.quirks.default)
+            return Listing(True, reason, (), None if endpoint.own_address else self.quirks.default)
         default = self.quirks.default
-        if models and (default is None or (self._own_server and default not in models)):
-            default = models[0]
+        # The vendor's advice is about the vendor's models.
+        if default is None or (endpoint.own_address and default not in models):
+            default = models[0] if models else None
         return Listing(True, where, tuple(models), default)
 
     async def _list_models(self) -> list[str]:

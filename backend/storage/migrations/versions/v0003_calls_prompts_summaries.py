@@ -11,6 +11,7 @@ def upgrade() -> None:
     with op.batch_alter_table('messages') as messages:
         messages.add_column(sa.Column('model', sa.Text(), nullable=True))
         messages.add_column(sa.Column('prompt', sa.JSON(), nullable=True))
+    op.create_index(op.f('ix_messages_session_id_parent_id'), 'messages', ['session_id', 'parent_id'], unique=False)
     op.add_column('runs', sa.Column('prompt', sa.JSON(), nullable=True))
     op.execute("""
         UPDATE messages SET model = (SELECT r.model FROM runs r WHERE r.id = messages.run_id)
