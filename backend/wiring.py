@@ -29,6 +29,7 @@ from backend.services.ingestion import Ingestion
 from backend.services.knowledge import Knowledge
 from backend.services.memory import Memory
 from backend.services.models import Models
+from backend.services.pictures import Pictures
 from backend.services.prompts import PromptService
 from backend.services.readiness import Readiness
 from backend.services.reranking import Reranking
@@ -40,6 +41,7 @@ from backend.services.titles import Titles
 from backend.services.transcripts import Transcripts
 from backend.services.usage import UsageService
 from backend.storage.database import Database, DataDirLock
+from backend.storage.images import Images
 from backend.storage.ledger import Ledger
 from backend.storage.prompts import Prompts
 from backend.storage.sessions import Sessions
@@ -163,7 +165,7 @@ def _services(
     stack.push_async_callback(aside.close)
     summaries = Summaries(database)
     session_service = SessionService(session_rows, summaries, asking.hub)
-    prompt_service = PromptService(Prompts(database))
+    prompt_service, pictures = PromptService(Prompts(database)), Pictures(Images(database))
     planner = Planner(
         asking.models,
         prompt_service,
@@ -173,6 +175,7 @@ def _services(
         library.knowledge,
         wanted,
         asking.budgets,
+        pictures,
     )
     fetcher = Fetcher(settings.storage.data_dir, max_bytes=max_bytes, allowed=allowed, seconds=wanted.url_timeout)
     stack.callback(fetcher.close)
@@ -187,6 +190,7 @@ def _services(
             Memory(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
             Titles(session_rows, aside, settings.conversations.auto_title),
             session_rows,
+            pictures,
             settings.models,
             wanted,
             settings.runs.max_message_chars,
@@ -194,6 +198,7 @@ def _services(
         hub=asking.hub,
         sessions=session_service,
         transcripts=Transcripts(session_rows, session_service),
+        pictures=pictures,
         documents=docs,
         collections=collection_service,
         fetcher=fetcher,

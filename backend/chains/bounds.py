@@ -6,7 +6,7 @@ message, and what a provider may add of its own, is far below what is added here
 
 from collections.abc import Sequence
 
-from backend.chains.models.base import Image, Prompt
+from backend.chains.models.base import Prompt
 from backend.chains.prompts import LONGEST_GROUNDING, LONGEST_LABELS, LONGEST_REWRITE, REWRITE_SYSTEM
 
 _A_CALL, _A_MESSAGE = 256, 16
@@ -19,16 +19,15 @@ _HISTORY = 4
 def prompt_at_most(prompt: Prompt) -> int:
     """Tokens of this prompt, at most."""
     schema = prompt.parameters.response_schema
-    messages = (prompt.system, prompt.content, *(m.text for m in prompt.history))
-    return _tokens(messages, prompt.images, schema)
+    messages = (prompt.system, *(message.told for message in prompt.messages))
+    return _tokens(messages, prompt.pictures, schema)
 
 
-def answer_at_most(
-    texts: Sequence[str], images: Sequence[Image], schema: str | None, history: int, passages: int
-) -> int:
+def answer_at_most(texts: Sequence[str], pictures: int, schema: str | None, history: int, passages: int) -> int:
     """Tokens of a prompt whose history and passages are not known yet, at most. `texts`: what is known of its messages;
-    `history`: the tokens that `fit` may use; `passages`: see `passages_at_most`."""
-    return _tokens(texts, images, schema) + LONGEST_GROUNDING + _HISTORY * history + passages
+    `pictures`: how many it shows, those of the history too; `history`: the tokens that `fit` may use; `passages`: see
+    `passages_at_most`."""
+    return _tokens(texts, pictures, schema) + LONGEST_GROUNDING + _HISTORY * history + passages
 
 
 def passages_at_most(count: int, characters: int) -> int:
@@ -38,10 +37,10 @@ def passages_at_most(count: int, characters: int) -> int:
 
 def rewrite_at_most(question: str) -> int:
     """Tokens of the prompt that makes a follow-up a question of its own."""
-    return _tokens((REWRITE_SYSTEM, question), (), None) + LONGEST_REWRITE
+    return _tokens((REWRITE_SYSTEM, question), 0, None) + LONGEST_REWRITE
 
 
-def _tokens(messages: Sequence[str], images: Sequence[Image], schema: str | None) -> int:
+def _tokens(messages: Sequence[str], pictures: int, schema: str | None) -> int:
     texts = (*messages, schema or "")
     told = sum(len(text.encode("utf-8", "replace")) for text in texts) + _A_MESSAGE * len(messages)
-    return _A_CALL + told + _AN_IMAGE * len(images)
+    return _A_CALL + told + _AN_IMAGE * pictures

@@ -29,8 +29,8 @@ def estimate_bytes(count: int) -> int:
 
 
 def cost(message: Message) -> int:
-    """Tokens of a message, rather too many than too few."""
-    return estimate_tokens(message.text) + _TOKENS_A_MESSAGE
+    """Tokens of a message's words, rather too many than too few. Pictures have their own room."""
+    return estimate_tokens(message.told) + _TOKENS_A_MESSAGE
 
 
 def clip(text: str, tokens: int) -> str:

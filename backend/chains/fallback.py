@@ -34,12 +34,14 @@ _MAX_FAILURES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model that may answer, and how it is asked to write. `unseen`: it may think what is paid for and not shown."""
+    """A model that may answer, and how it is asked to write. `unseen`: it may think what is paid for and not shown.
+    `sees`: it can be shown pictures, as far as anybody knows."""
 
     name: str
     model: ChatModel
     parameters: Parameters
     unseen: bool = False
+    sees: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def pieces(messages: Sequence[Message], budget: int) -> list[str]:
     found: list[list[str]] = [[]]
     room = budget
     for message in messages:
-        line = Message(message.role, f"{message.role}: {message.text[:_LONGEST_TOLD]}")
+        line = Message(message.role, f"{message.role}: {message.blind().told[:_LONGEST_TOLD]}")
         if found[-1] and cost(line) > room:
             found.append([])
             room = budget

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from backend import events as ev
-from backend.chains import prompts
+from backend.chains import pictures, prompts
 from backend.chains.bounds import prompt_at_most
 from backend.chains.conversation import (
     REWRITING,
@@ -27,7 +27,6 @@ from backend.chains.weave import Weave, source_id
 from backend.errors import ProviderTimeout, RunError
 
 _SNIPPET = 280
-_TOKENS_AN_IMAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +201,8 @@ class _Prompts:
         )
 
     def __call__(self, candidate: Candidate) -> Prompt:
-        return replace(self._prompt, parameters=candidate.parameters)
+        prompt = replace(self._prompt, parameters=candidate.parameters)
+        return prompt if candidate.sees else prompt.blind()
 
 
 def _known(ask: Ask, passages: list[Passage]) -> KnownUrls:
@@ -233,11 +233,11 @@ def _spent(weave: Weave, candidate: Candidate, prompt: Prompt, how: ev.CallStatu
     """What the provider counted, or an estimate."""
     if weave.tokens is not None:
         return _usage(candidate.name, weave.tokens, "answer", how)
-    told = "".join([prompt.system, *(m.text for m in prompt.history), prompt.content])
+    told = "".join([prompt.system, *(message.told for message in prompt.messages)])
     return ev.Usage(
         model=candidate.name,
         status=how,
-        input_tokens=estimate_tokens(told) + _TOKENS_AN_IMAGE * len(prompt.images),
+        input_tokens=estimate_tokens(told) + pictures.TOKENS * prompt.pictures,
         output_tokens=_written(candidate, estimate_bytes(weave.length), prompt.parameters.max_tokens, how),
         estimated=True,
     )

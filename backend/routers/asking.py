@@ -1,12 +1,13 @@
 """What requests that are answered have in common: how to answer, and the stream that comes back."""
 
-import base64
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, cast
+from dataclasses import replace
+from typing import Any, Literal, Self, cast
 
 from fastapi import Request, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from backend.chains import pictures
 from backend.chains.models.base import Image
 from backend.chains.parameters import Writing
 from backend.config.settings import OnDisconnect
@@ -27,21 +28,24 @@ def _each(value: Any) -> list[Any]:
 
 
 class ImageInput(BaseModel):
-    """A picture, as base64."""
+    """A picture, as base64. It must be what `media_type` says."""
 
     model_config = ConfigDict(extra="forbid")
 
     media_type: Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
     data: str = Field(min_length=4, description="Base64, without line breaks.", examples=["iVBORw0KGgo…"])
 
-    @field_validator("data")
-    @classmethod
-    def _base64(cls, value: str) -> str:
-        try:
-            base64.b64decode(value, validate=True)
-        except ValueError:
-            raise ValueError("must be base64 without line breaks") from None
-        return value
+    _image: Image = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        self._image = pictures.read(self.media_type, self.data)
+        return self
+
+    @property
+    def image(self) -> Image:
+        """The picture."""
+        return self._image
 
 
 class AnswerOptions(Writing):
@@ -62,9 +66,6 @@ class AnswerOptions(Writing):
     )
     system_prompt: str | None = Field(None, max_length=20_000, description="Instead of the default system prompt.")
     prompt: PromptChoice | None = Field(None, description="A prompt of yours, see GET /prompts.")
-    images: list[ImageInput] | None = Field(
-        None, min_length=1, max_length=8, description="Pictures that belong to the message, for models that see."
-    )
     fallbacks: list[str] | None = Field(
         None,
         max_length=9,
@@ -82,13 +83,10 @@ class AnswerOptions(Writing):
 
     @field_validator("*")
     @classmethod
-    def _text(cls, value: Any, info: Any) -> Any:
-        texts = _each(value)
-        for each in texts:
+    def _text(cls, value: Any) -> Any:
+        for each in _each(value):
             if isinstance(each, str) and each != clean_text(each):
                 raise ValueError("must not hold NUL characters or lone surrogates")
-        if info.field_name == "message" and not str(texts[0]).strip():
-            raise ValueError("must not be empty")
         return value
 
     @field_validator("documents")
@@ -110,13 +108,33 @@ class AnswerOptions(Writing):
             system_prompt=self.system_prompt,
             prompt=self.prompt,
             **self.named(),
-            images=tuple(Image(each.media_type, each.data) for each in self.images or ()),
             fallbacks=None if self.fallbacks is None else tuple(self.fallbacks),
             fallback_after_output=self.fallback_after_output,
             if_busy=self.if_busy,
             on_disconnect=self.on_disconnect,
             idempotency_key=idempotency_key,
         )
+
+
+class NewMessage(AnswerOptions):
+    """A message, and how it is to be answered."""
+
+    message: str = Field(description="What the user says. Not blank; at most MAX_MESSAGE_CHARS characters.")
+    images: list[ImageInput] | None = Field(
+        None, max_length=8, description="Pictures that belong to the message, for models that see."
+    )
+
+    @field_validator("message")
+    @classmethod
+    def _something(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be empty")
+        return value
+
+    def turn(self, idempotency_key: str | None, **place: str | None) -> ChatTurn:
+        """The request as the service takes it; `place` is where the message stands."""
+        images = None if self.images is None else tuple(each.image for each in self.images)
+        return replace(self.options(self.message, idempotency_key, **place), images=images)
 
 
 _KEY = "The same key and body again attaches to the first run, never a second. At most 200 characters."

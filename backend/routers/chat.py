@@ -5,7 +5,7 @@ from typing import Self
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from backend.routers.asking import ANSWER_PARAMETERS, AnswerOptions, answered
+from backend.routers.asking import ANSWER_PARAMETERS, NewMessage, answered
 from backend.routers.problems import responses
 from backend.routers.state import Owner, Services, ServicesDep
 from backend.routers.streams import STREAM_RESPONSES, marked_text
@@ -15,7 +15,7 @@ from backend.services.run_state import decode_parts
 router = APIRouter(prefix="/chat", tags=["chat"])
 
 
-class ChatRequest(AnswerOptions):
+class ChatRequest(NewMessage):
     """A message to answer. Unknown fields are refused: providers and keys are the server's settings."""
 
     model_config = ConfigDict(
@@ -26,11 +26,11 @@ class ChatRequest(AnswerOptions):
                 {"message": "And how long is the notice?", "session_id": "ses_0193…", "documents": ["doc_0193…"]},
                 {"message": "Who signed it?", "collections": ["col_0193…"]},
                 {"message": "Hello", "model": "simulated/words", "documents": False},
+                {"message": "What is this?", "images": [{"media_type": "image/png", "data": "iVBORw0KGgo…"}]},
             ]
         },
     )
 
-    message: str = Field(description="What the user says. Not blank; at most MAX_MESSAGE_CHARS characters.")
     session_id: str | None = Field(None, description="The conversation to go on with; none begins a new one.")
     parent_id: str | None = Field(None, description="Branch from this message instead of the session's last.")
     expect_head: str | None = Field(None, description="409 unless this is the session's last message.")
@@ -61,7 +61,7 @@ async def chat(
 
     async def start(services: Services, owner: str, key: str | None, request_id: str | None) -> str:
         place = {"session_id": body.session_id, "parent_id": body.parent_id, "expect_head": body.expect_head}
-        return await services.chat.start(owner, body.options(body.message, key, **place), request_id)
+        return await services.chat.start(owner, body.turn(key, **place), request_id)
 
     return await answered(request, start)
 

@@ -1,9 +1,9 @@
 """Messages: answer one once more, or say something else in its place."""
 
 from fastapi import APIRouter, Request, Response
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
-from backend.routers.asking import ANSWER_PARAMETERS, AnswerOptions, answered
+from backend.routers.asking import ANSWER_PARAMETERS, AnswerOptions, NewMessage, answered
 from backend.routers.problems import responses
 from backend.routers.state import Services
 from backend.routers.streams import STREAM_RESPONSES
@@ -21,14 +21,12 @@ class RegenerateRequest(AnswerOptions):
     )
 
 
-class EditRequest(AnswerOptions):
-    """What to say instead, and how to answer it."""
+class EditRequest(NewMessage):
+    """What to say instead, and how to answer it. Without `images`, the pictures of the message before stay."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"message": "And how long is the notice for tenants?"}]}
     )
-
-    message: str = Field(description="As for `POST /chat`.")
 
 
 @router.post(
@@ -42,7 +40,7 @@ async def regenerate(message_id: str, body: RegenerateRequest, request: Request)
     """Another answer beside the one that is there, to the same message; it streams as `POST /chat` does.
 
     The id is the answer's, or that of the message that it answers. The new answer is the active one; the others stay,
-    see `siblings` in `GET /sessions/{id}/messages`. Pictures aren't stored: send them again.
+    see `siblings` in `GET /sessions/{id}/messages`. The model sees the message's pictures again.
     """
 
     async def start(services: Services, owner: str, key: str | None, request_id: str | None) -> str:
@@ -61,10 +59,11 @@ async def regenerate(message_id: str, body: RegenerateRequest, request: Request)
 async def edit(message_id: str, body: EditRequest, request: Request) -> Response:
     """A message beside an earlier one of yours, with an answer of its own; it streams as `POST /chat` does.
 
-    What was said before stays, and is another branch from there on.
+    What was said before stays, and is another branch from there on. The pictures are those of the message before,
+    unless `images` says which: `[]` is none.
     """
 
     async def start(services: Services, owner: str, key: str | None, request_id: str | None) -> str:
-        return await services.chat.edit(owner, message_id, body.options(body.message, key), request_id)
+        return await services.chat.edit(owner, message_id, body.turn(key), request_id)
 
     return await answered(request, start)

@@ -110,7 +110,8 @@ class Message(BaseModel):
         None, description="Which prompt it was given: `name`, `version`, `variables`; none is none."
     )
     parts: list[dict[str, Any]] = Field(
-        description="`{type: text, text, citations}`, `{type: reasoning, text}`, `{type: sources, items}`"
+        description="`{type: text, text, citations}`, `{type: reasoning, text}`, `{type: sources, items}`, "
+        "`{type: image, image_id, media_type, bytes}`: `GET /images/{image_id}` has the picture."
     )
     created_at: Time
 

@@ -12,6 +12,7 @@ from backend.services.documents import DocumentService
 from backend.services.fetching import Fetcher
 from backend.services.knowledge import Knowledge
 from backend.services.models import Models
+from backend.services.pictures import Pictures
 from backend.services.prompts import PromptService
 from backend.services.readiness import Readiness
 from backend.services.runs import RunHub
@@ -29,6 +30,7 @@ class Services:
     chat: ChatService
     hub: RunHub
     sessions: SessionService
+    pictures: Pictures
     documents: DocumentService
     collections: CollectionService
     fetcher: Fetcher

@@ -1,23 +1,29 @@
 """Sessions out and in: export, import."""
 
 import re
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from backend.errors import Invalid
 from backend.routers.problems import responses
 from backend.routers.sessions import Session, session_of
 from backend.routers.state import Owner, ServicesDep
 from backend.routers.times import iso
-from backend.services.pieces import encoded
+from backend.services.pictures import Pictures
+from backend.services.pieces import in_pieces
+from backend.services.run_state import ImagePart, decode_parts, images_of
 from backend.services.session_file import read_file
 from backend.services.transcripts import Transcript
 from backend.storage.sessions import MessageRow
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 
+_PIECE = 64_000
+"""Bytes of an export that are sent at once."""
 _FILE = {"$ref": "#/components/schemas/SessionFile"}
 _JSON = re.compile(r"application/([\w.-]+\+)?json\s*(;|$)", re.I)
 """Other pages can't send it unasked: FastAPI is as strict with the bodies that it reads."""
@@ -43,13 +49,16 @@ async def export(
     services: ServicesDep,
     owner: Owner,
     format: Annotated[Literal["json", "markdown"], Query(description="What to make of it.")] = "json",
+    pictures: Annotated[bool, Query(description="Whether JSON has the pictures, as base64.")] = True,
 ) -> Response:
-    """JSON has every branch, with citations, models and usage; Markdown the active path, citations as footnotes."""
+    """JSON has every branch, with citations, pictures, models and usage; Markdown the active path, citations as
+    footnotes, pictures by their address on this server."""
     if format == "markdown":
         text = await services.transcripts.markdown(owner, session_id)
-        return _file(text, "text/markdown; charset=utf-8", f"{session_id}.md")
+        return Response(text, media_type="text/markdown; charset=utf-8", headers=_named(f"{session_id}.md"))
     found = await services.transcripts.export(owner, session_id)
-    return _file(msgspec.json.encode(await _told(found)), "application/json", f"{session_id}.json")
+    pieces = _written(found, services.pictures if pictures else None)
+    return StreamingResponse(pieces, media_type="application/json", headers=_named(f"{session_id}.json"))
 
 
 @router.post(
@@ -66,19 +75,31 @@ async def bring_in(request: Request, services: ServicesDep, owner: Owner) -> Ses
     return session_of(await services.transcripts.bring_in(owner, await read_file(await request.body())))
 
 
-def _file(content: str | bytes, media_type: str, name: str) -> Response:
-    return Response(content, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+def _named(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
-async def _told(found: Transcript) -> dict[str, Any]:
-    return {
+async def _written(found: Transcript, pictures: Pictures | None) -> AsyncGenerator[bytes]:
+    """The file in pieces: all of its pictures may be more than there is memory."""
+    head = {
         "format": "streamforge.session",
         "version": 1,
         "title": found.session.title,
         "created_at": iso(found.session.created_at),
         "head_message_id": found.session.head_message_id,
-        "messages": await encoded(_message(row, found) for row in found.messages),
     }
+    piece, comma = bytearray(msgspec.json.encode(head)[:-1] + b',"messages":['), b""
+    async for row in in_pieces(found.messages):
+        told = _message(row, found)
+        if row.role == "user" and images_of(parts := decode_parts(row.parts)):
+            bare = [part for part in parts if not isinstance(part, ImagePart)]
+            told["parts"] = await pictures.written(row.session_id, parts) if pictures is not None else bare
+        piece += comma + msgspec.json.encode(told)
+        comma = b","
+        if len(piece) >= _PIECE:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece + b"]}")
 
 
 def _message(row: MessageRow, found: Transcript) -> dict[str, Any]:

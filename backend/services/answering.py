@@ -14,6 +14,7 @@ from backend.services.collections import CollectionService
 from backend.services.documents import DocumentService
 from backend.services.knowledge import Knowledge, OwnedKnowledge, Scope
 from backend.services.models import Models, Wanted
+from backend.services.pictures import Pictures
 from backend.services.prompts import Prepared, PromptChoice, PromptService
 from backend.storage.sessions import Sessions
 
@@ -47,8 +48,10 @@ class Planner:
         knowledge: Knowledge,
         settings: KnowledgeSettings,
         budgets: Budgets,
+        pictures: Pictures,
     ) -> None:
         self._budgets = budgets
+        self._pictures = pictures
         self._models = models
         self._prompts = prompts
         self._sessions = sessions
@@ -75,7 +78,8 @@ class Planner:
             candidates=candidates,
             question=turn.message,
             texts=(base_system(system), wrapped, *(example.text for example in examples)),
-            images=turn.images,
+            pictures=turn.shows,
+            before=await self._before(owner, turn),
             looks_up=retriever is not None,
             follows=turn.session_id is not None,
         )
@@ -89,6 +93,12 @@ class Planner:
             prompt=prompt.record() if prompt is not None else None,
             allowance=self._budgets.allowance(owner, planned),
         )
+
+    async def _before(self, owner: str, turn: ChatTurn) -> int:
+        """How many pictures the messages before may have, where that matters before they are read."""
+        if turn.session_id is None or self._budgets.of(owner) is None:
+            return 0
+        return await self._pictures.count(turn.session_id)
 
     async def _words(
         self, owner: str, turn: ChatTurn, settings: Mapping[str, Any]

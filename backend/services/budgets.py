@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from backend.chains.bounds import answer_at_most, passages_at_most, rewrite_at_most
 from backend.chains.conversation import REWRITING
 from backend.chains.fallback import Candidate
-from backend.chains.models.base import Image, Tokens
+from backend.chains.models.base import Tokens
+from backend.chains.pictures import room
 from backend.config.budgets import EVERYBODY, Budget
 from backend.config.settings import KnowledgeSettings, ModelSettings
 from backend.errors import PriceUnknown
@@ -16,14 +17,15 @@ from backend.storage.ledger import Reservation
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What an answer will be asked with. `texts`: the words of its prompt that are known; `looks_up`: in documents;
-    `follows`: there may be messages before it; `besides`: further calls, each the model and the tokens that it takes at
-    most."""
+    """What an answer will be asked with. `texts`: the words of its prompt that are known; `pictures`: its own, and
+    `before`: the session's; `looks_up`: in documents; `follows`: there may be messages before it; `besides`: further
+    calls, each the model and the tokens that it takes at most."""
 
     candidates: Sequence[Candidate]
     question: str
     texts: Sequence[str]
-    images: Sequence[Image]
+    pictures: int
+    before: int
     looks_up: bool
     follows: bool
     besides: Sequence[tuple[str, Tokens]] = ()
@@ -31,9 +33,11 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What an answer may take: `input_limit` tokens of prompt, and the money."""
+    """What an answer may take: `input_limit` tokens of prompt, with so many `pictures` of earlier messages, and the
+    money."""
 
     input_limit: int
+    pictures: int
     reservation: Reservation
 
 
@@ -57,9 +61,10 @@ class Budgets:
         budget = self.of(owner)
         if budget is None:
             return None
+        before = min(planned.before, room(self._history, planned.pictures))
         limit = answer_at_most(
             planned.texts,
-            planned.images,
+            planned.pictures + before,
             planned.candidates[0].parameters.response_schema,
             self._history if planned.follows else 0,
             self._passages if planned.looks_up else 0,
@@ -71,7 +76,7 @@ class Budgets:
             # Asked of the first one that doesn't rest then.
             rewrite = Tokens(rewrite_at_most(planned.question), REWRITING.max_tokens)
             amount += max((self._cost(c.name, rewrite) for c in planned.candidates if c.model.writes), default=0)
-        return Allowance(limit, Reservation(amount, budget))
+        return Allowance(limit, before, Reservation(amount, budget))
 
     def reservation(self, owner: str, model: str, most: Tokens) -> Reservation | None:
         """What a single call may cost; None without a budget. Raises PriceUnknown."""

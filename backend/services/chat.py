@@ -10,6 +10,8 @@ import msgspec
 from backend import events as ev
 from backend.chains.calls import CallLimits
 from backend.chains.fallback import Attempts
+from backend.chains.models.base import Image, Message
+from backend.chains.pictures import room
 from backend.chains.rag import Ask, Finished, answer
 from backend.config.settings import KnowledgeSettings, ModelSettings, parse_hosts
 from backend.errors import Conflict, Invalid, NotFound
@@ -17,7 +19,8 @@ from backend.services.answering import Answering, Planner
 from backend.services.chat_turn import ChatTurn
 from backend.services.memory import Memory, Recalled
 from backend.services.models import Models
-from backend.services.run_state import SourcesPart, TextPart, decode_parts, encode_parts, text_of
+from backend.services.pictures import Pictures, new_images, part_of
+from backend.services.run_state import SourcesPart, TextPart, decode_parts, encode_parts, images_of, text_of
 from backend.services.runs import LEASE_MS, Run, RunHub
 from backend.services.titles import Titles, first_title
 from backend.storage.ids import new_id, now_ms
@@ -37,6 +40,7 @@ class ChatService:
         memory: Memory,
         titles: Titles,
         sessions: Sessions,
+        pictures: Pictures,
         model_settings: ModelSettings,
         knowledge_settings: KnowledgeSettings,
         max_message_chars: int,
@@ -48,6 +52,7 @@ class ChatService:
         self._memory = memory
         self._titles = titles
         self._sessions = sessions
+        self._pictures = pictures
         self._model_settings = model_settings
         self._link_hosts = parse_hosts(knowledge_settings.allowed_link_hosts)
         self._max_message_chars = max_message_chars
@@ -83,21 +88,25 @@ class ChatService:
             if message.parent_id is None:
                 raise NotFound("This answer follows no message of the user's: there is nothing to answer once more.")
             message = await self._sessions.message(owner, message.parent_id)
-        said = text_of(decode_parts(message.parts))
-        if not said.strip():
+        parts = decode_parts(message.parts)
+        said, kept = text_of(parts), images_of(parts)
+        if not said.strip() and not kept:
             raise Invalid("The message has no text to answer. POST /messages/{id}/edit puts another beside it.")
-        turn = replace(options, message=said, session_id=message.session_id, beside=message.id, again=True)
+        turn = replace(options, message=said, kept=kept, session_id=message.session_id, beside=message.id, again=True)
         return await self.start(owner, turn, request_id)
 
     async def edit(self, owner: str, message_id: str, turn: ChatTurn, request_id: str | None) -> str:
-        """The id of the run that answers `turn`, whose message stands beside the user's message of this id.
+        """The id of the run that answers `turn`, whose message stands beside the user's message of this id, with its
+        pictures where `turn` doesn't say which.
 
         Raises as `start` does; Invalid when the message isn't the user's.
         """
         message = await self._sessions.message(owner, message_id)
         if message.role != "user":
             raise Invalid("Only messages of the user can be edited. POST /messages/{id}/regenerate answers once more.")
-        return await self.start(owner, replace(turn, session_id=message.session_id, beside=message.id), request_id)
+        kept = images_of(decode_parts(message.parts)) if turn.images is None else ()
+        turn = replace(turn, kept=kept, session_id=message.session_id, beside=message.id)
+        return await self.start(owner, turn, request_id)
 
     async def _start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
         answering = await self._planner.plan(owner, turn)
@@ -160,6 +169,7 @@ class ChatService:
 
     def _new_turn(self, owner: str, session_id: str, answering: Answering) -> NewTurn:
         turn, allowance = answering.turn, answering.allowance
+        images = new_images(turn.images or ())
         return NewTurn(
             owner=owner,
             session_id=session_id,
@@ -167,10 +177,11 @@ class ChatService:
             user_message_id=turn.beside if turn.again and turn.beside is not None else new_id("msg"),
             message_id=new_id("msg"),
             run_id=new_id("run"),
-            parts=encode_parts([TextPart(text=turn.message)]),
+            parts=encode_parts([TextPart(text=turn.message), *turn.kept, *map(part_of, images)]),
             model=answering.candidates[0].name,
             instance_id=self._hub.instance_id,
             lease_until=now_ms() + LEASE_MS,
+            images=images,
             prompt=answering.prompt,
             parent_id=turn.parent_id,
             beside=turn.beside,
@@ -218,10 +229,21 @@ class ChatService:
         by = next((c for c in answering.candidates if c.name == answered), answering.candidates[0])
         if first:
             self._titles.follow(run, answering.turn.message, by)
-        self._memory.follow(run, told, answering.turn.message, by)
+        question = Message("user", answering.turn.message, unseen=answering.turn.shows)
+        self._memory.follow(run, told, question, by)
+
+    async def _seen(self, run: Run, answering: Answering, told: Recalled) -> tuple[tuple[Image, ...], Recalled]:
+        """The message's pictures, and the conversation with those before."""
+        turn, session_id = answering.turn, run.started.session_id
+        most = room(self._model_settings.llm_history_tokens, turn.shows)
+        if answering.allowance is not None:
+            most = answering.allowance.pictures
+        images = turn.images or await self._pictures.load(session_id, turn.kept)
+        return images, await self._pictures.shown(session_id, told, most, images)
 
     async def _answer(self, run: Run, answering: Answering, told: Recalled, *, quoted_before: bool) -> str:
         settings, turn, retriever = self._model_settings, answering.turn, answering.retriever
+        images, told = await self._seen(run, answering, told)
         ask = Ask(
             candidates=answering.candidates,
             attempts=Attempts(
@@ -240,7 +262,7 @@ class ChatService:
             examples=answering.examples,
             wrapped=answering.wrapped,
             history_tokens=settings.llm_history_tokens,
-            images=turn.images,
+            images=images,
             quoted_before=quoted_before,
             link_hosts=self._link_hosts,
             input_limit=answering.allowance.input_limit if answering.allowance is not None else None,

@@ -7,6 +7,7 @@ from typing import Literal
 from backend.chains.models.base import Effort, Image
 from backend.config.settings import OnDisconnect
 from backend.services.prompts import PromptChoice
+from backend.services.run_state import ImagePart
 
 IfBusy = Literal["reject", "queue", "replace"]
 _PARAMETERS = (
@@ -27,6 +28,7 @@ class ChatTurn:
     `system_prompt`: None is as the session says.
 
     `beside` is an earlier message of the user's: this one stands beside it, or with `again` it is answered once more.
+    `images` are new pictures, `kept` those of that message which this one shows, too.
     """
 
     message: str
@@ -47,12 +49,18 @@ class ChatTurn:
     stop: tuple[str, ...] = ()
     reasoning_effort: Effort | None = None
     response_schema: str | None = None
-    images: tuple[Image, ...] = ()
+    images: tuple[Image, ...] | None = None
+    kept: tuple[ImagePart, ...] = ()
     fallbacks: tuple[str, ...] | None = None
     fallback_after_output: bool = False
     if_busy: IfBusy = "reject"
     on_disconnect: OnDisconnect | None = None
     idempotency_key: str | None = None
+
+    @property
+    def shows(self) -> int:
+        """How many pictures the message has."""
+        return len(self.images or ()) + len(self.kept)
 
     def asked(self) -> dict[str, object]:
         """What is asked of the model, by name."""
@@ -61,4 +69,7 @@ class ChatTurn:
 
     def fingerprint(self) -> str:
         """Tells whether two requests ask the same (SHA-256, hex)."""
-        return hashlib.sha256(repr(self).encode("utf-8", "surrogatepass")).hexdigest()
+        told = hashlib.sha256(repr(self).encode("utf-8", "surrogatepass"))
+        for image in self.images or ():
+            told.update(hashlib.sha256(image.data).digest())
+        return told.hexdigest()

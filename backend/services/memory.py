@@ -8,7 +8,7 @@ without one, the oldest messages are left out.
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -19,7 +19,7 @@ from backend.config.settings import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.services.aside import Aside, Errand
 from backend.services.models import Models
-from backend.services.run_state import decode_parts, text_of
+from backend.services.run_state import ImagePart, decode_parts, images_of, text_of
 from backend.services.runs import Run
 from backend.storage.summaries import Summaries, SummaryRow
 from backend.storage.turns import StoredMessage
@@ -31,11 +31,12 @@ _REMEMBERED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A message of the active path, and the summary up to it where there is one."""
+    """A message of the active path, and the summary up to it where there is one. `pictures` are the user's."""
 
     id: str
     message: Message
     summary: str | None = None
+    pictures: tuple[ImagePart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +88,17 @@ class Memory:
                     del self._failed[next(iter(self._failed))]
         return Recalled(said, _latest(said))
 
-    def follow(self, run: Run, told: Recalled, question: str, candidate: Candidate) -> None:
-        """An answer is ending: if what was said is too long for the next turn, sum it up once it is stored."""
+    def follow(self, run: Run, told: Recalled, question: Message, candidate: Candidate) -> None:
+        """The answer to `question` is ending: if it all is too long for the next turn, sum it up once it is stored."""
         session_id = run.started.session_id
         if not self._sums_up(candidate) or session_id in self._making:
             return
         started = run.started
         new = (
-            Said(started.user_message_id, Message("user", question)),
+            Said(started.user_message_id, question),
             Said(started.message_id, Message("assistant", run.state.text())),
         )
-        said = [*told.said, *(each for each in new if each.message.text)]
+        said = [*told.said, *(each for each in new if each.message.told)]
         if self._fits(said):
             return
         task = self._aside.later(lambda: self._prepare(run, said, candidate))
@@ -132,7 +133,7 @@ class Memory:
     async def _refreshed(self, session_id: str, said: Sequence[Said]) -> Sequence[Said]:
         """The conversation with the summaries that were made since it was read."""
         kept = await self._summaries.of(session_id)
-        return [Said(s.id, s.message, kept[s.id].text if s.id in kept else s.summary) for s in said]
+        return [replace(s, summary=kept[s.id].text) if s.id in kept else s for s in said]
 
     async def _sum_up(self, run: Run, said: Sequence[Said], candidate: Candidate) -> Sequence[Said]:
         """The conversation with one more summary, which is stored. Raises StreamForgeError."""
@@ -160,7 +161,7 @@ class Memory:
         last = said[covered + older - 1]
         with suppress(StreamForgeError):
             await self._summaries.put(SummaryRow(last.id, name, summary))
-        return [Said(s.id, s.message, summary) if s is last else s for s in said]
+        return [replace(s, summary=summary) if s is last else s for s in said]
 
     def _model(self, candidate: Candidate) -> tuple[str, ChatModel]:
         if self._settings.summary_model is None:
@@ -169,14 +170,16 @@ class Memory:
 
 
 def said_of(history: Sequence[StoredMessage]) -> list[Said]:
-    """Stored messages as a model is told them; those without text are left out."""
+    """Stored messages as a model is told them, with a note of their pictures; empty ones are left out."""
     found: list[Said] = []
     for row in history:
-        text = text_of(decode_parts(row.parts))
-        if text:
-            found.append(Said(row.id, Message("user" if row.role == "user" else "assistant", text), row.summary))
+        parts = decode_parts(row.parts)
+        text, pictures = text_of(parts), images_of(parts) if row.role == "user" else ()
+        if text or pictures:
+            message = Message("user" if row.role == "user" else "assistant", text, unseen=len(pictures))
+            found.append(Said(row.id, message, row.summary, pictures))
         elif row.summary is not None and found:
-            found[-1] = Said(found[-1].id, found[-1].message, row.summary)
+            found[-1] = replace(found[-1], summary=row.summary)
     return found
 
 

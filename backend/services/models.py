@@ -223,7 +223,8 @@ class Models:
         unseen = known.unseen is not None and (
             "reasoning_effort" in asked or (known.unseen == "model" and known.spec.reasoning is True)
         )
-        return Candidate(known.name, known.model, self._parameters(known.spec, asked), unseen)
+        parameters = self._parameters(known.spec, asked)
+        return Candidate(known.name, known.model, parameters, unseen, sees="images" not in known.cannot)
 
     def _parameters(self, spec: ModelSpec, asked: Mapping[str, object]) -> Parameters:
         settings = self._settings

@@ -7,9 +7,10 @@ import msgspec
 import structlog
 
 from backend import events as ev
+from backend.chains import pictures
 from backend.chains.conversation import estimate_tokens
 from backend.errors import ServerRestarted
-from backend.services.run_state import RunState, decode_parts, encode_parts, text_of
+from backend.services.run_state import RunState, decode_parts, encode_parts, images_of, text_of
 from backend.services.usage import calls_of
 from backend.storage.ids import now_ms
 from backend.storage.turns import ClosedTurn, EventLines, StoredRun, Turns
@@ -79,12 +80,12 @@ class RunArchive:
         if not (wrote := state.uncounted()):
             return
         history = await self._turns.history(stored.session_id, stored.user_message_id)
-        asked = text_of(decode_parts(history[-1].parts)) if history else ""
-        read = "".join([asked, *(source.snippet for source in state.sources)])
+        asked = decode_parts(history[-1].parts) if history else []
+        read = "".join([text_of(asked), *(source.snippet for source in state.sources)])
         usage = ev.Usage(
             model=state.model or stored.model,
             status="failed",
-            input_tokens=estimate_tokens(read),
+            input_tokens=estimate_tokens(read) + pictures.TOKENS * len(images_of(asked)),
             output_tokens=estimate_tokens(wrote),
             estimated=True,
         )

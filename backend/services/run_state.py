@@ -47,7 +47,15 @@ class SourcesPart(msgspec.Struct, tag="sources", kw_only=True):
     items: list[ev.Source]
 
 
-MessagePart = TextPart | ReasoningPart | SourcesPart
+class ImagePart(msgspec.Struct, tag="image", kw_only=True):
+    """A picture of the user's: `GET /images/{image_id}` has it."""
+
+    image_id: str
+    media_type: str
+    bytes: int
+
+
+MessagePart = TextPart | ReasoningPart | SourcesPart | ImagePart
 MessageStatus = Literal["complete", "partial", "failed", "cancelled"]
 _parts_decoder: msgspec.json.Decoder[list[MessagePart]] = msgspec.json.Decoder(list[MessagePart])
 
@@ -65,6 +73,11 @@ def decode_parts(stored: str) -> list[MessagePart]:
 def text_of(parts: list[MessagePart]) -> str:
     """The text of a message alone."""
     return "\n\n".join(p.text for p in parts if isinstance(p, TextPart))
+
+
+def images_of(parts: list[MessagePart]) -> tuple[ImagePart, ...]:
+    """The pictures of a message."""
+    return tuple(p for p in parts if isinstance(p, ImagePart))
 
 
 class RunState:

@@ -5,6 +5,7 @@ others go on meanwhile.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -12,11 +13,13 @@ import msgspec
 from msgspec import Meta
 
 from backend.errors import BadRequest, Invalid
+from backend.services.pictures import FilePart, taken_in
 from backend.services.pieces import in_pieces
-from backend.services.run_state import MessagePart, MessageStatus, SourcesPart, TextPart, encode_parts
+from backend.services.run_state import MessageStatus, SourcesPart, TextPart, encode_parts
+from backend.storage.images import ImageRow
 from backend.storage.sessions import MessageRow
 
-MAX_MESSAGES = 5_000
+MAX_MESSAGES, _MAX_PICTURES = 5_000, 1_000
 _MAX_BRACES, _MAX_CITED, _MAX_QUOTE, _MAX_VALUES = 20_000, 2_000, 20_000, 50_000
 """Of one message: `{` in its JSON, for it is read at one go; citations, and as many sources; characters of a quote, and
 of its prompt's variables."""
@@ -40,7 +43,10 @@ class TranscriptMessage(msgspec.Struct, forbid_unknown_fields=True):
 
     id: Id
     role: Literal["user", "assistant"]
-    parts: Annotated[list[MessagePart], Meta(max_length=1_000, description="As in `GET /sessions/{id}/messages`.")]
+    parts: Annotated[
+        list[FilePart],
+        Meta(max_length=1_000, description="As in `GET /sessions/{id}/messages`, but pictures with their `data`."),
+    ]
     created_at: Moment
     parent_id: Id | None = None
     status: MessageStatus = "complete"
@@ -68,12 +74,14 @@ class _Split(_Head, kw_only=True):
 
 
 class ReadSession(msgspec.Struct):
-    """A file's content: messages under the file's ids, each by itself fit to be stored. Time in ms."""
+    """A file's content: messages under the file's ids, each by itself fit to be stored, and their pictures. Time in
+    ms."""
 
     title: str
     head: str | None
     created_at: int
     messages: list[MessageRow]
+    images: list[ImageRow]
 
 
 EXAMPLE: dict[str, Any] = {
@@ -118,18 +126,20 @@ async def read_file(body: bytes) -> ReadSession:
         raise BadRequest(f"The body can't be read, {error}. Send what an export gave.", code="bad_json") from None
     except (UnicodeDecodeError, RecursionError):
         raise BadRequest("The body can't be read: send UTF-8 JSON of sane depth.") from None
-    messages = [_row(raw, f"messages[{n}]") async for n, raw in in_pieces(enumerate(file.messages))]
-    return ReadSession(file.title, file.head_message_id, _ms(file.created_at), messages)
+    images: list[ImageRow] = []
+    messages = [_row(raw, f"messages[{n}]", images) async for n, raw in in_pieces(enumerate(file.messages))]
+    return ReadSession(file.title, file.head_message_id, _ms(file.created_at), messages, images)
 
 
-def _row(raw: msgspec.Raw, at: str) -> MessageRow:
-    """One message. Raises Invalid."""
+def _row(raw: msgspec.Raw, at: str, images: list[ImageRow]) -> MessageRow:
+    """One message; its pictures are added to `images`. Raises Invalid."""
     text = bytes(raw)
     if text.count(b"{") > _MAX_BRACES:
         raise Invalid(f"{at}: has more than {_MAX_BRACES} braces. So many parts, citations and sources aren't taken.")
     try:
         message = _message.decode(text)
-        parts = encode_parts(message.parts)
+        kept, shown = taken_in(message.parts)
+        parts = encode_parts(kept)
     except msgspec.ValidationError as error:
         raise Invalid(_said(error, at)) from None
     except (ValueError, OverflowError, RecursionError) as error:
@@ -138,6 +148,11 @@ def _row(raw: msgspec.Raw, at: str) -> MessageRow:
     if b"\\u0000" in text and _NUL.search(text):
         raise Invalid(f"{at}: must not hold NUL characters.")
     _check_parts(message.parts, at)
+    images += shown
+    if shown and message.role != "user":
+        raise Invalid(f"{at}: is an answer: pictures belong to messages of the user's.")
+    if len(images) > _MAX_PICTURES:
+        raise Invalid(f"{at}: more than {_MAX_PICTURES} pictures can't be imported.")
     return MessageRow(
         id=message.id,
         session_id="",
@@ -152,7 +167,7 @@ def _row(raw: msgspec.Raw, at: str) -> MessageRow:
     )
 
 
-def _check_parts(parts: list[MessagePart], at: str) -> None:
+def _check_parts(parts: Sequence[FilePart], at: str) -> None:
     """Raises Invalid."""
     citations = [(part.text, each) for part in parts if isinstance(part, TextPart) for each in part.citations]
     sources = sum(len(part.items) for part in parts if isinstance(part, SourcesPart))

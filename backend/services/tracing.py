@@ -12,13 +12,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from backend import __version__
 from backend import events as ev
-from backend.chains.models.base import Prompt, chat_messages
+from backend.chains.models.base import Image, Prompt
 from backend.services.run_archive import status_of
 from backend.services.telemetry import Call, Request, Retrieval, Run, Sink, now
 
@@ -236,8 +236,7 @@ def _contents(call: Call) -> dict[str, Any]:
     kept."""
     if call.prompt is None:
         return {}
-    asked = [_message(role, text) for role, text in chat_messages(call.prompt) if role != "system"]
-    asked[-1]["parts"] += [_picture(image.media_type) for image in call.prompt.images]
+    asked = [_message(message.role, message.told, message.images) for message in call.prompt.messages]
     wrote = {**_message("assistant", call.text or ""), "finish_reason": call.finish or call.error or ""}
     return {
         "gen_ai.system_instructions": _json(_system(call.prompt)),
@@ -250,12 +249,9 @@ def _system(prompt: Prompt) -> list[dict[str, str]]:
     return [{"type": "text", "content": prompt.system}] if prompt.system else []
 
 
-def _message(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "parts": [{"type": "text", "content": text}]}
-
-
-def _picture(media_type: str) -> dict[str, str]:
-    return {"type": "blob", "modality": "image", "mime_type": media_type}
+def _message(role: str, text: str, images: Sequence[Image] = ()) -> dict[str, Any]:
+    shown = [{"type": "blob", "modality": "image", "mime_type": image.media_type} for image in images]
+    return {"role": role, "parts": [{"type": "text", "content": text}, *shown]}
 
 
 def _json(value: object) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from backend.errors import Invalid
 from backend.events import clean_text
 from backend.services.pieces import in_pieces
-from backend.services.run_state import CitationRef, SourcesPart, TextPart, decode_parts
+from backend.services.run_state import CitationRef, SourcesPart, TextPart, decode_parts, images_of
 from backend.services.session_file import ReadSession
 from backend.services.sessions import SessionService
 from backend.storage.ids import new_id, now_ms
@@ -73,7 +73,7 @@ class Transcripts:
             )
             async for row in in_pieces(file.messages)
         ]
-        await self._sessions.insert(owner, session, fresh)
+        await self._sessions.insert(owner, session, fresh, file.images)
         return await self._sessions.get(owner, session.id)
 
 
@@ -118,6 +118,7 @@ async def markdown(title: str, rows: Sequence[MessageRow]) -> str:
         sources = [item for part in parts if isinstance(part, SourcesPart) for item in part.items]
         titles = {item.source_id: item.title[:_MAX_TITLE] for item in sources}
         pieces += [_noted(part, titles, notes) for part in parts if isinstance(part, TextPart) and part.text]
+        pieces += [f"![picture](/images/{part.image_id})" for part in images_of(parts)]
     return "\n\n".join([*pieces, *notes]) + "\n"
 
 

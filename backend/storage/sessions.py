@@ -11,6 +11,7 @@ from sqlalchemy import Text, and_, delete, or_, select, type_coerce, update
 from backend.errors import NotFound
 from backend.storage.database import Database
 from backend.storage.ids import now_ms
+from backend.storage.images import ImageRow, store_images
 from backend.storage.tables import messages, sessions
 
 
@@ -174,8 +175,10 @@ class Sessions:
         sql = "SELECT id, usage FROM runs WHERE session_id = ? AND usage IS NOT NULL"
         return dict(await self._db.reader.run(lambda conn: conn.execute(sql, (session_id,)).fetchall()))
 
-    async def insert(self, owner: str, session: SessionRow, rows: Sequence[MessageRow]) -> None:
-        """Store a session with its messages, all or nothing."""
+    async def insert(
+        self, owner: str, session: SessionRow, rows: Sequence[MessageRow], images: Sequence[ImageRow]
+    ) -> None:
+        """Store a session with its messages and their pictures, all or nothing."""
         head = (session.id, owner, session.title, session.head_message_id, session.created_at, session.updated_at)
         values = [
             (m.id, owner, m.session_id, m.parent_id, m.role, m.status, m.parts, m.model, m.prompt, m.created_at)
@@ -193,5 +196,6 @@ class Sessions:
                 "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
+            store_images(conn, owner, session.id, images, now_ms())
 
         await self._db.writer.run(store)

@@ -74,6 +74,19 @@ messages = Table(
     Index(None, "session_id", "parent_id"),
 )
 
+# Pictures that messages show: their parts name them. An edited message may show those of the one before.
+images = Table(
+    "images",
+    metadata,
+    _id(),
+    _owner(),
+    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("media_type", Text, nullable=False),
+    _time("created_at"),
+    Column("data", LargeBinary, nullable=False),
+    Index(None, "session_id"),
+)
+
 runs = Table(
     "runs",
     metadata,

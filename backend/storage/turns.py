@@ -12,6 +12,7 @@ from backend.errors import Conflict, NotFound
 from backend.storage import ledger
 from backend.storage.database import Database
 from backend.storage.ids import now_ms
+from backend.storage.images import ImageRow, store_images
 
 LIVE = ("queued", "running")
 _HISTORY_LIMIT = 400
@@ -24,7 +25,8 @@ class NewTurn:
     """A user's message and the run that will answer it. `session_id` is new where `title` is given.
 
     `beside` is an earlier message of the user's that this one stands beside; the same id means that it is answered once
-    more. `prompt` is JSON text. `reservation`: what the run may cost, where the owner has a budget.
+    more. `images` are new pictures that the message shows. `prompt` is JSON text. `reservation`: what the run may cost,
+    where the owner has a budget.
     """
 
     owner: str
@@ -37,6 +39,7 @@ class NewTurn:
     model: str
     instance_id: str
     lease_until: int
+    images: tuple[ImageRow, ...] = ()
     prompt: str | None = None
     parent_id: str | None = None
     beside: str | None = None
@@ -300,6 +303,8 @@ def _insert(conn: sqlite3.Connection, turn: NewTurn, parent: str | None, now: in
             "VALUES (?, ?, ?, ?, ?, 'user', 'complete', ?, ?)",
             (turn.user_message_id, turn.owner, turn.session_id, parent, turn.run_id, turn.parts, now),
         )
+    if turn.images:
+        store_images(conn, turn.owner, turn.session_id, turn.images, now)
     conn.execute(
         "INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, prompt, status, instance_id, "
         "lease_until, idempotency_key, request_hash, started_at) "

@@ -20,6 +20,7 @@ TABLES = (
     "messages",
     "runs",
     "run_events",
+    "images",
     "collections",
     "documents",
     "document_versions",

@@ -22,7 +22,7 @@ class Endpoint(NamedTuple):
     def url(self) -> str:
         """The path with something in the place of each parameter."""
         filled = self.path
-        for name in ("session_id", "run_id", "message_id", "document_id", "collection_id"):
+        for name in ("session_id", "run_id", "message_id", "document_id", "collection_id", "image_id"):
             filled = filled.replace(f"{{{name}}}", f"{name[:3]}_unknown")
         filled = filled.replace("{name}", "unknown").replace("{label}", "production").replace("{n}", "1")
         assert "{" not in filled, f"give {self.path} an example here"
@@ -63,6 +63,7 @@ PRIVATE = {
     Endpoint("DELETE", "/collections/{collection_id}/embed"),
     Endpoint("POST", "/search"),
     Endpoint("GET", "/messages/{message_id}/retrieval"),
+    Endpoint("GET", "/images/{image_id}"),
     Endpoint("GET", "/sessions"),
     Endpoint("GET", "/sessions/{session_id}"),
     Endpoint("PATCH", "/sessions/{session_id}"),

@@ -1,6 +1,7 @@
 """API_KEYS: who may call, and that nobody sees what is somebody else's."""
 
 import asyncio
+import base64
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -130,6 +131,7 @@ async def alices(keyed: Running) -> AsyncGenerator[Things]:
     assert (await keyed.client.post("/prompts", json=prompt, headers=bearer(ALICE))).status_code == 201
     started = events[0]
     yield {
+        "image_id": await _picture(keyed),
         "document_id": document,
         "collection_id": collection["id"],
         "session_id": started["session_id"],
@@ -141,6 +143,17 @@ async def alices(keyed: Running) -> AsyncGenerator[Things]:
         "last": events[-2]["_id"],
         "bytes": data.decode(),
     }
+
+
+async def _picture(keyed: Running) -> str:
+    """The id of a picture in another session of alice's."""
+    moment, png = "2026-11-25T12:00:00Z", base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+    parts = [{"type": "image", "media_type": "image/png", "data": png}]
+    said = [{"id": "m", "role": "user", "parts": parts, "created_at": moment}]
+    file = {"title": "A picture", "created_at": moment, "messages": said}
+    made = (await keyed.client.post("/sessions/import", json=file, headers=bearer(ALICE))).json()
+    stored = await keyed.client.get(f"/sessions/{made['id']}/messages", headers=bearer(ALICE))
+    return stored.json()["items"][0]["parts"][0]["image_id"]
 
 
 BODIES: dict[tuple[str, str], dict[str, Any]] = {

@@ -226,15 +226,37 @@ SHOWN: dict[str, Any] = {
 
 @both
 async def test_a_picture(wire: Wire, provider: ProviderServer, tmp_path: Path) -> None:
+    """Shown with its message, in the turn that brings it and in those that follow."""
     images = [{"media_type": "image/png", "data": PIXEL}]
-    body = await sent(wire.settings(provider), provider, tmp_path / "data", images=images)
+    async with serving(tmp_path / "data", **wire.settings(provider)) as server:
+        first = await server.events(ask("What is it?", images=images))
+        follow_up = await server.events(ask("And in its left corner?", session_id=first[0]["session_id"]))
+    assert only_terminal(follow_up)["type"] == "run.completed"
+    (asked,), (before, answered, again) = (_said(wire, call.json) for call in provider.calls)
+    for message in (asked, before):
+        _shows(wire, message, "What is it?")
+    assert [_text(message) for message in (answered, again)] == [text_of(first), "And in its left corner?"]
+
+
+def _said(wire: Wire, body: Any) -> list[Any]:
+    said = body["contents"] if isinstance(wire, GoogleWire) else body["messages"]
+    return [message for message in said if message["role"] != "system"]
+
+
+def _text(message: Any) -> str:
+    if "parts" in message:
+        (part,) = message["parts"]
+        return part["text"]
+    return message["content"]
+
+
+def _shows(wire: Wire, message: Any, words: str) -> None:
     if isinstance(wire, OllamaWire):
-        assert body["messages"][-1]["images"] == [PIXEL]
+        assert (message["content"].strip(), message["images"]) == (words, [PIXEL])
         return
-    message = body["contents"][-1]["parts"] if isinstance(wire, GoogleWire) else body["messages"][-1]["content"]
-    text, image = message
+    text, image = message["parts"] if isinstance(wire, GoogleWire) else message["content"]
     image = camel(image) if isinstance(wire, GoogleWire) else image
-    assert text["text"] == "Say something."
+    assert text["text"] == words
     assert {name: image.get(name) for name in SHOWN[wire.name]} == SHOWN[wire.name]
 
 

@@ -1,6 +1,7 @@
 """Traces, as a collector gets them over the wire."""
 
 import asyncio
+import base64
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -144,6 +145,23 @@ async def test_contents_leave_when_the_standard_variable_says_so(
     assert "You are a guide." in json.loads(call.attributes["gen_ai.system_instructions"])[0]["content"]
     assert search.attributes["gen_ai.retrieval.query.text"] == QUESTION
     assert KEY.encode() not in b"".join(collector.raw)
+
+
+async def test_of_pictures_only_their_kind_leaves(
+    tmp_path: Path, provider: ProviderServer, collector: Collector, env: Env
+) -> None:
+    env(collector.endpoint, **{CONTENTS: "true"})
+    png = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"Elsmere").decode()
+    async with serving(tmp_path / "data", **wire(provider)) as server:
+        shown = await asked(server, images=[{"media_type": "image/png", "data": png}])
+        await server.events({"message": "And?", "session_id": shown[0]["session_id"]})
+        await asyncio.to_thread(collector.wait, "POST /chat", 2)
+    picture = {"type": "blob", "modality": "image", "mime_type": "image/png"}
+    for call in collector.named("chat test-model"):
+        first = json.loads(call.attributes["gen_ai.input.messages"])[0]
+        assert first["parts"] == [{"type": "text", "content": QUESTION}, picture]
+    for leaked in (png.encode(), b"\x89PNG"):
+        assert leaked not in b"".join(collector.raw)
 
 
 async def test_each_model_that_is_tried_has_a_span(

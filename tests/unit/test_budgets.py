@@ -74,9 +74,13 @@ def test_dollars_are_told_exactly() -> None:
     ]  # fmt: skip
 
 
+PICTURE = Image("image/png", b"PNG")
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=400)
 talks = st.lists(words.filter(bool), max_size=30).map(
-    lambda said: [Message("user" if n % 2 == 0 else "assistant", text) for n, text in enumerate(said)]
+    lambda said: [
+        Message("user", text, (PICTURE,) * (len(text) % 3), len(text) % 2) if n % 2 == 0 else Message("assistant", text)
+        for n, text in enumerate(said)
+    ]
 )
 passages = st.lists(
     st.builds(
@@ -92,7 +96,6 @@ passages = st.lists(
 def test_a_prompt_is_never_longer_than_the_bound_that_is_known_before(
     question: str, own: str | None, history: list[Message], budget: int, found: list[Passage], images: int
 ) -> None:
-    shown = (Image("image/png", "AAAA"),) * images
     parameters = Parameters(max_tokens=1, response_schema='{"type": "object"}')
     prompt = Prompt(
         system=system_prompt(own, "passages"),
@@ -100,12 +103,13 @@ def test_a_prompt_is_never_longer_than_the_bound_that_is_known_before(
         content=grounded_message(question, found),
         question=question,
         parameters=parameters,
-        images=shown,
+        images=(PICTURE,) * images,
     )
     known = (base_system(own), question)
     # Texts of passages may grow a little on their way into the prompt: `rag` looks again, and leaves some out.
-    most = answer_at_most(known, shown, parameters.response_schema, budget, passages_at_most(6, 600))
+    most = answer_at_most(known, prompt.pictures, parameters.response_schema, budget, passages_at_most(6, 600))
     assert prompt_at_most(prompt) <= most
+    assert prompt_at_most(prompt.blind()) <= most
     assert prompt_at_most(prompt) >= len("".join([prompt.system, prompt.content]).encode())
 
 

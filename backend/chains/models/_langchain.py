@@ -169,7 +169,7 @@ class LangChainModel:
         try:
             client = await self._provider.opened(self._model)
             fields = self._provider.fields(self._model, prompt.parameters)
-            chunks = cast(AsyncGenerator[Any], client.astream(_messages(prompt), **fields))
+            chunks = cast(AsyncGenerator[Any], client.astream(chat_messages(prompt), **fields))
             async with aclosing(chunks):
                 async for chunk in chunks:
                     for output in outputs_of(chunk):
@@ -211,15 +211,6 @@ def _finished(reason: str) -> str:
     if reason in _FAILED:
         raise ProviderFailed("The provider gave up in its answer. Ask again.", retry_after=0.0)
     return reason
-
-
-def _messages(prompt: Prompt) -> list[tuple[str, Any]]:
-    """(role, content) pairs; images as OpenAI has them, which every package of LangChain's translates."""
-    messages: list[tuple[str, Any]] = list(chat_messages(prompt))
-    if prompt.images:
-        shown = [{"type": "image_url", "image_url": {"url": image.url}} for image in prompt.images]
-        messages[-1] = ("user", [{"type": "text", "text": prompt.content}, *shown])
-    return messages
 
 
 def outputs_of(chunk: Any) -> list[Output]:

@@ -1,13 +1,14 @@
 """What a provider is to the rest: it lists models and opens them; a model streams its answer to a prompt."""
 
+import base64
 import importlib.util
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, Self, cast
 
 from pydantic import SecretStr
 
@@ -23,11 +24,38 @@ Grounding = Literal["off", "no_documents", "nothing_relevant", "passages"]
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A picture that the user shows."""
+
+    media_type: str
+    data: bytes = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """As a data URL."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """An earlier message of the conversation."""
+    """A message of the conversation. `images` are shown to the model; of `unseen` further ones it is only told."""
 
     role: Literal["user", "assistant"]
     text: str
+    images: tuple[Image, ...] = ()
+    unseen: int = 0
+
+    @property
+    def told(self) -> str:
+        """The text, with a note in the place of the pictures that aren't shown."""
+        if not self.unseen:
+            return self.text
+        note = "[1 picture, not shown here]" if self.unseen == 1 else f"[{self.unseen} pictures, not shown here]"
+        return f"{self.text}\n{note}" if self.text else note
+
+    def blind(self) -> Self:
+        """The message for one who can't see."""
+        return replace(self, images=(), unseen=self.unseen + len(self.images)) if self.images else self
 
 
 WRITING = frozenset({"top_p", "seed", "stop", "reasoning_effort", "response_schema", "images"})
@@ -59,19 +87,6 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """A picture that the user shows, base64."""
-
-    media_type: str
-    data: str
-
-    @property
-    def url(self) -> str:
-        """As a data URL."""
-        return f"data:{self.media_type};base64,{self.data}"
-
-
-@dataclass(frozen=True, slots=True)
 class Prompt:
     """One call of a model. `content` is the last user message as the model should see it, passages and all; `question`
     is what the person asks, a follow-up with the turns before it for a model that can't read the history."""
@@ -85,6 +100,23 @@ class Prompt:
     grounding: Grounding = "off"
     passages: tuple[Passage, ...] = ()
     similarity: Similarity | None = None
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation with the message that is to be answered."""
+        return (*self.history, Message("user", self.content, self.images))
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures it shows."""
+        return sum(len(message.images) for message in self.messages)
+
+    def blind(self) -> Self:
+        """The prompt for a model that can't see."""
+        if not self.pictures:
+            return self
+        *history, last = (message.blind() for message in self.messages)
+        return replace(self, history=tuple(history), content=last.told, images=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +293,16 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return 0.0
 
 
-def chat_messages(prompt: Prompt) -> list[tuple[str, str]]:
-    """The prompt as (role, text) pairs, with the roles of OpenAI's API, which LangChain takes too. Without images."""
+def chat_messages(prompt: Prompt) -> list[tuple[str, Any]]:
+    """The prompt as (role, content) pairs of OpenAI's API, which LangChain takes too and translates for each provider:
+    content is text, or a list of parts where there are pictures."""
     head = [("system", prompt.system)] if prompt.system else []
-    return [*head, *((m.role, m.text) for m in prompt.history), ("user", prompt.content)]
+    return [*head, *((message.role, _content(message)) for message in prompt.messages)]
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if not message.images:
+        return message.told
+    shown = [{"type": "image_url", "image_url": {"url": image.url}} for image in message.images]
+    # A part without text is refused by some.
+    return [*([{"type": "text", "text": message.told}] if message.told else []), *shown]

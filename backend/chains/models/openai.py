@@ -151,7 +151,7 @@ class _Model:
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
         client = self._provider.client(self._model)
         fields = _fields(prompt.parameters, self._provider.quirks)
-        messages = _messages(prompt)
+        messages = chat_messages(prompt)
         traced = self._provider.traced
         outputs = _traced(client, messages, fields) if traced else client.text_outputs(messages, fields)
         finished = False
@@ -205,15 +205,6 @@ def _is_strict(schema: Any) -> bool:
         if parts.get("additionalProperties") is not False or named != set(parts.get("required") or ()):
             return False
     return all(map(_is_strict, parts.values()))
-
-
-def _messages(prompt: Prompt) -> list[tuple[str, Any]]:
-    """(role, content) pairs; with images, the last content is a list of parts."""
-    messages: list[tuple[str, Any]] = list(chat_messages(prompt))
-    if prompt.images:
-        shown = [{"type": "image_url", "image_url": {"url": image.url}} for image in prompt.images]
-        messages[-1] = ("user", [{"type": "text", "text": prompt.content}, *shown])
-    return messages
 
 
 async def _traced(

@@ -1,4 +1,4 @@
-"""Calls and what they cost, prompt templates, summaries of long conversations."""
+"""Calls and what they cost, prompt templates, summaries of long conversations, pictures."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,6 +18,7 @@ def upgrade() -> None:
         WHERE role = 'assistant'""")
     _calls()
     _prompts()
+    _images()
     op.create_table('summaries',
     sa.Column('message_id', sa.Text(), nullable=False),
     sa.Column('owner', sa.Text(), nullable=False),
@@ -30,6 +31,20 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('message_id', name=op.f('pk_summaries'))
     )
     op.create_index(op.f('ix_summaries_session_id'), 'summaries', ['session_id'], unique=False)
+
+
+def _images() -> None:
+    op.create_table('images',
+    sa.Column('id', sa.Text(), nullable=False),
+    sa.Column('owner', sa.Text(), nullable=False),
+    sa.Column('session_id', sa.Text(), nullable=False),
+    sa.Column('media_type', sa.Text(), nullable=False),
+    sa.Column('created_at', sa.BigInteger(), nullable=False),
+    sa.Column('data', sa.LargeBinary(), nullable=False),
+    sa.ForeignKeyConstraint(['session_id'], ['sessions.id'], name=op.f('fk_images_session_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_images'))
+    )
+    op.create_index(op.f('ix_images_session_id'), 'images', ['session_id'], unique=False)
 
 
 def _calls() -> None:

@@ -1,0 +1,37 @@
+"""Pictures of messages."""
+
+from fastapi import APIRouter, Request, Response
+
+from backend.routers.problems import responses
+from backend.routers.state import Owner, ServicesDep
+
+router = APIRouter(prefix="/images", tags=["sessions"])
+
+_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
+_BYTES = {"type": "string", "format": "binary"}
+
+
+@router.get(
+    "/{image_id}",
+    response_class=Response,
+    responses={
+        200: {"description": "The picture.", "content": {name: {"schema": _BYTES} for name in _TYPES}},
+        304: {"description": "You have it: `If-None-Match` names it."},
+        **responses(401, 404),
+    },
+    summary="A picture of a message",
+)
+async def image(image_id: str, request: Request, services: ServicesDep, owner: Owner) -> Response:
+    """As it was sent with the message. It never changes, and is gone with its session."""
+    row = await services.pictures.get(owner, image_id)
+    tag = f'"{row.id}"'
+    headers = {
+        "ETag": tag,
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "Vary": "Authorization",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+    }
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(row.data, media_type=row.media_type, headers=headers)
