@@ -29,8 +29,10 @@ def estimate_bytes(count: int) -> int:
 
 
 def cost(message: Message) -> int:
-    """Tokens of a message's words, rather too many than too few. Pictures have their own room."""
-    return estimate_tokens(message.told) + _TOKENS_A_MESSAGE
+    """Tokens of a message's words: counted, or rather too many than too few. Pictures have their own room."""
+    if message.tokens is None:
+        return estimate_tokens(message.told) + _TOKENS_A_MESSAGE
+    return message.tokens + estimate_tokens(message.note) + _TOKENS_A_MESSAGE
 
 
 def clip(text: str, tokens: int) -> str:

@@ -14,6 +14,7 @@ import structlog
 
 from backend.chains.calls import CallLimits, call
 from backend.chains.models.base import ChatModel, Output, Parameters, Prompt
+from backend.chains.models.tokenizers import Count
 from backend.errors import (
     ContentFiltered,
     ContextOverflow,
@@ -35,13 +36,15 @@ _MAX_FAILURES = 1000
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A model that may answer, and how it is asked to write. `unseen`: it may think what is paid for and not shown.
-    `sees`: it can be shown pictures, as far as anybody knows."""
+    `sees`: it can be shown pictures, as far as anybody knows. `count`: the tokens of a text by its tokenizer, where
+    that is at hand."""
 
     name: str
     model: ChatModel
     parameters: Parameters
     unseen: bool = False
     sees: bool = True
+    count: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)

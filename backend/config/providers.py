@@ -11,7 +11,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _MAX_FILE = 1_000_000
@@ -52,6 +62,17 @@ class ModelSpec(_Strict):
     structured_output: bool | None = None
     temperature: bool | None = Field(default=None, description="Whether it takes temperature and top_p.")
     price: Price | None = None
+    tokenizer: Path | None = Field(default=None, description="A tokenizer.json, seen from the folder of the file.")
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _beside(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None or info.context is None:
+            return path
+        found = info.context["folder"] / path
+        if not found.is_file():
+            raise ValueError(f"there is no file {found}")
+        return found
 
 
 class ProviderSpec(_Strict):
@@ -124,7 +145,7 @@ def load_providers(path: Path | None, environment: Mapping[str, str | None]) -> 
             raise ProvidersError(f"{path}: must have the sections providers, aliases, fallbacks")
         # An empty section of YAML is None.
         sections = {name: section for name, section in cast(dict[str, Any], data).items() if section is not None}
-        return ProviderTable.model_validate({**sections, "environment": found})
+        return ProviderTable.model_validate({**sections, "environment": found}, context={"folder": path.parent})
     except OSError as error:
         raise ProvidersError(f"{path}: can't be read ({error.strerror})") from None
     except ValidationError as error:

@@ -41,7 +41,7 @@ class ModelInfo(BaseModel):
         if price is not None:
             cached = None if price.cached is None else float(price.cached)
             shown = PriceInfo(input=float(price.input), output=float(price.output), cached_input=cached)
-        return cls(name=name, price=shown, **spec.model_dump(exclude={"price"}))
+        return cls(name=name, price=shown, **spec.model_dump(exclude={"price", "tokenizer"}))
 
 
 class ProviderInfo(BaseModel):

@@ -1,7 +1,7 @@
 """Who answers a turn, by what words, from which documents: the request's say, else the session's, else the prompt's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.chains.fallback import Candidate
@@ -83,6 +83,10 @@ class Planner:
             looks_up=retriever is not None,
             follows=turn.session_id is not None,
         )
+        allowance = self._budgets.allowance(owner, planned)
+        if allowance is not None:
+            # What is held for the history counts on estimates: a tokenizer may take in more.
+            candidates = tuple(replace(candidate, count=None) for candidate in candidates)
         return Answering(
             turn=turn,
             candidates=candidates,
@@ -91,7 +95,7 @@ class Planner:
             examples=examples,
             wrapped=wrapped,
             prompt=prompt.record() if prompt is not None else None,
-            allowance=self._budgets.allowance(owner, planned),
+            allowance=allowance,
         )
 
     async def _before(self, owner: str, turn: ChatTurn) -> int:

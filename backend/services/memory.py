@@ -15,6 +15,7 @@ import structlog
 from backend.chains import memory
 from backend.chains.fallback import Candidate
 from backend.chains.models.base import ChatModel, Message
+from backend.chains.models.tokenizers import Count
 from backend.config.settings import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.services.aside import Aside, Errand
@@ -74,7 +75,7 @@ class Memory:
 
     async def recall(self, run: Run, history: Sequence[StoredMessage], candidate: Candidate) -> Recalled:
         """What the answer's model is told of the messages before."""
-        said: Sequence[Said] = said_of(history)
+        said: Sequence[Said] = said_of(history, candidate.count)
         if not self._sums_up(candidate):
             return Recalled(said)
         if not self._fits(said):
@@ -95,8 +96,8 @@ class Memory:
             return
         started = run.started
         new = (
-            Said(started.user_message_id, question),
-            Said(started.message_id, Message("assistant", run.state.text())),
+            Said(started.user_message_id, _counted(question, candidate.count)),
+            Said(started.message_id, _counted(Message("assistant", run.state.text()), candidate.count)),
         )
         said = [*told.said, *(each for each in new if each.message.told)]
         if self._fits(said):
@@ -169,7 +170,7 @@ class Memory:
         return self._models.resolve(self._settings.summary_model)
 
 
-def said_of(history: Sequence[StoredMessage]) -> list[Said]:
+def said_of(history: Sequence[StoredMessage], count: Count | None = None) -> list[Said]:
     """Stored messages as a model is told them, with a note of their pictures; empty ones are left out."""
     found: list[Said] = []
     for row in history:
@@ -177,10 +178,14 @@ def said_of(history: Sequence[StoredMessage]) -> list[Said]:
         text, pictures = text_of(parts), images_of(parts) if row.role == "user" else ()
         if text or pictures:
             message = Message("user" if row.role == "user" else "assistant", text, unseen=len(pictures))
-            found.append(Said(row.id, message, row.summary, pictures))
+            found.append(Said(row.id, _counted(message, count), row.summary, pictures))
         elif row.summary is not None and found:
             found[-1] = replace(found[-1], summary=row.summary)
     return found
+
+
+def _counted(message: Message, count: Count | None) -> Message:
+    return replace(message, tokens=count(message.text)) if count is not None else message
 
 
 def _latest(said: Sequence[Said]) -> int:

@@ -15,6 +15,7 @@ from backend.chains.models import endpoints
 from backend.chains.models.base import ChatModel, Endpoint, Kind, Listing, Parameters, Plugin, Provider, Tokens
 from backend.chains.models.capabilities import spec_of
 from backend.chains.models.prices import charge, charge_at_most
+from backend.chains.models.tokenizers import Count, counter
 from backend.config.providers import ModelSpec, Price, ProviderTable
 from backend.config.settings import ModelSettings
 from backend.errors import Invalid, RunError
@@ -65,13 +66,15 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A model that was opened: `cannot` says why it doesn't take a parameter; `unseen` as in `Kind`."""
+    """A model that was opened: `cannot` says why it doesn't take a parameter; `unseen` as in `Kind`, `count` as in
+    `Candidate`."""
 
     name: str
     model: ChatModel
     spec: ModelSpec
     cannot: Mapping[str, str]
     unseen: Literal["asked", "model"] | None
+    count: Count | None
 
 
 class Models:
@@ -90,6 +93,9 @@ class Models:
         self._opened: dict[str, _Known] = {}
         self.health = Health(settings.cooldown_seconds)
         self.default = DefaultModel("extractive/quotes", "not looked for yet")
+        for path in (m.tokenizer for p in table.providers.values() for m in p.models.values()):
+            if path is not None:
+                counter(path)
         for name in (*table.aliases, *table.fallbacks):
             for model in (*table.aliases.get(name, ()), *table.fallbacks.get(name, ())):
                 self._known(model)
@@ -204,9 +210,10 @@ class Models:
             return known
         opened, spec = self._model(full), self.spec(full)
         kind = self._endpoints[self._known(full)[0]][1].kind
+        count = counter(spec.tokenizer) if spec.tokenizer is not None else None
         if len(self._opened) >= _MAX_KNOWN:
             self._opened.clear()
-        known = self._opened[full] = _Known(full, opened, spec, _cannot(kind, spec), kind.unseen)
+        known = self._opened[full] = _Known(full, opened, spec, _cannot(kind, spec), kind.unseen, count)
         return known
 
     def _candidate(self, name: str, asked: Mapping[str, object]) -> Candidate:
@@ -224,7 +231,7 @@ class Models:
             "reasoning_effort" in asked or (known.unseen == "model" and known.spec.reasoning is True)
         )
         parameters = self._parameters(known.spec, asked)
-        return Candidate(known.name, known.model, parameters, unseen, sees="images" not in known.cannot)
+        return Candidate(known.name, known.model, parameters, unseen, "images" not in known.cannot, known.count)
 
     def _parameters(self, spec: ModelSpec, asked: Mapping[str, object]) -> Parameters:
         settings = self._settings

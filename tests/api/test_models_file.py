@@ -210,6 +210,8 @@ def refusal(folder: Path, text: str, name: str = "models.yaml", **more: Any) -> 
         ("provider: {}", "models.yaml: provider: "),
         ("providers: {x: {kind: nosuch}}", "providers.x: kind 'nosuch' is unknown. Known: "),
         ("providers: {x: {base_url: 'http://a'}}", "providers.x: no built-in one has this name, so it needs a `kind`"),
+        ("providers: {x: {models: {m: {tokenizer: t.json}}}}", "providers.x.models.m.tokenizer: there is no file "),
+        ("providers: {openai: {models: {m: {tokenizer: models.yaml}}}}", "models.yaml is no tokenizer.json that can"),
         ("providers: {Big: {kind: openai}}", "'Big': names have lower-case letters"),
         ("providers: {x: {kind: openai, base_url: 'ftp://a'}}", "providers.x: base_url must be an http://"),
         (f"providers: {{x: {{kind: openai, api-key: {KEY}}}}}", "providers.x.api-key: "),

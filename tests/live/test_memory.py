@@ -1,6 +1,7 @@
 """Conversations longer than LLM_HISTORY_TOKENS: what the model is told of the beginning."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.live.support import ask, messages, only_terminal, ordered, rows, said
 from tests.live.test_titles import background
 from tests.provider_server import ProviderServer
 from tests.provider_wire import Gate, Stall, answer, error
+from tests.unit.test_tokenizers import TOKENIZER
 
 LONG = "x" * 300
 BUDGET = 400
@@ -194,6 +196,32 @@ async def test_a_cheaper_model_may_sum_up(tmp_path: Path, provider: ProviderServ
         await talk(server, *(f"Q{n}? {LONG}" for n in range(3)))
         assert {c["model"] for c in summing(provider)} == {"cheap"}
         assert {m for (m,) in rows(server, "SELECT model FROM summaries")} == {"openai/cheap"}
+
+
+async def test_a_tokenizer_that_is_at_hand_counts(tmp_path: Path, provider: ProviderServer) -> None:
+    table = {"providers": {"openai": {"models": {"counted": {"tokenizer": str(TOKENIZER)}}}}}
+    (tmp_path / "models.json.yaml").write_text(json.dumps(table))
+    provider.default = lambda _: answer("OK.")
+    # A token each, and half a token by the estimate: three of these messages fit, or half as many.
+    letters = " ".join("abcdefghij" * 12)
+    more: dict[str, Any] = {"models_file": tmp_path / "models.json.yaml", "summaries": False}
+    async with remembering(tmp_path, provider, **more) as server:
+        for model, fitting in (("openai/m", 5), ("openai/counted", 3)):
+            events = await server.events(ask(letters, model=model))
+            for _ in range(6):
+                body = ask(letters, model=model, session_id=events[0]["session_id"])
+                assert only_terminal(await server.events(body))["type"] == "run.completed"
+            assert told(provider.calls[-1]).count(letters) - 1 == fitting, model
+        assert "tokenizer" not in (await server.client.get("/models")).text
+    limits = {**more, "budgets": "local=1/day"}
+    table["providers"]["openai"]["models"]["counted"] |= {"price": {"input": 1, "output": 1}}  # type: ignore[dict-item]
+    (tmp_path / "models.json.yaml").write_text(json.dumps(table))
+    async with remembering(tmp_path / "budget", provider, **limits) as server:
+        events = await server.events(ask(letters, model="openai/counted"))
+        for _ in range(6):
+            body = ask(letters, model="openai/counted", session_id=events[0]["session_id"])
+            assert only_terminal(await server.events(body))["type"] == "run.completed"
+        assert told(provider.calls[-1]).count(letters) - 1 == 5, "what is held is built on the estimate"
 
 
 async def test_a_model_that_does_not_write_needs_none(server: Running, provider: ProviderServer) -> None:

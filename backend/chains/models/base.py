@@ -38,20 +38,26 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of the conversation. `images` are shown to the model; of `unseen` further ones it is only told."""
+    """A message of the conversation. `images` are shown to the model; of `unseen` further ones it is only told.
+    `tokens`: of the text, where the model's own tokenizer has counted them."""
 
     role: Literal["user", "assistant"]
     text: str
     images: tuple[Image, ...] = ()
     unseen: int = 0
+    tokens: int | None = None
+
+    @property
+    def note(self) -> str:
+        """What stands in the place of the pictures that aren't shown."""
+        if not self.unseen:
+            return ""
+        return "[1 picture, not shown here]" if self.unseen == 1 else f"[{self.unseen} pictures, not shown here]"
 
     @property
     def told(self) -> str:
-        """The text, with a note in the place of the pictures that aren't shown."""
-        if not self.unseen:
-            return self.text
-        note = "[1 picture, not shown here]" if self.unseen == 1 else f"[{self.unseen} pictures, not shown here]"
-        return f"{self.text}\n{note}" if self.text else note
+        """The text with the note."""
+        return f"{self.text}\n{self.note}" if self.text and self.unseen else self.text or self.note
 
     def blind(self) -> Self:
         """The message for one who can't see."""
