@@ -20,7 +20,7 @@ from backend.services.chat_turn import ChatTurn
 from backend.services.memory import Memory, Recalled
 from backend.services.models import Models
 from backend.services.pictures import Pictures, new_images, part_of
-from backend.services.run_state import SourcesPart, TextPart, decode_parts, encode_parts, images_of, text_of
+from backend.services.run_state import TextPart, decode_parts, encode_parts, images_of, text_of
 from backend.services.runs import LEASE_MS, Run, RunHub
 from backend.services.titles import Titles, first_title
 from backend.storage.ids import new_id, now_ms
@@ -210,8 +210,7 @@ class ChatService:
         async def body(run: Run) -> str:
             history = opened.history if before is None else await self._queued(run, before, opened.parent_id)
             told = await self._memory.recall(run, history, answering.candidates[0])
-            quoted = any(isinstance(part, SourcesPart) for row in history for part in decode_parts(row.parts))
-            reason = await self._answer(run, answering, told, quoted_before=quoted)
+            reason = await self._answer(run, answering, told)
             self._follow(run, answering, told, first=new.title is not None)
             return reason
 
@@ -241,7 +240,7 @@ class ChatService:
         images = turn.images or await self._pictures.load(session_id, turn.kept)
         return images, await self._pictures.shown(session_id, told, most, images)
 
-    async def _answer(self, run: Run, answering: Answering, told: Recalled, *, quoted_before: bool) -> str:
+    async def _answer(self, run: Run, answering: Answering, told: Recalled) -> str:
         settings, turn, retriever = self._model_settings, answering.turn, answering.retriever
         images, told = await self._seen(run, answering, told)
         ask = Ask(
@@ -263,7 +262,7 @@ class ChatService:
             wrapped=answering.wrapped,
             history_tokens=settings.llm_history_tokens,
             images=images,
-            quoted_before=quoted_before,
+            quoted_before=told.quotes,
             link_hosts=self._link_hosts,
             input_limit=answering.allowance.input_limit if answering.allowance is not None else None,
         )

@@ -20,7 +20,7 @@ from backend.config.settings import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.services.aside import Aside, Errand
 from backend.services.models import Models
-from backend.services.run_state import ImagePart, decode_parts, images_of, text_of
+from backend.services.run_state import ImagePart, SourcesPart, decode_parts, images_of, text_of
 from backend.services.runs import Run
 from backend.storage.summaries import Summaries, SummaryRow
 from backend.storage.turns import StoredMessage
@@ -32,12 +32,14 @@ _REMEMBERED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A message of the active path, and the summary up to it where there is one. `pictures` are the user's."""
+    """A message of the active path, and the summary up to it where there is one. `pictures` are the user's; `quotes`:
+    its model was given passages."""
 
     id: str
     message: Message
     summary: str | None = None
     pictures: tuple[ImagePart, ...] = ()
+    quotes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ class Recalled:
     def messages(self) -> tuple[Message, ...]:
         """All of it."""
         return tuple(each.message for each in self.said)
+
+    @property
+    def quotes(self) -> bool:
+        """Whether an answer was given passages."""
+        return any(each.quotes for each in self.said)
 
     @property
     def summary(self) -> str | None:
@@ -178,7 +185,8 @@ def said_of(history: Sequence[StoredMessage], count: Count | None = None) -> lis
         text, pictures = text_of(parts), images_of(parts) if row.role == "user" else ()
         if text or pictures:
             message = Message("user" if row.role == "user" else "assistant", text, unseen=len(pictures))
-            found.append(Said(row.id, _counted(message, count), row.summary, pictures))
+            quotes = any(isinstance(part, SourcesPart) for part in parts)
+            found.append(Said(row.id, _counted(message, count), row.summary, pictures, quotes))
         elif row.summary is not None and found:
             found[-1] = replace(found[-1], summary=row.summary)
     return found
