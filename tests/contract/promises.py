@@ -70,6 +70,9 @@ class RowContract(ProviderContract):
 
     root: ClassVar[bool] = False
 
+    def __init_subclass__(cls) -> None:
+        cls.model = f"{cls.name}/test-model"
+
     def settings(self, provider: ProviderServer) -> dict[str, Any]:
         url = provider.root_url if self.root else provider.base_url
         return {f"{self.name}_api_key": KEY, f"{self.name}_base_url": url}

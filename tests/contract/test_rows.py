@@ -17,7 +17,6 @@ from tests.provider_wire import Status
 
 class TestAzure(RowContract):
     name = "azure"
-    model = "azure/test-model"
 
     async def test_without_an_address_it_says_what_to_set(self, tmp_path: Path) -> None:
         async with serving(tmp_path / "data", azure_api_key=KEY) as server:
@@ -28,32 +27,26 @@ class TestAzure(RowContract):
 
 class TestOpenRouter(RowContract):
     name = "openrouter"
-    model = "openrouter/test-model"
 
 
 class TestGroq(RowContract):
     name = "groq"
-    model = "groq/test-model"
 
 
 class TestDeepSeek(RowContract):
     name = "deepseek"
-    model = "deepseek/test-model"
 
 
 class TestMistral(RowContract):
     name = "mistral"
-    model = "mistral/test-model"
 
 
 class TestXai(RowContract):
     name = "xai"
-    model = "xai/test-model"
 
 
 class TestTogether(RowContract):
     name = "together"
-    model = "together/test-model"
 
     async def test_its_list_is_an_array(self, provider: ProviderServer, tmp_path: Path) -> None:
         provider.script([Status(200, {}, b'[{"id":"a/b"},{"id":"c/d"}]')], path="/v1/models")
@@ -64,22 +57,18 @@ class TestTogether(RowContract):
 
 class TestFireworks(RowContract):
     name = "fireworks"
-    model = "fireworks/test-model"
 
 
 class TestCerebras(RowContract):
     name = "cerebras"
-    model = "cerebras/test-model"
 
 
 class TestNvidia(RowContract):
     name = "nvidia"
-    model = "nvidia/test-model"
 
 
 class TestVllm(RowContract):
     name = "vllm"
-    model = "vllm/test-model"
 
     async def test_it_needs_no_key_but_a_server(self, tmp_path: Path) -> None:
         async with serving(tmp_path / "data", vllm_base_url="http://127.0.0.1:9/v1") as server:
@@ -91,23 +80,19 @@ class TestVllm(RowContract):
 
 class TestLlamaCpp(RowContract):
     name = "llamacpp"
-    model = "llamacpp/test-model"
 
 
 class TestLmStudio(RowContract):
     name = "lmstudio"
-    model = "lmstudio/test-model"
 
 
 class TestAnthropic(RowContract):
     name = "anthropic"
-    model = "anthropic/test-model"
     root = True
 
 
 class TestGoogle(RowContract):
     name = "google"
-    model = "google/test-model"
     root = True
 
     def limited(self, events: Sequence[dict[str, Any]], provider: ProviderServer) -> None:
@@ -123,7 +108,6 @@ class TestGoogle(RowContract):
 
 class TestCohere(RowContract):
     name = "cohere"
-    model = "cohere/test-model"
     root = True
 
 

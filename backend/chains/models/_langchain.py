@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from backend.chains.models._refusals import refusal_of
+from backend.chains.models._refusals import broken_off, filtered, refusal_of
 from backend.chains.models.base import (
     Endpoint,
     Finish,
@@ -21,7 +21,7 @@ from backend.chains.models.base import (
     chat_messages,
 )
 from backend.config.settings import ModelSettings
-from backend.errors import ContentFiltered, ProviderFailed, ProviderRefused, RunError
+from backend.errors import ProviderFailed, ProviderRefused, RunError
 
 if TYPE_CHECKING:
     import httpx
@@ -187,9 +187,7 @@ class LangChainModel:
         if (tokens := counted.total()) is not None:
             yield tokens
         if not finished:
-            raise ProviderFailed(
-                "The provider broke off its answer. Ask again; what came until then is kept.", retry_after=0.0
-            )
+            raise broken_off()
 
 
 def finish_of(metadata: Mapping[str, Any]) -> str | None:
@@ -207,7 +205,7 @@ def finish_of(metadata: Mapping[str, Any]) -> str | None:
 def _finished(reason: str) -> str:
     """The reason, if it is one to be content with. Raises RunError."""
     if reason == "content_filter":
-        raise ContentFiltered("The provider's content filter ended the answer. Rephrase the message.")
+        raise filtered()
     if reason in _FAILED:
         raise ProviderFailed("The provider gave up in its answer. Ask again.", retry_after=0.0)
     return reason

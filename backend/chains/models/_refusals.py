@@ -38,6 +38,17 @@ _FILTERS = ("content_filter", "content_policy", "blocked by", "prohibited_conten
 _LIMITS = ("rate_limit", "insufficient_quota", "resource_exhausted")
 
 
+def broken_off() -> ProviderFailed:
+    """An answer that ended without its end."""
+    said = "The provider broke off its answer. Ask again; what came until then is kept."
+    return ProviderFailed(said, retry_after=0.0)
+
+
+def filtered() -> ContentFiltered:
+    """An answer that the provider's filter ended."""
+    return ContentFiltered("The provider's content filter ended the answer. Rephrase the message.")
+
+
 def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
     """The RunError that stands for it."""
     names = {name for each in _chain(error) for name in _names(each)}

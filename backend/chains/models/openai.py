@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from backend.chains.models._langchain import listed, outputs_of, tokens_of
-from backend.chains.models._refusals import refusal_of
+from backend.chains.models._refusals import broken_off, filtered, refusal_of
 from backend.chains.models.base import (
     Endpoint,
     Finish,
@@ -21,7 +21,7 @@ from backend.chains.models.base import (
     chat_messages,
 )
 from backend.config.settings import ModelSettings
-from backend.errors import ContentFiltered, ProviderFailed, ProviderRefused, RunError
+from backend.errors import ProviderRefused, RunError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -160,9 +160,7 @@ class _Model:
                 async for output in outputs:
                     match output:
                         case Finish("content_filter"):
-                            raise ContentFiltered(
-                                "The provider's content filter ended the answer. Rephrase the message."
-                            )
+                            raise filtered()
                         case Finish():
                             finished = True
                             yield output
@@ -173,9 +171,7 @@ class _Model:
         except Exception as error:
             raise refusal_of(error, self._model, self._provider.endpoint) from error
         if not finished:
-            raise ProviderFailed(
-                "The provider broke off its answer. Ask again; what came until then is kept.", retry_after=0.0
-            )
+            raise broken_off()
 
 
 def _fields(parameters: Parameters, quirks: Quirks) -> dict[str, Any]:
