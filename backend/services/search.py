@@ -224,15 +224,15 @@ class Search:
             dimension = int(part.fingerprint.rpartition(":")[2])
             known.update((c.n, c) for c in _candidates(rows, dimension, None, len(queries)))
         found.chunks = await self._chunks.rows([n for _, n in scores if n in known])
-        weighted = ranking.weigh(queries, found.ranked)
+        words = ranking.weigh(queries, found.ranked)
         sentences: dict[int, list[Sentence]] = {}
         for (document_id, n), score in scores.items():
             chunk, row = known.get(n), found.chunks.get(n)
             if chunk is not None and row is not None and row.document_id == document_id:
-                sentences[n] = ranking.rank_sentences(chunk, _spans(row), score, weighted)
+                sentences[n] = ranking.rank_sentences(chunk, _spans(row), score, queries, words)
         runs = _runs(sentences, found.chunks)
         if wanted.budget is None:
-            found.spans = ranking.passages(runs, wanted.width, wanted.count)
+            found.spans = ranking.passages(runs, words, wanted.width, wanted.count)
         else:
             found.spans = ranking.within_budget(runs, wanted.budget, wanted.count)
 
@@ -275,7 +275,7 @@ def _candidates(rows: Sequence[CandidateRow], dimension: int, legs: _Legs | None
 def _joined(one: Found, other: Found, wanted: Wanted) -> Found:
     if not one.ranked:
         return other
-    spans = sorted((*one.spans, *other.spans), key=lambda span: -span.best.score)
+    spans = sorted((*one.spans, *other.spans), key=lambda span: -span.score)
     if wanted.budget is not None:
         spans = _fitting(spans, wanted.budget)
     return Found(
