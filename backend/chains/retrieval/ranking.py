@@ -50,14 +50,15 @@ class Query:
 class Candidate:
     """A chunk that a leg has found. `lexical` is a BM25 score for each query, 0 where it didn't match.
 
-    `about` and `body` are its terms, as they are stored: a line of `body` a sentence; `bag` has all of them. `vectors`:
-    its own, then its sentences', rows of length 1. `reranker`: what one has said of it, on a scale of its own.
+    `held`: which of the queries' terms it has, with its title and headings, and `sentences` which each of its sentences
+    has. `vectors`: its own, then its sentences', rows of length 1. `reranker`: what one has said of it, on a scale of
+    its own.
     """
 
     n: int
     document_id: str
-    about: str
-    body: str
+    held: frozenset[str]
+    sentences: Sequence[frozenset[str]]
     vectors: "Vectors"
     lexical: Sequence[float]
     dense: float = 0.0
@@ -66,14 +67,6 @@ class Candidate:
     bm25: float = 0.0
     reranker: float | None = None
     score: float = 0.0
-    bag: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.bag = frozenset(f"{self.about} {self.body}".split())
-
-    def sentences(self) -> list[frozenset[str]]:
-        """The terms of each."""
-        return [frozenset(line.split()) for line in self.body.split("\n")]
 
     @property
     def relevance(self) -> float:
@@ -122,9 +115,9 @@ def rank_chunks(candidates: Sequence[Candidate], queries: Sequence[Query]) -> li
             near = np.maximum(rows @ query.vector, 0.0)
             dense, closest = near[first], np.maximum.reduceat(near, first)
             score += _DENSE * _relative(dense) + _CLOSEST * _relative(closest)
-        weights = _weights(query.terms, [c.bag for c in candidates])
+        weights = _weights(query.terms, [c.held for c in candidates])
         bm25 = np.array([c.lexical[number] for c in candidates], np.float32)
-        coverage = np.array([_covered(weights, c.bag) for c in candidates], np.float32)
+        coverage = np.array([_covered(weights, c.held) for c in candidates], np.float32)
         score += _LEXICAL * _relative(bm25) + _COVERAGE * coverage
         total += query.weight * score
         if number == 0 or query.weight >= 1.0:
@@ -186,7 +179,6 @@ def rank_sentences(
     """
     import numpy as np
 
-    held = [terms.intersection(words) for terms in chunk.sentences()]
     near = np.zeros(len(spans), np.float32)
     for query in queries:
         if query.vector is not None:
@@ -194,19 +186,19 @@ def rank_sentences(
             vectors = chunk.vectors[1:] if len(chunk.vectors) > 1 else chunk.vectors
             near += query.weight * np.maximum(vectors @ query.vector, 0.0)
     near /= sum(query.weight for query in queries)
-    covered = np.array([_covered(words, said) for said in held], np.float32)
+    covered = np.array([_covered(words, said) for said in chunk.sentences], np.float32)
     length = np.array([min(1.0, (end - start) / _LONG) for start, end in spans], np.float32)
     scores = _OWN_CLOSENESS * near + _OWN_WORDS * covered + _CHUNK * score + _LENGTH * length
     scores /= _OWN_CLOSENESS + _OWN_WORDS + _CHUNK + _LENGTH
     return [
         Sentence(chunk.n, start, end, float(own), said)
-        for (start, end), own, said in zip(spans, scores, held, strict=True)
+        for (start, end), own, said in zip(spans, scores, chunk.sentences, strict=True)
     ]
 
 
 def weigh(queries: Sequence[Query], candidates: Sequence[Candidate]) -> dict[str, float]:
     """How telling each of the queries' words is among the candidates; together 1, if each query has words."""
-    bags = [c.bag for c in candidates]
+    bags = [c.held for c in candidates]
     total = sum(query.weight for query in queries)
     words: dict[str, float] = {}
     for query in queries:

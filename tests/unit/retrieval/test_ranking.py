@@ -32,8 +32,8 @@ def candidate(
 ) -> Candidate:
     """A chunk of these sentences; `near` are its vectors, its own and its sentences' (else: all to the north)."""
     vectors = np.stack([np.asarray(v, np.float32) for v in near or [NORTH] * (len(sentences) + 1)])
-    bags = [frozenset(s.split()) for s in sentences]
-    return Candidate(n, document, about, "\n".join(map(" ".join, bags)), vectors, [bm25])
+    said = [frozenset(s.split()) for s in sentences]
+    return Candidate(n, document, frozenset(about.split()).union(*said), said, vectors, [bm25])
 
 
 # --- chunks
@@ -171,7 +171,7 @@ def candidates(draw: st.DrawFn, queries: int) -> list[Candidate]:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         lexical = draw(st.lists(st.floats(0, 30), min_size=queries, max_size=queries))
         about = draw(st.frozensets(st.sampled_from("abcdef")))
-        found.append(Candidate(n, f"doc_{n // 10}", " ".join(about), "\n".join(map(" ".join, bags)), vectors, lexical))
+        found.append(Candidate(n, f"doc_{n // 10}", about.union(*bags), bags, vectors, lexical))
     return found
 
 
@@ -213,18 +213,18 @@ def test_sentences_keep_their_order_and_score_from_0_to_1(search: tuple[list[Can
     words = weigh(queries, ranked)
     assert sum(words.values()) <= 1 + 1e-6
     for chunk in ranked:
-        spans = [(at * 50, at * 50 + 40) for at in range(len(chunk.sentences()))]
+        spans = [(at * 50, at * 50 + 40) for at in range(len(chunk.sentences))]
         found = rank_sentences(chunk, spans, chunk.score, queries, words)
         assert [(s.n, s.start, s.end) for s in found] == [(chunk.n, *span) for span in spans]
         assert all(0 <= s.score <= 1 + 1e-6 for s in found)
-        assert [s.held for s in found] == [terms & set(words) for terms in chunk.sentences()]
+        assert [s.held for s in found] == chunk.sentences
 
 
 # --- sentences
 
 
 def test_the_scores_of_sentences_by_hand() -> None:
-    chunk = candidate(1, "rent", "cat", near=[BETWEEN, EAST, NORTH])
+    chunk = candidate(1, "rent", "", near=[BETWEEN, EAST, NORTH])
     query = Query(EAST, ["rent"])
     first, second = rank_sentences(chunk, [(0, 60), (61, 301)], 0.5, [query], {"rent": 1.0})
     # 1.2 for closeness, 1.0 for words, 2.0 for the chunk, 0.2 for length.
