@@ -1,5 +1,6 @@
 """`python -m backend.main` serves; `create_app()` is for those who embed it. `wiring.py` has what it serves."""
 
+import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -127,6 +128,9 @@ def serve(settings: Settings) -> int:
 
 def main() -> int:
     """Read the settings and serve."""
+    # Its threads wait by spinning, which costs a search twice its CPU time; the products here are too small for them.
+    # Read when numpy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         settings = Settings.load()
         check_models(settings)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.chains.retrieval import analysis, entries, ranking
-from backend.chains.retrieval.ranking import Candidate, Sentence, Weighted
+from backend.chains.retrieval.ranking import Candidate, Query, Sentence
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,11 @@ def _only_ranked(ranked: Sequence[Candidate]) -> dict[tuple[str, int], float]:
 
 
 def _whole_chunk(
-    chunk: Candidate, spans: Sequence[tuple[int, int]], score: float, weighted: Weighted
+    chunk: Candidate,
+    spans: Sequence[tuple[int, int]],
+    score: float,
+    queries: Sequence[Query],
+    words: Mapping[str, float],
 ) -> list[Sentence]:
     return [Sentence(chunk.n, spans[0][0], spans[-1][1], score)]
 
@@ -57,8 +61,8 @@ SWITCHES: Mapping[str, Switch] = {
     "second stage: the sentence's closeness": Switch({f"{_RANKING}._OWN_CLOSENESS": 0.0}),
     "second stage: the sentence's words": Switch({f"{_RANKING}._OWN_WORDS": 0.0}),
     "second stage: its chunk's score": Switch({f"{_RANKING}._CHUNK": 0.0}),
-    "second stage: the sentence beside it": Switch({f"{_RANKING}._BESIDE": 0.0}),
     "second stage: its length": Switch({f"{_RANKING}._LENGTH": 0.0}),
+    "passages: the words that they hold as a whole": Switch({f"{_RANKING}._WHOLE": 0.0}),
     "passages grow: a sentence each": Switch({f"{_RANKING}._GROW": 9.0}),
     "passages grow only over what fits: always to the full width": Switch({f"{_RANKING}._GROW": 0.0}),
     "title, headings and name in what is indexed": Switch(

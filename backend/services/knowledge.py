@@ -157,7 +157,7 @@ class Knowledge:
             end=span.end,
             page=page,
             heading=row.heading,
-            score=min(1.0, span.best.score),
+            score=min(1.0, span.score),
             relevance=found.relevance(span),
             context=row.context,
         )

@@ -140,7 +140,7 @@ class Search:
             numbers = said.numbers()
             rows = await self._chunks.candidates(owner, part.collection_id, within, part.fingerprint, numbers)
             # A document that moves may be in two indexes for a moment, under the same numbers.
-            candidates |= {c.n: c for c in _candidates(rows, embedder.dimension, said, len(queries))}
+            candidates |= {c.n: c for c in _candidates(rows, embedder.dimension, said, queries)}
             found.count(said, len(numbers) - len(rows))
         clock.stop("read")
         found.ranked = ranking.rank_chunks(list(candidates.values()), queries)
@@ -222,17 +222,17 @@ class Search:
             # A number belongs to one collection, so that each part gives its own.
             rows = await self._chunks.candidates(owner, part.collection_id, within, part.fingerprint, missing)
             dimension = int(part.fingerprint.rpartition(":")[2])
-            known.update((c.n, c) for c in _candidates(rows, dimension, None, len(queries)))
+            known.update((c.n, c) for c in _candidates(rows, dimension, None, queries))
         found.chunks = await self._chunks.rows([n for _, n in scores if n in known])
-        weighted = ranking.weigh(queries, found.ranked)
+        words = ranking.weigh(queries, found.ranked)
         sentences: dict[int, list[Sentence]] = {}
         for (document_id, n), score in scores.items():
             chunk, row = known.get(n), found.chunks.get(n)
             if chunk is not None and row is not None and row.document_id == document_id:
-                sentences[n] = ranking.rank_sentences(chunk, _spans(row), score, weighted)
+                sentences[n] = ranking.rank_sentences(chunk, _spans(row), score, queries, words)
         runs = _runs(sentences, found.chunks)
         if wanted.budget is None:
-            found.spans = ranking.passages(runs, wanted.width, wanted.count)
+            found.spans = ranking.passages(runs, words, wanted.width, wanted.count)
         else:
             found.spans = ranking.within_budget(runs, wanted.budget, wanted.count)
 
@@ -253,29 +253,34 @@ def _spans(row: ChunkRow) -> list[tuple[int, int]]:
     return [(row.start + start, row.start + end) for start, end in unpack_spans(row.spans)]
 
 
-def _candidates(rows: Sequence[CandidateRow], dimension: int, legs: _Legs | None, queries: int) -> Iterator[Candidate]:
+def _candidates(
+    rows: Sequence[CandidateRow], dimension: int, legs: _Legs | None, queries: Sequence[Query]
+) -> Iterator[Candidate]:
     """`legs` is None for neighbours that none of them has found."""
     if not rows:
         return
+    # Of all terms of a chunk, what is kept is what the queries ask for: small sets cost little.
+    asked = frozenset(term for query in queries for term in query.terms)
     # All at once: a hundred small arrays cost more than what is done with them.
     vectors = unpack_vectors(b"".join(row.vectors for row in rows), dimension)
     end = 0
     for row in rows:
         start, end = end, end + len(row.vectors) // dimension
+        sentences = [asked.intersection(line.split()) for line in row.body.split("\n")]
         yield Candidate(
             n=row.n,
             document_id=row.document_id,
-            about=row.about,
-            body=row.body,
+            held=asked.intersection(row.about.split()).union(*sentences),
+            sentences=sentences,
             vectors=vectors[start:end],
-            lexical=[leg.get(row.n, 0.0) for leg in legs.lexical] if legs is not None else [0.0] * queries,
+            lexical=[leg.get(row.n, 0.0) for leg in legs.lexical] if legs is not None else [0.0] * len(queries),
         )
 
 
 def _joined(one: Found, other: Found, wanted: Wanted) -> Found:
     if not one.ranked:
         return other
-    spans = sorted((*one.spans, *other.spans), key=lambda span: -span.best.score)
+    spans = sorted((*one.spans, *other.spans), key=lambda span: -span.score)
     if wanted.budget is not None:
         spans = _fitting(spans, wanted.budget)
     return Found(

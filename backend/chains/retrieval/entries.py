@@ -107,4 +107,5 @@ def unpack_vectors(stored: bytes, dimension: int) -> "Vectors":
     import numpy as np
 
     rows = np.frombuffer(stored, np.int8).reshape(-1, dimension).astype(np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return rows

@@ -2,7 +2,8 @@
 
 Two stages. Chunks are ranked by what both legs say of them, then the sentences of the best chunks and of their
 neighbours by their own closeness, their words and their chunk. A passage is a run of sentences around a good one, wider
-than a chunk where the text around it fits as well, and may begin in one chunk and end in the next.
+than a chunk where the text around it fits as well, and may begin in one chunk and end in the next. Passages are ranked
+by their best sentence and the words that all of their sentences hold together.
 
 Every weight was measured on data sets of different kinds; docs/retrieval.md has the figures, and what each part adds.
 """
@@ -22,14 +23,17 @@ if TYPE_CHECKING:
 _DENSE, _CLOSEST, _LEXICAL, _COVERAGE = 0.3, 0.2, 0.5, 0.3
 # How much of its better neighbour's score a chunk is given.
 _SMOOTH = 0.1
-# The second stage: the sentence's closeness, its share of the question's words, its chunk, the sentence beside it,
-# and that it is long enough to say something (`_LONG` characters).
-_OWN_CLOSENESS, _OWN_WORDS, _CHUNK, _BESIDE, _LENGTH = 1.2, 1.0, 2.0, 0.2, 0.2
+# The second stage: the sentence's closeness, its share of the question's words, its chunk, and that it is long enough
+# to say something (`_LONG` characters).
+_OWN_CLOSENESS, _OWN_WORDS, _CHUNK, _LENGTH = 1.2, 1.0, 2.0, 0.2
 _LONG = 120
 # Neighbours of the best chunks take part, at this share of its score.
 _NEIGHBOUR, _WITH_NEIGHBOURS = 0.8, 5
 # A passage grows as long as the sentence beside it has this share of the best sentence's score.
-_GROW = 0.55
+_GROW = 0.6
+# Beside its best sentence's score, what counts is the share of the question's words that a passage holds as a whole. So
+# many passages are compared, however few are asked for.
+_WHOLE, _COMPARED = 0.1, 20
 RELEVANCE_OF_WORDS = 0.5
 
 
@@ -46,14 +50,15 @@ class Query:
 class Candidate:
     """A chunk that a leg has found. `lexical` is a BM25 score for each query, 0 where it didn't match.
 
-    `about` and `body` are its terms, as they are stored: a line of `body` a sentence; `bag` has all of them. `vectors`:
-    its own, then its sentences', rows of length 1. `reranker`: what one has said of it, on a scale of its own.
+    `held`: which of the queries' terms it has, with its title and headings, and `sentences` which each of its sentences
+    has. `vectors`: its own, then its sentences', rows of length 1. `reranker`: what one has said of it, on a scale of
+    its own.
     """
 
     n: int
     document_id: str
-    about: str
-    body: str
+    held: frozenset[str]
+    sentences: Sequence[frozenset[str]]
     vectors: "Vectors"
     lexical: Sequence[float]
     dense: float = 0.0
@@ -62,14 +67,6 @@ class Candidate:
     bm25: float = 0.0
     reranker: float | None = None
     score: float = 0.0
-    bag: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.bag = frozenset(f"{self.about} {self.body}".split())
-
-    def sentences(self) -> list[frozenset[str]]:
-        """The terms of each."""
-        return [frozenset(line.split()) for line in self.body.split("\n")]
 
     @property
     def relevance(self) -> float:
@@ -81,21 +78,23 @@ class Candidate:
 
 @dataclass(slots=True)
 class Sentence:
-    """A sentence of a ranked chunk; `[start:end]` of the document's canonical text."""
+    """A sentence of a ranked chunk; `[start:end]` of the document's canonical text. `held`: words of the queries."""
 
     n: int
     start: int
     end: int
     score: float
+    held: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
 class Span:
-    """A passage: `[start:end]` of the document's text, as good as its `best` sentence."""
+    """A passage: `[start:end]` of the document's text, and its `best` sentence. `score` is from 0 to 1."""
 
     document_id: str
     start: int
     end: int
+    score: float
     best: Sentence
     sentences: list[Sentence] = field(default_factory=list[Sentence])
 
@@ -116,9 +115,9 @@ def rank_chunks(candidates: Sequence[Candidate], queries: Sequence[Query]) -> li
             near = np.maximum(rows @ query.vector, 0.0)
             dense, closest = near[first], np.maximum.reduceat(near, first)
             score += _DENSE * _relative(dense) + _CLOSEST * _relative(closest)
-        weights = _weights(query.terms, [c.bag for c in candidates])
+        weights = _weights(query.terms, [c.held for c in candidates])
         bm25 = np.array([c.lexical[number] for c in candidates], np.float32)
-        coverage = np.array([_covered(weights, c.bag) for c in candidates], np.float32)
+        coverage = np.array([_covered(weights, c.held) for c in candidates], np.float32)
         score += _LEXICAL * _relative(bm25) + _COVERAGE * coverage
         total += query.weight * score
         if number == 0 or query.weight >= 1.0:
@@ -169,41 +168,51 @@ def neighbour_scores(ranked: Sequence[Candidate]) -> dict[tuple[str, int], float
 
 
 def rank_sentences(
-    chunk: Candidate, spans: Sequence[tuple[int, int]], score: float, weighted: "Weighted"
+    chunk: Candidate,
+    spans: Sequence[tuple[int, int]],
+    score: float,
+    queries: Sequence[Query],
+    words: Mapping[str, float],
 ) -> list[Sentence]:
-    """The sentences of a chunk in their order; `spans` are theirs in the document, `score` is the chunk's (0 to 1)."""
+    """The sentences of a chunk in their order; `spans` are theirs in the document, `score` is the chunk's (0 to 1), and
+    `words` are as `weigh` says.
+    """
     import numpy as np
 
-    alone, sentences = np.zeros(len(spans), np.float32), chunk.sentences()
-    for query, weights in weighted:
-        words = np.array([_covered(weights, terms) for terms in sentences], np.float32)
-        near = np.zeros(len(spans), np.float32)
+    near = np.zeros(len(spans), np.float32)
+    for query in queries:
         if query.vector is not None:
             # A model that gives one vector a text says of each sentence what it says of the chunk.
-            near += np.maximum((chunk.vectors[1:] if len(chunk.vectors) > 1 else chunk.vectors) @ query.vector, 0.0)
-        alone += query.weight * (_OWN_CLOSENESS * near + _OWN_WORDS * words)
-    alone /= sum(query.weight for query, _ in weighted)
-    beside = np.zeros(len(spans), np.float32)
-    beside[1:], beside[:-1] = alone[:-1], np.maximum(beside[:-1], alone[1:])
+            vectors = chunk.vectors[1:] if len(chunk.vectors) > 1 else chunk.vectors
+            near += query.weight * np.maximum(vectors @ query.vector, 0.0)
+    near /= sum(query.weight for query in queries)
+    covered = np.array([_covered(words, said) for said in chunk.sentences], np.float32)
     length = np.array([min(1.0, (end - start) / _LONG) for start, end in spans], np.float32)
-    scores = alone + _CHUNK * score + _BESIDE * beside + _LENGTH * length
-    top = _OWN_CLOSENESS + _OWN_WORDS + _CHUNK + _BESIDE * (_OWN_CLOSENESS + _OWN_WORDS) + _LENGTH
-    return [Sentence(chunk.n, start, end, float(s) / top) for (start, end), s in zip(spans, scores, strict=True)]
+    scores = _OWN_CLOSENESS * near + _OWN_WORDS * covered + _CHUNK * score + _LENGTH * length
+    scores /= _OWN_CLOSENESS + _OWN_WORDS + _CHUNK + _LENGTH
+    return [
+        Sentence(chunk.n, start, end, float(own), said)
+        for (start, end), own, said in zip(spans, scores, chunk.sentences, strict=True)
+    ]
 
 
-Weighted = Sequence[tuple[Query, dict[str, float]]]
+def weigh(queries: Sequence[Query], candidates: Sequence[Candidate]) -> dict[str, float]:
+    """How telling each of the queries' words is among the candidates; together 1, if each query has words."""
+    bags = [c.held for c in candidates]
+    total = sum(query.weight for query in queries)
+    words: dict[str, float] = {}
+    for query in queries:
+        for word, weight in _weights(query.terms, bags).items():
+            words[word] = words.get(word, 0.0) + query.weight * weight / total
+    return words
 
 
-def weigh(queries: Sequence[Query], candidates: Sequence[Candidate]) -> Weighted:
-    """Each query with how telling each of its words is among the candidates."""
-    bags = [c.bag for c in candidates]
-    return [(query, _weights(query.terms, bags)) for query in queries]
-
-
-def passages(documents: Iterable[tuple[str, list[list[Sentence]]]], width: int, count: int) -> list[Span]:
+def passages(
+    documents: Iterable[tuple[str, list[list[Sentence]]]], words: Mapping[str, float], width: int, count: int
+) -> list[Span]:
     """At most `count` passages of at most about `width` characters, best first.
 
-    `documents`: id and runs, each the ranked sentences of chunks that follow each other.
+    `documents`: id and runs, each the ranked sentences of chunks that follow each other. `words`: see `weigh`.
     """
     places: list[tuple[str, list[Sentence], int]] = [
         (document_id, run, at) for document_id, runs in documents for run in runs for at in range(len(run))
@@ -213,14 +222,17 @@ def passages(documents: Iterable[tuple[str, list[list[Sentence]]]], width: int, 
     taken: set[tuple[int, int]] = set()
     found: list[Span] = []
     for document_id, run, at in places:
-        if len(found) == count:
+        if len(found) == max(count, _COMPARED):
             break
         if (run[at].n, run[at].start) in taken:
             continue
         low, high = _grown(run, at, width, least, taken)
-        taken.update((s.n, s.start) for s in run[low : high + 1])
-        found.append(Span(document_id, run[low].start, run[high].end, run[at], run[low : high + 1]))
-    return found
+        part = run[low : high + 1]
+        taken.update((s.n, s.start) for s in part)
+        held = frozenset[str]().union(*(s.held for s in part))
+        score = (run[at].score + _WHOLE * _covered(words, held)) / (1 + _WHOLE)
+        found.append(Span(document_id, part[0].start, part[-1].end, score, run[at], part))
+    return sorted(found, key=lambda span: -span.score)[:count]
 
 
 def within_budget(documents: Iterable[tuple[str, list[list[Sentence]]]], budget: int, count: int) -> list[Span]:
@@ -252,8 +264,9 @@ def within_budget(documents: Iterable[tuple[str, list[list[Sentence]]]], budget:
     for document_id, run, picked in runs:
         for low, high in _runs_of(sorted(picked)):
             part = run[low : high + 1]
-            found.append(Span(document_id, part[0].start, part[-1].end, max(part, key=lambda s: s.score), part))
-    return sorted(found, key=lambda span: -span.best.score)
+            best = max(part, key=lambda s: s.score)
+            found.append(Span(document_id, part[0].start, part[-1].end, best.score, best, part))
+    return sorted(found, key=lambda span: -span.score)
 
 
 def _runs_of(numbers: Sequence[int]) -> list[tuple[int, int]]:
@@ -297,5 +310,5 @@ def _weights(terms: Sequence[str], bags: Sequence[frozenset[str]]) -> dict[str, 
     return {term: weight / total for term, weight in raw.items()} if total else {}
 
 
-def _covered(weights: dict[str, float], bag: frozenset[str]) -> float:
+def _covered(weights: Mapping[str, float], bag: frozenset[str]) -> float:
     return sum(weight for term, weight in weights.items() if term in bag)

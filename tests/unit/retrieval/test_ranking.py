@@ -32,8 +32,8 @@ def candidate(
 ) -> Candidate:
     """A chunk of these sentences; `near` are its vectors, its own and its sentences' (else: all to the north)."""
     vectors = np.stack([np.asarray(v, np.float32) for v in near or [NORTH] * (len(sentences) + 1)])
-    bags = [frozenset(s.split()) for s in sentences]
-    return Candidate(n, document, about, "\n".join(map(" ".join, bags)), vectors, [bm25])
+    said = [frozenset(s.split()) for s in sentences]
+    return Candidate(n, document, frozenset(about.split()).union(*said), said, vectors, [bm25])
 
 
 # --- chunks
@@ -114,7 +114,7 @@ def test_a_query_of_little_weight_makes_nothing_relevant() -> None:
 def test_nothing_ranks_as_nothing() -> None:
     assert rank_chunks([], [Query(EAST, ["rent"])]) == []
     assert neighbour_scores([]) == {}
-    assert passages([], 400, 5) == within_budget([], 400, 5) == []
+    assert passages([], {}, 400, 5) == within_budget([], 400, 5) == []
 
 
 # --- reranked chunks
@@ -171,7 +171,7 @@ def candidates(draw: st.DrawFn, queries: int) -> list[Candidate]:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         lexical = draw(st.lists(st.floats(0, 30), min_size=queries, max_size=queries))
         about = draw(st.frozensets(st.sampled_from("abcdef")))
-        found.append(Candidate(n, f"doc_{n // 10}", " ".join(about), "\n".join(map(" ".join, bags)), vectors, lexical))
+        found.append(Candidate(n, f"doc_{n // 10}", about.union(*bags), bags, vectors, lexical))
     return found
 
 
@@ -210,30 +210,45 @@ def test_scores_are_from_0_to_1_best_first_and_the_same_in_any_order(
 def test_sentences_keep_their_order_and_score_from_0_to_1(search: tuple[list[Candidate], list[Query]]) -> None:
     chunks, queries = search
     ranked = rank_chunks(chunks, queries)
-    weighted = weigh(queries, ranked)
+    words = weigh(queries, ranked)
+    assert sum(words.values()) <= 1 + 1e-6
     for chunk in ranked:
-        spans = [(at * 50, at * 50 + 40) for at in range(len(chunk.sentences()))]
-        found = rank_sentences(chunk, spans, chunk.score, weighted)
+        spans = [(at * 50, at * 50 + 40) for at in range(len(chunk.sentences))]
+        found = rank_sentences(chunk, spans, chunk.score, queries, words)
         assert [(s.n, s.start, s.end) for s in found] == [(chunk.n, *span) for span in spans]
         assert all(0 <= s.score <= 1 + 1e-6 for s in found)
+        assert [s.held for s in found] == chunk.sentences
 
 
 # --- sentences
 
 
 def test_the_scores_of_sentences_by_hand() -> None:
-    chunk = candidate(1, "rent", "cat", near=[BETWEEN, EAST, NORTH])
+    chunk = candidate(1, "rent", "", near=[BETWEEN, EAST, NORTH])
     query = Query(EAST, ["rent"])
-    first, second = rank_sentences(chunk, [(0, 60), (61, 301)], 0.5, [(query, {"rent": 1.0})])
-    # 1.2 for closeness, 1.0 for words, 2.0 for the chunk, 0.2 of what the sentence beside has, 0.2 for length.
-    top = 1.2 + 1.0 + 2.0 + 0.2 * 2.2 + 0.2
-    assert first.score == pytest.approx((1.2 + 1.0 + 2.0 * 0.5 + 0 + 0.2 * 0.5) / top, rel=1e-5)
-    assert second.score == pytest.approx((2.0 * 0.5 + 0.2 * 2.2 + 0.2) / top, rel=1e-5)
+    first, second = rank_sentences(chunk, [(0, 60), (61, 301)], 0.5, [query], {"rent": 1.0})
+    # 1.2 for closeness, 1.0 for words, 2.0 for the chunk, 0.2 for length.
+    top = 1.2 + 1.0 + 2.0 + 0.2
+    assert first.score == pytest.approx((1.2 + 1.0 + 2.0 * 0.5 + 0.2 * 0.5) / top, rel=1e-5)
+    assert second.score == pytest.approx((2.0 * 0.5 + 0.2) / top, rel=1e-5)
+    assert (first.held, second.held) == ({"rent"}, frozenset())
+
+
+def test_the_words_of_several_queries_count_by_their_weights() -> None:
+    chunks = [candidate(1, "rent due"), candidate(5, "cat"), candidate(9, "cat")]
+    queries = [Query(None, ["rent"]), Query(None, ["rent", "cat"], 0.5), Query(NORTH, [], 0.5)]
+    # One of three has `rent`, two have `cat`: log(1 + 2.5 / 1.5) and log(1 + 1.5 / 2.5).
+    rent = math.log(1 + 2.5 / 1.5) / (math.log(1 + 2.5 / 1.5) + math.log(1.6))
+    assert weigh(queries, chunks) == pytest.approx({"rent": 0.5 + 0.25 * rent, "cat": 0.25 * (1 - rent)})
+    near = [BETWEEN, BETWEEN]
+    (sentence,) = rank_sentences(candidate(1, "cat", near=near), [(0, 120)], 0.0, [Query(EAST, []), *queries[1:]], {})
+    # Closeness is 0.6 to the first query, 0.8 to the last, and nothing to one without a vector.
+    assert sentence.score == pytest.approx((1.2 * (0.6 + 0.5 * 0.8) / 2 + 0.2) / 4.4, rel=1e-5)
 
 
 def test_a_model_with_one_vector_a_text_says_of_each_sentence_what_it_says_of_the_chunk() -> None:
     chunk = candidate(1, "one", "two", near=[EAST])
-    near, off = (rank_sentences(chunk, [(0, 40), (41, 81)], 0.5, [(Query(vector, []), {})]) for vector in (EAST, NORTH))
+    near, off = (rank_sentences(chunk, [(0, 40), (41, 81)], 0.5, [Query(vector, [])], {}) for vector in (EAST, NORTH))
     assert near[0].score == near[1].score > off[0].score == off[1].score
 
 
@@ -273,7 +288,7 @@ def documents(draw: st.DrawFn) -> Runs:
             for _ in range(draw(st.integers(1, 8))):
                 start = at + draw(st.integers(0, 5))
                 at = start + draw(st.integers(1, 200))
-                run.append(Sentence(n, start, at, draw(st.floats(0, 1))))
+                run.append(Sentence(n, start, at, draw(st.floats(0, 1)), draw(st.frozensets(st.sampled_from("abc")))))
                 n += draw(st.booleans())
             runs.append(run)
             n += 2
@@ -296,13 +311,13 @@ def check_runs(spans: list[Span], runs: Runs, count: int) -> None:
         own = {(s.n, s.start) for s in span.sentences}
         assert not own & taken
         taken |= own
-    scores = [span.best.score for span in spans]
+    scores = [span.score for span in spans]
     assert scores == sorted(scores, reverse=True)
 
 
 @given(documents(), st.integers(20, 600), st.integers(1, 30))
 def test_passages_are_runs_of_sentences_apart_and_no_wider_than_asked(runs: Runs, width: int, count: int) -> None:
-    spans = passages(runs, width, count)
+    spans = passages(runs, {"a": 0.7, "b": 0.3}, width, count)
     check_runs(spans, runs, count)
     assert spans, "there is a sentence, so there is a passage"
     assert all(span.end - span.start <= width or len(span.sentences) == 1 for span in spans)
@@ -334,16 +349,29 @@ def run_of(*sentences: tuple[int, int, float]) -> list[Sentence]:
 
 
 def test_a_passage_grows_towards_the_better_side_while_it_is_good_enough() -> None:
-    run = run_of((0, 50, 0.5), (51, 100, 0.6), (101, 150, 1.0), (151, 200, 0.7), (201, 250, 0.54))
-    assert [(s.start, s.end) for s in passages([("doc_1", [run])], 1000, 1)] == [(51, 200)]
-    assert [(s.start, s.end) for s in passages([("doc_1", [run])], 100, 1)] == [(101, 200)]
+    run = run_of((0, 50, 0.5), (51, 100, 0.61), (101, 150, 1.0), (151, 200, 0.7), (201, 250, 0.59))
+    assert [(s.start, s.end) for s in passages([("doc_1", [run])], {}, 1000, 1)] == [(51, 200)]
+    assert [(s.start, s.end) for s in passages([("doc_1", [run])], {}, 100, 1)] == [(101, 200)]
+
+
+def test_passages_are_ranked_by_the_words_that_they_hold_as_a_whole_however_few_are_asked_for() -> None:
+    words = {"rent": 0.6, "due": 0.4}
+    one = [Sentence(1, 0, 50, 1.0, frozenset({"rent"}))]
+    two = [Sentence(5, 0, 50, 0.98, frozenset({"rent"})), Sentence(5, 51, 100, 0.9, frozenset({"due", "rent"}))]
+    both = passages([("doc_1", [one, two])], words, 1000, 5)
+    assert [(s.sentences[0].n, s.score) for s in both] == [
+        (5, pytest.approx((0.98 + 0.1 * 1.0) / 1.1)),
+        (1, pytest.approx((1.0 + 0.1 * 0.6) / 1.1)),
+    ]
+    assert [s.best for s in both] == [two[0], one[0]]
+    assert passages([("doc_1", [one, two])], words, 1000, 1) == both[:1]
 
 
 def test_a_passage_may_begin_in_one_chunk_and_end_in_the_next_but_not_jump_a_gap() -> None:
     run = [Sentence(1, 0, 40, 0.9), Sentence(2, 41, 80, 1.0)]
-    (span,) = passages([("doc_1", [run])], 400, 5)
+    (span,) = passages([("doc_1", [run])], {}, 400, 5)
     assert (span.start, span.end, span.best.n) == (0, 80, 2)
-    apart = passages([("doc_1", [[run[0]], [run[1]]])], 400, 5)
+    apart = passages([("doc_1", [[run[0]], [run[1]]])], {}, 400, 5)
     assert [(s.start, s.end) for s in apart] == [(41, 80), (0, 40)]
 
 
