@@ -104,8 +104,9 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
         async with aclosing(attempt(ask.candidates, prompts_of, ask.attempts)) as outputs:
             async for output in outputs:
                 if isinstance(output, Switched):
-                    for event in _broken_off(weave, now, prompts_of, output.error):
-                        yield event
+                    if output.asked:
+                        for event in _broken_off(weave, now, prompts_of, output.error):
+                            yield event
                     now = output.now
                     yield ev.ModelSwitched(before=output.before.name, now=now.name, reason=output.error.code)
                     continue

@@ -144,6 +144,16 @@ async def test_who_is_waited_for_in_vain_has_read_the_prompt(tmp_path: Path, pro
     assert second[:6] == ("answer", "openai/other", "completed", 11, 3, 14)
 
 
+async def test_one_that_rests_was_not_asked_and_costs_nothing(tmp_path: Path, provider: ProviderServer) -> None:
+    provider.script([Stall()])
+    async with serving(tmp_path / "data", **priced(tmp_path, provider, attempt_timeout=0.2)) as server:
+        for _ in range(2):
+            await server.events(ask(fallbacks=["openai/other"]))
+        assert len(provider.calls) == 3
+        asked = rows(server, "SELECT model FROM calls WHERE purpose = 'answer' ORDER BY rowid")
+    assert asked == [("openai/test-model",), ("openai/other",), ("openai/other",)]
+
+
 async def test_each_model_that_wrote_is_booked(priced_server: Running, provider: ProviderServer) -> None:
     provider.script(
         [chunk({"content": "Half an answer"}), Cut()],
