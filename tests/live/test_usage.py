@@ -10,6 +10,7 @@ import pytest
 
 from backend import events as ev
 from backend.chains.models.base import Tokens
+from backend.chains.retrieval.embeddings.openai import OpenAIEmbedder
 from backend.errors import Unavailable
 from backend.storage.ledger import Ledger
 from tests.harness import Running, serving
@@ -201,6 +202,29 @@ async def test_what_a_provider_embeds_is_booked_and_what_is_embedded_here_is_not
     async with serving(tmp_path / "b", **priced(tmp_path, provider)) as server:
         await server.upload("a.md", b"# Notice\n\nThe notice period is 45 days.")
         assert rows(server, CALLS) == []
+
+
+async def test_what_a_provider_was_embedding_when_nobody_wanted_it_any_more_is_booked(
+    tmp_path: Path, provider: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = asyncio.Event()
+
+    async def stuck(*_: object) -> Any:
+        reached.set()
+        await asyncio.get_running_loop().create_future()
+
+    settings = priced(tmp_path, provider, embedding_model="openai/embed")
+    async with serving(tmp_path / "data", **settings) as server:
+        await server.upload("a.md", b"# Notice\n\nThe notice period is 45 days.")
+        before = len(rows(server, CALLS))
+        monkeypatch.setattr(OpenAIEmbedder, "_ask", stuck)
+        async with watch(server.client, body={"message": "notice?", "model": "simulated/words"}) as client:
+            await reached.wait()
+            await server.client.post(f"/runs/{client.run_id}/cancel")
+            assert only_terminal(await client.all())["type"] == "run.cancelled"
+        ((purpose, _, _, input, _, cost, *_, estimated, _),) = rows(server, CALLS)[before:]
+    assert (purpose, cost, estimated) == ("embedding", input, 1)
+    assert input > 0
 
 
 async def test_after_a_kill_the_next_start_books_what_was_stored(tmp_path: Path, provider: ProviderServer) -> None:
