@@ -75,6 +75,13 @@ async def call(
         watch.close()
 
 
+def was_read(why: RunError | asyncio.CancelledError) -> bool:
+    """Whether a model has read its prompt, and is paid for that, although the call ended so before its first output: it
+    was stopped, or we wait for it no longer. One that fails otherwise mostly hasn't."""
+    # A timeout that came as a refusal says when to ask again.
+    return not isinstance(why, RunError) or (isinstance(why, ProviderTimeout) and why.retry_after is None)
+
+
 def _too_late(passed: Limit, limits: CallLimits, begun: bool) -> RunError:
     match passed:
         case "first":

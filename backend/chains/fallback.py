@@ -49,11 +49,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """Another model takes over. `error` is why."""
+    """Another model takes over. `error` is why: of the call that has just failed, or of an earlier one where the model
+    rests and was not `asked`."""
 
     before: Candidate
     now: Candidate
     error: RunError
+    asked: bool = True
 
 
 class Health:
@@ -147,7 +149,7 @@ async def attempt(
     """The outputs of the first model that answers. Raises the RunError of the last that didn't."""
     now, *rest = how.health.order(candidates)
     if now is not candidates[0] and (error := how.health.rests(candidates[0].name)) is not None:
-        yield Switched(candidates[0], now, error)
+        yield Switched(candidates[0], now, error, asked=False)
     patient = how.limits
     # Another model is quicker than another try.
     hasty = replace(patient, first_token=min(how.patience, patient.first_token), retry=0.0)

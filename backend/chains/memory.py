@@ -28,7 +28,11 @@ def told_of(summary: str) -> tuple[Message, Message]:
 def fits(summary: str | None, tail: Sequence[Message], budget: int) -> bool:
     """Whether all of it goes to the model."""
     told = told_of(summary) if summary is not None else ()
-    return sum(map(cost, (*told, *tail))) <= budget
+    for message in reversed((*told, *tail)):
+        budget -= cost(message)
+        if budget < 0:
+            return False
+    return True
 
 
 def recalled(summary: str | None, tail: Sequence[Message], budget: int) -> tuple[Message, ...]:

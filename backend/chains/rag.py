@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from backend import events as ev
 from backend.chains import pictures, prompts
 from backend.chains.bounds import prompt_at_most
+from backend.chains.calls import was_read
 from backend.chains.conversation import (
     REWRITING,
     estimate_bytes,
@@ -24,7 +25,7 @@ from backend.chains.models.base import Grounding, Image, Message, Prompt, Tokens
 from backend.chains.passages import Passage, Retriever
 from backend.chains.urls import KnownUrls
 from backend.chains.weave import Weave, source_id
-from backend.errors import ProviderTimeout, RunError
+from backend.errors import RunError
 
 _SNIPPET = 280
 
@@ -104,8 +105,9 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
         async with aclosing(attempt(ask.candidates, prompts_of, ask.attempts)) as outputs:
             async for output in outputs:
                 if isinstance(output, Switched):
-                    for event in _broken_off(weave, now, prompts_of, output.error):
-                        yield event
+                    if output.asked:
+                        for event in _broken_off(weave, now, prompts_of, output.error):
+                            yield event
                     now = output.now
                     yield ev.ModelSwitched(before=output.before.name, now=now.name, reason=output.error.code)
                     continue
@@ -124,11 +126,8 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
 def _broken_off(
     weave: Weave, candidate: Candidate, prompts_of: "_Prompts", why: RunError | asyncio.CancelledError
 ) -> list[ev.AnyEvent]:
-    """The end of what a model wrote until it failed or was stopped: it was paid for. One that is stopped, or that we
-    wait for no longer, has read its prompt at least; one that fails before its first word otherwise mostly hasn't."""
-    # A timeout that came as a refusal says when to ask again.
-    unread = isinstance(why, RunError) and not (isinstance(why, ProviderTimeout) and why.retry_after is None)
-    if not weave.length and weave.tokens is None and unread:
+    """The end of what a model wrote until it failed or was stopped, and what it read: it was paid for."""
+    if not weave.length and weave.tokens is None and not was_read(why):
         return []
     how: ev.CallStatus = "failed" if isinstance(why, RunError) else "cancelled"
     events = [*weave.stop(), _spent(weave, candidate, prompts_of(candidate), how)]

@@ -9,10 +9,10 @@ from typing import Literal
 import structlog
 
 from backend import events as ev
-from backend.chains.calls import CallLimits, call
+from backend.chains.calls import CallLimits, call, was_read
 from backend.chains.conversation import estimate_tokens
 from backend.chains.models.base import ChatModel, Parameters, Prompt, Text, Tokens
-from backend.errors import StreamForgeError
+from backend.errors import RunError, StreamForgeError
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +56,7 @@ class Aside:
         pieces: list[str] = []
         tokens: Tokens | None = None
         async with self._booking(errand.owner, errand.session_id, name, most) as used:
+            read = True
             try:
                 async with aclosing(call(model, prompt, self._limits)) as outputs:
                     async for output in outputs:
@@ -66,9 +67,12 @@ class Aside:
                                 tokens = output
                             case _:
                                 pass
+            except (asyncio.CancelledError, RunError) as error:
+                read = was_read(error)
+                raise
             finally:
                 # What broke off was paid for, too.
-                if pieces or tokens is not None:
+                if pieces or tokens is not None or read:
                     used.append(_usage(errand, name, tokens, "".join(pieces)))
         return ev.clean_text("".join(pieces)).strip()
 

@@ -71,6 +71,13 @@ class ChatService:
                 "or upload the text as a document.",
                 code="message_too_long",
             )
+        # A turn is written although its caller is cancelled: it must not stay without its run.
+        opening = asyncio.create_task(self._once(owner, turn, request_id))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        return await asyncio.shield(opening)
+
+    async def _once(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
         if turn.idempotency_key is None:
             return await self._start(owner, turn, request_id)
         # A repetition that comes while the first is being stored waits here, and finds it.
@@ -110,14 +117,6 @@ class ChatService:
 
     async def _start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
         answering = await self._planner.plan(owner, turn)
-        # A turn is written although its caller is cancelled: it must not stay without its run.
-        opening = asyncio.create_task(self._begin(owner, answering, request_id))
-        self._opening.add(opening)
-        opening.add_done_callback(self._opening.discard)
-        return await asyncio.shield(opening)
-
-    async def _begin(self, owner: str, answering: Answering, request_id: str | None) -> str:
-        turn = answering.turn
         session_id = turn.session_id or new_id("ses")
         # Nobody else knows the id of a new one.
         async with self._lock("session", session_id) if turn.session_id else nullcontext():

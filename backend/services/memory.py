@@ -103,8 +103,8 @@ class Memory:
             return
         started = run.started
         new = (
-            Said(started.user_message_id, _counted(question, candidate.count)),
-            Said(started.message_id, _counted(Message("assistant", run.state.text()), candidate.count)),
+            Said(started.user_message_id, replace(question, count=candidate.count)),
+            Said(started.message_id, Message("assistant", run.state.text(), count=candidate.count)),
         )
         said = [*told.said, *(each for each in new if each.message.told)]
         if self._fits(said):
@@ -184,16 +184,13 @@ def said_of(history: Sequence[StoredMessage], count: Count | None = None) -> lis
         parts = decode_parts(row.parts)
         text, pictures = text_of(parts), images_of(parts) if row.role == "user" else ()
         if text or pictures:
-            message = Message("user" if row.role == "user" else "assistant", text, unseen=len(pictures))
+            role = "user" if row.role == "user" else "assistant"
+            message = Message(role, text, unseen=len(pictures), count=count)
             quotes = any(isinstance(part, SourcesPart) for part in parts)
-            found.append(Said(row.id, _counted(message, count), row.summary, pictures, quotes))
+            found.append(Said(row.id, message, row.summary, pictures, quotes))
         elif row.summary is not None and found:
             found[-1] = replace(found[-1], summary=row.summary)
     return found
-
-
-def _counted(message: Message, count: Count | None) -> Message:
-    return replace(message, tokens=count(message.text)) if count is not None else message
 
 
 def _latest(said: Sequence[Said]) -> int:

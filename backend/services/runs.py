@@ -31,6 +31,8 @@ from backend.storage.turns import ClosedTurn, StoredRun, Turns
 log = structlog.get_logger(__name__)
 
 LEASE_MS = 60_000
+_ARRIVING = 1.0
+"""Seconds in which who asked for a run comes to watch it, some steps of the loop after it begins."""
 
 
 class RunHub:
@@ -205,13 +207,13 @@ class RunHub:
             run.watchers -= 1
             self._mind_watchers(run)
 
-    def _mind_watchers(self, run: Run) -> None:
+    def _mind_watchers(self, run: Run, at_least: float = 0.0) -> None:
         if run.unwatched is not None:
             run.unwatched.cancel()
             run.unwatched = None
         if run.leave_after is not None and not run.watchers and not run.ending:
             loop = asyncio.get_running_loop()
-            run.unwatched = loop.call_later(run.leave_after, self.cancel, run, "no_watcher")
+            run.unwatched = loop.call_later(max(run.leave_after, at_least), self.cancel, run, "no_watcher")
 
     # --- one run
 
@@ -220,8 +222,7 @@ class RunHub:
         terminal: ev.Terminal
         run.begun = True
         run.watch.began()
-        # Not in `start`: a watcher that is a task of its own has its first step after this one.
-        self._mind_watchers(run)
+        self._mind_watchers(run, _ARRIVING)
         try:
             if run.cancelled_by is not None:
                 raise asyncio.CancelledError

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from backend.chains.pictures import MOST_SHOWN
 from backend.errors import BadRequest, Invalid
 from backend.services.pictures import FilePart, taken_in
 from backend.services.pieces import in_pieces
@@ -151,6 +152,8 @@ def _row(raw: msgspec.Raw, at: str, images: list[ImageRow]) -> MessageRow:
     images += shown
     if shown and message.role != "user":
         raise Invalid(f"{at}: is an answer: pictures belong to messages of the user's.")
+    if len(shown) > MOST_SHOWN:
+        raise Invalid(f"{at}: has more than {MOST_SHOWN} pictures, the most that a model is shown at once.")
     if len(images) > _MAX_PICTURES:
         raise Invalid(f"{at}: more than {_MAX_PICTURES} pictures can't be imported.")
     return MessageRow(

@@ -124,16 +124,18 @@ class UsageService:
         async def request(model: str, most: int) -> AsyncGenerator[Embedded]:
             async with self.aside(owner, None, model, Tokens(most, 0)) as used:
                 embedded = Embedded()
-                yield embedded
-                used.append(
-                    ev.Usage(
+                try:
+                    yield embedded
+                finally:
+                    call = ev.Usage(
                         model=model,
                         purpose="embedding",
                         input_tokens=embedded.tokens,
                         output_tokens=0,
                         estimated=embedded.estimated,
                     )
-                )
+                    if embedded.tokens:
+                        used.append(call)
 
         return paid_by(request)
 

@@ -356,10 +356,20 @@ async def test_an_import_takes_pictures_only(
 
 
 async def test_an_import_has_a_bound(with_provider: Running) -> None:
-    parts = [{"type": "image", **shown(png(1))[0]}] * 501
-    file = one_message(*parts)
-    file["messages"][0]["parts"] = parts[:500]
-    problem(await with_provider.client.post("/sessions/import", json=file), 422, "invalid_request")
+    picture = {"type": "image", **shown(png(1))[0]}
+    file = one_message(*[picture] * 8)
+    first = {**file["messages"][0], "parts": [picture] * 8}
+    file["messages"] = [{**first, "id": f"m{n}"} for n in range(126)]
+    refused = await with_provider.client.post("/sessions/import", json=file)
+    problem(refused, 422, "invalid_request")
+    assert "1000 pictures" in refused.json()["detail"]
+
+
+async def test_a_message_of_an_import_has_no_more_pictures_than_one_that_is_sent(with_provider: Running) -> None:
+    """Else another answer to it would show them all."""
+    for count, status in ((8, 201), (9, 422)):
+        file = one_message(*[{"type": "image", **shown(png(1))[0]}] * count)
+        assert (await with_provider.client.post("/sessions/import", json=file)).status_code == status
 
 
 # --- bad input, crashes

@@ -127,6 +127,30 @@ async def test_a_caller_that_is_cancelled_while_its_turn_is_stored_leaves_a_run(
     assert server.services.hub._places == 0
 
 
+async def test_a_repetition_finds_the_run_of_a_caller_that_was_cancelled_before_it_was_stored(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, opening, reached, gate = server.services.chat, Turns.open, asyncio.Event(), asyncio.Event()
+    session_id = (await server.events(ask(model="simulated/words")))[0]["session_id"]
+
+    async def slow(turns: Turns, turn: NewTurn) -> OpenedTurn:
+        reached.set()
+        await gate.wait()
+        return await opening(turns, turn)
+
+    monkeypatch.setattr(Turns, "open", slow)
+    turn = ChatTurn(message="Say more.", model="simulated/words", session_id=session_id, idempotency_key="k")
+    caller = asyncio.create_task(chat.start("local", turn, None))
+    await reached.wait()
+    caller.cancel()
+    await asyncio.wait([caller])
+    again = asyncio.create_task(chat.start("local", turn, None))
+    await asyncio.sleep(0.1)
+    gate.set()
+    run_id = await again
+    assert rows(server, "SELECT id FROM runs WHERE idempotency_key = 'k'") == [(run_id,)]
+
+
 async def test_a_start_that_cannot_be_stored_is_503_and_calls_nobody(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from backend import events as ev
 from backend.chains.models.base import Tokens
+from backend.chains.retrieval.embeddings.openai import OpenAIEmbedder
 from backend.errors import Unavailable
 from backend.storage.ledger import Ledger
 from tests.harness import Running, serving
@@ -144,6 +145,16 @@ async def test_who_is_waited_for_in_vain_has_read_the_prompt(tmp_path: Path, pro
     assert second[:6] == ("answer", "openai/other", "completed", 11, 3, 14)
 
 
+async def test_one_that_rests_was_not_asked_and_costs_nothing(tmp_path: Path, provider: ProviderServer) -> None:
+    provider.script([Stall()])
+    async with serving(tmp_path / "data", **priced(tmp_path, provider, attempt_timeout=0.2)) as server:
+        for _ in range(2):
+            await server.events(ask(fallbacks=["openai/other"]))
+        assert len(provider.calls) == 3
+        asked = rows(server, "SELECT model FROM calls WHERE purpose = 'answer' ORDER BY rowid")
+    assert asked == [("openai/test-model",), ("openai/other",), ("openai/other",)]
+
+
 async def test_each_model_that_wrote_is_booked(priced_server: Running, provider: ProviderServer) -> None:
     provider.script(
         [chunk({"content": "Half an answer"}), Cut()],
@@ -191,6 +202,29 @@ async def test_what_a_provider_embeds_is_booked_and_what_is_embedded_here_is_not
     async with serving(tmp_path / "b", **priced(tmp_path, provider)) as server:
         await server.upload("a.md", b"# Notice\n\nThe notice period is 45 days.")
         assert rows(server, CALLS) == []
+
+
+async def test_what_a_provider_was_embedding_when_nobody_wanted_it_any_more_is_booked(
+    tmp_path: Path, provider: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = asyncio.Event()
+
+    async def stuck(*_: object) -> Any:
+        reached.set()
+        await asyncio.get_running_loop().create_future()
+
+    settings = priced(tmp_path, provider, embedding_model="openai/embed")
+    async with serving(tmp_path / "data", **settings) as server:
+        await server.upload("a.md", b"# Notice\n\nThe notice period is 45 days.")
+        before = len(rows(server, CALLS))
+        monkeypatch.setattr(OpenAIEmbedder, "_ask", stuck)
+        async with watch(server.client, body={"message": "notice?", "model": "simulated/words"}) as client:
+            await reached.wait()
+            await server.client.post(f"/runs/{client.run_id}/cancel")
+            assert only_terminal(await client.all())["type"] == "run.cancelled"
+        ((purpose, _, _, input, _, cost, *_, estimated, _),) = rows(server, CALLS)[before:]
+    assert (purpose, cost, estimated) == ("embedding", input, 1)
+    assert input > 0
 
 
 async def test_after_a_kill_the_next_start_books_what_was_stored(tmp_path: Path, provider: ProviderServer) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 
 from backend import events as ev
 from backend.chains.calls import CallLimits
 from backend.chains.models.base import Output, Prompt, Text, Tokens
-from backend.errors import Conflict, ProviderFailed, UpstreamStalled
+from backend.errors import Conflict, ProviderFailed, ProviderTimeout, UpstreamStalled
 from backend.services.aside import Aside, Errand
 
 LIMITS = CallLimits(first_token=5, idle=0.05, total=5, retry=0)
@@ -76,6 +77,16 @@ async def test_what_breaks_off_is_booked_too(end: Exception | None) -> None:
     with pytest.raises(ProviderFailed if end else UpstreamStalled):
         await Aside(LIMITS, booked).write(ERRAND, "p/m", Scripted(Text("Half a"), end))
     assert len(booked.usage) == 1
+
+
+async def test_who_is_waited_for_in_vain_or_stopped_has_read_the_prompt() -> None:
+    booked = Booked()
+    with pytest.raises(ProviderTimeout):
+        await Aside(replace(LIMITS, first_token=0.05), booked).write(ERRAND, "p/m", Scripted(None))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await Aside(LIMITS, booked).write(ERRAND, "p/m", Scripted(None))
+    assert [(use.output_tokens, use.estimated, use.input_tokens > 0) for use in booked.usage] == [(0, True, True)] * 2
 
 
 async def test_what_never_began_is_not() -> None:

@@ -6,6 +6,9 @@ from hypothesis import strategies as st
 from backend.chains import memory
 from backend.chains.conversation import clip, cost, estimate_tokens
 from backend.chains.models.base import Message
+from backend.services.memory import said_of
+from backend.services.run_state import TextPart, encode_parts
+from backend.storage.turns import StoredMessage
 
 texts = st.text(min_size=1, max_size=400)
 talks = st.lists(st.tuples(texts, texts), max_size=12).map(
@@ -46,3 +49,23 @@ def test_a_clipped_text_is_a_beginning_that_fits(text: str, tokens: int) -> None
     clipped = clip(text, tokens)
     assert estimate_tokens(clipped) <= tokens
     assert text.startswith(clipped)
+
+
+def test_a_tokenizer_reads_only_what_may_fit() -> None:
+    read: set[str] = set()
+
+    def count(text: str) -> int:
+        read.add(text)
+        return len(text)
+
+    def talk(*texts: str) -> list[Message]:
+        rows = [StoredMessage(text, "user", "complete", encode_parts([TextPart(text=text)])) for text in texts]
+        return [each.message for each in said_of(rows, count)]
+
+    long = talk(*(f"{n:0500}" for n in range(100)))
+    assert not memory.fits(None, long, 2_000)
+    assert memory.recalled(None, long, 2_000) == tuple(long[-3:])
+    assert read == {f"{n:0500}" for n in range(96, 100)}, "those that fit, and the first that doesn't"
+    read.clear()
+    assert not memory.fits(None, talk("x" * 50_000), 2_000)
+    assert not read, "what takes long is estimated"

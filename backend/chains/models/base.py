@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, Self, cast
 
 from pydantic import SecretStr
 
+from backend.chains.models.tokenizers import Count
 from backend.chains.passages import Passage, Similarity
 from backend.config.providers import Price, variable
 from backend.config.settings import ModelSettings
@@ -39,13 +40,13 @@ class Image:
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message of the conversation. `images` are shown to the model; of `unseen` further ones it is only told.
-    `tokens`: of the text, where the model's own tokenizer has counted them."""
+    `count`: the model's own tokenizer, where that is at hand; it is slow, and asked only of what may fit."""
 
     role: Literal["user", "assistant"]
     text: str
     images: tuple[Image, ...] = ()
     unseen: int = 0
-    tokens: int | None = None
+    count: Count | None = field(default=None, repr=False, compare=False)
 
     @property
     def note(self) -> str:

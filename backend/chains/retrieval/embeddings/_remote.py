@@ -77,16 +77,19 @@ class RemoteEmbedder:
         # Providers refuse an empty string, and JSON cannot carry a lone surrogate.
         sent = [text.encode("utf-8", "replace").decode("utf-8").strip() or "." for text in texts]
         async with paying(self._name, sum(len(text.encode()) + _TOKENS_A_TEXT for text in sent)) as paid:
+            # Until the provider has said: who is cancelled meanwhile leaves it at work.
+            paid.tokens, paid.estimated = sum(map(estimate_tokens, sent)), True
             try:
                 answer, tokens = await self._ask(sent)
             except Exception as error:
+                paid.tokens = 0
                 # The provider's own words may hold a key or a part of a document: the log gets the class, no
                 # more.
                 kind = type(error).__name__
                 raise EmbeddingFailed(f"{self._label} could not embed text ({kind}). {self._hint}") from None
             # Whatever it is worth.
-            paid.tokens = tokens if tokens is not None else sum(map(estimate_tokens, sent))
-            paid.estimated = tokens is None
+            if tokens:
+                paid.tokens, paid.estimated = tokens, False
         return self._checked(answer, len(texts))
 
     async def _ask(self, texts: list[str]) -> tuple[Any, int | None]:
