@@ -11,7 +11,8 @@ import structlog
 from backend import events as ev
 from backend.chains.calls import CallLimits, call, was_read
 from backend.chains.conversation import estimate_tokens
-from backend.chains.models.base import ChatModel, Parameters, Prompt, Text, Tokens
+from backend.chains.fallback import Candidate
+from backend.chains.models.base import Parameters, Prompt, Text, Tokens
 from backend.errors import RunError, StreamForgeError
 
 log = structlog.get_logger(__name__)
@@ -48,17 +49,17 @@ class Aside:
         self._tasks: set[asyncio.Task[None]] = set()
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def write(self, errand: Errand, name: str, model: ChatModel) -> str:
-        """The text, by the model `name`. Raises RunError, and what the booking raises."""
+    async def write(self, errand: Errand, by: Candidate) -> str:
+        """The text, by that model with parameters of our own. Raises RunError, and what the booking raises."""
         system, content = errand.system, errand.content
         prompt = Prompt(system, (), content, content, Parameters(max_tokens=errand.max_tokens))
         most = Tokens(len((system + content).encode()) + _TOKENS_AROUND, errand.max_tokens)
         pieces: list[str] = []
         tokens: Tokens | None = None
-        async with self._booking(errand.owner, errand.session_id, name, most) as used:
-            read = True
+        async with self._booking(errand.owner, errand.session_id, by.name, most) as used:
+            read, whole = True, False
             try:
-                async with aclosing(call(model, prompt, self._limits)) as outputs:
+                async with aclosing(call(by.model, prompt, self._limits)) as outputs:
                     async for output in outputs:
                         match output:
                             case Text(text):
@@ -67,13 +68,14 @@ class Aside:
                                 tokens = output
                             case _:
                                 pass
+                whole = True
             except (asyncio.CancelledError, RunError) as error:
                 read = was_read(error)
                 raise
             finally:
                 # What broke off was paid for, too.
                 if pieces or tokens is not None or read:
-                    used.append(_usage(errand, name, tokens, "".join(pieces)))
+                    used.append(_usage(errand, by, tokens, "".join(pieces), whole=whole))
         return ev.clean_text("".join(pieces)).strip()
 
     def later(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None] | None:
@@ -102,10 +104,12 @@ class Aside:
             log.exception("aside_crashed")
 
 
-def _usage(errand: Errand, name: str, tokens: Tokens | None, text: str) -> ev.Usage:
-    counted = tokens or Tokens(estimate_tokens(errand.system + errand.content), estimate_tokens(text))
+def _usage(errand: Errand, by: Candidate, tokens: Tokens | None, text: str, *, whole: bool) -> ev.Usage:
+    # What a model thought out of sight until it was stopped may be all it was allowed.
+    wrote = errand.max_tokens if by.unseen and not whole else estimate_tokens(text)
+    counted = tokens or Tokens(estimate_tokens(errand.system + errand.content), wrote)
     return ev.Usage(
-        model=name,
+        model=by.name,
         purpose=errand.purpose,
         input_tokens=counted.input,
         output_tokens=counted.output,

@@ -74,8 +74,14 @@ class ChatService:
         # A turn is written although its caller is cancelled: it must not stay without its run.
         opening = asyncio.create_task(self._once(owner, turn, request_id))
         self._opening.add(opening)
-        opening.add_done_callback(self._opening.discard)
+        opening.add_done_callback(self._opened)
         return await asyncio.shield(opening)
+
+    def _opened(self, opening: asyncio.Task[str]) -> None:
+        self._opening.discard(opening)
+        if not opening.cancelled():
+            # Its caller may be gone: then nobody asks what went wrong.
+            opening.exception()
 
     async def _once(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
         if turn.idempotency_key is None:

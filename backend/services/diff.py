@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-_MOST_LINES = 1_000
-"""That are compared line by line: difflib takes up to the cube of them, a tenth of a second here."""
+_MOST_LINES = 500
+"""That are compared line by line: difflib takes up to the cube of them, a tenth of a second at worst."""
 _CONTEXT = 3
 
 

@@ -14,12 +14,12 @@ import structlog
 
 from backend.chains import memory
 from backend.chains.fallback import Candidate
-from backend.chains.models.base import ChatModel, Message
+from backend.chains.models.base import Message
 from backend.chains.models.tokenizers import Count
 from backend.config.settings import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.services.aside import Aside, Errand
-from backend.services.models import Models
+from backend.services.models import Models, Wanted
 from backend.services.run_state import ImagePart, SourcesPart, decode_parts, images_of, text_of
 from backend.services.runs import Run
 from backend.storage.summaries import Summaries, SummaryRow
@@ -151,7 +151,7 @@ class Memory:
         older = memory.older(tail, self._budget)
         if not older:
             return said
-        name, model = self._model(candidate)
+        by = self._by(candidate)
         for piece in memory.pieces(tail[:older], self._budget):
             errand = Errand(
                 run.owner,
@@ -161,20 +161,19 @@ class Memory:
                 memory.request(summary, piece),
                 memory.MAX_TOKENS,
             )
-            written = await self._aside.write(errand, name, model)
+            written = await self._aside.write(errand, by)
             summary = memory.shortened(written, self._budget) or summary
         if summary is None:
             return said
         self._failed.pop(run.started.session_id, None)
         last = said[covered + older - 1]
         with suppress(StreamForgeError):
-            await self._summaries.put(SummaryRow(last.id, name, summary))
+            await self._summaries.put(SummaryRow(last.id, by.name, summary))
         return [replace(s, summary=summary) if s is last else s for s in said]
 
-    def _model(self, candidate: Candidate) -> tuple[str, ChatModel]:
-        if self._settings.summary_model is None:
-            return candidate.name, candidate.model
-        return self._models.resolve(self._settings.summary_model)
+    def _by(self, candidate: Candidate) -> Candidate:
+        model = self._settings.summary_model
+        return candidate if model is None else self._models.choose(Wanted(model))[0]
 
 
 def said_of(history: Sequence[StoredMessage], count: Count | None = None) -> list[Said]:

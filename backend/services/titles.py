@@ -39,7 +39,7 @@ class Titles:
         session_id = run.started.session_id
         content = f"user: {question[:_QUOTED]}\n\nassistant: {run.state.text()[:_QUOTED]}"
         errand = Errand(run.owner, session_id, "title", _SYSTEM, content, _MAX_TOKENS)
-        written = await self._aside.write(errand, candidate.name, candidate.model)
+        written = await self._aside.write(errand, candidate)
         title = _clean(written, question)
         if 0 < len(title) <= _LONGEST:
             await self._sessions.retitle(run.owner, session_id, first_title(question), title)

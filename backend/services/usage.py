@@ -1,28 +1,23 @@
 """What models were used for and what it cost: calls outside of runs are booked here, and owners look it up."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
-import structlog
 
 from backend import events as ev
 from backend.chains.models.base import Tokens
 from backend.chains.retrieval.embeddings import Embedded, paid_by
-from backend.errors import Forbidden, StreamForgeError
+from backend.errors import Forbidden
+from backend.services.booking import Booking, Bookings
 from backend.services.budgets import Budgets
 from backend.services.models import Models
 from backend.services.telemetry import SILENT, Telemetry
 from backend.storage.ids import new_id, now_ms
 from backend.storage.ledger import Group, Grouping, Ledger, NewCall, Sums, Which
 
-log = structlog.get_logger(__name__)
-
 EVERY_OWNER = "*"
-_PAUSE = 1.0
-"""Seconds between tries to book what the database couldn't take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +57,11 @@ class UsageService:
         self._models = models
         self._admins = frozenset(admins)
         self._telemetry = telemetry
-        self._late: list[_Booking] = []
-        self._catching_up: asyncio.Task[None] | None = None
+        self._bookings = Bookings(ledger)
 
     async def close(self) -> None:
         """Book what is left to be booked, if that can be done now."""
-        if self._catching_up is not None:
-            self._catching_up.cancel()
-        await self._catch_up()
-        if self._late:
-            log.error("usage_not_saved", calls=sum(len(each.calls) for each in self._late))
+        await self._bookings.close()
 
     async def report(
         self,
@@ -143,38 +133,7 @@ class UsageService:
         for call in used:
             self._models.charge(call)
             self._telemetry.used(call)
-        # What was made is worth more than its entry, which comes when the database can be written to again.
-        self._late.append(_Booking(owner, session_id, calls_of(used), held))
-        if not await self._catch_up() and (self._catching_up is None or self._catching_up.done()):
-            self._catching_up = asyncio.create_task(self._keep_trying(), name="usage")
-
-    async def _keep_trying(self) -> None:
-        while True:
-            await asyncio.sleep(_PAUSE)
-            if await self._catch_up():
-                return
-
-    async def _catch_up(self) -> bool:
-        """Book what is to be booked; whether nothing is left."""
-        while self._late:
-            booking = self._late.pop(0)
-            try:
-                await self._ledger.settle(booking.owner, booking.session_id, booking.calls, booking.held)
-            except StreamForgeError as error:
-                self._late.insert(0, booking)
-                log.warning("usage_late", code=error.code, bookings=len(self._late))
-                return False
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class _Booking:
-    """Calls that are no part of a run, and what was put aside for them."""
-
-    owner: str
-    session_id: str | None
-    calls: list[NewCall]
-    held: str | None
+        await self._bookings.book(Booking(owner, session_id, calls_of(used), held))
 
 
 def calls_of(used: Sequence[ev.Usage]) -> list[NewCall]:

@@ -274,6 +274,23 @@ async def test_what_can_not_be_booked_is_booked_when_the_database_is_back(
     assert [row[5] for row in booked] == [60]
 
 
+async def test_what_could_not_be_booked_is_booked_at_the_stop(
+    tmp_path: Path, provider: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle = Ledger.settle
+
+    async def busy(*_: object) -> None:
+        raise Unavailable("The database is busy.", code="storage_busy")
+
+    async with serving(tmp_path / "data", **priced(tmp_path, provider)) as server:
+        monkeypatch.setattr(Ledger, "settle", busy)
+        async with server.services.usage.aside("local", "ses_1", "openai/test-model", Tokens(1_000, 500)) as used:
+            used.append(ev.Usage(model="openai/test-model", purpose="title", input_tokens=10, output_tokens=5))
+        monkeypatch.setattr(Ledger, "settle", settle)
+    async with serving(tmp_path / "data", **priced(tmp_path, provider)) as server:
+        assert [row[5] for row in rows(server, CALLS)] == [60]
+
+
 async def test_deleting_a_session_leaves_its_calls(priced_server: Running) -> None:
     events = await priced_server.events(ask())
     await priced_server.client.delete(f"/sessions/{events[0]['session_id']}")

@@ -9,7 +9,8 @@ import pytest
 
 from backend import events as ev
 from backend.chains.calls import CallLimits
-from backend.chains.models.base import Output, Prompt, Text, Tokens
+from backend.chains.fallback import Candidate
+from backend.chains.models.base import Output, Parameters, Prompt, Text, Tokens
 from backend.errors import Conflict, ProviderFailed, ProviderTimeout, UpstreamStalled
 from backend.services.aside import Aside, Errand
 
@@ -52,10 +53,14 @@ class Booked:
             self.usage += used
 
 
+def by(model: Scripted, *, unseen: bool = False) -> Candidate:
+    return Candidate("p/m", model, Parameters(max_tokens=1), unseen)
+
+
 async def test_a_call_is_booked_as_the_provider_counted_it() -> None:
     booked = Booked()
     model = Scripted(Text(" A ti"), Text("tle\0 "), Tokens(12, 3, cached=2))
-    assert await Aside(LIMITS, booked).write(ERRAND, "p/m", model) == "A title"
+    assert await Aside(LIMITS, booked).write(ERRAND, by(model)) == "A title"
     assert booked.usage == [ev.Usage(model="p/m", purpose="title", input_tokens=12, output_tokens=3, cached_tokens=2)]
     ((owner, session_id, name, most),) = booked.most
     assert (owner, session_id, name) == ("alice", "ses_1", "p/m")
@@ -65,7 +70,7 @@ async def test_a_call_is_booked_as_the_provider_counted_it() -> None:
 
 async def test_without_the_providers_count_it_is_estimated() -> None:
     booked = Booked()
-    await Aside(LIMITS, booked).write(ERRAND, "p/m", Scripted(Text("A title")))
+    await Aside(LIMITS, booked).write(ERRAND, by(Scripted(Text("A title"))))
     (usage,) = booked.usage
     assert usage.estimated
     assert usage.input_tokens > 0 < usage.output_tokens
@@ -75,24 +80,34 @@ async def test_without_the_providers_count_it_is_estimated() -> None:
 async def test_what_breaks_off_is_booked_too(end: Exception | None) -> None:
     booked = Booked()
     with pytest.raises(ProviderFailed if end else UpstreamStalled):
-        await Aside(LIMITS, booked).write(ERRAND, "p/m", Scripted(Text("Half a"), end))
+        await Aside(LIMITS, booked).write(ERRAND, by(Scripted(Text("Half a"), end)))
     assert len(booked.usage) == 1
 
 
 async def test_who_is_waited_for_in_vain_or_stopped_has_read_the_prompt() -> None:
     booked = Booked()
     with pytest.raises(ProviderTimeout):
-        await Aside(replace(LIMITS, first_token=0.05), booked).write(ERRAND, "p/m", Scripted(None))
+        await Aside(replace(LIMITS, first_token=0.05), booked).write(ERRAND, by(Scripted(None)))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await Aside(LIMITS, booked).write(ERRAND, "p/m", Scripted(None))
+            await Aside(LIMITS, booked).write(ERRAND, by(Scripted(None)))
     assert [(use.output_tokens, use.estimated, use.input_tokens > 0) for use in booked.usage] == [(0, True, True)] * 2
+
+
+@pytest.mark.parametrize(("steps", "tokens"), [((Text("Half a"), None), 50), ((Text("Half a"),), 2)])
+async def test_one_that_thinks_out_of_sight_and_is_stopped_may_have_used_it_all(
+    steps: tuple[Output | None, ...], tokens: int
+) -> None:
+    booked = Booked()
+    with suppress(UpstreamStalled):
+        await Aside(LIMITS, booked).write(ERRAND, by(Scripted(*steps), unseen=True))
+    assert [use.output_tokens for use in booked.usage] == [tokens]
 
 
 async def test_what_never_began_is_not() -> None:
     booked = Booked()
     with pytest.raises(ProviderFailed):
-        await Aside(LIMITS, booked).write(ERRAND, "p/m", Scripted(ProviderFailed("No.")))
+        await Aside(LIMITS, booked).write(ERRAND, by(Scripted(ProviderFailed("No."))))
     assert booked.usage == []
 
 
@@ -103,7 +118,7 @@ async def test_a_booking_that_refuses_stops_the_call() -> None:
         yield []
 
     with pytest.raises(Conflict):
-        await Aside(LIMITS, refusing).write(ERRAND, "p/m", Scripted(AssertionError("was called")))
+        await Aside(LIMITS, refusing).write(ERRAND, by(Scripted(AssertionError("was called"))))
 
 
 async def test_a_few_at_a_time_and_not_endlessly_many() -> None:

@@ -159,6 +159,12 @@ class Tokens:
     reasoning: int | None = None
     cached: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.input < 0 or self.output < 0:
+            # Nobody is paid for reading.
+            object.__setattr__(self, "input", max(self.input, 0))
+            object.__setattr__(self, "output", max(self.output, 0))
+
 
 @dataclass(frozen=True, slots=True)
 class Finish:

@@ -88,7 +88,7 @@ class RemoteEmbedder:
                 kind = type(error).__name__
                 raise EmbeddingFailed(f"{self._label} could not embed text ({kind}). {self._hint}") from None
             # Whatever it is worth.
-            if tokens:
+            if tokens and tokens > 0:
                 paid.tokens, paid.estimated = tokens, False
         return self._checked(answer, len(texts))
 
