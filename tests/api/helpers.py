@@ -51,9 +51,13 @@ def rows(folder: Path, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         conn.close()
 
 
-def stored(running: Running) -> dict[str, Any]:
-    """How many rows each table has, and the names of the files: to see that nothing was left behind."""
+async def stored(running: Running) -> dict[str, Any]:
+    """How many rows each table has, and the names of the files: to see that nothing was left behind. What somebody
+    else uploaded is done by then."""
     folder = data_dir(running)
+    async with asyncio.timeout(10):
+        while rows(folder, "SELECT 1 FROM jobs WHERE stage = 'queued' AND reason_code IS NULL"):
+            await asyncio.sleep(0.02)
     found: dict[str, Any] = {t: rows(folder, f"SELECT count(*) FROM {t}")[0][0] for t in TABLES}
     # An owner's collection is made at the first look, and is no trace of a document.
     del found["collections"]

@@ -62,12 +62,12 @@ WRONG_CHATS: list[tuple[dict[str, Any], int, str, str]] = [
 async def test_a_wrong_chat_is_refused_and_nothing_is_stored(
     api: Running, body: dict[str, Any], status: int, code: str, said: str
 ) -> None:
-    before = stored(api)
+    before = await stored(api)
     response = await api.client.post("/chat", content=json.dumps(body), headers=JSON)
     assert said.lower() in problem(response, status, code)["detail"].lower()
     assert SECRET not in response.text
     assert len(response.content) < 2000
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 BROKEN_BODIES: list[tuple[str, bytes, int, str]] = [
@@ -104,18 +104,18 @@ BROKEN_BODIES: list[tuple[str, bytes, int, str]] = [
 async def test_a_broken_body_is_refused_and_nothing_is_stored(
     api: Running, path: str, name: str, body: bytes, status: int, code: str
 ) -> None:
-    before = stored(api)
+    before = await stored(api)
     if path == "/search":
         body = body.replace(b'"message"', b'"query"')
     problem(await api.client.post(path, content=body, headers=JSON), status, code)
-    assert stored(api) == before
+    assert await stored(api) == before
     assert (await api.client.get("/health")).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/chat", "/search"])
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_body_of_10_mb_is_413(api: Running, path: str, declared: bool) -> None:
-    before = stored(api)
+    before = await stored(api)
     body = b'{"message": "' + b"x" * 10_000_000 + b'"}'
 
     async def pieces():
@@ -124,7 +124,7 @@ async def test_a_body_of_10_mb_is_413(api: Running, path: str, declared: bool) -
 
     response = await api.client.post(path, content=body if declared else pieces(), headers=JSON)
     problem(response, 413, "too_large")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_the_last_of_duplicate_keys_counts_everywhere_alike(api: Running) -> None:
@@ -136,12 +136,12 @@ async def test_the_last_of_duplicate_keys_counts_everywhere_alike(api: Running) 
 
 
 async def test_a_million_form_fields_are_refused(api: Running) -> None:
-    before = stored(api)
+    before = await stored(api)
     part = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n'
     body = part * 15_000 + b"--b--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     problem(await api.client.post("/documents/upload", content=body, headers=headers), 400, "bad_request")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ async def test_a_million_form_fields_are_refused(api: Running) -> None:
     ],
 )
 async def test_broken_multipart_is_refused_and_nothing_is_stored(api: Running, content_type: str, body: bytes) -> None:
-    before = stored(api)
+    before = await stored(api)
     headers = {"Content-Type": content_type.replace("\x00", "%00")}
     response = await api.client.post("/documents/upload", content=body, headers=headers)
     assert response.status_code in (400, 422)
     problem(response, response.status_code, response.json()["code"])
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 @pytest.mark.parametrize(

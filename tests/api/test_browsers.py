@@ -32,20 +32,20 @@ CHAT = {"message": "hi", "documents": False}
 
 @pytest.mark.parametrize("endpoint", CHANGING, ids=" ".join)
 async def test_a_foreign_page_can_change_nothing(api: Running, endpoint: Endpoint) -> None:
-    before = stored(api)
+    before = await stored(api)
     headers = {"Origin": "http://evil.example"}
     body = problem(await api.client.request(endpoint.method, endpoint.url, headers=headers), 403, "foreign_origin")
     assert "CORS_ORIGINS" in body["detail"]
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
 async def test_what_only_looks_like_our_origin_is_foreign(api: Running, origin: str) -> None:
-    before = stored(api)
+    before = await stored(api)
     response = await api.client.post("/chat", json=CHAT, headers={"Origin": origin})
     problem(response, 403, "foreign_origin")
     assert "access-control-allow-origin" not in response.headers
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://localhost:5173"])
@@ -113,10 +113,10 @@ async def test_a_rebound_name_is_421(api: Running, host: str, path: str) -> None
 
 
 async def test_a_rebound_name_can_change_nothing(api: Running) -> None:
-    before = stored(api)
+    before = await stored(api)
     headers = {"Host": "evil.example", "Origin": "http://evil.example"}
     problem(await api.client.post("/chat", json=CHAT, headers=headers), 421, "wrong_host")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:9", "LOCALHOST", "127.0.0.1", "127.8.9.1:80", "[::1]:8001"])
@@ -141,22 +141,22 @@ async def test_the_host_is_reflected_nowhere(api: Running) -> None:
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=b"])
 @pytest.mark.parametrize("path", ["/chat", "/search"])
 async def test_a_browsers_form_is_not_taken_for_json(api: Running, path: str, kind: str, mark: dict[str, str]) -> None:
-    before = stored(api)
+    before = await stored(api)
     mark = {k: api.base if v == "SELF" else v for k, v in mark.items()}
     body = b'{"message": "hi"}' if path == "/chat" else b'{"query": "hi"}'
     response = await api.client.post(path, content=body, headers={"Content-Type": kind, **mark})
     problem(response, 422, "invalid_request")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_a_foreign_pages_upload_form_is_refused(api: Running) -> None:
-    before = stored(api)
+    before = await stored(api)
     body, headers = multipart(b"a.txt", unique("Planted."))
     response = await api.client.post(
         "/documents/upload", content=body, headers={**headers, "Origin": "http://evil.example"}
     )
     problem(response, 403, "foreign_origin")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/x-www-form-urlencoded"}])

@@ -57,7 +57,7 @@ async def test_a_collection_is_made_counted_renamed_and_deleted(fresh: Running) 
     problem(await fresh.client.get(path), 404, "not_found")
     problem(await fresh.client.get(f"/documents/{one['id']}"), 404, "not_found")
     assert {p["document_id"] for p in await search(fresh, "lease rent elsewhere", top_k=50)} == {kept["id"]}
-    assert stored(fresh)["files"] == [kept["version"]]
+    assert (await stored(fresh))["files"] == [kept["version"]]
     assert rows(data_dir(fresh), "SELECT name FROM sqlite_master WHERE name LIKE ?", f"%{contracts}%") == []
     await agrees(fresh)
 
@@ -110,11 +110,11 @@ async def test_documents_are_listed_by_collection_and_status(fresh: Running) -> 
 
 
 async def test_an_upload_into_an_unknown_collection_leaves_nothing(api: Running) -> None:
-    before = stored(api)
+    before = await stored(api)
     params = {"collection": "col_unknown"}
     for files in ([("file", ("a.txt", unique("A")))], [("file", ("a.txt", unique("A"))), ("file", ("b.txt", b"B"))]):
         problem(await api.client.post("/documents/upload", params=params, files=files), 404, "not_found")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_request_over_session_over_all_decides_where_is_searched(fresh: Running) -> None:

@@ -61,20 +61,20 @@ async def test_a_bad_file_fails_with_its_reason_in_words(
 
 
 async def test_an_empty_file_is_refused_and_leaves_nothing(api: Running) -> None:
-    before = stored(api)
+    before = await stored(api)
     body = problem(await api.client.post("/documents/upload", files={"file": ("a.txt", b"")}), 422, "document_empty")
     assert "a.txt" in body["detail"]
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_a_file_over_the_limit_is_413_and_leaves_nothing(tmp_path: Path) -> None:
     async with serving(tmp_path / "data", max_upload_mb=1) as running:
-        before = stored(running)
+        before = await stored(running)
         data = b"x" * 1_000_001
         response = await running.client.post("/documents/upload", files={"file": ("big.txt", data)})
         body = problem(response, 413, "document_too_large")
         assert "MAX_UPLOAD_MB" in body["detail"] and "1 MB" in body["detail"]
-        assert stored(running) == before
+        assert await stored(running) == before
         # Exactly the limit is allowed; of several files only the large one fails.
         files = [("file", ("big.txt", data)), ("file", ("fits.txt", unique("Fits.")))]
         response = await running.client.post("/documents/upload", params={"wait": "true"}, files=files)
@@ -88,7 +88,7 @@ async def test_a_file_over_the_limit_is_413_and_leaves_nothing(tmp_path: Path) -
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_an_endless_upload_is_cut_at_a_limit(tmp_path: Path, chunked: bool) -> None:
     async with serving(tmp_path / "data", max_upload_mb=1, max_upload_files=2) as running:
-        before = stored(running)
+        before = await stored(running)
         body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"x" * 30_000_000
 
         async def pieces():
@@ -99,20 +99,20 @@ async def test_an_endless_upload_is_cut_at_a_limit(tmp_path: Path, chunked: bool
         content = pieces() if chunked else body
         response = await running.client.post("/documents/upload", content=content, headers=headers)
         problem(response, 413, "too_large")
-        assert stored(running) == before
+        assert await stored(running) == before
 
 
 async def test_a_failed_file_uploaded_again_is_tried_again(api: Running, tmp_path: Path) -> None:
     data = samples.encrypted_pdf(tmp_path / "a.pdf").read_bytes()
     first = await api.upload("again.pdf", data)
-    before = stored(api)
+    before = await stored(api)
     again = await api.client.post("/documents/upload", files={"file": ("again.pdf", data)})
     entry = again.json()["documents"][0]
     assert (entry["id"], entry["duplicate"]) == (first["id"], True)
     assert entry["status"] != "failed" and entry["reason"] is None
     last = (await document_events(api, entry["id"]))[-1]["document"]
     assert (last["status"], last["reason_code"]) == ("failed", "document_encrypted")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_failed_documents_do_not_count_as_documents(fresh: Running, tmp_path: Path) -> None:

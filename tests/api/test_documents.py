@@ -141,7 +141,7 @@ async def test_content_takes_one_range_and_is_not_slowed_by_thousands(api: Runni
 async def test_delete_removes_rows_file_and_vectors(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as fresh:
         keep = await fresh.upload("keep.txt", unique("Lanterns hang at the gate."))
-        before = stored(fresh)
+        before = await stored(fresh)
         document = await fresh.upload("gone.txt", unique("The zeppelin lands on Tuesday."))
         response = await fresh.client.delete(f"/documents/{document['id']}")
         assert response.status_code == 200
@@ -153,7 +153,7 @@ async def test_delete_removes_rows_file_and_vectors(tmp_path: Path) -> None:
             "vectors_left": 0,
             "file_removed": True,
         }
-        assert stored(fresh) == before
+        assert await stored(fresh) == before
         for tail in ("", "/text", "/content", "/events"):
             problem(await fresh.client.get(f"/documents/{document['id']}{tail}"), 404, "not_found")
         problem(await fresh.client.delete(f"/documents/{document['id']}"), 404, "not_found")

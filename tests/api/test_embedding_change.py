@@ -105,7 +105,7 @@ async def test_a_model_that_is_not_there_any_more_is_refused_with_what_to_do(
     async with remote(folder, embeddings) as running:
         document = await running.upload("a.txt", unique("The zeppelin lands on Tuesday."))
     async with serving(folder) as running:
-        before = stored(running)
+        before = await stored(running)
         calls = [
             ("/documents/upload", {"files": {"file": ("b.txt", unique("Other."))}}),
             ("/search", {"json": {"query": "zeppelin"}}),
@@ -115,7 +115,7 @@ async def test_a_model_that_is_not_there_any_more_is_refused_with_what_to_do(
         for path, body in calls:
             said = problem(await running.client.post(path, **body), 409, "embedding_mismatch")
             assert "/embed" in said["detail"] and REMOTE in said["detail"]
-        assert stored(running) == before
+        assert await stored(running) == before
         # What needs no embedding goes on: chat without documents, reading, listing, deleting.
         events = await running.events({"message": "hi", "documents": False})
         assert events[-1]["type"] == "run.completed"

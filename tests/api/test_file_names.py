@@ -29,7 +29,7 @@ NAMES: dict[bytes, str | None] = {
 
 @pytest.mark.parametrize(("name", "shown"), NAMES.items(), ids=[repr(n[:24]) for n in NAMES])
 async def test_a_hostile_name_is_display_only(api: Running, name: bytes, shown: str | None) -> None:
-    before = stored(api)
+    before = await stored(api)
     body, headers = multipart(name, data := unique("Named."))
     response = await api.client.post("/documents/upload", params={"wait": "true"}, content=body, headers=headers)
     assert response.status_code == 200, response.text
@@ -39,7 +39,7 @@ async def test_a_hostile_name_is_display_only(api: Running, name: bytes, shown: 
     assert not re.search(r"[\x00-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", document["filename"])
     assert 1 <= len(document["filename"]) <= 255
     folder = data_dir(api) / "files"
-    assert stored(api)["files"] == sorted([*before["files"], document["version"]])
+    assert (await stored(api))["files"] == sorted([*before["files"], document["version"]])
     assert (folder / document["version"]).read_bytes() == data
     download = await api.client.get(f"/documents/{document['id']}/content")
     assert download.content == data
@@ -48,14 +48,14 @@ async def test_a_hostile_name_is_display_only(api: Running, name: bytes, shown: 
 
 
 async def test_a_name_of_5000_bytes_is_refused_or_shortened(api: Running) -> None:
-    before = stored(api)
+    before = await stored(api)
     body, headers = multipart(b"a" * 5000 + b".txt", unique("Named."))
     response = await api.client.post("/documents/upload", params={"wait": "true"}, content=body, headers=headers)
     if response.status_code == 200:
         assert len(response.json()["documents"][0]["filename"]) == 255
     else:
         problem(response, 400, "bad_request")
-        assert stored(api) == before
+        assert await stored(api) == before
 
 
 async def test_line_breaks_in_a_name_reach_no_header_and_no_event(api: Running) -> None:
@@ -71,11 +71,11 @@ async def test_line_breaks_in_a_name_reach_no_header_and_no_event(api: Running) 
 
 async def test_an_empty_name_is_no_file(api: Running) -> None:
     """A browser's form sends a file field without a file like this: it is refused, and nothing is stored."""
-    before = stored(api)
+    before = await stored(api)
     body, headers = multipart(b"", b"words")
     response = await api.client.post("/documents/upload", content=body, headers=headers)
     assert response.status_code in (202, 422)
     if response.status_code == 422:
-        assert stored(api) == before
+        assert await stored(api) == before
     else:
         assert response.json()["documents"][0]["filename"] == "unnamed"

@@ -109,13 +109,13 @@ REFUSED: list[tuple[str, bytes | dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("body", "said"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
 async def test_it_is_refused_whole_with_a_reason(api: Running, body: bytes | dict[str, Any], said: str) -> None:
-    before = stored(api)
+    before = await stored(api)
     response = await sent(api, body)
     code = response.json()["code"]
     assert (response.status_code, code) in {(422, "invalid_request"), (400, "bad_json"), (400, "bad_request")}
     assert said in problem(response, response.status_code, code)["detail"]
     assert len(response.content) < 2000
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_another_page_cannot_send_one_unasked(api: Running) -> None:
@@ -201,11 +201,11 @@ async def test_a_message_without_text_is_not_answered_once_more(api: Running) ->
         body = file([message("q", None, "user", *parts), message("a", "q", "assistant", text("Hi."))])
         session_id = (await sent(api, body)).json()["id"]
         items = (await api.client.get(f"/sessions/{session_id}/messages")).json()["items"]
-        before = stored(api)
+        before = await stored(api)
         for each in items:
             refused = await api.client.post(f"/messages/{each['id']}/regenerate", json={"documents": False})
             assert "no text" in problem(refused, 422, "invalid_request")["detail"]
-        assert stored(api) == before
+        assert await stored(api) == before
 
 
 async def test_others_have_their_turn_between_two_messages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ def terms(folder: Path) -> list[int]:
 )
 async def test_delete_during_ingestion_leaves_nothing(tmp_path: Path, part: str, method: str) -> None:
     async with serving(tmp_path / "data") as running:
-        before = stored(running)
+        before = await stored(running)
         async with hold(parts(running)[part], method) as held:
             response = await running.client.post("/documents/upload", files={"file": ("a.txt", LONG.encode())})
             await held.reached.wait()
@@ -100,7 +100,7 @@ async def test_delete_during_ingestion_leaves_nothing(tmp_path: Path, part: str,
             assert (receipt["vectors_left"], receipt["file_removed"]) == (0, True)
             held.go_on.set()
         await idle(running)
-        assert stored(running) == before
+        assert await stored(running) == before
         await running.upload("after.txt", unique("After."))
     assert await vectors(tmp_path / "data") == chunks(tmp_path / "data") == terms(tmp_path / "data")
 
@@ -202,7 +202,7 @@ async def test_a_crash_of_ours_fails_the_document_without_details(
 
 @pytest.mark.parametrize("keep", [0, 1, 200, -1])
 async def test_an_upload_cut_mid_body_leaves_nothing(api: Running, keep: int) -> None:
-    before = stored(api)
+    before = await stored(api)
     body = (
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
         + b"word " * 100
@@ -219,7 +219,7 @@ async def test_an_upload_cut_mid_body_leaves_nothing(api: Running, keep: int) ->
     sock.shutdown(socket.SHUT_RDWR)
     writer.close()
     await idle(api)
-    after = stored(api)
+    after = await stored(api)
     assert after["documents"] == before["documents"]
     assert len(after["files"]) == len(before["files"])
 

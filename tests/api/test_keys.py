@@ -40,13 +40,13 @@ async def test_every_route_is_classified() -> None:
 
 @pytest.mark.parametrize("endpoint", sorted(PRIVATE), ids=" ".join)
 async def test_a_private_route_wants_a_key(keyed: Running, endpoint: Endpoint) -> None:
-    before = stored(keyed)
+    before = await stored(keyed)
     for headers in ({}, bearer("wrong-key-wrong-key-wrong-key")):
         response = await keyed.client.request(endpoint.method, endpoint.url, headers=headers)
         body = problem(response, 401, "unauthorized")
         assert response.headers["www-authenticate"] == "Bearer"
         assert "Authorization: Bearer" in body["detail"]
-    assert stored(keyed) == before
+    assert await stored(keyed) == before
 
 
 @pytest.mark.parametrize("endpoint", sorted(PRIVATE), ids=" ".join)
@@ -176,13 +176,13 @@ OTHERS = sorted(e for e in PRIVATE if "{" in e.path)
 @pytest.mark.parametrize("endpoint", OTHERS, ids=" ".join)
 async def test_somebody_elses_thing_is_404(keyed: Running, alices: Things, endpoint: Endpoint) -> None:
     path = endpoint.path.format(**alices)
-    before = stored(keyed)
+    before = await stored(keyed)
     body = BODIES.get((endpoint.method, endpoint.path), {})
     response = await keyed.client.request(endpoint.method, path, headers=bearer(BOB), **body)
     problem(response, 404, "not_found")
     unknown = await keyed.client.request(endpoint.method, endpoint.url, headers=bearer(BOB), **body)
     assert response.json()["detail"] == unknown.json()["detail"], "the answer tells that it exists"
-    assert stored(keyed) == before
+    assert await stored(keyed) == before
     if endpoint.method == "GET":
         assert (await keyed.client.get(path, headers=bearer(ALICE), **body)).status_code == 200
 
@@ -202,7 +202,7 @@ async def test_bobs_lists_and_search_are_empty(keyed: Running, alices: Things) -
 
 
 async def test_bob_cannot_use_alices_document_session_or_run(keyed: Running, alices: Things) -> None:
-    before = stored(keyed)
+    before = await stored(keyed)
     chats: list[dict[str, Any]] = [
         {"message": "Which word?", "documents": [alices["document_id"]]},
         {"message": "Which word?", "collections": [alices["collection_id"]]},
@@ -227,7 +227,7 @@ async def test_bob_cannot_use_alices_document_session_or_run(keyed: Running, ali
         "/chat", json={"message": "x"}, headers={**bearer(BOB), "Last-Event-ID": alices["last"]}
     )
     problem(resumed, 404, "not_found")
-    assert stored(keyed) == before
+    assert await stored(keyed) == before
 
 
 async def test_bobs_answers_do_not_know_alices_documents(keyed: Running, alices: Things) -> None:

@@ -144,7 +144,7 @@ async def test_what_cannot_be_kept_is_refused_wherever_a_prompt_is_chosen(api: R
     """Names of variables come back in what the refusal says."""
     await make(api, name)
     session_id = (await api.events({"message": "hi", "model": "simulated/words", "documents": False}))[0]["session_id"]
-    before = stored(api)
+    before = await stored(api)
     named = f'{{"name": "{name}", '
     for chosen in (
         f'{named}"variables": {{"{bad}": "x"}}}}',
@@ -161,7 +161,7 @@ async def test_what_cannot_be_kept_is_refused_wherever_a_prompt_is_chosen(api: R
             response = await api.client.request(method, path, content=sent, headers=headers)
             problem(response, 422, "invalid_request")
             assert len(response.content) < 2000
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_nobody_sees_the_prompts_of_others(keyed: Running) -> None:

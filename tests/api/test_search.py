@@ -112,9 +112,9 @@ async def test_an_unknown_document_in_the_filter_is_404(library: Library) -> Non
     body = {"query": "x", "documents": [documents["pdf"]["id"], "doc_unknown"]}
     assert "doc_unknown" in problem(await running.client.post("/search", json=body), 404, "not_found")["detail"]
     chat = {"message": "x", "documents": ["doc_unknown"]}
-    before = stored(running)
+    before = await stored(running)
     problem(await running.client.post("/chat", json=chat), 404, "not_found")
-    assert stored(running) == before
+    assert await stored(running) == before
 
 
 @pytest.mark.parametrize("top_k", [1, 2])

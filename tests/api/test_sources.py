@@ -60,11 +60,11 @@ async def test_without_wait_a_text_is_ready_later(api: Running) -> None:
 async def test_the_same_text_is_the_same_document_also_as_an_upload(api: Running) -> None:
     data = unique(TEXT)
     first = await api.upload("first.txt", data)
-    before = stored(api)
+    before = await stored(api)
     for _ in range(2):
         entry = (await api.client.post("/documents/text", json={"text": data.decode()})).json()["documents"][0]
         assert (entry["id"], entry["duplicate"], entry["status"]) == (first["id"], True, "ready")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ async def test_curl_d_needs_no_header(api: Running) -> None:
     ],
 )
 async def test_a_bad_request_stores_nothing(api: Running, body: object) -> None:
-    before = stored(api)
+    before = await stored(api)
     problem(await api.client.post("/documents/text", json=body), 422, "invalid_request")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_a_lone_surrogate_is_said(api: Running) -> None:
@@ -131,9 +131,9 @@ async def test_a_text_of_several_megabytes_is_taken(api: Running) -> None:
 
 
 async def test_larger_texts_are_refused(api: Running, reader: Running) -> None:
-    before = stored(api)
+    before = await stored(api)
     problem(await api.client.post("/documents/text", json={"text": "x" * 10_000_001}), 413, "too_large")
-    assert stored(api) == before
+    assert await stored(api) == before
     response = await reader.client.post("/documents/text", json={"text": "x" * 1_000_001})
     assert "MAX_UPLOAD_MB" in problem(response, 413, "document_too_large")["detail"]
 
@@ -194,7 +194,7 @@ async def test_what_cannot_be_fetched_leaves_nothing(reader: Running, web: Site)
         "/slow": slow,
         "/cut": b"HTTP/1.1 200 X\r\nContent-Length: 10\r\n\r\nx",
     }
-    before = stored(reader)
+    before = await stored(reader)
     folder = sorted(p.name for p in data_dir(reader).iterdir())
     for path, status, code in (
         ("/gone", 502, "url_http_error"),
@@ -206,12 +206,12 @@ async def test_what_cannot_be_fetched_leaves_nothing(reader: Running, web: Site)
     ):
         body = problem(await reader.client.post("/documents/url", json={"url": web.url(path)}), status, code)
         assert body.get("upstream_status") == (404 if path == "/gone" else None)
-    assert stored(reader) == before
+    assert await stored(reader) == before
     assert sorted(p.name for p in data_dir(reader).iterdir()) == folder
 
 
 async def test_private_addresses_are_refused_by_default(api: Running) -> None:
-    before = stored(api)
+    before = await stored(api)
     for url in (
         "http://127.0.0.1/",
         f"{api.base}/health",
@@ -220,7 +220,7 @@ async def test_private_addresses_are_refused_by_default(api: Running) -> None:
         "http://169.254.169.254/",
     ):
         problem(await api.client.post("/documents/url", json={"url": url}), 422, "url_refused")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 @pytest.mark.parametrize(

@@ -176,18 +176,18 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("body", "said"), [b[1:] for b in BROKEN], ids=[b[0] for b in BROKEN])
 async def test_a_broken_file_is_refused_whole(api: Running, body: dict[str, Any], said: str) -> None:
-    before = stored(api)
+    before = await stored(api)
     assert said in problem(await api.client.post("/sessions/import", json=body), 422, "invalid_request")["detail"]
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_lone_surrogates_are_refused(api: Running) -> None:
-    before = stored(api)
+    before = await stored(api)
     raw = b'{"title":"t","created_at":"2026-01-01T00:00:00Z","messages":[{"id":"a","role":"user","parts":[{"type":'
     raw += b'"text","text":"\\ud800"}],"created_at":"2026-01-01T00:00:00Z"}]}'
     response = await api.client.post("/sessions/import", content=raw, headers={"Content-Type": "application/json"})
     problem(response, 400, "bad_json")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_a_file_may_be_larger_than_a_message_but_not_endless(api: Running) -> None:

@@ -108,25 +108,25 @@ async def test_no_file_at_all_is_said(api: Running) -> None:
 
 
 async def test_more_files_than_allowed_are_refused_whole(api: Running) -> None:
-    before = stored(api)
+    before = await stored(api)
     files = [("file", (f"{n}.txt", unique(TEXT))) for n in range(21)]
     body = problem(await api.client.post("/documents/upload", files=files), 422, "invalid_request")
     assert "MAX_UPLOAD_FILES" in body["detail"]
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_the_same_bytes_are_the_same_document(api: Running) -> None:
     data = unique(TEXT)
     first = await api.upload("first.txt", data)
-    before = stored(api)
+    before = await stored(api)
     response = await api.client.post("/documents/upload", files={"file": ("second name.txt", data)})
     entry = response.json()["documents"][0]
     assert (entry["id"], entry["duplicate"], entry["status"]) == (first["id"], True, "ready")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_twenty_uploads_of_the_same_bytes_at_once_are_one_document(api: Running) -> None:
-    data, before = unique(TEXT), stored(api)
+    data, before = unique(TEXT), await stored(api)
 
     async def send() -> str:
         files = {"file": ("same.txt", data)}
@@ -135,7 +135,7 @@ async def test_twenty_uploads_of_the_same_bytes_at_once_are_one_document(api: Ru
         return response.json()["id"]
 
     assert len(set(await asyncio.gather(*(send() for _ in range(20))))) == 1
-    after = stored(api)
+    after = await stored(api)
     assert after["documents"] == before["documents"] + 1
     assert after["jobs"] == before["jobs"] + 1
     assert len(after["files"]) == len(before["files"]) + 1

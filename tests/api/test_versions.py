@@ -22,7 +22,7 @@ async def put(running: Running, document_id: str, data: bytes, **params: str) ->
 
 async def test_the_old_answers_until_the_new_is_ready(fresh: Running) -> None:
     old = await fresh.upload("tariff.txt", unique("The pilot costs 40 crowns."))
-    before = stored(fresh)
+    before = await stored(fresh)
     async with hold(parts(fresh)["embedder"], "embed_chunks") as held:
         response = await put(fresh, old["id"], unique("The pilot costs 55 crowns."))
         assert response.status_code == 202, response.text
@@ -46,7 +46,7 @@ async def test_the_old_answers_until_the_new_is_ready(fresh: Running) -> None:
         (old["version"], "superseded"),
     ]
     await idle(fresh)
-    assert stored(fresh) == {**before, "document_versions": 2, "files": [last["version"]]}
+    assert await stored(fresh) == {**before, "document_versions": 2, "files": [last["version"]]}
     assert set((await fresh.client.post("/documents/sweep")).json().values()) == {0}
     receipt = (await fresh.client.delete(f"/documents/{old['id']}")).json()
     assert (receipt["versions"], receipt["vectors_removed"], receipt["vectors_left"]) == (2, 1, 0)
@@ -56,10 +56,10 @@ async def test_the_old_answers_until_the_new_is_ready(fresh: Running) -> None:
 async def test_the_same_bytes_do_nothing(fresh: Running) -> None:
     data = unique("The same.")
     document = await fresh.upload("a.txt", data)
-    before = stored(fresh)
+    before = await stored(fresh)
     response = await put(fresh, document["id"], data)
     assert (response.status_code, response.json()["unchanged"]) == (200, True)
-    assert stored(fresh) == before
+    assert await stored(fresh) == before
     assert (await fresh.client.get(f"/documents/{document['id']}")).json() == document
 
 
@@ -75,7 +75,7 @@ async def test_a_replacement_that_fails_leaves_the_old_one(fresh: Running) -> No
     found = await search(fresh, "whale", top_k=50)
     assert len(found) == 1 and "blue" in found[0]["text"]
     await idle(fresh)
-    assert stored(fresh)["files"] == [again["version"]]
+    assert (await stored(fresh))["files"] == [again["version"]]
     assert rows(data_dir(fresh), "SELECT status FROM document_versions ORDER BY id") == [("superseded",), ("ready",)]
 
 
@@ -94,7 +94,7 @@ async def test_sent_again_while_it_is_read_only_the_last_one_counts(fresh: Runni
     assert (await put(fresh, document["id"], last)).json()["unchanged"] is True
     await idle(fresh)
     assert set((await fresh.client.post("/documents/sweep")).json().values()) == {0}
-    assert stored(fresh)["files"] == [end["version"]]
+    assert (await stored(fresh))["files"] == [end["version"]]
 
 
 async def test_back_to_the_bytes_that_are_active_drops_what_is_pending(fresh: Running) -> None:
@@ -103,7 +103,7 @@ async def test_back_to_the_bytes_that_are_active_drops_what_is_pending(fresh: Ru
     await put(fresh, document["id"], PICTURE, wait="true")
     back = (await put(fresh, document["id"], data)).json()
     assert (back["unchanged"], back["pending"], back["version"]) == (True, None, document["version"])
-    assert stored(fresh)["files"] == [document["version"]]
+    assert (await stored(fresh))["files"] == [document["version"]]
 
 
 async def test_a_replacement_is_cancelled_and_retried(fresh: Running) -> None:
@@ -140,11 +140,11 @@ async def test_a_new_document_is_cancelled_retried_and_deleted(fresh: Running) -
 async def test_bytes_of_another_document_are_409_and_leave_nothing(api: Running) -> None:
     data = unique("Mine.")
     one, two = await api.upload("a.txt", data), await api.upload("b.txt", unique("Yours."))
-    before = stored(api)
+    before = await stored(api)
     assert problem(await put(api, two["id"], data), 409, "document_duplicate")["document_id"] == one["id"]
     problem(await put(api, two["id"], b""), 422, "document_empty")
     problem(await put(api, "doc_unknown", data), 404, "not_found")
-    assert stored(api) == before
+    assert await stored(api) == before
 
 
 async def test_bytes_that_were_replaced_come_back_as_a_new_version(api: Running) -> None:
@@ -166,6 +166,6 @@ async def test_a_crash_between_the_flip_and_the_cleaning_is_swept(tmp_path: Path
             await running.services.documents._ingestion.close()
     async with serving(tmp_path / "data") as running:
         end = (await running.client.get(f"/documents/{document['id']}")).json()
-        assert stored(running)["files"] == [end["version"]]
+        assert (await stored(running))["files"] == [end["version"]]
         assert rows(data_dir(running), "SELECT count(*) FROM chunks") == [(1,)]
         assert set((await running.client.post("/documents/sweep")).json().values()) == {0}
