@@ -290,7 +290,9 @@ def _announce(settings: Settings, language_models: Models) -> None:
     log.info("chat_model", model=default.name, why=default.reason)
     log.info("embedding", model=settings.knowledge.embedding_model, why=_why_embedding(settings))
     log.info("data", folder=str(settings.storage.data_dir.resolve()))
-    if default.name.startswith("extractive/"):
+    if language_models.missed:
+        log.warning("no_language_model", why=default.reason, look="GET /models says why; it is looked for at requests")
+    elif default.name.startswith("extractive/"):
         log.info("for_more", set="OPENAI_API_KEY, or OPENAI_BASE_URL, or start Ollama; see .env.example")
 
 

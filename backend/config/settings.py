@@ -14,8 +14,8 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from backend.config.budgets import parse_budgets
-from backend.config.callers import MIN_KEY_LENGTH, parse_hosts, parse_keys
+from backend.config.budgets import EVERYBODY, parse_budgets
+from backend.config.callers import MIN_KEY_LENGTH, check_callers, parse_hosts, parse_keys
 from backend.config.providers import ProvidersError, ProviderTable, load_providers
 
 OnDisconnect = Literal["continue", "cancel"]
@@ -388,6 +388,13 @@ class Settings(BaseModel):
             raise SettingsError(f"MODELS_FILE: {error}") from None
         if models.llm_model is not None and "/" not in models.llm_model and models.llm_model not in table.aliases:
             raise SettingsError("LLM_MODEL: must be provider/model, e.g. openai/gpt-5-mini, or an alias of MODELS_FILE")
+        keys, usage = cast(ServerSettings, groups["server"]).api_keys, cast(UsageSettings, groups["usage"])
+        budgeted = parse_budgets(usage.budgets).keys() - {EVERYBODY}
+        for name, owners in (("BUDGETS", budgeted), ("USAGE_ADMINS", usage.usage_admins)):
+            try:
+                check_callers(keys, owners)
+            except ValueError as error:
+                raise SettingsError(f"{name}: {error}") from None
         return cls.model_validate({**groups, "providers": table})
 
 

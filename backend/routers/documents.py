@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, BinaryIO
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Response, UploadFile
+from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse
 
 from backend.errors import Invalid, NotFound, StreamForgeError
@@ -56,11 +56,17 @@ async def upload(
     services: ReadyServices,
     owner: Owner,
     response: Response,
+    request: Request,
     wait: Annotated[bool, Query(description="Answer when every file can be searched, or has failed.")] = False,
     collection: Collection = None,
+    collection_field: Annotated[str | None, Form(alias="collection", description="The same, as a field.")] = None,
 ) -> Uploads:
     """PDF, Word, PowerPoint, Excel, CSV, EPUB, HTML, Markdown, e-mail, JSON, source code, pictures or plain text, told
     apart by their content. The same bytes are the same document."""
+    unknown = (await request.form()).keys() - {"file", "collection"}
+    if unknown:
+        raise Invalid(f"{sorted(unknown)[0]}: is no field of an upload. Its fields are file and collection.")
+    collection = collection or collection_field
     most = services.settings.knowledge.max_upload_files
     if len(file) > most:
         raise Invalid(f"file: {len(file)} files, the limit of one upload is {most} (MAX_UPLOAD_FILES).")

@@ -22,9 +22,11 @@ from backend.services.telemetry import SILENT, Request, Telemetry
 
 log = structlog.get_logger(__name__)
 
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_JSON_PATHS = frozenset({"/chat", "/search", "/documents/text", "/documents/url", "/prompts"})
+_FILES = re.compile(r"/documents/(upload|[^/]+/content)")
+"""Where bodies are files; everywhere else they are JSON."""
 _FORM = b"application/x-www-form-urlencoded"
 
 
@@ -139,9 +141,9 @@ def _names_loopback(host: str) -> bool:
 
 def _mend(scope: Scope, headers: dict[bytes, bytes]) -> None:
     """`curl -d` calls its JSON a form. A browser's request is left alone: that refusal keeps foreign pages out."""
-    if scope["method"] != "POST" or b"origin" in headers or b"sec-fetch-site" in headers:
+    if scope["method"] not in _WITH_BODY or b"origin" in headers or b"sec-fetch-site" in headers:
         return
-    if scope["path"] in _JSON_PATHS and headers.get(b"content-type", _FORM).startswith(_FORM):
+    if headers.get(b"content-type", _FORM).startswith(_FORM) and not _FILES.fullmatch(scope["path"]):
         kept = [(k, v) for k, v in scope["headers"] if k != b"content-type"]
         scope["headers"] = [*kept, (b"content-type", b"application/json")]
 

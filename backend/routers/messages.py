@@ -21,6 +21,9 @@ class RegenerateRequest(AnswerOptions):
     )
 
 
+_ANYHOW = RegenerateRequest.model_validate({})
+
+
 class EditRequest(NewMessage):
     """What to say instead, and how to answer it. Without `images`, the pictures of the message before stay."""
 
@@ -36,7 +39,7 @@ class EditRequest(NewMessage):
     summary="Answer once more",
     openapi_extra={"parameters": ANSWER_PARAMETERS},
 )
-async def regenerate(message_id: str, body: RegenerateRequest, request: Request) -> Response:
+async def regenerate(message_id: str, request: Request, body: RegenerateRequest = _ANYHOW) -> Response:
     """Another answer beside the one that is there, to the same message; it streams as `POST /chat` does.
 
     The id is the answer's, or that of the message that it answers. The new answer is the active one; the others stay,

@@ -70,6 +70,8 @@ class Planner:
             content = prompt.rendered.content
             model = model if model is not None else content.model
             asked = {**(content.parameters.named() if content.parameters is not None else {}), **asked}
+        if model is None:
+            await self._models.look()
         candidates = tuple(self._models.choose(Wanted(model, turn.fallbacks, asked)))
         retriever = await self._retriever(owner, turn, settings)
         examples = prompt.rendered.examples if prompt is not None else ()

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import structlog
+
 from backend import events as ev
 from backend.chains.fallback import Candidate, Health
 from backend.chains.models import endpoints
@@ -20,11 +22,17 @@ from backend.config.providers import ModelSpec, Price, ProviderTable
 from backend.config.settings import ModelSettings
 from backend.errors import Invalid, RunError
 
-_FRESH = 60.0
-"""Seconds for which a provider's list of models is taken as it is."""
+BUILT_IN = "extractive/quotes"
+"""What answers where there is no language model."""
+_FRESH, _AGAIN = 60.0, 5.0
+"""Seconds for which a provider's list of models is taken as it is, and that there is none."""
+_HASTE = 0.25
+"""Seconds that a request waits for a look whether a language model has come up."""
 _PATIENCE = 5.0
 """Seconds that a provider has to list its models."""
 _MAX_KNOWN = 1000
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,9 @@ class Models:
         self._listings: dict[str, tuple[float, Listing]] = {}
         self._opened: dict[str, _Known] = {}
         self.health = Health(settings.cooldown_seconds)
-        self.default = DefaultModel("extractive/quotes", "not looked for yet")
+        self.default = DefaultModel(BUILT_IN, "not looked for yet")
+        self._looked = 0.0
+        self._looking: asyncio.Task[None] | None = None
         for path in (m.tokenizer for p in table.providers.values() for m in p.models.values()):
             if path is not None:
                 counter(path)
@@ -106,6 +116,28 @@ class Models:
             self.resolve(self._settings.llm_model)
             self.default = DefaultModel(self._settings.llm_model, "LLM_MODEL is set")
             return
+        self.default = await self._found()
+
+    async def look(self) -> None:
+        """Find the default model once more while it is the built-in one: another may have come up since. A request
+        doesn't wait for it longer than it would notice."""
+        found = self.default.name != BUILT_IN or self._settings.llm_model is not None
+        if found or time.monotonic() - self._looked < _AGAIN:
+            return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="default-model")
+        await asyncio.wait({self._looking}, timeout=_HASTE)
+
+    async def _look(self) -> None:
+        default = await self._found()
+        if default.name != BUILT_IN:
+            await asyncio.to_thread(self._import, default.name)
+            log.info("chat_model", model=default.name, why=default.reason)
+        self.default = default
+
+    async def _found(self) -> DefaultModel:
+        """The first provider's that is there."""
+        self._looked = time.monotonic()
         why_not: list[str] = []
         ranked = [name for name, (_, endpoint) in self._endpoints.items() if endpoint.rank is not None]
         listings = await asyncio.gather(*map(self._listing, ranked))
@@ -113,10 +145,17 @@ class Models:
             model = self._default_of(name, listing) if listing.available else None
             if model is not None:
                 reason = listing.reason if not why_not else f"{listing.reason} ({'; '.join(why_not)})"
-                self.default = DefaultModel(f"{name}/{model}", reason)
-                return
-            choose = f": set LLM_MODEL={name}/<model>" if listing.available else ""
+                return DefaultModel(f"{name}/{model}", reason)
+            choose = f"; or set LLM_MODEL={name}/<model>" if listing.available else ""
             why_not.append(f"{name}: {listing.reason}{choose}")
+        return DefaultModel(BUILT_IN, "; ".join(why_not))
+
+    @property
+    def missed(self) -> bool:
+        """Whether a provider was set up, and none of its models answers by default."""
+        endpoints = [endpoint for _, endpoint in self._endpoints.values() if endpoint.rank is not None]
+        named = any(endpoint.key is not None or endpoint.own_address for endpoint in endpoints)
+        return named and self.default.name == BUILT_IN and self._settings.llm_model is None
 
     def _default_of(self, name: str, listing: Listing) -> str | None:
         """The provider's model that answers when none is named. One of MODELS_FILE has those that the file names, then
@@ -130,6 +169,9 @@ class Models:
 
     async def close(self) -> None:
         """Let go of the providers' connections."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await asyncio.gather(*(p.aclose() for p in self._providers.values()))
 
     def choose(self, wanted: Wanted) -> list[Candidate]:
@@ -246,12 +288,15 @@ class Models:
 
     def warm(self) -> None:
         """Import what the default model needs at its first use, and what knows models. Takes seconds: for a thread."""
-        provider, _ = self._known(self._chain(self.default.name)[0])
-        for module in self._endpoints[provider][0].needs:
-            importlib.import_module(module)
+        self._import(self.default.name)
         for _, endpoint in self._endpoints.values():
             if endpoint.key is not None:
                 spec_of(endpoint, "", None)
+
+    def _import(self, name: str) -> None:
+        provider, _ = self._known(self._chain(name)[0])
+        for module in self._endpoints[provider][0].needs:
+            importlib.import_module(module)
 
     @property
     def aliases(self) -> Mapping[str, Sequence[str]]:
@@ -262,6 +307,8 @@ class Models:
         """Every provider: what can be used now, and what can't with the reason. `refresh`: ask them all anew."""
         if refresh:
             self._listings.clear()
+            self._looked = 0.0
+            await self.look()
         listings = await asyncio.gather(*(self._listing(name) for name in self._endpoints))
         # Hundreds of models, some of which are looked up for the first time.
         return await asyncio.to_thread(self._states, listings)
@@ -282,7 +329,8 @@ class Models:
         if provider is None:
             return Listing(False, self._endpoints[name][0].missing() or "not available")
         asked_at, known = self._listings.get(name, (0.0, None))
-        if known is None or time.monotonic() - asked_at > _FRESH:
+        fresh = _FRESH if known is not None and known.available and known.models else _AGAIN
+        if known is None or time.monotonic() - asked_at > fresh:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     known = await provider.listing()

@@ -192,3 +192,7 @@ async def test_curl_needs_no_header(api: Running) -> None:
     body = json.dumps({"name": "curled", "system": "Hi."})
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     assert (await api.client.post("/prompts", content=body, headers=headers)).status_code == 201
+    body = json.dumps({"system": "Hello."})
+    assert (await api.client.post("/prompts/curled/versions", content=body, headers=headers)).status_code == 201
+    body = json.dumps({"version": 2})
+    assert (await api.client.put("/prompts/curled/labels/best", content=body, headers=headers)).status_code == 200

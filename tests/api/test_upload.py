@@ -75,6 +75,18 @@ async def test_with_wait_it_answers_200_when_searchable(api: Running) -> None:
     assert (response.status_code, response.json()["status"]) == (200, "ready")
 
 
+async def test_the_collection_may_be_a_field_and_nothing_else(api: Running) -> None:
+    made = (await api.client.post("/collections", json={"name": unique("Fields").decode()[:40]})).json()["id"]
+    for fields, params in (({"collection": made}, {}), ({}, {"collection": made})):
+        files = {"file": ("there.txt", unique(TEXT))}
+        response = await api.client.post("/documents/upload", data=fields, params=params, files=files)
+        document = (await api.client.get(f"/documents/{response.json()['id']}")).json()
+        assert document["collection_id"] == made
+    files = {"file": ("typo.txt", unique(TEXT))}
+    refused = await api.client.post("/documents/upload", data={"colection": made}, files=files)
+    assert "colection: is no field" in problem(refused, 422, "invalid_request")["detail"]
+
+
 async def test_a_file_of_several_megabytes_is_taken(api: Running) -> None:
     """The limit is MAX_UPLOAD_MB, not that of JSON bodies. The file is one that fails at once, to be quick."""
     data = b"%PDF-1.7\n" + bytes(range(256)) * 20_000

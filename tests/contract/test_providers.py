@@ -1,5 +1,6 @@
 """What the providers promise that come with the server; test_rows has the others."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,13 @@ class TestOpenAI(ProviderContract):
             paths = ("/models", "/openapi.json", "/ready", "/", f"/runs/{events[0]['run_id']}")
             shown = [json.dumps(events), *[(await server.client.get(path)).text for path in paths]]
         assert not [text for text in shown if KEY in text]
+
+    async def test_an_address_without_its_end_is_told(self, provider: ProviderServer, tmp_path: Path) -> None:
+        async with serving(tmp_path / "data", openai_api_key=KEY, openai_base_url=provider.root_url) as server:
+            listed = (await server.client.get("/models")).json()["providers"]
+        reason = next(p for p in listed if p["provider"] == "openai")["reason"]
+        told = f"{provider.root_url} has no list of models. Check OPENAI_BASE_URL, which mostly ends in /v1"
+        assert reason.endswith(told)
 
     @pytest.mark.parametrize("status", [401, 404, 500])
     async def test_a_list_that_cannot_be_read_does_not_stop_it(
@@ -111,6 +119,24 @@ class TestOllama(ProviderContract):
         assert mine["available"] is False
         assert "OLLAMA_BASE_URL" in mine["reason"]
         assert listed["default"] == "extractive/quotes"
+
+    async def test_one_that_comes_up_later_is_the_default_from_then_on(
+        self, provider: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        provider.models = []
+        async with serving(tmp_path / "data", **self.settings(provider)) as server:
+            assert (await server.events(ask()))[0]["model"] == "extractive/quotes"
+            provider.models = ["test-model"]
+            assert (await server.events(ask()))[0]["model"] == "extractive/quotes", "not looked for at every request"
+            monkeypatch.setattr("backend.services.models._AGAIN", 0.0)
+            async with asyncio.timeout(10):
+                while (await server.events(ask()))[0]["model"] != self.model:
+                    await asyncio.sleep(0.05)
+        provider.models = []
+        async with serving(tmp_path / "other", **self.settings(provider)) as server:
+            provider.models = ["test-model"]
+            listed = (await server.client.get("/models", params={"refresh": "true"})).json()
+            assert listed["default"] == self.model
 
     async def test_without_a_model_it_says_what_to_pull(self, provider: ProviderServer, tmp_path: Path) -> None:
         provider.models = []

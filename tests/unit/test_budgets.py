@@ -21,6 +21,8 @@ from backend.chains.prompts import (
 from backend.config.budgets import Budget, dollars, parse_budgets
 from backend.config.settings import Settings, SettingsError
 
+KEYS = "alice:0123456789-alice-0123456789"
+
 
 def ms(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
@@ -48,6 +50,30 @@ def test_what_is_no_budget_stops_the_start(wrong: str, tmp_path: Path) -> None:
 def test_an_owner_has_one_budget(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="alice has two budgets"):
         Settings.load(env_file=None, data_dir=tmp_path, budgets="alice=5/day, alice=6/month")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"budgets": "alice=5/day"},
+            "BUDGETS: 'alice' is nobody who may call: while API_KEYS is unset, everybody is local",
+        ),
+        ({"usage_admins": "alice"}, "USAGE_ADMINS: 'alice' is nobody"),
+        (
+            {"api_keys": KEYS, "budgets": "alice=5/day,bbo=1/day"},
+            "BUDGETS: 'bbo' is nobody who may call: API_KEYS has alice",
+        ),
+        ({"api_keys": KEYS, "usage_admins": "local"}, "USAGE_ADMINS: 'local' is nobody"),
+    ],
+)
+def test_a_name_that_nobody_has_is_no_budget_without_a_word(
+    tmp_path: Path, settings: dict[str, str], said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Settings.load(env_file=None, data_dir=tmp_path, **settings)
+    budgets = {"api_keys": KEYS, "budgets": "alice=5/day,*=1/day", "usage_admins": "alice"}
+    assert Settings.load(env_file=None, data_dir=tmp_path, **budgets).usage.usage_admins == ("alice",)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from backend.chains.models._refusals import broken_off, filtered, refusal_of
+from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
 from backend.chains.models.base import (
     Endpoint,
     Finish,
@@ -109,13 +109,13 @@ class LangChainProvider(ABC):
         """See `Provider`."""
         if unset := self.unset():
             return Listing(False, unset)
-        where = f"{self.endpoint.key_setting if self.endpoint.key else self.endpoint.url_setting} is set"
+        where = self.endpoint.set_up
         # The vendor's advice is about the vendor's models.
         advised = None if self.endpoint.own_address else self.default
         try:
             models = await self.names()
         except Exception as error:
-            said = self.refusal(error, "its models").message
+            said = unlisted(self.refusal(error, ""), self.endpoint)
             return Listing(True, f"{where}, but its model list can't be read: {said}", (), advised)
         default = self.default if self.default in models else models[0] if models else advised
         return Listing(True, where, tuple(sorted(models)), default)

@@ -38,7 +38,7 @@ class WireError(Exception):
     def __init__(self, status: int | None, said: str, retry_after: float = 0.0) -> None:
         super().__init__(f"status {status}")
         self.status_code = status
-        self.said = said.lower()
+        self.said, self.words = said.lower(), said
         self.retry_after = retry_after
 
 

@@ -6,6 +6,8 @@ Exceptions are told apart by the names of their classes, so that no SDK is impor
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+import structlog
+
 from backend.chains.models.base import Endpoint, retry_after
 from backend.errors import (
     ContentFiltered,
@@ -18,6 +20,8 @@ from backend.errors import (
     RateLimited,
     RunError,
 )
+
+log = structlog.get_logger(__name__)
 
 _TIMEOUTS = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError", "ServerTimeoutError"})
 _CERTIFICATES = frozenset({"ClientSSLError", "SSLError", "SSLCertVerificationError"})
@@ -35,6 +39,7 @@ _OVERFLOWS = (
     "too many tokens",
 )
 _FILTERS = ("content_filter", "content_policy", "blocked by", "prohibited_content")
+_LONGEST = 1_000
 _LIMITS = ("rate_limit", "insufficient_quota", "resource_exhausted")
 
 
@@ -49,10 +54,19 @@ def filtered() -> ContentFiltered:
     return ContentFiltered("The provider's content filter ended the answer. Rephrase the message.")
 
 
+def unlisted(refusal: RunError, endpoint: Endpoint) -> str:
+    """Why a provider's list of models can't be read."""
+    if isinstance(refusal, ModelNotFound):
+        hint = "" if endpoint.root.endswith("/v1") else ", which mostly ends in /v1"
+        return f"{endpoint.shown} has no list of models. Check {endpoint.url_setting}{hint}"
+    return refusal.message.rstrip(".")
+
+
 def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
     """The RunError that stands for it."""
     names = {name for each in _chain(error) for name in _names(each)}
     status, said = _status(error), _said(error)
+    log.debug("provider_refused", model=f"{endpoint.name}/{model}", status=status, said=_in_its_words(error, endpoint))
     # What may pass by itself. An empty account doesn't.
     again = None if "insufficient_quota" in said else _asked_to_wait(error)
     if names & _TIMEOUTS:
@@ -136,6 +150,13 @@ def _asked_to_wait(error: BaseException) -> float:
             found = cast(Mapping[str, str], headers)
             return retry_after({"Retry-After": found.get("Retry-After") or found.get("retry-after") or ""})
     return 0.0
+
+
+def _in_its_words(error: BaseException, endpoint: Endpoint) -> str:
+    """What the provider or its SDK says, for those who look for the cause: it may quote what was asked."""
+    words = str(getattr(error, "words", None) or getattr(error, "body", None) or error)
+    key = endpoint.key.get_secret_value() if endpoint.key is not None else ""
+    return (words.replace(key, "***") if key else words)[:_LONGEST]
 
 
 def _said(error: BaseException) -> str:

@@ -251,6 +251,14 @@ class Endpoint:
         return self.base_url != self.kind.base_url
 
     @property
+    def set_up(self) -> str:
+        """By what it is there, for people."""
+        if self.name != self.kind.name:
+            return f"set up at {self.shown}"
+        own = self.own_address or self.key is None
+        return f"{self.url_setting if own else self.key_setting} is set"
+
+    @property
     def root(self) -> str:
         """The address without a slash at its end; empty where none is set."""
         return (self.base_url or "").rstrip("/")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from backend.chains.models._langchain import listed, outputs_of, tokens_of
-from backend.chains.models._refusals import broken_off, filtered, refusal_of
+from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
 from backend.chains.models.base import (
     Endpoint,
     Finish,
@@ -72,15 +72,13 @@ class _Provider:
         if unset := self._unset():
             return Listing(False, unset)
         endpoint = self.endpoint
-        where = f"{endpoint.key_setting} is set"
-        if self.endpoint.own_address or not endpoint.kind.key:
-            where = f"{endpoint.url_setting} is set" if self.endpoint.own_address else f"it answers at {endpoint.shown}"
+        where = endpoint.set_up if endpoint.own_address or endpoint.kind.key else f"it answers at {endpoint.shown}"
         try:
             models = await self._list_models()
         except Exception as error:
             if not endpoint.kind.key and not self.endpoint.own_address:
                 return Listing(False, f"nothing answers at {endpoint.shown}: start it, or set {endpoint.url_setting}")
-            reason = f"{where}, but its model list can't be read: {refusal_of(error, 'its models', endpoint).message}"
+            reason = f"{where}, but its model list can't be read: {unlisted(refusal_of(error, '', endpoint), endpoint)}"
             return Listing(True, reason, (), None if endpoint.own_address else self.quirks.default)
         default = self.quirks.default
         # The vendor's advice is about the vendor's models.

@@ -1,0 +1,28 @@
+"""What a provider says when it refuses: for those who look, and without the key."""
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from backend.chains.models import _refusals
+from backend.chains.models._openai_chat import WireError
+from backend.chains.models.base import Endpoint, Kind
+
+KEY = "sk-0123456789-secret"
+
+
+def test_the_log_has_its_words_at_debug_and_the_caller_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[dict[str, Any]] = []
+
+    class Log:
+        def debug(self, event: str, **fields: Any) -> None:
+            logged.append({"event": event, **fields})
+
+    monkeypatch.setattr(_refusals, "log", Log())
+    endpoint = Endpoint("work", Kind("openai", "a server"), "http://localhost:1/v1", SecretStr(KEY))
+    said = f"Temperature must be 1 for {KEY}"
+    refusal = _refusals.refusal_of(WireError(400, said), "m", endpoint)
+    assert "emperature must" not in refusal.message
+    words = "Temperature must be 1 for ***"
+    assert logged == [{"event": "provider_refused", "model": "work/m", "status": 400, "said": words}]
