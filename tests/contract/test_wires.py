@@ -162,7 +162,7 @@ EFFORTS: dict[str, dict[str, Any]] = {
         "thinking": {"type": "adaptive", "display": "summarized"},
         "output_config": {"effort": "medium"},
     },
-    "anthropic/claude-sonnet-4-5": {"thinking": {"type": "enabled", "budget_tokens": 8192}, "max_tokens": 20_000},
+    "anthropic/claude-haiku-4-5": {"thinking": {"type": "enabled", "budget_tokens": 8192}, "max_tokens": 20_000},
     "google/gemini-3.5-flash": {"thinkingConfig": {"includeThoughts": True, "thinkingLevel": "MEDIUM"}},
     "google/gemini-2.5-flash": {"thinkingConfig": {"includeThoughts": True, "thinkingBudget": 8192}},
     "openrouter/some/model": {"reasoning": {"effort": "medium"}},
