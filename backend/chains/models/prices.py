@@ -90,9 +90,10 @@ def _entry(provider: str, model: str) -> _Entry:
     source, prices = f"genai-prices {__version__}", found.model.prices
     if not isinstance(prices, ModelPrice):
         return _Entry(True, source)
-    # What counts other things than text and its cache is never asked for; what counts requests always is.
+    # Other things than text and its cache are never asked for, searches of the provider's neither; requests always are.
     rates: dict[str, Any] = {name: rate for name, rate in vars(prices).items() if rate is not None}
-    if not all(name.endswith("_mtok") for name in rates) or not {"input_mtok", "output_mtok"} <= rates.keys():
+    known = all(name.endswith(("_mtok", "_searches_kcount")) for name in rates)
+    if not known or not {"input_mtok", "output_mtok"} <= rates.keys():
         return _Entry(True, source)
     told = [rates.get(name) for name in ("input_mtok", "output_mtok", "cache_read_mtok")]
     if not all(rate is None or isinstance(rate, Decimal) for rate in told):
