@@ -158,6 +158,8 @@ async def _folded(services: Services, owner: str, run_id: str, headers: dict[str
     terminal = state.terminal
     if isinstance(terminal, ev.RunFailed):
         error = terminal.error
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(error.retry_after)
         return problem(
             _STATUS.get(error.code, 502),
             error.code,
