@@ -45,7 +45,7 @@ class ChatRequest(NewMessage):
 @router.post(
     "",
     response_class=Response,
-    responses={**STREAM_RESPONSES, **responses(400, 401, 402, 403, 404, 409, 413, 421, 422, 429, 502, 503, 504, 507)},
+    responses={**STREAM_RESPONSES, **responses(400, 401, 402, 403, 404, 409, 413, 421, 422, 429, 503, 507)},
     summary="Ask; the answer streams",
     openapi_extra={"parameters": ANSWER_PARAMETERS},
 )

@@ -99,8 +99,46 @@ def too_large(scope: Scope) -> TooLarge:
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error responses of an endpoint, for OpenAPI."""
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _TITLES[status], "content": content} for status in statuses}
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "description": _TITLES[status],
+            "content": {"application/problem+json": {"schema": schema, "example": _example(status)}},
+        }
+        for status in statuses
+    }
+
+
+def _example(status: int) -> dict[str, Any]:
+    code, detail = _EXAMPLES[status]
+    return {
+        "type": f"urn:streamforge:error:{code}",
+        "title": _TITLES[status],
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "retryable": status in (429, 502, 503, 504),
+        "request_id": "0193…",
+    }
+
+
+_EXAMPLES = {
+    400: ("bad_json", "The body is not JSON. Send an object; GET /docs shows its fields."),
+    401: ("unauthorized", "Send Authorization: Bearer <key> with one of the server's API_KEYS."),
+    402: ("budget_exceeded", "The budget of alice is $5 a day: $4.98 is spent, and this may cost $0.05."),
+    403: ("foreign_origin", "Pages of this origin may not call. Add it to CORS_ORIGINS if it is yours."),
+    404: ("not_found", "There is no such document."),
+    409: ("document_busy", "The document is being read. Wait until it is ready, or cancel it."),
+    413: ("too_large", "A request to this path may have 10 MB, pictures and files included."),
+    421: ("wrong_host", "This server answers on localhost and 127.0.0.1 only; the Host header names another."),
+    422: ("invalid_request", "message: must not be empty"),
+    429: ("too_many_runs", "Too many answers are under way. Try again soon."),
+    500: ("internal", "Something went wrong here. The server's log has the details, under the request id."),
+    502: ("provider_error", "The provider failed (HTTP 500). Try again."),
+    503: ("storage_busy", "The database is busy. Try again soon."),
+    504: ("provider_timeout", "The provider did not answer in time. Try again."),
+    507: ("storage_full", "The disk under DATA_DIR is full."),
+}
 
 
 def request_id_of(request: Request) -> str | None:
