@@ -66,12 +66,14 @@ class CitationCounts(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class RunFault(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """Why a run failed. `code` is stable, `message` says what to do."""
+    """Why a run failed. `code` is stable, `message` says what to do; `retry_after`: seconds that the provider asks to
+    wait."""
 
     code: str
     message: str
     retryable: bool
     request_id: str | None = None
+    retry_after: int | None = None
 
 
 class RunStarted(Event, tag="run.started", kw_only=True):

@@ -35,7 +35,7 @@ from backend.routers import (
 from backend.routers.guard import Guard
 from backend.routers.keys import KeyGate
 from backend.routers.openapi import install_openapi
-from backend.server import CLOSE_SECONDS, Server
+from backend.server import CLOSE_SECONDS, Server, is_taken
 from backend.services.observability import check_telemetry, open_telemetry
 from backend.services.telemetry import Telemetry
 from backend.storage.database import DataDirInUse, DataDirLock
@@ -119,9 +119,16 @@ def serve(settings: Settings) -> int:
     """Serve until a signal; the exit code."""
     try:
         lock = DataDirLock(settings.storage.data_dir)
-    except (DataDirInUse, OSError) as error:
+    except DataDirInUse as error:
         print(f"streamforge: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        where = settings.storage.data_dir
+        print(f"streamforge: DATA_DIR: {where} can't be made or written ({error.strerror})", file=sys.stderr)
+        return 2
+    if is_taken(settings.server.host, settings.server.port):
+        print(f"streamforge: port {settings.server.port} is in use. Set PORT.", file=sys.stderr)
+        return 2
     server = Server(create_app(settings, lock), settings)
     server.run()
     return 0 if server.started else 1

@@ -1,8 +1,10 @@
 """uvicorn, for streams: runs end before connections close, and a request can hang up on a client that froze."""
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 from types import FrameType
 from typing import Any, cast
 
@@ -21,6 +23,22 @@ log = structlog.get_logger("streamforge")
 CLOSE_SECONDS = 3
 """That connections get to end by themselves when the server stops."""
 _TAKE_SECONDS = 1.5
+
+
+def is_taken(host: str, port: int) -> bool:
+    """Whether somebody listens there. To be asked before anything is opened; uvicorn finds out when all is."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                if os.name == "posix":
+                    # Connections of a server that has ended don't count.
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
 
 
 class _Protocol(HttpToolsProtocol):

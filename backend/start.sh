@@ -15,7 +15,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     "$python" -m venv "$venv"
 fi
 if [ ! -e "$venv/.run" ] || [ "$lock" -nt "$venv/.run" ]; then
-    echo "Installing StreamForge's dependencies (about 500 MB, once) ..."
+    echo "Installing StreamForge's dependencies (about 700 MB, once) ..."
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$lock"
     touch "$venv/.run"
 fi

@@ -25,7 +25,8 @@ def read(media_type: str, data: str) -> Image:
     try:
         found = base64.b64decode(data, validate=True)
     except binascii.Error:
-        raise ValueError("data must be base64 without line breaks") from None
+        said = 'data must be base64 alone: without line breaks and without "data:image/png;base64,"'
+        raise ValueError(said) from None
     actual = _media_type(found)
     if actual is None:
         raise ValueError("data must be a PNG, JPEG, WebP or GIF: it begins like none of them")

@@ -104,10 +104,10 @@ class ProviderTable(_Strict):
         for name in (*self.providers, *self.aliases):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r}: names have lower-case letters, digits, `-`, `_` and `.`, at most 64")
-        for name, chain in (*self.aliases.items(), *self.fallbacks.items()):
-            for model in chain:
+        for section, chains in (("aliases", self.aliases), ("fallbacks", self.fallbacks)):
+            for name, model in ((name, model) for name, chain in chains.items() for model in chain):
                 if not all(model.partition("/")):
-                    raise ValueError(f"{name}: {model!r} must be provider/model")
+                    raise ValueError(f"{section}.{name}: {model!r} must be provider/model")
         for name in self.fallbacks:
             if not all(name.partition("/")):
                 raise ValueError(f"fallbacks: {name!r} must be provider/model")
@@ -172,5 +172,6 @@ def _read(path: Path) -> Any:
 def _first(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     name = ".".join(str(p) for p in problem["loc"])
-    said = problem["msg"].removeprefix("Value error, ")
+    unknown = problem["type"] == "extra_forbidden"
+    said = "is unknown" if unknown else problem["msg"].removeprefix("Value error, ")
     return f"{name}: {said}" if name else said

@@ -5,7 +5,16 @@ from dataclasses import replace
 from typing import Any, Literal, Self, cast
 
 from fastapi import Request, Response
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from backend.chains import pictures
 from backend.chains.models.base import Image
@@ -27,13 +36,17 @@ def _each(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
+"""A PNG of one pixel, for examples."""
+
+
 class ImageInput(BaseModel):
     """A picture, as base64. It must be what `media_type` says."""
 
     model_config = ConfigDict(extra="forbid")
 
     media_type: Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
-    data: str = Field(min_length=4, description="Base64, without line breaks.", examples=["iVBORw0KGgo…"])
+    data: str = Field(min_length=4, description="Base64, without line breaks.", examples=[PIXEL])
 
     _image: Image = PrivateAttr()
 
@@ -89,12 +102,17 @@ class AnswerOptions(Writing):
                 raise ValueError("must not hold NUL characters or lone surrogates")
         return value
 
-    @field_validator("documents")
+    @field_validator("documents", mode="wrap")
     @classmethod
-    def _some(cls, value: bool | list[str]) -> bool | list[str]:
-        if isinstance(value, list) and not 1 <= len(value) <= 100:
+    def _some(cls, value: Any, read: ValidatorFunctionWrapHandler) -> bool | list[str]:
+        # Pydantic would complain twice of what is neither.
+        try:
+            found: bool | list[str] = read(value)
+        except ValidationError:
+            found = []
+        if isinstance(found, list) and not 1 <= len(found) <= 100:
             raise ValueError("must be true, false, or 1 to 100 document ids")
-        return value
+        return found
 
     def options(self, message: str, idempotency_key: str | None, **place: str | None) -> ChatTurn:
         """The request as the service takes it; `place` is where the message stands."""

@@ -5,7 +5,7 @@ from typing import Self
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from backend.routers.asking import ANSWER_PARAMETERS, NewMessage, answered
+from backend.routers.asking import ANSWER_PARAMETERS, PIXEL, NewMessage, answered
 from backend.routers.problems import responses
 from backend.routers.state import Owner, Services, ServicesDep
 from backend.routers.streams import STREAM_RESPONSES, marked_text
@@ -26,7 +26,7 @@ class ChatRequest(NewMessage):
                 {"message": "And how long is the notice?", "session_id": "ses_0193…", "documents": ["doc_0193…"]},
                 {"message": "Who signed it?", "collections": ["col_0193…"]},
                 {"message": "Hello", "model": "simulated/words", "documents": False},
-                {"message": "What is this?", "images": [{"media_type": "image/png", "data": "iVBORw0KGgo…"}]},
+                {"message": "What is this?", "images": [{"media_type": "image/png", "data": PIXEL}]},
             ]
         },
     )

@@ -55,7 +55,7 @@ def install_openapi(app: FastAPI) -> None:
                 described = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(described.pop("$defs", {}))
                 schemas[model.__name__] = described
-            _render_invalid(schema)
+            _render_input(schema)
             _render_keys(schema)
             app.openapi_schema = schema
         return app.openapi_schema
@@ -63,10 +63,16 @@ def install_openapi(app: FastAPI) -> None:
     app.openapi = openapi
 
 
-def _render_invalid(schema: dict[str, Any]) -> None:
-    """FastAPI describes its own 422, which this server never sends: it sends a problem."""
+def _render_input(schema: dict[str, Any]) -> None:
+    """What is said once for all endpoints: ids in paths, bodies that can't be read, and the problem of a wrong field,
+    where FastAPI describes an error that this server never sends."""
     for operations in schema["paths"].values():
         for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path":
+                    parameter["description"] = _IN_PATHS[parameter["name"]]
+            if "requestBody" in operation:
+                operation["responses"].setdefault("400", responses(400)[400])
             if "422" in operation["responses"]:
                 operation["responses"]["422"] = responses(422)[422]
     for name in ("HTTPValidationError", "ValidationError"):
@@ -82,6 +88,18 @@ def _render_keys(schema: dict[str, Any]) -> None:
             for operation in operations.values():
                 operation["security"] = [{"key": []}]
 
+
+_IN_PATHS = {
+    "run_id": "A run: `run_id` of its first event or of the answer.",
+    "session_id": "A session: `session_id` of a run's first event or of the answer, or an `id` of GET /sessions.",
+    "message_id": "A message: an `id` of GET /sessions/{session_id}/messages.",
+    "document_id": "A document: the `id` that its upload answered, or one of GET /documents.",
+    "image_id": "A picture: `image_id` of a part of a message.",
+    "collection_id": "A collection: an `id` of GET /collections.",
+    "name": "A prompt's name, see GET /prompts.",
+    "label": "A label of the prompt, such as `production`.",
+    "n": "A version's number; the first is 1.",
+}
 
 _TAGS: list[dict[str, Any]] = [
     {"name": "chat", "description": "Ask, and watch the answer stream."},

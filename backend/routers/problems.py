@@ -9,8 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
+from starlette.types import Scope
 
-from backend.errors import RequestError, StreamForgeError
+from backend.errors import RequestError, StreamForgeError, TooLarge
 
 log = structlog.get_logger(__name__)
 
@@ -86,10 +88,57 @@ def problem_of(error: StreamForgeError, request_id: str | None) -> JSONResponse:
     )
 
 
+def too_large(scope: Scope) -> TooLarge:
+    """The body is over the limit of the endpoint that the scope was led to."""
+    limit = scope.get(MAX_BODY_SIZE_SCOPE_KEY)
+    most = f"A request to this path may have {limit / 1_000_000:g} MB" if limit else "The request is too large"
+    return TooLarge(
+        f"{most}, pictures and files included. Upload long texts as documents, large files one by one (MAX_UPLOAD_MB)."
+    )
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error responses of an endpoint, for OpenAPI."""
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _TITLES[status], "content": content} for status in statuses}
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "description": _TITLES[status],
+            "content": {"application/problem+json": {"schema": schema, "example": _example(status)}},
+        }
+        for status in statuses
+    }
+
+
+def _example(status: int) -> dict[str, Any]:
+    code, detail = _EXAMPLES[status]
+    return {
+        "type": f"urn:streamforge:error:{code}",
+        "title": _TITLES[status],
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "retryable": status in (429, 502, 503, 504),
+        "request_id": "0193…",
+    }
+
+
+_EXAMPLES = {
+    400: ("bad_json", "The body is not JSON. Send an object; GET /docs shows its fields."),
+    401: ("unauthorized", "Send Authorization: Bearer <key> with one of the server's API_KEYS."),
+    402: ("budget_exceeded", "The budget of alice is $5 a day: $4.98 is spent, and this may cost $0.05."),
+    403: ("foreign_origin", "Pages of this origin may not call. Add it to CORS_ORIGINS if it is yours."),
+    404: ("not_found", "There is no such document."),
+    409: ("document_busy", "The document is being read. Wait until it is ready, or cancel it."),
+    413: ("too_large", "A request to this path may have 10 MB, pictures and files included."),
+    421: ("wrong_host", "This server answers on localhost and 127.0.0.1 only; the Host header names another."),
+    422: ("invalid_request", "message: must not be empty"),
+    429: ("too_many_runs", "Too many answers are under way. Try again soon."),
+    500: ("internal", "Something went wrong here. The server's log has the details, under the request id."),
+    502: ("provider_error", "The provider failed (HTTP 500). Try again."),
+    503: ("storage_busy", "The database is busy. Try again soon."),
+    504: ("provider_timeout", "The provider did not answer in time. Try again."),
+    507: ("storage_full", "The disk under DATA_DIR is full."),
+}
 
 
 def request_id_of(request: Request) -> str | None:
@@ -106,10 +155,12 @@ def install(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return _invalid(error.errors(), request_id_of(request))
+        return _invalid(error.errors(), request)
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        if error.status_code == 413:
+            return problem_of(too_large(request.scope), request_id_of(request))
         code, detail = _HTTP.get(error.status_code, ("bad_request", str(error.detail)))
         headers = dict(error.headers or {})
         return problem(error.status_code, code, detail, request_id=request_id_of(request), headers=headers)
@@ -129,20 +180,26 @@ _HTTP = {
     400: ("bad_request", "The request can't be read: send UTF-8 JSON, or multipart for uploads, of sane depth."),
     404: ("not_found", "There is nothing at this path. GET /docs shows what there is."),
     405: ("method_not_allowed", "This path knows other methods. GET /docs shows which."),
-    413: ("too_large", "The request is larger than this endpoint takes. Shorten it, or upload files one by one."),
 }
 
 
-def _invalid(errors: Sequence[Any], request_id: str | None) -> JSONResponse:
+def _invalid(errors: Sequence[Any], request: Request) -> JSONResponse:
+    request_id = request_id_of(request)
     if any(e["type"] == "json_invalid" for e in errors):
-        detail = 'The body is not JSON. Send an object like {"message": "hello"}.'
+        example = ' like {"message": "hello"}' if request.url.path == "/chat" else ""
+        detail = f"The body is not JSON. Send an object{example}; GET /docs shows its fields."
         return problem(400, "bad_json", detail, request_id=request_id)
     found = [{"field": _field(e["loc"]), "problem": _said(e)} for e in errors]
     detail = "; ".join(f"{e['field']}: {e['problem']}" for e in found[:5])
     return problem(422, "invalid_request", detail, request_id=request_id, errors=found[:20])
 
 
+_UPLOAD = ("body", "file")
+
+
 def _field(loc: Sequence[Any]) -> str:
+    if tuple(loc[:2]) == _UPLOAD:
+        return "file"
     names = [str(p).encode("utf-8", "replace").decode()[:80] for p in loc]
     return ".".join(names[1:] if len(names) > 1 and names[0] in ("body", "query", "path", "header") else names)
 
@@ -151,12 +208,18 @@ def _said(error: Any) -> str:
     match error["type"]:
         case "extra_forbidden":
             return "is not a field of this request. GET /docs shows which there are"
+        case "missing" if error["loc"] == _UPLOAD:
+            return 'is required. Send multipart/form-data with a field "file"'
         case "missing":
             return "is required"
-        case "model_attributes_type" | "dict_type":
+        case "model_attributes_type" | "dict_type" if len(error["loc"]) == 1:
             return "must be a JSON object; send Content-Type: application/json"
+        case "model_attributes_type" | "dict_type" | "model_type":
+            return "must be a JSON object"
         case "string_unicode":
             return "must be valid Unicode text"
+        case "value_error" if tuple(error["loc"][:2]) == _UPLOAD:
+            return "is a text, not a file. With curl: -F file=@contract.pdf"
         case _:
-            said = str(error["msg"]).removeprefix("Value error, ")
+            said = str(error["msg"]).removeprefix("Value error, ").replace(" after validation", "")
             return said[0].lower() + said[1:]

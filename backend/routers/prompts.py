@@ -1,9 +1,10 @@
 """Prompts: templates with versions and labels."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from backend.chains.parameters import Writing
 from backend.chains.templates import PromptContent, Value
@@ -15,7 +16,16 @@ from backend.storage.prompts import PromptRow, VersionRow
 
 router = APIRouter(prefix="/prompts", tags=["prompts"])
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _slug(name: str) -> str:
+    if not _SLUG.fullmatch(name):
+        raise ValueError("may hold letters, digits, . _ - (64 at most), and begins with a letter or digit")
+    return name
+
+
+Slug = Annotated[str, AfterValidator(_slug), WithJsonSchema({"type": "string", "pattern": f"^{_SLUG.pattern}$"})]
 _CONTENT: dict[str, Any] = {
     "system": "You answer for {{company}}. Be {{tone}}.",
     "variables": {

@@ -12,7 +12,7 @@ from backend import events as ev
 from backend.config.settings import RunSettings
 from backend.errors import BadRequest, Invalid, RunError
 from backend.routers.event_stream import EventStream, gone
-from backend.routers.problems import problem, request_id_of
+from backend.routers.problems import problem, request_id_of, responses
 from backend.routers.state import Services
 from backend.routers.wire.sse import HEARTBEAT, event_frame
 from backend.routers.wire.text import data_frame, plain_frame
@@ -28,6 +28,7 @@ _CLIENT_LEFT = 499
 Format = Literal["events", "text"]
 AfterQuery = Annotated[str | None, Query(description="The same as a bare seq. Last-Event-ID wins.", examples=["17"])]
 _STATUS = {cls.code: cls.status for cls in RunError.__subclasses__()}
+"""Of a run that failed, where one JSON answer was asked for."""
 
 
 def header_parameter(name: str, description: str) -> dict[str, Any]:
@@ -80,7 +81,8 @@ STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
             "Content-Location": {"description": "The run itself.", "schema": {"type": "string"}},
             "X-StreamForge-Protocol": {"description": "Version of the stream.", "schema": {"type": "string"}},
         },
-    }
+    },
+    **responses(*sorted(set(_STATUS.values()))),
 }
 
 
@@ -158,6 +160,8 @@ async def _folded(services: Services, owner: str, run_id: str, headers: dict[str
     terminal = state.terminal
     if isinstance(terminal, ev.RunFailed):
         error = terminal.error
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(error.retry_after)
         return problem(
             _STATUS.get(error.code, 502),
             error.code,

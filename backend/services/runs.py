@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import replace
+from math import ceil
 from typing import Any, Literal
 
 import structlog
@@ -31,6 +32,8 @@ from backend.storage.turns import ClosedTurn, StoredRun, Turns
 log = structlog.get_logger(__name__)
 
 LEASE_MS = 60_000
+_LONGEST_WAIT = 86_400
+"""Seconds; a provider may ask for any number of them."""
 _ARRIVING = 1.0
 """Seconds in which who asked for a run comes to watch it, some steps of the loop after it begins."""
 
@@ -364,7 +367,14 @@ def _totals(run: Run) -> dict[str, Any]:
 
 
 def _failed(run: Run, error: StreamForgeError) -> ev.RunFailed:
-    fault = ev.RunFault(code=error.code, message=error.message, retryable=error.retryable, request_id=run.request_id)
+    wait = error.retry_after if isinstance(error, RunError) else None
+    fault = ev.RunFault(
+        code=error.code,
+        message=error.message,
+        retryable=error.retryable,
+        request_id=run.request_id,
+        retry_after=ceil(min(wait, _LONGEST_WAIT)) if wait else None,
+    )
     return ev.RunFailed(error=fault)
 
 

@@ -114,6 +114,9 @@ _message = msgspec.json.Decoder(TranscriptMessage)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _WHERE = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
 """msgspec's place: of a value, or of a name in an object."""
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
+_TAKES = {"created_at": "must be a moment like 2026-01-01T00:00:00Z", "role": "must be user or assistant"}
+"""Of fields whose type says it badly."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -197,6 +200,10 @@ def _said(error: Exception, at: str) -> str:
     where = _WHERE.search(str(error))
     said = str(error)[: where.start()] if where else str(error)
     place = f"{at}{where[1] if where else ''}".lstrip(".")
+    if missing := _MISSING.match(said):
+        place, said = f"{place}.{missing[1]}".lstrip("."), "is required"
+    else:
+        said = _TAKES.get(place.rpartition(".")[2], said)
     return f"{place[-100:]}: {said[:200]}" if place else said[:200]
 
 

@@ -17,6 +17,7 @@ Grouping = Literal["day", "model", "purpose", "session", "run", "owner"]
 _DAY_MS = 86_400_000
 _SOON = 2
 """Seconds after which an answer under way may have ended."""
+_LESS = 'ask for fewer max_tokens, for no passages ("documents": false), or another model'
 _KEYS: dict[Grouping, str] = {
     "day": "strftime('%Y-%m-%d', created_at / 1000, 'unixepoch')",
     "model": "model",
@@ -228,14 +229,16 @@ def _refusal(owner: str, wanted: Reservation, spent: int, reserved: int, now: in
         f"It renews at {iso(resets_at)}."
     )
     if wanted.amount > budget.limit:
-        less = "Ask for fewer max_tokens, or another model" if wanted.writes else "Have BUDGETS raised"
-        told += f" {less}: this is more than the whole budget."
+        less = _LESS if wanted.writes else "have BUDGETS raised"
+        told += f" That is more than the whole budget: {less}."
         wait = None
     elif spent + wanted.amount <= budget.limit:
         told += " Wait until what is under way has ended, or cancel it."
         wait = _SOON
     else:
-        told += f" Wait until then{', ask for fewer max_tokens, or another model' if wanted.writes else ''}."
+        # Where nothing is left, asking for less doesn't help.
+        less = "take a model that costs nothing" if spent >= budget.limit else _LESS
+        told += f" Wait until then{f', or {less}' if wanted.writes else ''}."
         wait = -(-(resets_at - now) // 1000)
     return BudgetExceeded(
         told,

@@ -36,7 +36,23 @@ WRONG_CHATS: list[tuple[dict[str, Any], int, str, str]] = [
     ({"message": "hi", "documents": ["doc_unknown"]}, 404, "not_found", "doc_unknown"),
     ({"message": "hi", "documents": []}, 422, "invalid_request", "documents"),
     ({"message": "hi", "documents": ["d"] * 101}, 422, "invalid_request", "documents"),
-    ({"message": "hi", "documents": "all"}, 422, "invalid_request", "documents"),
+    ({"message": "hi", "documents": "all"}, 422, "invalid_request", "documents: must be true, false, or 1 to 100 doc"),
+    ({"message": "hi", "documents": ["d", 5]}, 422, "invalid_request", "documents: must be true, false, or 1 to 100"),
+    (
+        {"message": "hi", "collections": []},
+        422,
+        "invalid_request",
+        "collections: list should have at least 1 item, not",
+    ),
+    ({"message": "hi", "images": ["x"]}, 422, "invalid_request", "images.0: must be a JSON object"),
+    ({"message": "hi", "prompt": "support"}, 422, "invalid_request", "prompt: must be a JSON object"),
+    ({"message": "hi", "response_schema": "{}"}, 422, "invalid_request", "response_schema: must be a JSON object"),
+    (
+        {"message": "hi", "images": [{"media_type": "image/png", "data": "data:image/png;base64,iVBORw0KGgo="}]},
+        422,
+        "invalid_request",
+        'without line breaks and without "data:image/png;base64,"',
+    ),
     ({"message": "hi", "base_url": "http://evil.example"}, 422, "invalid_request", "base_url"),
     ({"message": "hi", "api_key": SECRET}, 422, "invalid_request", "api_key"),
     ({"message": "hi", "openai_api_key": SECRET}, 422, "invalid_request", "openai_api_key"),
@@ -66,6 +82,7 @@ async def test_a_wrong_chat_is_refused_and_nothing_is_stored(
     response = await api.client.post("/chat", content=json.dumps(body), headers=JSON)
     assert said.lower() in problem(response, status, code)["detail"].lower()
     assert SECRET not in response.text
+    assert "Content-Type" not in response.text, "it was sent"
     assert len(response.content) < 2000
     assert await stored(api) == before
 
@@ -123,8 +140,52 @@ async def test_a_body_of_10_mb_is_413(api: Running, path: str, declared: bool) -
             yield body[at : at + 100_000]
 
     response = await api.client.post(path, content=body if declared else pieces(), headers=JSON)
-    problem(response, 413, "too_large")
+    detail = problem(response, 413, "too_large")["detail"]
+    assert declared or f"may have {'10' if path == '/chat' else '1'} MB" in detail
     assert await stored(api) == before
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain"])
+async def test_a_body_that_is_no_object_is_told_its_content_type(api: Running, content_type: str | None) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    body = problem(await api.client.post("/chat", content=b'"hi"', headers=headers), 422, "invalid_request")
+    assert "send Content-Type: application/json" in body["detail"]
+
+
+async def test_only_chat_is_shown_a_message_as_its_example(api: Running) -> None:
+    for method, path, shown in (("POST", "/chat", True), ("PATCH", "/documents/doc_x", False)):
+        response = await api.client.request(method, path, content=b"{", headers=JSON)
+        assert ('{"message": "hello"}' in problem(response, 400, "bad_json")["detail"]) == shown
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/documents/upload"), ("PUT", "/documents/doc_x/content")])
+@pytest.mark.parametrize(
+    ("headers", "body", "said"),
+    [
+        ({}, b"", 'file: is required. Send multipart/form-data with a field "file"'),
+        ({}, b"The contract.", 'file: is required. Send multipart/form-data with a field "file"'),
+        (
+            FORM,
+            b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nx\r\n--b--\r\n',
+            "is required",
+        ),
+        (
+            FORM,
+            b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\na.pdf\r\n--b--\r\n',
+            "file: is a text, not a file. With curl: -F file=@contract.pdf",
+        ),
+    ],
+)
+async def test_an_upload_without_a_file_says_how(
+    api: Running, method: str, path: str, headers: dict[str, str], body: bytes, said: str
+) -> None:
+    response = await api.client.request(method, path, content=body, headers=headers)
+    told = problem(response, 422, "invalid_request")
+    assert said in told["detail"]
+    assert [each["field"] for each in told["errors"]] == ["file"]
 
 
 async def test_the_last_of_duplicate_keys_counts_everywhere_alike(api: Running) -> None:

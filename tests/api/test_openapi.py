@@ -1,14 +1,17 @@
 """/openapi.json is whole: a client can be generated from it."""
 
 import copy
+import re
 from typing import Any, get_args
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from backend import events as ev
+from backend.chains.pictures import read
 from tests.api.helpers import references
 from tests.api.routes import PRIVATE, PUBLIC, make_app
+from tests.architecture.test_docs import documented
 from tests.harness import Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -66,6 +69,36 @@ async def test_every_private_operation_names_its_errors_as_problems(schema: dict
             assert "403" in errors, (method, path)
         for status, response in errors.items():
             assert list(response["content"]) == ["application/problem+json"], (method, path, status)
+
+
+async def test_every_problem_has_an_example_that_is_valid(schema: dict[str, Any]) -> None:
+    problem = Draft202012Validator({**schema["components"]["schemas"]["Problem"], "components": schema["components"]})
+    for method, path, operation in operations(schema):
+        for status, response in operation["responses"].items():
+            if content := response.get("content", {}).get("application/problem+json"):
+                problem.validate(content["example"])
+                assert str(content["example"]["status"]) == status, (method, path)
+                assert content["example"]["code"] in documented(), (method, path)
+
+
+async def test_what_reads_a_body_or_an_answer_names_what_can_go_wrong_with_it(schema: dict[str, Any]) -> None:
+    for method, path, operation in operations(schema):
+        if "requestBody" in operation:
+            assert "400" in operation["responses"], (method, path)
+        if "Answer" in str(operation["responses"].get("200")):
+            assert {"429", "502", "504"} <= set(operation["responses"]), (method, path)
+
+
+async def test_every_part_of_a_path_is_described(schema: dict[str, Any]) -> None:
+    for method, path, operation in operations(schema):
+        named = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "path" and p["description"]}
+        assert named == set(re.findall(r"{(\w+)}", path)), (method, path)
+
+
+async def test_the_picture_of_the_examples_is_one(schema: dict[str, Any]) -> None:
+    examples = schema["components"]["schemas"]["ChatRequest"]["examples"]
+    shown = [image for example in examples for image in example.get("images", ())]
+    assert [read(**image).media_type for image in shown] == ["image/png"]
 
 
 async def test_every_json_request_has_examples_that_are_valid(schema: dict[str, Any]) -> None:

@@ -128,7 +128,8 @@ async def test_a_deleted_prompt_is_gone(api: Running) -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "a/b", ".x", "x" * 65, "ä", "a\n"])
 async def test_a_name_is_plain(api: Running, name: str) -> None:
-    problem(await api.client.post("/prompts", json={"name": name, **CONTENT}), 422, "invalid_request")
+    body = problem(await api.client.post("/prompts", json={"name": name, **CONTENT}), 422, "invalid_request")
+    assert body["detail"].startswith("name: may hold letters, digits, . _ - (64 at most)")
 
 
 async def test_what_is_unknown_is_refused(api: Running) -> None:

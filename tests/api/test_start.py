@@ -1,6 +1,7 @@
 """`python -m backend.main` as a process: what stops the start, what it logs, and when it answers."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -56,6 +57,18 @@ def test_a_wrong_value_stops_the_start_with_one_line(tmp_path: Path, name: str, 
     line = refused(tmp_path, **{name: value})
     assert name in line and said in line
     assert "tooshort" not in line
+
+
+def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert refused(tmp_path, PORT=str(port)) == f"streamforge: port {port} is in use. Set PORT."
+
+
+def test_a_folder_that_cant_be_made_is_named_by_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    line = refused(tmp_path, DATA_DIR=str(tmp_path / "file" / "x"))
+    assert line == f"streamforge: DATA_DIR: {tmp_path}/file/x can't be made or written (Not a directory)"
 
 
 def test_openai_embeddings_start_with_a_key(tmp_path: Path) -> None:

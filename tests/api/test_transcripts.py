@@ -156,10 +156,16 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("an unknown head", {**EXAMPLE, "head_message_id": "x"}, "head_message_id"),
     ("a circle", broken("messages", 0, "parent_id", to="b"), "circle"),
     ("an answer to nothing", broken("messages", 0, "role", to="assistant"), "answer"),
-    ("a strange role", broken("messages", 0, "role", to="system"), "role"),
+    ("no title", {k: v for k, v in EXAMPLE.items() if k != "title"}, "title: is required"),
+    ("a day", {**EXAMPLE, "created_at": "2026-01-01"}, "created_at: must be a moment like 2026-01-01T00:00:00Z"),
+    ("a strange role", broken("messages", 0, "role", to="system"), "messages[0].role: must be user or assistant"),
     ("a strange status", broken("messages", 0, "status", to="running"), "status"),
     ("a strange part", broken("messages", 0, "parts", 0, "type", to="tool"), "messages[0].parts[0].type: "),
-    ("a part without text", broken("messages", 0, "parts", to=[{"type": "text"}]), "messages[0].parts[0]: "),
+    (
+        "a part without text",
+        broken("messages", 0, "parts", to=[{"type": "text"}]),
+        "messages[0].parts[0].text: is required",
+    ),
     ("text that is none", broken("messages", 0, "parts", 0, "text", to=5), "messages[0].parts[0].text: "),
     ("NUL", broken("messages", 0, "parts", 0, "text", to="a\0b"), "NUL"),
     ("NUL in a name", broken("messages", 1, "model", to="a\0b"), "NUL"),
@@ -168,8 +174,12 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
         broken("messages", 1, "parts", 0, "citations", to=[CITATION]),
         "messages[1]: a citation lies outside",
     ),
-    ("no time", broken("messages", 0, "created_at", to="yesterday"), "created_at"),
-    ("a time of nowhere", broken("messages", 0, "created_at", to="2026-01-01T00:00:00"), "created_at"),
+    ("no time", broken("messages", 0, "created_at", to="yesterday"), "messages[0].created_at: must be a moment"),
+    (
+        "a time of nowhere",
+        broken("messages", 0, "created_at", to="2026-01-01T00:00:00"),
+        "created_at: must be a moment",
+    ),
     ("too many", {**EXAMPLE, "messages": EXAMPLE["messages"] * 2501}, "messages"),
 ]
 

@@ -150,6 +150,7 @@ class TestRetryAfter:
         async with asyncio.timeout(2):
             end = only_terminal(await server.events(ask()))
         assert (end["error"]["code"], end["error"]["retryable"]) == ("rate_limited", True)
+        assert end["error"]["retry_after"] == 3600
         assert len(provider.calls) == 1
 
     async def test_an_empty_account_does_not_fill_itself(

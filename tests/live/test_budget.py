@@ -121,7 +121,17 @@ async def test_an_answer_that_may_cost_more_than_all_of_it_is_told_so(limited: R
     response = await refused(limited, ask(max_tokens=100_000))
     assert response.json()["retryable"] is False
     assert "retry-after" not in response.headers
-    assert "fewer max_tokens" in response.json()["detail"]
+    assert (
+        'That is more than the whole budget: ask for fewer max_tokens, for no passages ("documents": false)'
+        in (response.json()["detail"])
+    )
+
+
+async def test_a_budget_that_is_overspent_is_told_to_wait(limited: Running, provider: ProviderServer) -> None:
+    provider.default = lambda call: [chunk({"content": "x"}), chunk({}, "stop"), usage_chunk(5_000, 100), done()]
+    await limited.events(ask(max_tokens=100))
+    detail = (await refused(limited, ask(max_tokens=1))).json()["detail"]
+    assert detail.endswith(" Wait until then, or take a model that costs nothing.")
 
 
 async def test_what_an_answer_under_way_may_cost_is_held_for_it(limited: Running, provider: ProviderServer) -> None:

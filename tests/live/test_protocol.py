@@ -11,7 +11,7 @@ import pytest
 from tests.harness import Running, serving, text_of
 from tests.live.support import ask, gated, only_terminal, ordered, watch
 from tests.provider_server import ProviderServer, wire
-from tests.provider_wire import Cut, Gate, Raw, Send, Sleep, answer, chunk, done, error, usage_chunk
+from tests.provider_wire import Cut, Gate, Raw, Send, Sleep, answer, chunk, done, error, rate_limited, usage_chunk
 
 SIMULATED = ask(model="simulated/words")
 
@@ -216,6 +216,29 @@ async def test_a_failed_run_is_a_problem_where_json_was_asked_for(
     problem = response.json()
     assert (problem["code"], problem["retryable"]) == ("rate_limited", True)
     assert problem["run_id"] and problem["session_id"]
+
+
+async def test_a_whole_answer_is_whole_whatever_the_cursor(server: Running) -> None:
+    """Also one ahead of the run, which is 409 to a stream."""
+    json_please = {"Accept": "application/json"}
+    first = (await server.client.post("/chat", json=ask(), headers=json_please)).json()
+    for method, path in (("GET", f"/runs/{first['run_id']}/events"), ("POST", "/chat")):
+        cursor = {"Last-Event-ID": f"{first['run_id']}:9999"}
+        body = ask() if method == "POST" else None
+        again = await server.client.request(method, path, json=body, headers={**json_please, **cursor})
+        assert (again.status_code, again.json()) == (200, first)
+        ahead = await server.client.request(method, path, json=body, headers=cursor)
+        assert (ahead.status_code, ahead.json()["code"]) == (409, "cursor_ahead")
+
+
+@pytest.mark.parametrize(("asked", "told"), [(7, "7"), (1.5, "2"), (float("inf"), "86400"), (0, None)])
+async def test_how_long_a_provider_asks_to_wait_is_passed_on(
+    with_provider: Running, provider: ProviderServer, asked: float, told: str | None
+) -> None:
+    provider.script(rate_limited(asked))
+    response = await with_provider.client.post("/chat", json=ask(), headers={"Accept": "application/json"})
+    assert response.status_code == 429
+    assert response.headers.get("retry-after") == told
 
 
 async def test_everything_else_gets_events(server: Running) -> None:
