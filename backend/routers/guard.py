@@ -15,9 +15,9 @@ import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.config.settings import ServerSettings
-from backend.errors import Forbidden, Misdirected, RequestError, TooLarge
+from backend.errors import Forbidden, Misdirected, RequestError
 from backend.routers.event_stream import BODY_SEND
-from backend.routers.problems import problem_of
+from backend.routers.problems import problem_of, too_large
 from backend.services.telemetry import SILENT, Request, Telemetry
 
 log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ class Guard:
                 if told.status == 413 and (b"content-type", b"text/plain; charset=utf-8") in message["headers"]:
                     # The body limit answers before our error handlers are there.
                     replaced = True
-                    refusal = problem_of(too_large(), request_id)
+                    refusal = problem_of(too_large(scope), request_id)
                     refusal.headers["X-Request-ID"] = request_id
                     await refusal(scope, receive, send)
             if not replaced:
@@ -104,14 +104,6 @@ class Guard:
             raise Forbidden(
                 "Pages of this origin may not call. Add it to CORS_ORIGINS if it is yours.", code="foreign_origin"
             )
-
-
-def too_large() -> TooLarge:
-    """The body is over the endpoint's limit."""
-    return TooLarge(
-        "The request is larger than this endpoint takes. Shorten it; upload long texts as documents, large files one "
-        "by one (MAX_UPLOAD_MB)."
-    )
 
 
 def _hostname(host: str) -> str:

@@ -10,7 +10,17 @@ from fastapi.responses import JSONResponse
 
 from backend import events as ev
 from backend.config.settings import RunSettings
-from backend.errors import BadRequest, Invalid, RunError
+from backend.errors import (
+    BadRequest,
+    BudgetExceeded,
+    EmbeddingFailed,
+    EmbeddingMismatch,
+    Invalid,
+    PriceUnknown,
+    RunError,
+    StorageFull,
+    Unavailable,
+)
 from backend.routers.event_stream import EventStream, gone
 from backend.routers.problems import problem, request_id_of, responses
 from backend.routers.state import Services
@@ -27,7 +37,8 @@ _CLIENT_LEFT = 499
 
 Format = Literal["events", "text"]
 AfterQuery = Annotated[str | None, Query(description="The same as a bare seq. Last-Event-ID wins.", examples=["17"])]
-_STATUS = {cls.code: cls.status for cls in RunError.__subclasses__()}
+_ENDS = (*RunError.__subclasses__(), BudgetExceeded, PriceUnknown, EmbeddingFailed, EmbeddingMismatch, StorageFull)
+_STATUS = {**{cls.code: cls.status for cls in _ENDS}, "storage_busy": Unavailable.status}
 """Of a run that failed, where one JSON answer was asked for."""
 
 

@@ -106,9 +106,18 @@ class Models:
         for path in (m.tokenizer for p in table.providers.values() for m in p.models.values()):
             if path is not None:
                 counter(path)
-        for name in (*table.aliases, *table.fallbacks):
-            for model in (*table.aliases.get(name, ()), *table.fallbacks.get(name, ())):
+        for section, chains in (("aliases", table.aliases), ("fallbacks", table.fallbacks)):
+            for name, chain in chains.items():
+                self._check(f"{section}.{name}", chain)
+
+    def _check(self, where: str, chain: Sequence[str]) -> None:
+        """Raises ValueError when a model of the table can't be."""
+        for model in chain:
+            try:
                 self._known(model)
+            except Invalid as error:
+                said = error.message.removeprefix("model: ").removesuffix(" GET /models lists them.")
+                raise ValueError(f"MODELS_FILE: {where}: {said}") from None
 
     async def open(self) -> None:
         """Find the default model: the setting, else the first provider that is there."""
@@ -229,7 +238,7 @@ class Models:
         if provider in self._endpoints and slash and model:
             return provider, model
         known = (*self._table.aliases, *self._endpoints)
-        near = difflib.get_close_matches(provider, known, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(provider, known, n=3, cutoff=0.6)
         hint = f" Did you mean {' or '.join(near)}?" if near and near != [provider] else ""
         aliases = f", or an alias ({', '.join(self._table.aliases)})" if self._table.aliases else ""
         raise Invalid(

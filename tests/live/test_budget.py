@@ -219,6 +219,9 @@ async def test_what_a_provider_embeds_waits_for_room_or_is_refused(tmp_path: Pat
         assert (long.status_code, long.json()["code"]) == (402, "budget_exceeded")
         events = await server.events({"message": "notice " * 30, "model": "simulated/words"})
         assert only_terminal(events)["error"]["code"] == "budget_exceeded"
+        body = {"message": "notice " * 30, "model": "simulated/words"}
+        folded = await server.client.post("/chat", json=body, headers={"Accept": "application/json"})
+        assert (folded.status_code, folded.json()["code"]) == (402, "budget_exceeded")
         assert embedded() == known, "refused before the provider was asked"
         assert (await server.client.post("/search", json={"query": "notice"})).status_code == 200
         assert (await budget(server))["reserved"] == 0
