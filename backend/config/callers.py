@@ -42,10 +42,11 @@ def parse_keys(value: SecretStr | None) -> dict[str, str]:
     return keys
 
 
-def check_callers(keys: SecretStr | None, names: Iterable[str]) -> None:
-    """Raises ValueError for a name that is nobody's who may call."""
+def check_callers(keys: SecretStr | None, **settings: Iterable[str]) -> None:
+    """Raises ValueError for a name in one of the settings that is nobody's who may call."""
     known = sorted(parse_keys(keys).values()) if keys is not None else ["local"]
     callers = f"API_KEYS has {', '.join(known)}" if keys is not None else "while API_KEYS is unset, everybody is local"
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{name!r} is nobody who may call: {callers}")
+    for setting, names in settings.items():
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{setting}: {name!r} is nobody who may call: {callers}")

@@ -63,6 +63,7 @@ def _processors(settings: LogSettings) -> tuple[list[Any], Any]:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([] if settings.log_provider_text else [_without_quotes]),
     ]
     if settings.log_format == "json":
         transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -70,6 +71,12 @@ def _processors(settings: LogSettings) -> tuple[list[Any], Any]:
     return shared, structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
     )
+
+
+def _without_quotes(_logger: Any, _method: str, event: Any) -> Any:
+    """A record without `said`, the words of a provider: they may quote what was asked."""
+    event.pop("said", None)
+    return event
 
 
 def _route(handler: logging.Handler, level: str) -> None:

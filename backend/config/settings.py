@@ -137,6 +137,7 @@ class LogSettings(_Group):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="For people, or one JSON object a line.")
+    log_provider_text: bool = Field(False, description="1 logs what providers say when they refuse; it may quote.")
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -390,11 +391,10 @@ class Settings(BaseModel):
             raise SettingsError("LLM_MODEL: must be provider/model, e.g. openai/gpt-5-mini, or an alias of MODELS_FILE")
         keys, usage = cast(ServerSettings, groups["server"]).api_keys, cast(UsageSettings, groups["usage"])
         budgeted = parse_budgets(usage.budgets).keys() - {EVERYBODY}
-        for name, owners in (("BUDGETS", budgeted), ("USAGE_ADMINS", usage.usage_admins)):
-            try:
-                check_callers(keys, owners)
-            except ValueError as error:
-                raise SettingsError(f"{name}: {error}") from None
+        try:
+            check_callers(keys, BUDGETS=budgeted, USAGE_ADMINS=usage.usage_admins)
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
         return cls.model_validate({**groups, "providers": table})
 
 

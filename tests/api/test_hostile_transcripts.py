@@ -120,7 +120,8 @@ async def test_it_is_refused_whole_with_a_reason(api: Running, body: bytes | dic
 
 async def test_another_page_cannot_send_one_unasked(api: Running) -> None:
     for content_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=json", ""):
-        headers = {"Content-Type": content_type}
+        # What every browser says of a request, and no page can leave out.
+        headers = {"Content-Type": content_type, "Sec-Fetch-Site": "cross-site"}
         response = await api.client.post("/sessions/import", content=json.dumps(file([])), headers=headers)
         assert "Content-Type: application/json" in problem(response, 422, "invalid_request")["detail"]
 

@@ -8,15 +8,17 @@ from pydantic import SecretStr
 from backend.chains.models import _refusals
 from backend.chains.models._openai_chat import WireError
 from backend.chains.models.base import Endpoint, Kind
+from backend.config.logging import _processors
+from backend.config.settings import LogSettings
 
 KEY = "sk-0123456789-secret"
 
 
-def test_the_log_has_its_words_at_debug_and_the_caller_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_is_given_its_words_and_the_caller_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[dict[str, Any]] = []
 
     class Log:
-        def debug(self, event: str, **fields: Any) -> None:
+        def info(self, event: str, **fields: Any) -> None:
             logged.append({"event": event, **fields})
 
     monkeypatch.setattr(_refusals, "log", Log())
@@ -26,3 +28,13 @@ def test_the_log_has_its_words_at_debug_and_the_caller_has_not(monkeypatch: pyte
     assert "emperature must" not in refusal.message
     words = "Temperature must be 1 for ***"
     assert logged == [{"event": "provider_refused", "model": "work/m", "status": 400, "said": words}]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_the_words_are_written_where_that_is_allowed(allowed: bool) -> None:
+    settings = LogSettings(_env_file=None, log_format="json", log_provider_text=allowed)  # pyright: ignore[reportCallIssue]
+    shared, _ = _processors(settings)
+    event: Any = {"event": "provider_refused", "said": "No."}
+    for processor in shared:
+        event = processor(None, "info", event)
+    assert ("said" in event) is allowed

@@ -66,7 +66,7 @@ def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
     """The RunError that stands for it."""
     names = {name for each in _chain(error) for name in _names(each)}
     status, said = _status(error), _said(error)
-    log.debug("provider_refused", model=f"{endpoint.name}/{model}", status=status, said=_in_its_words(error, endpoint))
+    log.info("provider_refused", model=f"{endpoint.name}/{model}", status=status, said=_in_its_words(error, endpoint))
     # What may pass by itself. An empty account doesn't.
     again = None if "insufficient_quota" in said else _asked_to_wait(error)
     if names & _TIMEOUTS:
