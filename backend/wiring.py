@@ -279,7 +279,7 @@ def check_models(settings: Settings) -> None:
     ):
         try:
             if model is not None:
-                models.resolve(model)
+                models.check(model)
         except Invalid as error:
             raise SettingsError(f"{name}: {error.message.removeprefix('model: ')}") from None
 

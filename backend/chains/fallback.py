@@ -46,6 +46,11 @@ class Candidate:
     sees: bool = True
     count: Count | None = None
 
+    def wrote(self, shown: int, most: int, *, whole: bool) -> int:
+        """Tokens that nobody counted, of an answer of which so many were shown. What a model thought out of sight until
+        it was stopped may be all it was allowed."""
+        return shown if whole or not self.unseen else most
+
 
 @dataclass(frozen=True, slots=True)
 class Switched:

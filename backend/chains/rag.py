@@ -243,8 +243,8 @@ def _spent(weave: Weave, candidate: Candidate, prompt: Prompt, how: ev.CallStatu
 
 
 def _written(candidate: Candidate, shown: int, most: int, how: ev.CallStatus) -> int:
-    """Tokens that nobody counted. What a model thought out of sight until it was stopped may be all it was allowed."""
-    return most if candidate.unseen and how != "completed" else min(shown, most)
+    """Tokens that nobody counted, never more than were allowed."""
+    return min(candidate.wrote(shown, most, whole=how == "completed"), most)
 
 
 def _usage(model: str, tokens: Tokens, purpose: ev.Purpose, how: ev.CallStatus = "completed") -> ev.Usage:

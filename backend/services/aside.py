@@ -105,8 +105,7 @@ class Aside:
 
 
 def _usage(errand: Errand, by: Candidate, tokens: Tokens | None, text: str, *, whole: bool) -> ev.Usage:
-    # What a model thought out of sight until it was stopped may be all it was allowed.
-    wrote = errand.max_tokens if by.unseen and not whole else estimate_tokens(text)
+    wrote = by.wrote(estimate_tokens(text), errand.max_tokens, whole=whole)
     counted = tokens or Tokens(estimate_tokens(errand.system + errand.content), wrote)
     return ev.Usage(
         model=by.name,

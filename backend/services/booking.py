@@ -54,12 +54,15 @@ class Bookings:
 
     async def _book(self, booking: Booking) -> None:
         try:
-            await self._ledger.settle(booking.owner, booking.session_id, booking.calls, booking.held)
+            await self._settle(booking)
         except StreamForgeError as error:
             log.warning("usage_late", code=error.code, calls=len(booking.calls))
             self._late.append(booking)
             if self._catching_up is None or self._catching_up.done():
                 self._catching_up = asyncio.create_task(self._catch_up(), name="bookings")
+
+    async def _settle(self, booking: Booking) -> None:
+        await self._ledger.settle(booking.owner, booking.session_id, booking.calls, booking.held)
 
     async def _catch_up(self) -> None:
         while self._late:
@@ -68,7 +71,7 @@ class Bookings:
                     await self._closing.wait()
             booking = self._late[0]
             try:
-                await self._ledger.settle(booking.owner, booking.session_id, booking.calls, booking.held)
+                await self._settle(booking)
             except StreamForgeError:
                 if self._closing.is_set():
                     return

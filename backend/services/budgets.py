@@ -18,8 +18,7 @@ from backend.storage.ledger import Reservation
 @dataclass(frozen=True, slots=True)
 class Planned:
     """What an answer will be asked with. `texts`: the words of its prompt that are known; `pictures`: its own, and
-    `before`: the session's; `looks_up`: in documents; `follows`: there may be messages before it; `besides`: further
-    calls, each the model and the tokens that it takes at most."""
+    `before`: the session's; `looks_up`: in documents; `follows`: there may be messages before it."""
 
     candidates: Sequence[Candidate]
     question: str
@@ -28,7 +27,6 @@ class Planned:
     before: int
     looks_up: bool
     follows: bool
-    besides: Sequence[tuple[str, Tokens]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class Budgets:
         )
         # One that is waited for in vain is paid for as well as the next one that answers.
         calls = [(each.name, Tokens(limit, each.parameters.max_tokens)) for each in planned.candidates]
-        amount = sum(self._cost(*call) for call in (*calls, *planned.besides))
+        amount = sum(self._cost(*call) for call in calls)
         if planned.follows and planned.looks_up:
             # Asked of the first one that doesn't rest then.
             rewrite = Tokens(rewrite_at_most(planned.question), REWRITING.max_tokens)

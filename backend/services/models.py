@@ -108,9 +108,9 @@ class Models:
                 counter(path)
         for section, chains in (("aliases", table.aliases), ("fallbacks", table.fallbacks)):
             for name, chain in chains.items():
-                self._check(f"{section}.{name}", chain)
+                self._check_chain(f"{section}.{name}", chain)
 
-    def _check(self, where: str, chain: Sequence[str]) -> None:
+    def _check_chain(self, where: str, chain: Sequence[str]) -> None:
         """Raises ValueError when a model of the table can't be."""
         for model in chain:
             try:
@@ -122,7 +122,7 @@ class Models:
     async def open(self) -> None:
         """Find the default model: the setting, else the first provider that is there."""
         if self._settings.llm_model is not None:
-            self.resolve(self._settings.llm_model)
+            self.check(self._settings.llm_model)
             self.default = DefaultModel(self._settings.llm_model, "LLM_MODEL is set")
             return
         self.default = await self._found()
@@ -200,10 +200,9 @@ class Models:
                     found.append(self._candidate(name, asked))
         return list({candidate.name: candidate for candidate in found}.values())
 
-    def resolve(self, name: str | None) -> tuple[str, ChatModel]:
-        """The full name and the opened model. Raises Invalid with the nearest names, also for the provider's reason."""
-        full = self._chain(self.default.name if name is None else name)[0]
-        return full, self._model(full)
+    def check(self, name: str) -> None:
+        """Raises Invalid where no such model can be used: with the nearest names, or the provider's reason."""
+        self._model(self._chain(name)[0])
 
     def spec(self, name: str) -> ModelSpec:
         """What is known of a model, `provider/model`. Raises Invalid."""
