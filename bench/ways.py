@@ -44,8 +44,8 @@ def bytes_read(url: str) -> Read:
 
 
 def parsed(url: str) -> Read:
-    from backend.chains.models._openai_chat import StreamReader
-    from backend.chains.models.base import Text
+    from backend.chains.models._openai_stream import StreamReader
+    from backend.chains.models.provider import Text
 
     post = posted(url)
 
@@ -61,7 +61,7 @@ def parsed(url: str) -> Read:
 
 
 def wire_model(url: str) -> Callable[[str], Any]:
-    from backend.chains.models._openai_chat import Server, WireChatOpenAI, open_session
+    from backend.chains.models._openai_stream import Server, WireChatOpenAI, open_session
 
     server = Server(url, {"Authorization": "Bearer none"})
     session = open_session(10)
@@ -70,7 +70,7 @@ def wire_model(url: str) -> Callable[[str], Any]:
 
 
 def outputs(url: str) -> Read:
-    from backend.chains.models.base import Text
+    from backend.chains.models.provider import Text
 
     model_of = wire_model(url)
 

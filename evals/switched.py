@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.chains.retrieval import analysis, entries, ranking
+from backend.chains.retrieval import entries, ranking
 from backend.chains.retrieval.ranking import Candidate, Query, Sentence
+from backend.chains.text import terms
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ SWITCHES: Mapping[str, Switch] = {
         },
         indexed=True,
     ),
-    "stems": Switch({f"{analysis.__name__}._stem": lambda word, language: word}, indexed=True),
+    "stems": Switch({f"{terms.__name__}._stem": lambda word, language: word}, indexed=True),
 }
 
 

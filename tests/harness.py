@@ -20,7 +20,7 @@ from httpx_sse import EventSource
 
 from backend.config.settings import Settings
 from backend.main import create_app
-from backend.routers.state import Services
+from backend.routers.edge.services import Services
 from backend.server import Server
 
 ROOT = Path(__file__).parents[1]

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from backend.chains.parameters import Writing
+from backend.chains.models.parameters import Writing
 from backend.chains.templates import PromptContent, Value
-from backend.routers.problems import responses
-from backend.routers.state import Owner, ServicesDep
-from backend.routers.times import Time, iso
-from backend.services.prompts import PromptValues, ReadVersion
+from backend.routers.edge.problems import responses
+from backend.routers.edge.services import Owner, ServicesDep
+from backend.routers.edge.times import Time, iso
+from backend.services.prompts.prompts import PromptValues, ReadVersion
 from backend.storage.prompts import PromptRow, VersionRow
 
 router = APIRouter(prefix="/prompts", tags=["prompts"])

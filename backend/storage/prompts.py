@@ -4,8 +4,8 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from backend.errors import Conflict, NotFound
-from backend.storage.database import Database
-from backend.storage.ids import new_id, now_ms
+from backend.kit.ids import new_id, now_ms
+from backend.storage.engine.database import Database
 
 _MANY, _MANY_LABELS = 1_000, 100
 _NONE = "No such prompt. GET /prompts lists yours."

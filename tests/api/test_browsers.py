@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message, Scope
 
 from backend.config.settings import ServerSettings
-from backend.routers.guard import Guard
+from backend.routers.edge.guard import Guard
 from tests.api.helpers import ALICE, bearer, multipart, problem, stored, unique
 from tests.api.routes import PRIVATE, Endpoint
 from tests.harness import Running

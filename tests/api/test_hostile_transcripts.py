@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from backend.services import pieces
-from backend.services.session_file import read_file
+from backend.kit import yielding
+from backend.services.conversations.session_file import read_file
 from tests.api.helpers import problem, stored
 from tests.harness import Running
 
@@ -210,7 +210,7 @@ async def test_a_message_without_text_is_not_answered_once_more(api: Running) ->
 
 
 async def test_others_have_their_turn_between_two_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "_LONGEST", 0.0)
+    monkeypatch.setattr(yielding, "_LONGEST", 0.0)
     turns = 0
 
     async def other() -> None:

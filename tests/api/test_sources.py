@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from backend.routers.sources import _name_of
+from backend.routers.documents.uploads import _name_of
 from tests import samples
 from tests.api.helpers import ALICE, BOB, KEYS, bearer, data_dir, document_events, problem, search, stored, unique
 from tests.harness import Running, free_port, serving

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from backend.routers import streams
+from backend.routers.answers import respond
 from tests.clients.conftest import ANSWER
 from tests.clients.readers import Reader, eventsource, fetch_event_source, httpx_sse, openai_decoder
 from tests.harness import Running, text_of
@@ -39,6 +39,6 @@ async def test_it_reads_every_event_and_no_other(beating: Running, read: Reader)
 async def test_an_empty_line_after_a_heartbeat_would_be_an_empty_event(
     beating: Running, read: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "HEARTBEAT", b": hb\n\n")
+    monkeypatch.setattr(respond, "HEARTBEAT", b": hb\n\n")
     messages = await read(beating.base)
     assert sum(message.data == "" for message in messages) >= 3

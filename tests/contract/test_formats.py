@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.chains.retrieval.formats import Format, detect, formats
-from backend.chains.retrieval.parsed import MAX_CONTEXT, ParsedDocument
+from backend.chains.reading.formats import Format, detect, formats
+from backend.chains.reading.parsed import MAX_CONTEXT, ParsedDocument
 from backend.errors import DocumentUnreadable
 from tests import samples
 

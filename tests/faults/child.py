@@ -18,7 +18,7 @@ from typing import Any
 from backend.chains.retrieval.embeddings.minilm import MiniLM
 from backend.chains.retrieval.index import VectorIndex
 from backend.main import serve
-from backend.routers.state import Services
+from backend.routers.edge.services import Services
 from backend.server import Server
 from tests.faults.bugs import BUGS
 from tests.faults.failpoints import Armed, Failpoints

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from backend.storage import turns
+from backend.storage.runs import turns
 from tests.api.helpers import problem
 from tests.harness import Running, read_events, text_of
 from tests.live.support import ask, gated, messages, only_terminal, ordered, rows, said, watch

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from backend import events as ev
-from backend.chains.models.base import Tokens
+from backend.chains.models.provider import Tokens
 from backend.errors import BudgetExceeded
 from tests.harness import Running, serving
 from tests.live.support import ask, gated, messages, only_terminal, rows, watch

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backend.errors import Conflict
-from backend.services.chat_turn import ChatTurn
+from backend.services.answers.request import ChatTurn
 from tests.harness import Running, serving, text_of
 from tests.live.support import ask, gated, messages, only_terminal, ordered, rows, said, watch
 from tests.provider_server import ProviderServer

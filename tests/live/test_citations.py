@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from backend.storage.ids import now_ms
+from backend.kit.ids import now_ms
 from tests.harness import Running, read_events, serving, text_of
 from tests.live.support import messages, only_terminal, ordered
 from tests.provider_server import ProviderServer

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from backend.services.metrics import METRICS, Levels, Metrics
-from backend.services.telemetry import Call
+from backend.services.telemetry.metrics import METRICS, Levels, Metrics
+from backend.services.telemetry.telemetry import Call
 from tests.api.helpers import KEYS
 from tests.harness import ROOT, Running, read_events, serving
 from tests.live.test_tracing import ANSWER, PASSAGE, QUESTION

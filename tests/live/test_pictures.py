@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backend.storage.images import Images
+from backend.storage.conversations.images import Images
 from tests.api.helpers import problem
 from tests.harness import Running, read_events, serving
 from tests.live.processes import process, using

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from backend.storage.ids import now_ms
+from backend.kit.ids import now_ms
 from tests.harness import Running, serving
 from tests.live.support import ask, frozen, gated, only_terminal, rows, watch
 from tests.provider_server import ProviderServer

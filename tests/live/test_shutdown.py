@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.storage.turns import NewTurn, OpenedTurn, Turns
+from backend.storage.runs.turns import NewTurn, OpenedTurn, Turns
 from tests.harness import ServerProcess, serving
 from tests.live.processes import Process, process, using
 from tests.live.support import ask, frozen, gated, only_terminal, ordered, rows, watch

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from backend.errors import StorageFull, Unavailable
-from backend.services.chat_turn import ChatTurn
-from backend.storage.turns import ClosedTurn, NewTurn, OpenedTurn, Turns
+from backend.services.answers.request import ChatTurn
+from backend.storage.runs.turns import ClosedTurn, NewTurn, OpenedTurn, Turns
 from tests.harness import Running, serving
 from tests.live.support import ask, gated, messages, only_terminal, rows, said, watch
 from tests.provider_server import ProviderServer

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backend.services.tracing import missing
+from backend.services.telemetry.tracing import missing
 from tests.collector import Collector, Span, grpc_collector, http_collector
 from tests.contract.wires import KEY, RAW
 from tests.harness import Running, free_port, serving, text_of
@@ -225,7 +225,7 @@ async def test_a_sink_that_breaks_disturbs_nothing(
         raise RuntimeError("broken")
 
     env(collector.endpoint)
-    from backend.services.tracing import Tracing
+    from backend.services.telemetry.tracing import Tracing
 
     for name in ("request_began", "request_ended", "run_began", "run_ended", "retrieved"):
         monkeypatch.setattr(Tracing, name, broken)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from backend import events as ev
-from backend.chains.models.base import Tokens
+from backend.chains.models.provider import Tokens
 from backend.chains.retrieval.embeddings.openai import OpenAIEmbedder
 from backend.errors import Unavailable
-from backend.storage.ledger import Ledger
+from backend.storage.usage.ledger import Ledger
 from tests.harness import Running, serving
 from tests.live.processes import process, using
 from tests.live.support import ask, only_terminal, rows, watch

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backend.errors import StreamForgeError
-from backend.services.fetching import Fetcher
+from backend.services.web.fetching import Fetcher
 from tests.site_server import Site
 
 

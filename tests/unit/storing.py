@@ -1,12 +1,12 @@
 """A document of one chunk, put into a database without a server."""
 
 from backend.chains.retrieval.entries import pack_spans
-from backend.storage.chunks import NewChunk
-from backend.storage.collections import Collections
-from backend.storage.database import Database
-from backend.storage.ids import new_id
-from backend.storage.jobs import Jobs, ParsedText
-from backend.storage.versions import Versions
+from backend.kit.ids import new_id
+from backend.storage.engine.database import Database
+from backend.storage.library.chunks import NewChunk
+from backend.storage.library.collections import Collections
+from backend.storage.library.jobs import Jobs, ParsedText
+from backend.storage.library.versions import Versions
 
 TEXT = ParsedText("words", {}, "text/plain", None, None, None)
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from backend import events as ev
-from backend.chains.calls import CallLimits
-from backend.chains.fallback import Candidate
-from backend.chains.models.base import Output, Parameters, Prompt, Text, Tokens
+from backend.chains.calling.call import CallLimits
+from backend.chains.calling.fallback import Candidate
+from backend.chains.models.provider import Output, Parameters, Prompt, Text, Tokens
 from backend.errors import Conflict, ProviderFailed, ProviderTimeout, UpstreamStalled
-from backend.services.aside import Aside, Errand
+from backend.services.conversations.background import Aside, Errand
 
 LIMITS = CallLimits(first_token=5, idle=0.05, total=5, retry=0)
 ERRAND = Errand("alice", "ses_1", "title", "Write.", "Grüße", 50)

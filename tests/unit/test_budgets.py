@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chains.bounds import answer_at_most, passages_at_most, prompt_at_most, rewrite_at_most
-from backend.chains.conversation import fit
-from backend.chains.models.base import Image, Message, Parameters, Prompt
-from backend.chains.passages import Passage
-from backend.chains.prompts import (
+from backend.chains.answer.grounding import (
     REWRITE_SYSTEM,
     base_system,
     grounded_message,
     rewrite_request,
     system_prompt,
 )
+from backend.chains.answer.upper_bounds import answer_at_most, passages_at_most, prompt_at_most, rewrite_at_most
+from backend.chains.history.follow_up import fit
+from backend.chains.models.provider import Image, Message, Parameters, Prompt
+from backend.chains.passages import Passage
 from backend.config.budgets import Budget, dollars, parse_budgets
 from backend.config.settings import Settings, SettingsError
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from backend.chains import calls
-from backend.chains.calls import CallLimits, call
-from backend.chains.models.base import Finish, Output, Parameters, Prompt, Text, retry_after
+from backend.chains.calling import call as call_module
+from backend.chains.calling.call import CallLimits, call
+from backend.chains.models.provider import Finish, Output, Parameters, Prompt, Text, retry_after
 from backend.errors import ProviderFailed, ProviderTimeout, RateLimited, RunError, UpstreamStalled
 
 PROMPT = Prompt(system="", history=(), content="hi", question="hi", parameters=Parameters(max_tokens=10))
@@ -56,7 +56,7 @@ async def heard(model: Scripted, given: CallLimits, between: Callable[[], Any] |
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(call_module, "_FIRST_PAUSE", 0.01)
 
 
 async def test_the_first_token_has_a_deadline() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from backend.config.settings import Settings
-from backend.services.models import Models, Wanted
+from backend.services.models.catalog import Models, Wanted
 
 
 @pytest.mark.parametrize(

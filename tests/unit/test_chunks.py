@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from backend.chains.retrieval.entries import unpack_spans
-from backend.storage.chunks import Chunks
-from backend.storage.collections import Collections
-from backend.storage.database import Database
-from backend.storage.versions import Versions
+from backend.storage.engine.database import Database
+from backend.storage.library.chunks import Chunks
+from backend.storage.library.collections import Collections
+from backend.storage.library.versions import Versions
 from tests.unit.storing import MODEL, VECTORS, ingested, new_chunk
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.chains.citations import Cited, SentenceTracker
-from backend.chains.marks import Mark, MarkFilter
+from backend.chains.answer.cited_sentences import Cited, SentenceTracker
+from backend.chains.answer.marks import Mark, MarkFilter
 
 
 def cited(pieces: list[str]) -> tuple[str, set[Cited]]:

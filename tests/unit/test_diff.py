@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from backend.services.diff import unified
+from backend.services.prompts.diff import unified
 
 NAMES = ("version 1", "version 2")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from backend.chains.evidence import Evidence
+from backend.chains.answer.evidence import Evidence
 from backend.chains.passages import Passage, Similarity
 from backend.chains.retrieval.embeddings import EmbeddingSettings, open_embedder
 from backend.errors import EmbeddingFailed

@@ -3,9 +3,9 @@
 import pytest
 
 from backend import events as ev
-from backend.chains import fallback
-from backend.chains.fallback import Candidate, Health
-from backend.chains.models.base import Parameters
+from backend.chains.calling import fallback
+from backend.chains.calling.fallback import Candidate, Health
+from backend.chains.models.provider import Parameters
 from backend.errors import (
     ContentFiltered,
     ContextOverflow,
@@ -15,7 +15,7 @@ from backend.errors import (
     ProviderRefused,
     RateLimited,
 )
-from backend.services.run_state import RunState
+from backend.services.runs.fold import RunState
 from tests.unit.test_calls import Scripted
 
 FAILED = ProviderFailed("no")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backend.services.fetching import is_public
+from backend.services.web.fetching import is_public
 from tests.site_server import answer, site
 from tests.unit.fetching import fetched, fetcher, infos, local, refusal
 
@@ -106,7 +106,7 @@ async def test_no_spelling_of_a_private_address_is_connected_to(
         made_sockets.append(args)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr("backend.services.fetching.socket.socket", counted)
+    monkeypatch.setattr("backend.services.web.fetching.socket.socket", counted)
     async with fetcher(tmp_path, lookup=system_names) as made:
         assert (await refusal(made, f"http://{host}/")).code in ("url_refused", "url_unreachable")
     assert made_sockets == []

@@ -8,9 +8,9 @@ import pytest
 
 from backend.config.budgets import Budget
 from backend.errors import BudgetExceeded
-from backend.storage.database import Database
-from backend.storage.ids import now_ms
-from backend.storage.ledger import Ledger, NewCall, Reservation, Which
+from backend.kit.ids import now_ms
+from backend.storage.engine.database import Database
+from backend.storage.usage.ledger import Ledger, NewCall, Reservation, Which
 
 pytestmark = pytest.mark.usefixtures("within_a_day")
 

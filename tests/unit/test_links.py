@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from backend.chains.links import LinkFilter
-from backend.chains.marks import Mark
-from backend.chains.urls import LONGEST, KnownUrls
+from backend.chains.answer.links import LinkFilter
+from backend.chains.answer.marks import Mark
+from backend.chains.answer.urls import LONGEST, KnownUrls
 from tests import markdown
 from tests.markdown import urls
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from backend.chains.marks import Mark, MarkFilter
+from backend.chains.answer.marks import Mark, MarkFilter
 
 
 def filtered(pieces: list[str], count: int = 99) -> tuple[str, list[tuple[int, tuple[int, ...]]]]:

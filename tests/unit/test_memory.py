@@ -3,12 +3,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chains import memory
-from backend.chains.conversation import clip, cost, estimate_tokens
-from backend.chains.models.base import Message
-from backend.services.memory import said_of
-from backend.services.run_state import TextPart, encode_parts
-from backend.storage.turns import StoredMessage
+from backend.chains.history.follow_up import clip, cost, estimate_tokens
+from backend.chains.history.summary import (
+    MIN_HISTORY_TOKENS,
+    count_older_messages,
+    is_short_enough,
+    shorten_history,
+    shorten_summary,
+    split_conversation,
+)
+from backend.chains.models.provider import Message
+from backend.services.conversations.history import said_of
+from backend.services.runs.fold import TextPart, encode_parts
+from backend.storage.runs.turns import StoredMessage
 
 texts = st.text(min_size=1, max_size=400)
 talks = st.lists(st.tuples(texts, texts), max_size=12).map(
@@ -18,28 +25,28 @@ talks = st.lists(st.tuples(texts, texts), max_size=12).map(
 )
 
 
-@given(talk=talks, budget=st.integers(memory.LEAST_BUDGET, 1200))
+@given(talk=talks, budget=st.integers(MIN_HISTORY_TOKENS, 1200))
 def test_after_a_summary_the_rest_and_the_summary_fit(talk: list[Message], budget: int) -> None:
-    older = memory.older(talk, budget)
+    older = count_older_messages(talk, budget)
     rest = talk[older:]
     assert sum(map(cost, rest)) <= budget // 2
     assert not rest or rest[0].role == "user"
-    summary = memory.shortened("word " * 5000, budget)
-    told = memory.recalled(summary, rest, budget)
-    if budget >= 3 * memory.LEAST_BUDGET:
-        assert memory.fits(summary, rest, budget)
+    summary = shorten_summary("word " * 5000, budget)
+    told = shorten_history(summary, rest, budget)
+    if budget >= 3 * MIN_HISTORY_TOKENS:
+        assert is_short_enough(summary, rest, budget)
         assert told[2:] == tuple(rest)
     assert [m.role for m in told] == ["user", "assistant"] * (len(told) // 2)
 
 
 @given(talk=talks, budget=st.integers(0, 1200))
 def test_what_is_told_is_never_more_than_the_budget(talk: list[Message], budget: int) -> None:
-    assert sum(map(cost, memory.recalled(None, talk, budget))) <= budget
+    assert sum(map(cost, shorten_history(None, talk, budget))) <= budget
 
 
 @given(talk=talks, budget=st.integers(50, 1200))
 def test_every_message_is_in_one_piece_in_order(talk: list[Message], budget: int) -> None:
-    pieces = memory.pieces(talk, budget)
+    pieces = split_conversation(talk, budget)
     assert "\n\n".join(pieces) == "\n\n".join(f"{m.role}: {m.text}" for m in talk)
     assert all(pieces)
 
@@ -63,9 +70,9 @@ def test_a_tokenizer_reads_only_what_may_fit() -> None:
         return [each.message for each in said_of(rows, count)]
 
     long = talk(*(f"{n:0500}" for n in range(100)))
-    assert not memory.fits(None, long, 2_000)
-    assert memory.recalled(None, long, 2_000) == tuple(long[-3:])
+    assert not is_short_enough(None, long, 2_000)
+    assert shorten_history(None, long, 2_000) == tuple(long[-3:])
     assert read == {f"{n:0500}" for n in range(96, 100)}, "those that fit, and the first that doesn't"
     read.clear()
-    assert not memory.fits(None, talk("x" * 50_000), 2_000)
+    assert not is_short_enough(None, talk("x" * 50_000), 2_000)
     assert not read, "what takes long is estimated"

@@ -14,8 +14,9 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from backend.chains.models._openai_chat import Other, Server, StreamReader, WireChatOpenAI, WireError
-from backend.chains.models.base import (
+from backend.chains.models._openai_stream import Other, Server, StreamReader, WireChatOpenAI, WireError
+from backend.chains.models.openai import PLUGIN, _traced
+from backend.chains.models.provider import (
     Endpoint,
     Finish,
     Message,
@@ -26,7 +27,6 @@ from backend.chains.models.base import (
     Tokens,
     chat_messages,
 )
-from backend.chains.models.openai import PLUGIN, _traced
 from backend.config.settings import ModelSettings
 from tests.provider_server import ProviderServer
 from tests.provider_wire import Gate, Send, Status, answer, chunk, done, error_in_stream, usage_chunk

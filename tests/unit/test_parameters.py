@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from backend.chains.parameters import Writing
+from backend.chains.models.parameters import Writing
 
 
 def nested(levels: int) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
-from backend.chains.models.base import Image, Message
-from backend.chains.pictures import read, room
+from backend.chains.history.images import images_that_fit, read_image
+from backend.chains.models.provider import Image, Message
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from backend.chains.pictures import read, room
 )
 def test_a_picture_is_known_by_its_beginning(media_type: str, data: bytes) -> None:
     encoded = base64.b64encode(data).decode()
-    image = read(media_type, encoded)
+    image = read_image(media_type, encoded)
     assert (image.media_type, image.data) == (media_type, data)
     assert image.url == f"data:{media_type};base64,{encoded}"
 
@@ -31,7 +31,7 @@ def test_a_picture_is_known_by_its_beginning(media_type: str, data: bytes) -> No
     [(6_000, 0, 8), (6_000, 3, 5), (6_000, 8, 0), (1_000, 0, 2), (1_000, 7, 1), (499, 0, 0), (0, 0, 0)],
 )
 def test_the_room_for_earlier_pictures(history_tokens: int, own: int, expected: int) -> None:
-    assert room(history_tokens, own) == expected
+    assert images_that_fit(history_tokens, own) == expected
 
 
 def test_a_note_stands_for_what_is_not_shown() -> None:

@@ -8,9 +8,9 @@ from genai_prices import Usage, calc_price, data_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chains.models.base import FREE, Endpoint, Kind, Tokens
 from backend.chains.models.prices import charge, charge_at_most
-from backend.config.providers import Price
+from backend.chains.models.provider import FREE, Endpoint, Kind, Tokens
+from backend.config.models_file import Price
 
 OPENAI = Endpoint("openai", Kind("openai", "", base_url="https://a", prices="openai"), "https://a")
 GOOGLE = Endpoint("google", Kind("google", "", base_url="https://b", prices="google"), "https://b")

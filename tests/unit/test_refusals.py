@@ -6,8 +6,8 @@ import pytest
 from pydantic import SecretStr
 
 from backend.chains.models import _refusals
-from backend.chains.models._openai_chat import WireError
-from backend.chains.models.base import Endpoint, Kind
+from backend.chains.models._openai_stream import WireError
+from backend.chains.models.provider import Endpoint, Kind
 from backend.config.logging import _processors
 from backend.config.settings import LogSettings
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from backend import events as ev
 from backend.config.settings import RunSettings
 from backend.errors import BadRequest, TooManyRuns, Unavailable
-from backend.routers.streams import parse_cursor
-from backend.routers.wire.sse import event_frame
-from backend.services.runs import LEASE_MS, Run, RunHub
-from backend.storage.database import Database
-from backend.storage.ids import new_id, now_ms
-from backend.storage.turns import NewTurn, Turns
+from backend.kit.ids import new_id, now_ms
+from backend.routers.answers.respond import parse_cursor
+from backend.routers.dialects.events import event_frame
+from backend.services.runs.hub import LEASE_MS, Run, RunHub
+from backend.storage.engine.database import Database
+from backend.storage.runs.turns import NewTurn, Turns
 
 RUN = "run_0193"
 

@@ -11,17 +11,17 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, insert
 
 from backend.errors import NotFound, StorageFull, StreamForgeError, Unavailable
+from backend.kit.ids import new_id
 from backend.storage import tables
-from backend.storage.chunks import Chunks
-from backend.storage.collections import Collections
-from backend.storage.database import SCHEMA_VERSION, Database, DataDirInUse, DataDirLock
-from backend.storage.documents import Documents
-from backend.storage.ids import new_id
-from backend.storage.jobs import Jobs
-from backend.storage.sessions import Sessions
-from backend.storage.transfers import Transfers
-from backend.storage.versions import Versions
-from backend.storage.writer import Writer, connect, storage_error
+from backend.storage.conversations.sessions import Sessions
+from backend.storage.engine.database import SCHEMA_VERSION, Database, DataDirInUse, DataDirLock
+from backend.storage.engine.writer import Writer, connect, storage_error
+from backend.storage.library.chunks import Chunks
+from backend.storage.library.collections import Collections
+from backend.storage.library.documents import Documents
+from backend.storage.library.jobs import Jobs
+from backend.storage.library.transfers import Transfers
+from backend.storage.library.versions import Versions
 from tests.unit.storing import MODEL, ingested
 
 

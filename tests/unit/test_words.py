@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chains.words import STOPWORDS, words
+from backend.chains.text.words import STOPWORDS, words
 
 
 @pytest.mark.parametrize(

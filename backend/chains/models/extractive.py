@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from backend.chains.models.base import (
+from backend.chains.models.provider import (
     FREE,
     WRITING,
     Endpoint,
@@ -22,8 +22,8 @@ from backend.chains.models.base import (
 )
 from backend.chains.passages import Passage
 from backend.chains.retrieval.ranking import RELEVANCE_OF_WORDS
-from backend.chains.retrieval.sentences import sentences
-from backend.chains.words import words
+from backend.chains.text.sentences import sentences
+from backend.chains.text.words import words
 from backend.config.settings import ModelSettings
 from backend.errors import ModelNotFound
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from backend.chains.models._langchain import listed, outputs_of, tokens_of
 from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
-from backend.chains.models.base import (
+from backend.chains.models.provider import (
     Endpoint,
     Finish,
     Kind,
@@ -26,7 +26,7 @@ from backend.errors import ProviderRefused, RunError
 if TYPE_CHECKING:
     import aiohttp
 
-    from backend.chains.models._openai_chat import WireChatOpenAI
+    from backend.chains.models._openai_stream import WireChatOpenAI
 
 _MAX_OPENED = 64
 _TRACING = ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2")
@@ -104,7 +104,7 @@ class _Provider:
 
     def client(self, model: str) -> "WireChatOpenAI":
         """The LangChain chat model; making one takes milliseconds, so they are kept."""
-        from backend.chains.models._openai_chat import Server, WireChatOpenAI
+        from backend.chains.models._openai_stream import Server, WireChatOpenAI
 
         if model not in self._opened:
             if len(self._opened) >= _MAX_OPENED:
@@ -126,7 +126,7 @@ class _Provider:
         return self._opened[model]
 
     def _open_session(self) -> "aiohttp.ClientSession":
-        from backend.chains.models._openai_chat import open_session
+        from backend.chains.models._openai_stream import open_session
 
         if self._session is None:
             self._session = open_session(self._settings.connect_timeout)

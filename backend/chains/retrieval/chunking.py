@@ -7,8 +7,8 @@ from itertools import islice, pairwise
 
 import msgspec
 
-from backend.chains.retrieval.parsed import Context, ParsedDocument
-from backend.chains.retrieval.sentences import sentences
+from backend.chains.reading.parsed import Context, ParsedDocument
+from backend.chains.text.sentences import sentences
 
 # A chunk may end early at a paragraph's end once it has this share of its size.
 _EARLY = 0.6

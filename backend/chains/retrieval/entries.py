@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from backend.chains.retrieval.analysis import about_terms, body_terms
+from backend.chains.reading.parsed import ParsedDocument
 from backend.chains.retrieval.chunking import Chunk
 from backend.chains.retrieval.embeddings import EmbeddedText, Embedder
-from backend.chains.retrieval.parsed import ParsedDocument
-from backend.chains.retrieval.sentences import sentences
+from backend.chains.text.sentences import sentences
+from backend.chains.text.terms import about_terms, body_terms
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from backend.chains.retrieval.analysis import about_terms, body_terms, detect_language, query_terms
-from backend.chains.retrieval.languages import FUNCTION_WORDS
+from backend.chains.text.languages import FUNCTION_WORDS
+from backend.chains.text.terms import about_terms, body_terms, detect_language, query_terms
 
 LANGUAGES = st.sampled_from([None, *FUNCTION_WORDS, "greek", "arabic", "hindi", "tamil"])
 

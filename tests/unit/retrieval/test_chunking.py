@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.chains.reading.parsed import Heading, PageStart, ParsedDocument, canonical
 from backend.chains.retrieval.chunking import Chunk, chunk
 from backend.chains.retrieval.entries import ChunkText
-from backend.chains.retrieval.parsed import Heading, PageStart, ParsedDocument, canonical
-from backend.chains.retrieval.sentences import sentences
+from backend.chains.text.sentences import sentences
 
 
 def split(text: str) -> list[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from backend.chains.reading.formats import parse_file
+from backend.chains.reading.parsed import ParsedDocument
 from backend.chains.retrieval.chunking import chunk
-from backend.chains.retrieval.formats import parse_file
-from backend.chains.retrieval.parsed import ParsedDocument
 from tests import samples
 
 SOURCES = {

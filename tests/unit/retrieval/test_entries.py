@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from backend.chains.reading.parsed import ParsedDocument
 from backend.chains.retrieval.chunking import chunk
 from backend.chains.retrieval.entries import (
     ChunkText,
@@ -16,7 +17,6 @@ from backend.chains.retrieval.entries import (
     unpack_spans,
     unpack_vectors,
 )
-from backend.chains.retrieval.parsed import ParsedDocument
 
 OFFSET = st.integers(0, 2**32 - 1)
 

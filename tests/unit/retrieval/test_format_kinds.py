@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.chains.retrieval.formats import _base, formats, parse_file
-from backend.chains.retrieval.formats._layout import Line, PageText, lay_out
+from backend.chains.reading.formats import _base, formats, parse_file
+from backend.chains.reading.formats._layout import Line, PageText, lay_out
 from backend.errors import DocumentUnreadable
 from tests import samples
 

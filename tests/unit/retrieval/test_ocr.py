@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.chains.retrieval.formats import _ocr, parse_file
-from backend.chains.retrieval.parser import Parser
+from backend.chains.reading.formats import _ocr, parse_file
+from backend.chains.reading.parser import Parser
 from backend.errors import DocumentUnreadable
 from tests import samples
 

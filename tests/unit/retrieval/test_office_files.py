@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.chains.retrieval.formats import parse_file
+from backend.chains.reading.formats import parse_file
 from backend.errors import DocumentUnreadable
 from tests import samples
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.chains.retrieval.parser import Parser
+from backend.chains.reading.parser import Parser
 from backend.errors import DocumentUnreadable
 from tests import samples
 

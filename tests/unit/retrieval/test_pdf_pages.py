@@ -7,10 +7,10 @@ from pathlib import Path
 import pypdf
 import pytest
 
+from backend.chains.reading.formats import parse_file
+from backend.chains.reading.parsed import ParsedDocument
 from backend.chains.retrieval.chunking import chunk
-from backend.chains.retrieval.formats import parse_file
-from backend.chains.retrieval.parsed import ParsedDocument
-from backend.chains.retrieval.sentences import sentences
+from backend.chains.text.sentences import sentences
 from tests import samples
 
 PAGES = 300

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.chains.reading.formats import parse_file
+from backend.chains.reading.parsed import MAX_CONTEXT, Context, Heading, ParsedDocument, TextBuilder, row_text
 from backend.chains.retrieval.chunking import chunk
 from backend.chains.retrieval.entries import ChunkText
-from backend.chains.retrieval.formats import parse_file
-from backend.chains.retrieval.parsed import MAX_CONTEXT, Context, Heading, ParsedDocument, TextBuilder, row_text
 from tests import samples
 
 
