@@ -14,7 +14,7 @@ import pytest
 from backend.chains.retrieval.index import VectorIndex
 from backend.errors import EmbeddingFailed
 from tests.api.helpers import data_dir, document_events, idle, rows, search, stored, unique
-from tests.harness import Running, ServerProcess, serving
+from tests.support.harness import Running, ServerProcess, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

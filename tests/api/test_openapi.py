@@ -12,7 +12,7 @@ from backend.chains.history.images import read_image
 from tests.api.helpers import references
 from tests.api.routes import PRIVATE, PUBLIC, make_app
 from tests.architecture.test_docs import documented
-from tests.harness import Running
+from tests.support.harness import Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

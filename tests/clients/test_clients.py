@@ -7,8 +7,8 @@ import pytest
 from backend.routers.answers import respond
 from tests.clients.conftest import ANSWER
 from tests.clients.readers import Reader, eventsource, fetch_event_source, httpx_sse, openai_decoder
-from tests.harness import Running, text_of
-from tests.live.support import ask, ordered
+from tests.scenarios.support import ask, ordered
+from tests.support.harness import Running, text_of
 
 READERS = [httpx_sse, openai_decoder, eventsource, fetch_event_source]
 CARELESS = [httpx_sse, openai_decoder, fetch_event_source]

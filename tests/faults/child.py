@@ -22,7 +22,7 @@ from backend.routers.edge.services import Services
 from backend.server import Server
 from tests.faults.bugs import BUGS
 from tests.faults.failpoints import Armed, Failpoints
-from tests.harness import settings
+from tests.support.harness import settings
 
 _SEND_BUFFER = 16_384
 """Of a client's socket, in bytes: a reader that freezes is noticed after so much, not after megabytes."""

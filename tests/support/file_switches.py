@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from backend import events as ev
-from tests.harness import ROOT, Running, serving
+from tests.support.harness import ROOT, Running, serving
 
 _BACKEND = str(ROOT / "backend") + "/"
 _ENDPOINT = ("routers/chat.py", "chat")

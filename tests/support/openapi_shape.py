@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from backend.main import create_app
-from tests.harness import settings
+from tests.support.harness import settings
 
 _TEXTS = frozenset({"description", "summary", "tags", "operationId"})
 
