@@ -19,19 +19,19 @@ from backend.errors import Invalid
 from backend.routers.edge.services import Services
 from backend.services.answers.plan import Planner
 from backend.services.answers.start import ChatService, call_limits
-from backend.services.conversations.background import Aside
-from backend.services.conversations.history import Memory
+from backend.services.conversations.background import BackgroundWriter
+from backend.services.conversations.history import Summarizer
 from backend.services.conversations.images import Pictures
 from backend.services.conversations.session_export import Transcripts
 from backend.services.conversations.sessions import SessionService
 from backend.services.conversations.titles import Titles
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
-from backend.services.library.holdings import Corpus
-from backend.services.library.jobs.workers import Ingestion
-from backend.services.library.search.engine import Search
+from backend.services.library.holdings import Holdings
+from backend.services.library.jobs.workers import JobWorkers
+from backend.services.library.search.engine import SearchEngine
 from backend.services.library.search.reranking import Reranking
-from backend.services.library.search.search import Knowledge
+from backend.services.library.search.search import LibrarySearch
 from backend.services.lifecycle import Readiness
 from backend.services.models.catalog import Models
 from backend.services.prompts.prompts import PromptService
@@ -112,9 +112,9 @@ class _Library:
     index: VectorIndex
     embedders: Embedders
     reranking: Reranking | None
-    corpus: Corpus
-    knowledge: Knowledge
-    ingestion: Ingestion
+    corpus: Holdings
+    knowledge: LibrarySearch
+    ingestion: JobWorkers
 
 
 def _library(
@@ -129,13 +129,13 @@ def _library(
     reranking = _reranking(settings)
     if reranking is not None:
         stack.push_async_callback(reranking.close)
-    corpus = Corpus(database, index, embedders, files)
+    corpus = Holdings(database, index, embedders, files)
     stack.push_async_callback(corpus.aclose)
-    knowledge = Knowledge(
+    knowledge = LibrarySearch(
         corpus.documents,
         corpus.collections,
         corpus.chunks,
-        Search(corpus.chunks, index, embedders, reranking),
+        SearchEngine(corpus.chunks, index, embedders, reranking),
         embedders,
         floor=wanted.relevance_floor,
         width=wanted.passage_size,
@@ -143,7 +143,7 @@ def _library(
         telemetry=telemetry,
     )
     parser = Parser(timeout=wanted.parse_timeout)
-    ingestion = Ingestion(corpus, parser, knowledge, wanted.chunk_size, booked.embedding, telemetry)
+    ingestion = JobWorkers(corpus, parser, knowledge, wanted.chunk_size, booked.embedding, telemetry)
     stack.push_async_callback(ingestion.close)
     return _Library(index, embedders, reranking, corpus, knowledge, ingestion)
 
@@ -161,7 +161,7 @@ def _services(
     docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
     collection_service = CollectionService(library.corpus, library.ingestion, library.knowledge)
     allowed = parse_hosts(wanted.url_allowed_hosts)
-    aside = Aside(call_limits(settings.models), asking.usage.aside)
+    aside = BackgroundWriter(call_limits(settings.models), asking.usage.aside)
     stack.push_async_callback(aside.close)
     summaries = Summaries(database)
     session_service = SessionService(session_rows, summaries, asking.hub)
@@ -187,7 +187,7 @@ def _services(
             asking.hub,
             asking.models,
             planner,
-            Memory(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
+            Summarizer(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
             Titles(session_rows, aside, settings.conversations.auto_title),
             session_rows,
             pictures,

@@ -202,7 +202,7 @@ class ModelSettings(_Group):
         return value
 
 
-class KnowledgeSettings(_Group):
+class LibrarySettings(_Group):
     """How documents become searchable."""
 
     enable_rag: bool = Field(True, description="0 answers without the documents.")
@@ -342,7 +342,7 @@ GROUPS: dict[str, type[_Group]] = {
     "storage": StorageSettings,
     "log": LogSettings,
     "models": ModelSettings,
-    "knowledge": KnowledgeSettings,
+    "knowledge": LibrarySettings,
     "usage": UsageSettings,
     "telemetry": TelemetrySettings,
     "runs": RunSettings,
@@ -360,7 +360,7 @@ class Settings(BaseModel):
     storage: StorageSettings
     log: LogSettings
     models: ModelSettings
-    knowledge: KnowledgeSettings
+    knowledge: LibrarySettings
     usage: UsageSettings
     telemetry: TelemetrySettings
     runs: RunSettings

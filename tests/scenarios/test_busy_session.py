@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backend.errors import Conflict
-from backend.services.answers.request import ChatTurn
+from backend.services.answers.request import AnswerRequest
 from tests.scenarios.support import ask, gated, messages, only_terminal, ordered, rows, said, watch
 from tests.support.harness import Running, serving, text_of
 from tests.support.provider_protocol import Stall, answer, chunk, error
@@ -52,7 +52,7 @@ async def test_started_in_one_breath_in_a_session_one_runs(with_provider: Runnin
     """Straight at the service, so that all of them look whether the session is free before any of them is stored."""
     session_id = (await with_provider.events(ask()))[0]["session_id"]
     provider.script([chunk({"content": "Half"}), Stall()])
-    turn = ChatTurn("Hello?", session_id=session_id, documents=False)
+    turn = AnswerRequest("Hello?", session_id=session_id, documents=False)
     tries = (with_provider.services.chat.start("local", turn, None) for _ in range(8))
     results = await asyncio.gather(*tries, return_exceptions=True)
     (started,) = [r for r in results if isinstance(r, str)]
@@ -232,7 +232,7 @@ async def test_the_same_turn_started_in_one_breath_is_one_run(with_provider: Run
     gate = asyncio.Event()
     session_id = (await with_provider.events(ask()))[0]["session_id"]
     provider.script(gated("Only", gate, " once."))
-    turn = ChatTurn("Hello?", session_id=session_id, documents=False, idempotency_key="key-1")
+    turn = AnswerRequest("Hello?", session_id=session_id, documents=False, idempotency_key="key-1")
     started = await asyncio.gather(*(with_provider.services.chat.start("local", turn, None) for _ in range(10)))
     gate.set()
     assert len(set(started)) == 1

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from backend.errors import StorageFull, Unavailable
-from backend.services.answers.request import ChatTurn
+from backend.services.answers.request import AnswerRequest
 from backend.storage.runs.turns import ClosedTurn, NewTurn, OpenedTurn, Turns
 from tests.scenarios.support import ask, gated, messages, only_terminal, rows, said, watch
 from tests.support.harness import Running, serving
@@ -115,7 +115,7 @@ async def test_a_caller_that_is_cancelled_while_its_turn_is_stored_leaves_a_run(
         return opened
 
     monkeypatch.setattr(Turns, "open", slow)
-    turn = ChatTurn(message="Say something.", model="simulated/words")
+    turn = AnswerRequest(message="Say something.", model="simulated/words")
     caller = asyncio.create_task(server.services.chat.start("local", turn, None))
     await reached.wait()
     caller.cancel()
@@ -139,7 +139,7 @@ async def test_a_repetition_finds_the_run_of_a_caller_that_was_cancelled_before_
         return await opening(turns, turn)
 
     monkeypatch.setattr(Turns, "open", slow)
-    turn = ChatTurn(message="Say more.", model="simulated/words", session_id=session_id, idempotency_key="k")
+    turn = AnswerRequest(message="Say more.", model="simulated/words", session_id=session_id, idempotency_key="k")
     caller = asyncio.create_task(chat.start("local", turn, None))
     await reached.wait()
     caller.cancel()

@@ -1,6 +1,6 @@
 """The answer chain: question in, events out. Retrieves, grounds the prompt, streams the model, ties the citations.
 
-It knows no database and no HTTP; what it needs comes in through `Ask`.
+It knows no database and no HTTP; what it needs comes in through `AnswerInput`.
 """
 
 import asyncio
@@ -9,12 +9,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from backend import events as ev
-from backend.chains.answer.compose import Weave, source_id
+from backend.chains.answer.compose import Composer, source_id
 from backend.chains.answer.grounding import REWRITE_SYSTEM, grounded_message, rewrite_request, system_prompt
 from backend.chains.answer.upper_bounds import prompt_at_most
 from backend.chains.answer.urls import KnownUrls
-from backend.chains.calling.call import was_read
-from backend.chains.calling.fallback import Attempts, Candidate, Switched, attempt
+from backend.chains.calling.call import prompt_was_billed
+from backend.chains.calling.fallback import Attempts, ModelCandidate, Switched, attempt
 from backend.chains.history.follow_up import (
     REWRITING,
     estimate_bytes,
@@ -32,7 +32,7 @@ _SNIPPET = 280
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AnswerInput:
     """One question to answer, by the first of the candidates that does. `retriever` is None when documents are off.
     `wrapped` is the question as the models see it, `examples` are turns before the conversation's own; the first
     `covered` messages of the history are told by `summary`. `link_hosts` (host, port): an answer from passages may link
@@ -40,7 +40,7 @@ class Ask:
     to do may still stand in the conversation. `input_limit`: tokens that the prompt may have at most; passages are left
     out for that."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[ModelCandidate, ...]
     attempts: Attempts
     question: str
     history: tuple[Message, ...]
@@ -55,7 +55,7 @@ class Ask:
     link_hosts: frozenset[tuple[str, int]] = frozenset()
     quoted_before: bool = False
     input_limit: int | None = None
-    first: Candidate = field(init=False)
+    first: ModelCandidate = field(init=False)
     """The model that is expected to answer: the first one that doesn't rest."""
 
     @property
@@ -74,7 +74,7 @@ class Finished:
     reason: str
 
 
-async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
+async def answer(ask: AnswerInput) -> AsyncGenerator[ev.AnyEvent | Finished]:
     """Events of the answer, `Finished` last. Raises RunError."""
     grounding: Grounding = "off"
     passages: list[Passage] = []
@@ -100,7 +100,7 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
     yield ev.Status(phase="generating")
     prompts_of = _Prompts(ask, grounding, passages, meant)
     guarded = bool(passages) or ask.quoted_before
-    weave = Weave(passages, ask.retriever, _known(ask, passages) if guarded else None)
+    weave = Composer(passages, ask.retriever, _known(ask, passages) if guarded else None)
     now = ask.candidates[0]
     try:
         async with aclosing(attempt(ask.candidates, prompts_of, ask.attempts)) as outputs:
@@ -125,10 +125,10 @@ async def answer(ask: Ask) -> AsyncGenerator[ev.AnyEvent | Finished]:
 
 
 def _broken_off(
-    weave: Weave, candidate: Candidate, prompts_of: "_Prompts", why: RunError | asyncio.CancelledError
+    weave: Composer, candidate: ModelCandidate, prompts_of: "_Prompts", why: RunError | asyncio.CancelledError
 ) -> list[ev.AnyEvent]:
     """The end of what a model wrote until it failed or was stopped, and what it read: it was paid for."""
-    if not weave.length and weave.tokens is None and not was_read(why):
+    if not weave.length and weave.tokens is None and not prompt_was_billed(why):
         return []
     how: ev.CallStatus = "failed" if isinstance(why, RunError) else "cancelled"
     events = [*weave.stop(), _spent(weave, candidate, prompts_of(candidate), how)]
@@ -136,7 +136,7 @@ def _broken_off(
     return events
 
 
-async def _queries(ask: Ask) -> tuple[list[tuple[str, float]], ev.Usage | None]:
+async def _queries(ask: AnswerInput) -> tuple[list[tuple[str, float]], ev.Usage | None]:
     """What to look for: the question, and what a follow-up means in its conversation."""
     if not ask.history:
         return [(ask.question, 1.0)], None
@@ -157,7 +157,7 @@ async def _queries(ask: Ask) -> tuple[list[tuple[str, float]], ev.Usage | None]:
     return related_queries(ask.history, ask.question), used
 
 
-def _condensing(ask: Ask, wrote: str | None, how: ev.CallStatus = "completed") -> ev.Usage:
+def _condensing(ask: AnswerInput, wrote: str | None, how: ev.CallStatus = "completed") -> ev.Usage:
     """What that call took, when the provider doesn't say."""
     told = REWRITE_SYSTEM + rewrite_request(ask.history, ask.question)
     return ev.Usage(
@@ -175,7 +175,7 @@ def _meant(queries: list[tuple[str, float]]) -> str:
     return queries[1][0] if len(queries) > 1 and queries[1][1] >= 1.0 else queries[0][0]
 
 
-def _fitting(ask: Ask, passages: list[Passage], meant: str) -> list[Passage]:
+def _fitting(ask: AnswerInput, passages: list[Passage], meant: str) -> list[Passage]:
     """The best passages with which the prompt keeps to its limit."""
     while passages and ask.input_limit is not None:
         if prompt_at_most(_Prompts(ask, "passages", passages, meant)(ask.first)) <= ask.input_limit:
@@ -187,7 +187,7 @@ def _fitting(ask: Ask, passages: list[Passage], meant: str) -> list[Passage]:
 class _Prompts:
     """What each candidate is asked: the same, but for its parameters."""
 
-    def __init__(self, ask: Ask, grounding: Grounding, passages: list[Passage], meant: str) -> None:
+    def __init__(self, ask: AnswerInput, grounding: Grounding, passages: list[Passage], meant: str) -> None:
         self._prompt = Prompt(
             system=system_prompt(ask.system, grounding),
             history=(*ask.examples, *shorten_history(ask.summary, ask.history[ask.covered :], ask.history_tokens)),
@@ -200,12 +200,12 @@ class _Prompts:
             similarity=ask.retriever.similarity if ask.retriever is not None else None,
         )
 
-    def __call__(self, candidate: Candidate) -> Prompt:
+    def __call__(self, candidate: ModelCandidate) -> Prompt:
         prompt = replace(self._prompt, parameters=candidate.parameters)
         return prompt if candidate.sees else prompt.blind()
 
 
-def _known(ask: Ask, passages: list[Passage]) -> KnownUrls:
+def _known(ask: AnswerInput, passages: list[Passage]) -> KnownUrls:
     """The URLs that an answer may hold: those that the passages hold, or that the user wrote."""
     found = (text for p in passages for text in (p.title, p.heading, p.context, p.text) if text)
     wrote = (m.text for m in ask.history if m.role == "user")
@@ -229,7 +229,7 @@ def _source(n: int, passage: Passage) -> ev.Source:
     )
 
 
-def _spent(weave: Weave, candidate: Candidate, prompt: Prompt, how: ev.CallStatus = "completed") -> ev.Usage:
+def _spent(weave: Composer, candidate: ModelCandidate, prompt: Prompt, how: ev.CallStatus = "completed") -> ev.Usage:
     """What the provider counted, or an estimate."""
     if weave.tokens is not None:
         return _usage(candidate.name, weave.tokens, "answer", how)
@@ -243,7 +243,7 @@ def _spent(weave: Weave, candidate: Candidate, prompt: Prompt, how: ev.CallStatu
     )
 
 
-def _written(candidate: Candidate, shown: int, most: int, how: ev.CallStatus) -> int:
+def _written(candidate: ModelCandidate, shown: int, most: int, how: ev.CallStatus) -> int:
     """Tokens that nobody counted, never more than were allowed."""
     return min(candidate.wrote(shown, most, whole=how == "completed"), most)
 

@@ -18,7 +18,7 @@ def source_id(n: int) -> str:
     return f"s{n}"
 
 
-class Weave:
+class Composer:
     """Turns a model's outputs into events. One part is open at a time. `known`: the URLs that may pass; None: all."""
 
     def __init__(self, passages: list[Passage], retriever: Retriever | None, known: KnownUrls | None = None) -> None:

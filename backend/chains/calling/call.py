@@ -75,7 +75,7 @@ async def call(
         watch.close()
 
 
-def was_read(why: RunError | asyncio.CancelledError) -> bool:
+def prompt_was_billed(why: RunError | asyncio.CancelledError) -> bool:
     """Whether a model has read its prompt, and is paid for that, although the call ended so before its first output: it
     was stopped, or we wait for it no longer. One that fails otherwise mostly hasn't."""
     # A timeout that came as a refusal says when to ask again.

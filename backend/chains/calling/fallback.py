@@ -34,7 +34,7 @@ _MAX_FAILURES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ModelCandidate:
     """A model that may answer, and how it is asked to write. `unseen`: it may think what is paid for and not shown.
     `sees`: it can be shown pictures, as far as anybody knows. `count`: the tokens of a text by its tokenizer, where
     that is at hand."""
@@ -57,8 +57,8 @@ class Switched:
     """Another model takes over. `error` is why: of the call that has just failed, or of an earlier one where the model
     rests and was not `asked`."""
 
-    before: Candidate
-    now: Candidate
+    before: ModelCandidate
+    now: ModelCandidate
     error: RunError
     asked: bool = True
 
@@ -99,7 +99,7 @@ class Health:
                 return error
         return None
 
-    def order(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+    def order(self, candidates: Sequence[ModelCandidate]) -> list[ModelCandidate]:
         """Those that work first; those that rest are the last resort."""
         return sorted(candidates, key=lambda candidate: self.rests(candidate.name) is not None)
 
@@ -124,16 +124,16 @@ class Observed:
 _UNOBSERVED = Observed()
 
 
-class Observer:
+class CallObserver:
     """Is told of calls of models. This one doesn't care."""
 
-    def calling(self, candidate: Candidate, prompt: Prompt) -> Observed:
+    def calling(self, candidate: ModelCandidate, prompt: Prompt) -> Observed:
         """A model is called."""
         del candidate, prompt
         return _UNOBSERVED
 
 
-_NOBODY = Observer()
+_NOBODY = CallObserver()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,11 @@ class Attempts:
     health: Health
     patience: float
     after_output: bool = False
-    observer: Observer = _NOBODY
+    observer: CallObserver = _NOBODY
 
 
 async def attempt(
-    candidates: Sequence[Candidate], prompt: Callable[[Candidate], Prompt], how: Attempts
+    candidates: Sequence[ModelCandidate], prompt: Callable[[ModelCandidate], Prompt], how: Attempts
 ) -> AsyncGenerator[Output | Switched]:
     """The outputs of the first model that answers. Raises the RunError of the last that didn't."""
     now, *rest = how.health.order(candidates)

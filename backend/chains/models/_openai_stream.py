@@ -31,7 +31,7 @@ _MAX_ERROR_BYTES = 65_536
 _MAX_LINE_BYTES = 4_000_000
 
 
-class WireError(Exception):
+class StreamError(Exception):
     """The provider refused, or reported an error inside its stream. `said` is for deciding, never for showing;
     `retry_after` is in seconds."""
 
@@ -117,7 +117,7 @@ class StreamReader:
                     yield Text("".join(text))
                     text.clear()
                 yield from others
-        except (WireError, ValueError):
+        except (StreamError, ValueError):
             if text:
                 yield Text("".join(text))
             raise
@@ -151,7 +151,7 @@ def _decode(payload: bytes) -> _Chunk:
 
 def _outputs(chunk: _Chunk, choice: _Choice | None, delta: _Delta | None, payload: bytes) -> "list[Output | Other]":
     if chunk.error is not None:
-        raise WireError(_status_in(chunk.error), json.dumps(chunk.error))
+        raise StreamError(_status_in(chunk.error), json.dumps(chunk.error))
     outputs: list[Output | Other] = []
     if delta is not None and (delta.tool_calls or delta.function_call or delta.refusal or delta.audio):
         # LangChain's conversion takes finish reason and usage from it as well.
@@ -198,7 +198,7 @@ def _tokens(usage: _Usage) -> Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerConnection:
     """Who is asked. `limit` is what it calls the most tokens of an answer; `stream_options`: it knows that field."""
 
     base_url: str
@@ -210,7 +210,7 @@ class Server:
 class _Wire:
     """The chat endpoint of one server. Not part of the model: pydantic's private attributes cost 20 µs each."""
 
-    def __init__(self, session: Callable[[], aiohttp.ClientSession], server: Server) -> None:
+    def __init__(self, session: Callable[[], aiohttp.ClientSession], server: ServerConnection) -> None:
         self._session = session
         self._server = server
         self._url = f"{server.base_url.rstrip('/')}/chat/completions"
@@ -228,7 +228,7 @@ class _Wire:
         async with self._session().post(self._url, data=body, headers=self._headers) as response:
             if response.status != 200:
                 said = (await response.content.read(_MAX_ERROR_BYTES)).decode("utf-8", "replace")
-                raise WireError(response.status, said, retry_after(response.headers))
+                raise StreamError(response.status, said, retry_after(response.headers))
             if response.content_type == "application/json":
                 raise ValueError("an answer that is no stream")
             reader, content = StreamReader(), response.content
@@ -238,13 +238,13 @@ class _Wire:
                         yield output
 
 
-class WireChatOpenAI(ChatOpenAI):
+class StreamingChatOpenAI(ChatOpenAI):
     """ChatOpenAI with a stream of its own; everything else is the library's."""
 
     _wire: _Wire = PrivateAttr()
 
     @classmethod
-    def over(cls, session: Callable[[], aiohttp.ClientSession], server: Server, **options: Any) -> Self:
+    def over(cls, session: Callable[[], aiohttp.ClientSession], server: ServerConnection, **options: Any) -> Self:
         """A model that streams over the session, which is asked for when first needed; `options` are ChatOpenAI's."""
         key = server.headers.get("Authorization", "").removeprefix("Bearer ") or "none"
         model = cls(base_url=server.base_url, api_key=SecretStr(key), default_headers=dict(server.headers), **options)

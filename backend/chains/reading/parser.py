@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from backend.chains.reading.parsed import ParsedDocument
-from backend.chains.reading.parser_child import LENGTH, Reply, Request
+from backend.chains.reading.parser_child import LENGTH, ParseReply, ParseRequest
 from backend.errors import DocumentUnreadable
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Parser:
         async with self._turns:
             child = self._free.pop()
             try:
-                reply = await child.ask(Request(str(path.resolve()), name, self._memory))
+                reply = await child.ask(ParseRequest(str(path.resolve()), name, self._memory))
             finally:
                 self._free.append(child)
         if reply.document is None:
@@ -95,7 +95,7 @@ class _Child:
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def ask(self, request: Request) -> Reply:
+    async def ask(self, request: ParseRequest) -> ParseReply:
         """What the process makes of the file. Raises DocumentUnreadable when it dies of it, or takes too long."""
         self._stop_alarm()
         try:
@@ -117,7 +117,7 @@ class _Child:
         self._stop_alarm()
         await self._end()
 
-    async def _answer(self, request: bytes) -> Reply:
+    async def _answer(self, request: bytes) -> ParseReply:
         if self._closed:
             raise RuntimeError("the parser is closed")
         process = self.process or await self.start()
@@ -173,13 +173,13 @@ class _Child:
             self._alarm = None
 
 
-async def _exchange(child: asyncio.subprocess.Process, request: bytes) -> Reply:
+async def _exchange(child: asyncio.subprocess.Process, request: bytes) -> ParseReply:
     """One message each way, each behind its length."""
     assert child.stdin is not None and child.stdout is not None
     child.stdin.write(LENGTH.pack(len(request)) + request)
     await child.stdin.drain()
     (length,) = LENGTH.unpack(await child.stdout.readexactly(LENGTH.size))
-    return msgspec.msgpack.decode(await child.stdout.readexactly(length), type=Reply)
+    return msgspec.msgpack.decode(await child.stdout.readexactly(length), type=ParseReply)
 
 
 def _death(returncode: int) -> DocumentUnreadable:

@@ -23,7 +23,7 @@ from backend.errors import DocumentUnreadable
 LENGTH = struct.Struct(">I")
 
 
-class Request(msgspec.Struct, frozen=True):
+class ParseRequest(msgspec.Struct, frozen=True):
     """Parse the file at `path` within `memory` bytes of address space; see `Parser.parse` for `name`."""
 
     path: str
@@ -31,7 +31,7 @@ class Request(msgspec.Struct, frozen=True):
     memory: int
 
 
-class Reply(msgspec.Struct, frozen=True):
+class ParseReply(msgspec.Struct, frozen=True):
     """The document, or the code and message of a DocumentUnreadable.
 
     `detail` is a traceback for the log, when the failure was nobody's intention. `spent`: use this process no
@@ -53,7 +53,7 @@ def main() -> None:
     threading.Thread(target=_receive, args=(requests,), daemon=True).start()
     limited = False
     while True:
-        request = msgspec.msgpack.decode(requests.get(), type=Request)
+        request = msgspec.msgpack.decode(requests.get(), type=ParseRequest)
         if not limited:
             _limit(request.memory)
             limited = True
@@ -88,19 +88,19 @@ def _limit(memory: int) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
-def _answer(request: Request) -> Reply:
+def _answer(request: ParseRequest) -> ParseReply:
     from backend.chains.reading.formats import parse_file
 
     try:
-        return Reply(document=parse_file(Path(request.path), request.name))
+        return ParseReply(document=parse_file(Path(request.path), request.name))
     except DocumentUnreadable as error:
-        return Reply(code=error.code, message=str(error))
+        return ParseReply(code=error.code, message=str(error))
     except MemoryError:
         message = "Reading this file takes too much memory. Split it into parts and try again."
-        return Reply(code="document_too_large", message=message, spent=True)
+        return ParseReply(code="document_too_large", message=message, spent=True)
     except Exception:
         message = "This file could not be read: it is damaged, or of a kind that the reader does not know."
-        return Reply(code="document_corrupt", message=message, detail=traceback.format_exc(limit=-8), spent=True)
+        return ParseReply(code="document_corrupt", message=message, detail=traceback.format_exc(limit=-8), spent=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from backend.chains.history.images import read_image
-from backend.chains.models.parameters import Writing
+from backend.chains.models.parameters import ModelOptions
 from backend.chains.models.provider import Image
 from backend.config.settings import OnDisconnect
 from backend.errors import BadRequest, Invalid
@@ -31,7 +31,7 @@ from backend.routers.answers.respond import (
 )
 from backend.routers.edge.problems import request_id_of
 from backend.routers.edge.services import Services, owner_of, ready_services
-from backend.services.answers.request import ChatTurn, IfBusy
+from backend.services.answers.request import AnswerRequest, IfBusy
 from backend.services.prompts.prompts import PromptChoice
 
 Start = Callable[[Services, str, str | None, str | None], Awaitable[str]]
@@ -67,7 +67,7 @@ class ImageInput(BaseModel):
         return self._image
 
 
-class AnswerOptions(Writing):
+class AnswerOptions(ModelOptions):
     """How a message is to be answered. Unknown fields are refused: providers and keys are the server's settings."""
 
     model_config = ConfigDict(extra="forbid")
@@ -120,10 +120,10 @@ class AnswerOptions(Writing):
             raise ValueError("must be true, false, or 1 to 100 document ids")
         return found
 
-    def options(self, message: str, idempotency_key: str | None, **place: str | None) -> ChatTurn:
+    def options(self, message: str, idempotency_key: str | None, **place: str | None) -> AnswerRequest:
         """The request as the service takes it; `place` is where the message stands."""
         documents = self.documents if isinstance(self.documents, bool) else tuple(self.documents)
-        return ChatTurn(
+        return AnswerRequest(
             message=message,
             **place,
             model=self.model,
@@ -155,7 +155,7 @@ class NewMessage(AnswerOptions):
             raise ValueError("must not be empty")
         return value
 
-    def turn(self, idempotency_key: str | None, **place: str | None) -> ChatTurn:
+    def turn(self, idempotency_key: str | None, **place: str | None) -> AnswerRequest:
         """The request as the service takes it; `place` is where the message stands."""
         images = None if self.images is None else tuple(each.image for each in self.images)
         return replace(self.options(self.message, idempotency_key, **place), images=images)

@@ -18,7 +18,7 @@ from backend.config.settings import ServerSettings
 from backend.errors import Forbidden, Misdirected, RequestError
 from backend.routers.edge.event_stream import BODY_SEND
 from backend.routers.edge.problems import problem_of, too_large
-from backend.services.telemetry.telemetry import SILENT, Request, Telemetry
+from backend.services.telemetry.telemetry import SILENT, RequestRecord, Telemetry
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ class Guard:
                 log.info("request", method=told.method, path=told.route, status=told.status, ms=milliseconds)
 
     async def _pass_on(
-        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], told: Request
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], told: RequestRecord
     ) -> None:
         request_id, replaced = scope["streamforge.request_id"], False
 

@@ -12,7 +12,7 @@ from backend.services.conversations.session_export import Transcripts
 from backend.services.conversations.sessions import SessionService
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
-from backend.services.library.search.search import Knowledge
+from backend.services.library.search.search import LibrarySearch
 from backend.services.lifecycle import Readiness
 from backend.services.models.catalog import Models
 from backend.services.prompts.prompts import PromptService
@@ -34,7 +34,7 @@ class Services:
     documents: DocumentService
     collections: CollectionService
     fetcher: Fetcher
-    knowledge: Knowledge
+    knowledge: LibrarySearch
     models: Models
     usage: UsageService
     prompts: PromptService

@@ -5,34 +5,34 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.chains.answer.grounding import base_system
-from backend.chains.calling.fallback import Candidate
+from backend.chains.calling.fallback import ModelCandidate
 from backend.chains.models.provider import Message
-from backend.config.settings import KnowledgeSettings
-from backend.services.answers.request import ChatTurn
+from backend.config.settings import LibrarySettings
+from backend.services.answers.request import AnswerRequest
 from backend.services.conversations.images import Pictures
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
-from backend.services.library.search.search import Knowledge, OwnedKnowledge, Scope
-from backend.services.models.catalog import Models, Wanted
+from backend.services.library.search.search import LibraryRetriever, LibrarySearch, Scope
+from backend.services.models.catalog import ModelChoice, Models
 from backend.services.prompts.prompts import Prepared, PromptChoice, PromptService
-from backend.services.usage.budgets import Allowance, Budgets, Planned
+from backend.services.usage.budgets import Budgets, CostInput, Spending
 from backend.storage.conversations.sessions import Sessions
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class AnswerPlan:
     """What answers a turn: the models, the first one first, and what they may look things up in. `wrapped` is the
     message as the models see it; `prompt` is what is kept of the prompt, JSON text; `allowance` is what it may take
     where the owner has a budget."""
 
-    turn: ChatTurn
-    candidates: tuple[Candidate, ...]
-    retriever: OwnedKnowledge | None
+    turn: AnswerRequest
+    candidates: tuple[ModelCandidate, ...]
+    retriever: LibraryRetriever | None
     system: str | None
     examples: tuple[Message, ...]
     wrapped: str
     prompt: str | None
-    allowance: Allowance | None
+    allowance: Spending | None
 
 
 class Planner:
@@ -45,8 +45,8 @@ class Planner:
         sessions: Sessions,
         documents: DocumentService,
         collections: CollectionService,
-        knowledge: Knowledge,
-        settings: KnowledgeSettings,
+        knowledge: LibrarySearch,
+        settings: LibrarySettings,
         budgets: Budgets,
         pictures: Pictures,
     ) -> None:
@@ -60,7 +60,7 @@ class Planner:
         self._knowledge = knowledge
         self._settings = settings
 
-    async def plan(self, owner: str, turn: ChatTurn) -> Answering:
+    async def plan(self, owner: str, turn: AnswerRequest) -> AnswerPlan:
         """How the turn is answered. Raises RequestError (PriceUnknown among them), EmbeddingMismatch."""
         settings = await self._sessions.settings(owner, turn.session_id) if turn.session_id is not None else {}
         system, prompt = await self._words(owner, turn, settings)
@@ -72,11 +72,11 @@ class Planner:
             asked = {**(content.parameters.named() if content.parameters is not None else {}), **asked}
         if model is None:
             await self._models.look()
-        candidates = tuple(self._models.choose(Wanted(model, turn.fallbacks, asked)))
+        candidates = tuple(self._models.choose(ModelChoice(model, turn.fallbacks, asked)))
         retriever = await self._retriever(owner, turn, settings)
         examples = prompt.rendered.examples if prompt is not None else ()
         wrapped = prompt.rendered.wrap(turn.message) if prompt is not None else turn.message
-        planned = Planned(
+        planned = CostInput(
             candidates=candidates,
             question=turn.message,
             texts=(base_system(system), wrapped, *(example.text for example in examples)),
@@ -89,7 +89,7 @@ class Planner:
         if allowance is not None:
             # What is held for the history counts on estimates: a tokenizer may take in more.
             candidates = tuple(replace(candidate, count=None) for candidate in candidates)
-        return Answering(
+        return AnswerPlan(
             turn=turn,
             candidates=candidates,
             retriever=retriever,
@@ -100,14 +100,14 @@ class Planner:
             allowance=allowance,
         )
 
-    async def _before(self, owner: str, turn: ChatTurn) -> int:
+    async def _before(self, owner: str, turn: AnswerRequest) -> int:
         """How many pictures the messages before may have, where that matters before they are read."""
         if turn.session_id is None or self._budgets.of(owner) is None:
             return 0
         return await self._pictures.count(turn.session_id)
 
     async def _words(
-        self, owner: str, turn: ChatTurn, settings: Mapping[str, Any]
+        self, owner: str, turn: AnswerRequest, settings: Mapping[str, Any]
     ) -> tuple[str | None, Prepared | None]:
         """The system prompt, and the prompt. A request that names either uses neither of the session's."""
         system, choice = turn.system_prompt, turn.prompt
@@ -119,7 +119,7 @@ class Planner:
         prompt = await self._prompts.prepare(owner, choice.name, choice)
         return (system if system is not None else prompt.rendered.system), prompt
 
-    async def _retriever(self, owner: str, turn: ChatTurn, settings: Mapping[str, Any]) -> OwnedKnowledge | None:
+    async def _retriever(self, owner: str, turn: AnswerRequest, settings: Mapping[str, Any]) -> LibraryRetriever | None:
         if turn.documents is False or not self._settings.enable_rag:
             return None
         only: Sequence[str] | None = None
@@ -129,9 +129,9 @@ class Planner:
         collections = await self._searched(owner, turn, settings)
         await self._knowledge.check(owner, collections)
         scope = Scope(collections, tuple(only) if only is not None else None)
-        return OwnedKnowledge(self._knowledge, owner, self._settings.top_k, scope)
+        return LibraryRetriever(self._knowledge, owner, self._settings.top_k, scope)
 
-    async def _searched(self, owner: str, turn: ChatTurn, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+    async def _searched(self, owner: str, turn: AnswerRequest, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
         """The collections that are searched: those of the request, else of the session, else all (None)."""
         if turn.collections is not None:
             await self._collections.check_exist(owner, turn.collections)

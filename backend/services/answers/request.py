@@ -23,7 +23,7 @@ _PARAMETERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class ChatTurn:
+class AnswerRequest:
     """What a caller asks. `documents`: True all, False none, or the ids of some. `collections`, `model`, `prompt` and
     `system_prompt`: None is as the session says.
 

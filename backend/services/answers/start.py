@@ -8,17 +8,17 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from backend import events as ev
-from backend.chains.answer.answer import Ask, Finished, answer
+from backend.chains.answer.answer import AnswerInput, Finished, answer
 from backend.chains.calling.call import CallLimits
 from backend.chains.calling.fallback import Attempts
 from backend.chains.history.images import images_that_fit
 from backend.chains.models.provider import Image, Message
-from backend.config.settings import KnowledgeSettings, ModelSettings, parse_hosts
+from backend.config.settings import LibrarySettings, ModelSettings, parse_hosts
 from backend.errors import Conflict, Invalid, NotFound
 from backend.kit.ids import new_id, now_ms
-from backend.services.answers.plan import Answering, Planner
-from backend.services.answers.request import ChatTurn
-from backend.services.conversations.history import Memory, Recalled
+from backend.services.answers.plan import AnswerPlan, Planner
+from backend.services.answers.request import AnswerRequest
+from backend.services.conversations.history import History, Summarizer
 from backend.services.conversations.images import Pictures, new_images, part_of
 from backend.services.conversations.titles import Titles, first_title
 from backend.services.models.catalog import Models
@@ -37,12 +37,12 @@ class ChatService:
         hub: RunHub,
         models: Models,
         planner: Planner,
-        memory: Memory,
+        memory: Summarizer,
         titles: Titles,
         sessions: Sessions,
         pictures: Pictures,
         model_settings: ModelSettings,
-        knowledge_settings: KnowledgeSettings,
+        knowledge_settings: LibrarySettings,
         max_message_chars: int,
     ) -> None:
         self._turns = turns
@@ -59,7 +59,7 @@ class ChatService:
         self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
         self._opening: set[asyncio.Task[str]] = set()
 
-    async def start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
+    async def start(self, owner: str, turn: AnswerRequest, request_id: str | None) -> str:
         """The id of the run that answers: a new one, or the one that a repeated Idempotency-Key has already.
 
         The user's message is stored when this returns. Raises RequestError, EmbeddingMismatch.
@@ -83,7 +83,7 @@ class ChatService:
             # Its caller may be gone: then nobody asks what went wrong.
             opening.exception()
 
-    async def _once(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
+    async def _once(self, owner: str, turn: AnswerRequest, request_id: str | None) -> str:
         if turn.idempotency_key is None:
             return await self._start(owner, turn, request_id)
         # A repetition that comes while the first is being stored waits here, and finds it.
@@ -91,7 +91,7 @@ class ChatService:
             repeated = await self._repeated(owner, turn, turn.idempotency_key)
             return repeated or await self._start(owner, turn, request_id)
 
-    async def regenerate(self, owner: str, message_id: str, options: ChatTurn, request_id: str | None) -> str:
+    async def regenerate(self, owner: str, message_id: str, options: AnswerRequest, request_id: str | None) -> str:
         """The id of the run that answers once more: the user's message of this id, or the one that it answers.
 
         `options` says how; its message is left out of account. Raises as `start` does.
@@ -108,7 +108,7 @@ class ChatService:
         turn = replace(options, message=said, kept=kept, session_id=message.session_id, beside=message.id, again=True)
         return await self.start(owner, turn, request_id)
 
-    async def edit(self, owner: str, message_id: str, turn: ChatTurn, request_id: str | None) -> str:
+    async def edit(self, owner: str, message_id: str, turn: AnswerRequest, request_id: str | None) -> str:
         """The id of the run that answers `turn`, whose message stands beside the user's message of this id, with its
         pictures where `turn` doesn't say which.
 
@@ -121,7 +121,7 @@ class ChatService:
         turn = replace(turn, kept=kept, session_id=message.session_id, beside=message.id)
         return await self.start(owner, turn, request_id)
 
-    async def _start(self, owner: str, turn: ChatTurn, request_id: str | None) -> str:
+    async def _start(self, owner: str, turn: AnswerRequest, request_id: str | None) -> str:
         answering = await self._planner.plan(owner, turn)
         session_id = turn.session_id or new_id("ses")
         # Nobody else knows the id of a new one.
@@ -141,11 +141,11 @@ class ChatService:
             lock = self._locks[name] = asyncio.Lock()
         return lock
 
-    async def _repeated(self, owner: str, turn: ChatTurn, key: str) -> str | None:
+    async def _repeated(self, owner: str, turn: AnswerRequest, key: str) -> str | None:
         found = await self._turns.by_key(owner, key)
         return _same(found[0], found[1], turn) if found is not None else None
 
-    async def _free(self, new: NewTurn, turn: ChatTurn) -> tuple[Run | None, NewTurn]:
+    async def _free(self, new: NewTurn, turn: AnswerRequest) -> tuple[Run | None, NewTurn]:
         """The live run to wait for, if the session is busy and the caller says so; the turn as it can be opened then.
 
         Raises Conflict, NotFound, BudgetExceeded.
@@ -172,7 +172,7 @@ class ChatService:
                     run_id=live.id,
                 )
 
-    def _new_turn(self, owner: str, session_id: str, answering: Answering) -> NewTurn:
+    def _new_turn(self, owner: str, session_id: str, answering: AnswerPlan) -> NewTurn:
         turn, allowance = answering.turn, answering.allowance
         images = new_images(turn.images or ())
         return NewTurn(
@@ -196,7 +196,7 @@ class ChatService:
             reservation=allowance.reservation if allowance is not None else None,
         )
 
-    async def _open(self, new: NewTurn, answering: Answering, before: Run | None, request_id: str | None) -> str:
+    async def _open(self, new: NewTurn, answering: AnswerPlan, before: Run | None, request_id: str | None) -> str:
         turn = answering.turn
         opened = await self._turns.open(new)
         if opened.repeats is not None:
@@ -227,7 +227,7 @@ class ChatService:
         await before.log.finished()
         return await self._turns.history(run.started.session_id, parent_id)
 
-    def _follow(self, run: Run, answering: Answering, told: Recalled, *, first: bool) -> None:
+    def _follow(self, run: Run, answering: AnswerPlan, told: History, *, first: bool) -> None:
         """What an answer leaves to be done: nothing of it holds up its end."""
         answered = run.state.model or run.started.model
         by = next((c for c in answering.candidates if c.name == answered), answering.candidates[0])
@@ -236,7 +236,7 @@ class ChatService:
         question = Message("user", answering.turn.message, unseen=answering.turn.shows)
         self._memory.follow(run, told, question, by)
 
-    async def _seen(self, run: Run, answering: Answering, told: Recalled) -> tuple[tuple[Image, ...], Recalled]:
+    async def _seen(self, run: Run, answering: AnswerPlan, told: History) -> tuple[tuple[Image, ...], History]:
         """The message's pictures, and the conversation with those before."""
         turn, session_id = answering.turn, run.started.session_id
         most = images_that_fit(self._model_settings.llm_history_tokens, turn.shows)
@@ -245,10 +245,10 @@ class ChatService:
         images = turn.images or await self._pictures.load(session_id, turn.kept)
         return images, await self._pictures.shown(session_id, told, most, images)
 
-    async def _answer(self, run: Run, answering: Answering, told: Recalled) -> str:
+    async def _answer(self, run: Run, answering: AnswerPlan, told: History) -> str:
         settings, turn, retriever = self._model_settings, answering.turn, answering.retriever
         images, told = await self._seen(run, answering, told)
-        ask = Ask(
+        ask = AnswerInput(
             candidates=answering.candidates,
             attempts=Attempts(
                 limits=call_limits(settings),
@@ -293,7 +293,7 @@ def call_limits(settings: ModelSettings) -> CallLimits:
     )
 
 
-def _same(run_id: str, request_hash: str | None, turn: ChatTurn) -> str:
+def _same(run_id: str, request_hash: str | None, turn: AnswerRequest) -> str:
     if request_hash != turn.fingerprint():
         raise Invalid(
             "This Idempotency-Key was used for another request. Use a new key for each message.",

@@ -9,8 +9,8 @@ from typing import Literal
 import structlog
 
 from backend import events as ev
-from backend.chains.calling.call import CallLimits, call, was_read
-from backend.chains.calling.fallback import Candidate
+from backend.chains.calling.call import CallLimits, call, prompt_was_billed
+from backend.chains.calling.fallback import ModelCandidate
 from backend.chains.history.follow_up import estimate_tokens
 from backend.chains.models.provider import Parameters, Prompt, Text, Tokens
 from backend.errors import RunError, StreamForgeError
@@ -29,7 +29,7 @@ list is booked at the end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class ShortText:
     """A short text to be written, for whom and what for. `max_tokens` are those of the text."""
 
     owner: str
@@ -40,7 +40,7 @@ class Errand:
     max_tokens: int
 
 
-class Aside:
+class BackgroundWriter:
     """Calls of models that are no answers, each booked by itself."""
 
     def __init__(self, limits: CallLimits, booking: Booking) -> None:
@@ -49,7 +49,7 @@ class Aside:
         self._tasks: set[asyncio.Task[None]] = set()
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def write(self, errand: Errand, by: Candidate) -> str:
+    async def write(self, errand: ShortText, by: ModelCandidate) -> str:
         """The text, by that model with parameters of our own. Raises RunError, and what the booking raises."""
         system, content = errand.system, errand.content
         prompt = Prompt(system, (), content, content, Parameters(max_tokens=errand.max_tokens))
@@ -70,7 +70,7 @@ class Aside:
                                 pass
                 whole = True
             except (asyncio.CancelledError, RunError) as error:
-                read = was_read(error)
+                read = prompt_was_billed(error)
                 raise
             finally:
                 # What broke off was paid for, too.
@@ -104,7 +104,7 @@ class Aside:
             log.exception("aside_crashed")
 
 
-def _usage(errand: Errand, by: Candidate, tokens: Tokens | None, text: str, *, whole: bool) -> ev.Usage:
+def _usage(errand: ShortText, by: ModelCandidate, tokens: Tokens | None, text: str, *, whole: bool) -> ev.Usage:
     wrote = by.wrote(estimate_tokens(text), errand.max_tokens, whole=whole)
     counted = tokens or Tokens(estimate_tokens(errand.system + errand.content), wrote)
     return ev.Usage(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from backend.chains.calling.fallback import Candidate
+from backend.chains.calling.fallback import ModelCandidate
 from backend.chains.history.summary import (
     MAX_SUMMARY_TOKENS,
     MIN_HISTORY_TOKENS,
@@ -27,8 +27,8 @@ from backend.chains.models.provider import Message
 from backend.chains.models.tokenizers import Count
 from backend.config.settings import ConversationSettings
 from backend.errors import StreamForgeError
-from backend.services.conversations.background import Aside, Errand
-from backend.services.models.catalog import Models, Wanted
+from backend.services.conversations.background import BackgroundWriter, ShortText
+from backend.services.models.catalog import ModelChoice, Models
 from backend.services.runs.fold import ImagePart, SourcesPart, decode_parts, images_of, text_of
 from backend.services.runs.hub import Run
 from backend.storage.conversations.summaries import Summaries, SummaryRow
@@ -40,7 +40,7 @@ _REMEMBERED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class PastMessage:
     """A message of the active path, and the summary up to it where there is one. `pictures` are the user's; `quotes`:
     its model was given passages."""
 
@@ -52,10 +52,10 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
+class History:
     """A conversation so far. A model is told the first `covered` messages by their summary, if there is one."""
 
-    said: Sequence[Said]
+    said: Sequence[PastMessage]
     covered: int = 0
 
     @property
@@ -74,11 +74,11 @@ class Recalled:
         return self.said[self.covered - 1].summary if self.covered else None
 
 
-class Memory:
+class Summarizer:
     """Sums up what no longer fits. `budget` is LLM_HISTORY_TOKENS."""
 
     def __init__(
-        self, summaries: Summaries, aside: Aside, models: Models, settings: ConversationSettings, budget: int
+        self, summaries: Summaries, aside: BackgroundWriter, models: Models, settings: ConversationSettings, budget: int
     ) -> None:
         self._summaries = summaries
         self._aside = aside
@@ -89,11 +89,11 @@ class Memory:
         self._failed: dict[str, None] = {}
         """Sessions whose last summary failed: their answers don't wait for the next one."""
 
-    async def recall(self, run: Run, history: Sequence[StoredMessage], candidate: Candidate) -> Recalled:
+    async def recall(self, run: Run, history: Sequence[StoredMessage], candidate: ModelCandidate) -> History:
         """What the answer's model is told of the messages before."""
-        said: Sequence[Said] = said_of(history, candidate.count)
+        said: Sequence[PastMessage] = said_of(history, candidate.count)
         if not self._sums_up(candidate):
-            return Recalled(said)
+            return History(said)
         if not self._fits(said):
             try:
                 async with asyncio.timeout(self._settings.summary_timeout):
@@ -103,17 +103,17 @@ class Memory:
                 self._failed[run.started.session_id] = None
                 if len(self._failed) > _REMEMBERED:
                     del self._failed[next(iter(self._failed))]
-        return Recalled(said, _latest(said))
+        return History(said, _latest(said))
 
-    def follow(self, run: Run, told: Recalled, question: Message, candidate: Candidate) -> None:
+    def follow(self, run: Run, told: History, question: Message, candidate: ModelCandidate) -> None:
         """The answer to `question` is ending: if it all is too long for the next turn, sum it up once it is stored."""
         session_id = run.started.session_id
         if not self._sums_up(candidate) or session_id in self._making:
             return
         started = run.started
         new = (
-            Said(started.user_message_id, replace(question, count=candidate.count)),
-            Said(started.message_id, Message("assistant", run.state.text(), count=candidate.count)),
+            PastMessage(started.user_message_id, replace(question, count=candidate.count)),
+            PastMessage(started.message_id, Message("assistant", run.state.text(), count=candidate.count)),
         )
         said = [*told.said, *(each for each in new if each.message.told)]
         if self._fits(said):
@@ -123,7 +123,7 @@ class Memory:
             self._making[session_id] = task
             task.add_done_callback(lambda _: self._making.pop(session_id, None))
 
-    async def _mended(self, run: Run, said: Sequence[Said], candidate: Candidate) -> Sequence[Said]:
+    async def _mended(self, run: Run, said: Sequence[PastMessage], candidate: ModelCandidate) -> Sequence[PastMessage]:
         """The conversation with a summary that suffices. Raises StreamForgeError."""
         session_id = run.started.session_id
         waits = session_id not in self._failed
@@ -132,27 +132,27 @@ class Memory:
         said = await self._refreshed(session_id, said)
         return await self._sum_up(run, said, candidate) if waits and not self._fits(said) else said
 
-    def _sums_up(self, candidate: Candidate) -> bool:
+    def _sums_up(self, candidate: ModelCandidate) -> bool:
         return self._settings.summaries and candidate.model.writes and self._budget >= MIN_HISTORY_TOKENS
 
-    def _fits(self, said: Sequence[Said]) -> bool:
+    def _fits(self, said: Sequence[PastMessage]) -> bool:
         covered = _latest(said)
         summary = said[covered - 1].summary if covered else None
         return is_short_enough(summary, [each.message for each in said[covered:]], self._budget)
 
-    async def _prepare(self, run: Run, said: Sequence[Said], candidate: Candidate) -> None:
+    async def _prepare(self, run: Run, said: Sequence[PastMessage], candidate: ModelCandidate) -> None:
         await run.log.finished()
         said = await self._refreshed(run.started.session_id, said)
         if self._fits(said):
             return
         await self._sum_up(run, said, candidate)
 
-    async def _refreshed(self, session_id: str, said: Sequence[Said]) -> Sequence[Said]:
+    async def _refreshed(self, session_id: str, said: Sequence[PastMessage]) -> Sequence[PastMessage]:
         """The conversation with the summaries that were made since it was read."""
         kept = await self._summaries.of(session_id)
         return [replace(s, summary=kept[s.id].text) if s.id in kept else s for s in said]
 
-    async def _sum_up(self, run: Run, said: Sequence[Said], candidate: Candidate) -> Sequence[Said]:
+    async def _sum_up(self, run: Run, said: Sequence[PastMessage], candidate: ModelCandidate) -> Sequence[PastMessage]:
         """The conversation with one more summary, which is stored. Raises StreamForgeError."""
         covered = _latest(said)
         summary = said[covered - 1].summary if covered else None
@@ -162,7 +162,7 @@ class Memory:
             return said
         by = self._by(candidate)
         for piece in split_conversation(tail[:older], self._budget):
-            errand = Errand(
+            errand = ShortText(
                 run.owner,
                 run.started.session_id,
                 "summary",
@@ -180,14 +180,14 @@ class Memory:
             await self._summaries.put(SummaryRow(last.id, by.name, summary))
         return [replace(s, summary=summary) if s is last else s for s in said]
 
-    def _by(self, candidate: Candidate) -> Candidate:
+    def _by(self, candidate: ModelCandidate) -> ModelCandidate:
         model = self._settings.summary_model
-        return candidate if model is None else self._models.choose(Wanted(model))[0]
+        return candidate if model is None else self._models.choose(ModelChoice(model))[0]
 
 
-def said_of(history: Sequence[StoredMessage], count: Count | None = None) -> list[Said]:
+def said_of(history: Sequence[StoredMessage], count: Count | None = None) -> list[PastMessage]:
     """Stored messages as a model is told them, with a note of their pictures; empty ones are left out."""
-    found: list[Said] = []
+    found: list[PastMessage] = []
     for row in history:
         parts = decode_parts(row.parts)
         text, pictures = text_of(parts), images_of(parts) if row.role == "user" else ()
@@ -195,12 +195,12 @@ def said_of(history: Sequence[StoredMessage], count: Count | None = None) -> lis
             role = "user" if row.role == "user" else "assistant"
             message = Message(role, text, unseen=len(pictures), count=count)
             quotes = any(isinstance(part, SourcesPart) for part in parts)
-            found.append(Said(row.id, message, row.summary, pictures, quotes))
+            found.append(PastMessage(row.id, message, row.summary, pictures, quotes))
         elif row.summary is not None and found:
             found[-1] = replace(found[-1], summary=row.summary)
     return found
 
 
-def _latest(said: Sequence[Said]) -> int:
+def _latest(said: Sequence[PastMessage]) -> int:
     """How many messages the last summary covers; 0 when there is none."""
     return next((n for n in range(len(said), 0, -1) if said[n - 1].summary is not None), 0)

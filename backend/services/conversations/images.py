@@ -9,7 +9,7 @@ import msgspec
 from backend.chains.history.images import MOST_BYTES, read_image
 from backend.chains.models.provider import Image
 from backend.kit.ids import new_id
-from backend.services.conversations.history import Recalled
+from backend.services.conversations.history import History
 from backend.services.runs.fold import ImagePart, MessagePart, ReasoningPart, SourcesPart, TextPart
 from backend.storage.conversations.images import ImageRow, Images
 
@@ -45,7 +45,7 @@ class Pictures:
         found = await self._images.of(session_id, [part.image_id for part in parts])
         return tuple(_image(found[part.image_id]) for part in parts if part.image_id in found)
 
-    async def shown(self, session_id: str, told: Recalled, most: int, own: Sequence[Image]) -> Recalled:
+    async def shown(self, session_id: str, told: History, most: int, own: Sequence[Image]) -> History:
         """The conversation with its newest pictures, `most` of them, and `MOST_BYTES` with the new message's `own`. Of
         the others, and of those that a summary covers, there stays a note."""
         chosen = _newest(told, most, MOST_BYTES - sum(len(image.data) for image in own))
@@ -100,7 +100,7 @@ def _image(row: ImageRow) -> Image:
     return Image(row.media_type, row.data)
 
 
-def _newest(told: Recalled, most: int, room: int) -> list[ImagePart]:
+def _newest(told: History, most: int, room: int) -> list[ImagePart]:
     """The newest pictures of the conversation, `most` of them with `room` bytes."""
     chosen: list[ImagePart] = []
     for each in reversed(told.said[told.covered :]):

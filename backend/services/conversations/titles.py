@@ -4,8 +4,8 @@ import re
 
 from backend.chains.answer.links import LinkFilter
 from backend.chains.answer.urls import KnownUrls
-from backend.chains.calling.fallback import Candidate
-from backend.services.conversations.background import Aside, Errand
+from backend.chains.calling.fallback import ModelCandidate
+from backend.services.conversations.background import BackgroundWriter, ShortText
 from backend.services.runs.hub import Run
 from backend.storage.conversations.sessions import Sessions
 
@@ -24,21 +24,21 @@ _MAX_TOKENS = 400
 class Titles:
     """Titles in the place of the first message's beginning, unless somebody named the session."""
 
-    def __init__(self, sessions: Sessions, aside: Aside, enabled: bool) -> None:
+    def __init__(self, sessions: Sessions, aside: BackgroundWriter, enabled: bool) -> None:
         self._sessions = sessions
         self._aside = aside
         self._enabled = enabled
 
-    def follow(self, run: Run, question: str, candidate: Candidate) -> None:
+    def follow(self, run: Run, question: str, candidate: ModelCandidate) -> None:
         """The first answer of a session is ending: give it a title once it is stored."""
         if self._enabled and candidate.model.writes:
             self._aside.later(lambda: self._give(run, question, candidate))
 
-    async def _give(self, run: Run, question: str, candidate: Candidate) -> None:
+    async def _give(self, run: Run, question: str, candidate: ModelCandidate) -> None:
         await run.log.finished()
         session_id = run.started.session_id
         content = f"user: {question[:_QUOTED]}\n\nassistant: {run.state.text()[:_QUOTED]}"
-        errand = Errand(run.owner, session_id, "title", _SYSTEM, content, _MAX_TOKENS)
+        errand = ShortText(run.owner, session_id, "title", _SYSTEM, content, _MAX_TOKENS)
         written = await self._aside.write(errand, candidate)
         title = _clean(written, question)
         if 0 < len(title) <= _LONGEST:

@@ -9,9 +9,9 @@ import structlog
 
 from backend.chains.retrieval.index import index_key
 from backend.errors import Invalid, NotFound
-from backend.services.library.holdings import Corpus, Removed
-from backend.services.library.jobs.workers import Ingestion
-from backend.services.library.search.search import Knowledge
+from backend.services.library.holdings import Holdings, Removed
+from backend.services.library.jobs.workers import JobWorkers
+from backend.services.library.search.search import LibrarySearch
 from backend.storage.library.collections import CollectionCounts, CollectionRow
 from backend.storage.library.transfers import Embedding
 
@@ -41,7 +41,7 @@ class CollectionReceipt:
 class CollectionService:
     """Collections of an owner; somebody else's raise NotFound."""
 
-    def __init__(self, corpus: Corpus, ingestion: Ingestion, knowledge: Knowledge) -> None:
+    def __init__(self, corpus: Holdings, ingestion: JobWorkers, knowledge: LibrarySearch) -> None:
         self._corpus = corpus
         self._rows = corpus.collections
         self._ingestion = ingestion

@@ -15,11 +15,11 @@ from weakref import WeakValueDictionary
 from backend.chains.text.terms import about_terms
 from backend.errors import Conflict, DocumentUnreadable, Invalid, NotFound, StorageFull, TooLarge
 from backend.kit.ids import new_id
-from backend.services.library.holdings import Corpus
-from backend.services.library.jobs.progress import Changed, Gone, Stages, Waiting
-from backend.services.library.jobs.reembed import BATCH, Move
-from backend.services.library.jobs.workers import Ingestion
-from backend.services.library.search.search import Knowledge
+from backend.services.library.holdings import Holdings
+from backend.services.library.jobs.progress import Changed, Gone, JobProgress, Waiting
+from backend.services.library.jobs.reembed import BATCH, MoveJob
+from backend.services.library.jobs.workers import JobWorkers
+from backend.services.library.search.search import LibrarySearch
 from backend.services.library.sweep import Sweep, Swept
 from backend.storage.library.documents import DocumentRow, VersionRow
 
@@ -54,7 +54,7 @@ class Receipt:
 class DocumentService:
     """Documents of an owner. Files lie under `files`, named by their version's id, never by what a client said."""
 
-    def __init__(self, corpus: Corpus, ingestion: Ingestion, knowledge: Knowledge, max_bytes: int) -> None:
+    def __init__(self, corpus: Holdings, ingestion: JobWorkers, knowledge: LibrarySearch, max_bytes: int) -> None:
         self._corpus = corpus
         self._rows = corpus.documents
         self._ingestion = ingestion
@@ -255,7 +255,7 @@ class DocumentService:
                 )
             await self._knowledge.check(owner, [target])
             await self._corpus.transfers.check_move(document_id, target)
-            move = Move(self._corpus, owner, document_id, target, Stages(lambda: None))
+            move = MoveJob(self._corpus, owner, document_id, target, JobProgress(lambda: None))
             if not await move.alike():
                 await self._corpus.transfers.begin_move(owner, document_id, target)
             else:
@@ -266,7 +266,7 @@ class DocumentService:
 
     async def _move_now(self, owner: str, document_id: str, target: str) -> None:
         for _ in range(_MOVES):
-            move = Move(self._corpus, owner, document_id, target, Stages(lambda: None))
+            move = MoveJob(self._corpus, owner, document_id, target, JobProgress(lambda: None))
             try:
                 while not await move.step():
                     pass

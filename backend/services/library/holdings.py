@@ -43,7 +43,7 @@ class Removed:
         )
 
 
-class Corpus:
+class Holdings:
     """The database is the truth; vectors and files follow it. `files` lie under the ids of their versions."""
 
     def __init__(self, database: Database, index: VectorIndex, embedders: Embedders, files: Path) -> None:

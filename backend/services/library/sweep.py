@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from backend.chains.retrieval.index import index_key
-from backend.services.library.holdings import Corpus
+from backend.services.library.holdings import Holdings
 from backend.storage.library.collections import CollectionRow
 from backend.storage.library.strays import Range
 
@@ -30,7 +30,7 @@ class Swept:
 class Sweep:
     """`arriving` are the files of uploads that are not in the database yet."""
 
-    def __init__(self, corpus: Corpus, arriving: set[str]) -> None:
+    def __init__(self, corpus: Holdings, arriving: set[str]) -> None:
         self._corpus = corpus
         self._arriving = arriving
 

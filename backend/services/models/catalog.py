@@ -12,7 +12,7 @@ from typing import Any, Literal
 import structlog
 
 from backend import events as ev
-from backend.chains.calling.fallback import Candidate, Health
+from backend.chains.calling.fallback import Health, ModelCandidate
 from backend.chains.models import endpoints
 from backend.chains.models.capabilities import spec_of
 from backend.chains.models.prices import charge, charge_at_most
@@ -72,7 +72,7 @@ class DefaultModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ModelChoice:
     """What a caller asks of the model: `asked` has the parameters that were named, by field of `Parameters`, and
     `images`. `fallbacks` None: as the settings say."""
 
@@ -84,7 +84,7 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class _Known:
     """A model that was opened: `cannot` says why it doesn't take a parameter; `unseen` as in `Kind`, `count` as in
-    `Candidate`."""
+    `ModelCandidate`."""
 
     name: str
     model: ChatModel
@@ -192,7 +192,7 @@ class Models:
             await asyncio.gather(self._looking, return_exceptions=True)
         await asyncio.gather(*(p.aclose() for p in self._providers.values()))
 
-    def choose(self, wanted: Wanted) -> list[Candidate]:
+    def choose(self, wanted: ModelChoice) -> list[ModelCandidate]:
         """The models that may answer, in the order in which they are tried.
 
         Raises Invalid: an unknown model, or a parameter that the first one, or a fallback that the caller named,
@@ -275,7 +275,7 @@ class Models:
         known = self._opened[full] = _Known(full, opened, spec, _cannot(kind, spec), kind.unseen, count)
         return known
 
-    def _candidate(self, name: str, asked: Mapping[str, object]) -> Candidate:
+    def _candidate(self, name: str, asked: Mapping[str, object]) -> ModelCandidate:
         known = self._open(name)
         for field in asked:
             if field in known.cannot:
@@ -290,7 +290,7 @@ class Models:
             "reasoning_effort" in asked or (known.unseen == "model" and known.spec.reasoning is True)
         )
         parameters = self._parameters(known.spec, asked)
-        return Candidate(known.name, known.model, parameters, unseen, "images" not in known.cannot, known.count)
+        return ModelCandidate(known.name, known.model, parameters, unseen, "images" not in known.cannot, known.count)
 
     def _parameters(self, spec: ModelSpec, asked: Mapping[str, object]) -> Parameters:
         settings = self._settings

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from backend.chains.templates import PromptContent, Rendered, Value, render
 from backend.events import is_clean
 from backend.services.prompts.diff import unified
-from backend.storage.prompts import PromptRow, Prompts, VersionRow
+from backend.storage.prompts import PromptRow, Prompts, RevisionRow
 
 
 class PromptValues(BaseModel):
@@ -49,7 +49,7 @@ class PromptChoice(PromptValues):
 class ReadVersion:
     """A version with its content read."""
 
-    row: VersionRow
+    row: RevisionRow
     content: PromptContent
 
 
@@ -91,7 +91,7 @@ class PromptService:
         """The owner's, by name."""
         return await self._prompts.of(owner)
 
-    async def get(self, owner: str, name: str) -> tuple[PromptRow, list[VersionRow]]:
+    async def get(self, owner: str, name: str) -> tuple[PromptRow, list[RevisionRow]]:
         """One prompt and its versions, the newest first. Raises NotFound."""
         return await self._prompts.get(owner, name), await self._prompts.versions(owner, name)
 

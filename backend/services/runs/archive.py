@@ -11,7 +11,7 @@ from backend.chains.history.follow_up import estimate_tokens
 from backend.chains.history.images import IMAGE_TOKENS
 from backend.errors import ServerRestarted
 from backend.kit.ids import now_ms
-from backend.services.runs.fold import RunState, decode_parts, encode_parts, images_of, text_of
+from backend.services.runs.fold import RunFold, decode_parts, encode_parts, images_of, text_of
 from backend.services.usage.report import calls_of
 from backend.storage.runs.turns import ClosedTurn, EventLines, StoredRun, Turns
 
@@ -28,7 +28,7 @@ class RunArchive:
         self._turns = turns
         self._charge = charge
 
-    async def fold(self, stored: StoredRun) -> RunState:
+    async def fold(self, stored: StoredRun) -> RunFold:
         """What the run's stored events say."""
         state, _ = await self._fold(stored)
         return state
@@ -49,8 +49,8 @@ class RunArchive:
             events: list[ev.AnyEvent] = [state.snapshot(_started(stored)), state.terminal]
             await self._turns.replace_log(_lines(stored.id, last + 1, events))
 
-    async def _fold(self, stored: StoredRun) -> tuple[RunState, int]:
-        state, last = RunState(), 0
+    async def _fold(self, stored: StoredRun) -> tuple[RunFold, int]:
+        state, last = RunFold(), 0
         while rows := await self._turns.events(stored.id, last):
             for row in rows:
                 for line in row.lines.split(b"\n"):
@@ -75,7 +75,7 @@ class RunArchive:
         await self._turns.close(closed_turn(stored, state, terminal, [events]))
         log.info("run_recovered", run_id=stored.id, events=last)
 
-    async def _count(self, stored: StoredRun, state: RunState) -> None:
+    async def _count(self, stored: StoredRun, state: RunFold) -> None:
         """What was being written was paid for: at least the question, what was shown of the sources, and the text."""
         if not (wrote := state.uncounted()):
             return
@@ -142,7 +142,7 @@ class Closing(Protocol):
         ...
 
 
-def closed_turn(run: Closing, state: RunState, terminal: ev.Terminal, events: list[EventLines]) -> ClosedTurn:
+def closed_turn(run: Closing, state: RunFold, terminal: ev.Terminal, events: list[EventLines]) -> ClosedTurn:
     """What `Turns.close` stores of a run that ended with `terminal`."""
     error = msgspec.json.encode(terminal.error).decode() if isinstance(terminal, ev.RunFailed) else None
     return ClosedTurn(

@@ -80,7 +80,7 @@ def images_of(parts: list[MessagePart]) -> tuple[ImagePart, ...]:
     return tuple(p for p in parts if isinstance(p, ImagePart))
 
 
-class RunState:
+class RunFold:
     """What a run's events say so far. Feed it every event in order."""
 
     def __init__(self) -> None:

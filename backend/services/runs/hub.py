@@ -23,7 +23,7 @@ from backend.errors import (
 )
 from backend.kit.ids import new_id, now_ms
 from backend.services.runs.archive import RunArchive, closed_turn, status_of
-from backend.services.runs.fold import RunState
+from backend.services.runs.fold import RunFold
 from backend.services.runs.log import FrameEncoder, LogFull, RunLog, replay
 from backend.services.runs.run import Body, CancelledBy, Run
 from backend.services.telemetry.telemetry import SILENT, Telemetry
@@ -97,7 +97,7 @@ class RunHub:
 
         `on_disconnect` is the setting's where it is None.
         """
-        settings, state = self._settings, RunState()
+        settings, state = self._settings, RunFold()
         run_log = RunLog(
             started.run_id,
             window=settings.send_window_ms / 1000,
@@ -177,7 +177,7 @@ class RunHub:
             return None
         return replay(run_id, after, frame, self._turns.events)
 
-    async def outcome(self, owner: str, run_id: str) -> RunState:
+    async def outcome(self, owner: str, run_id: str) -> RunFold:
         """What a run's events say, once it has ended. Raises NotFound."""
         run = self.live(owner, run_id)
         if run is not None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from backend import events as ev
-from backend.services.runs.fold import RunState
+from backend.services.runs.fold import RunFold
 from backend.services.runs.log import RunLog
-from backend.services.telemetry.telemetry import RunWatch
+from backend.services.telemetry.telemetry import RunObserver
 
 _DELTAS = frozenset({ev.TextDelta, ev.ReasoningDelta})
 CancelledBy = Literal["user", "replaced", "session_deleted", "no_watcher"]
@@ -26,8 +26,8 @@ class Run:
     started: ev.RunStarted
     log: RunLog
     charge: Callable[[ev.Usage], None]
-    watch: RunWatch
-    state: RunState
+    watch: RunObserver
+    state: RunFold
     request_id: str | None = None
     ending: bool = False
     cancelled_by: CancelledBy | Literal["shutdown"] | None = None

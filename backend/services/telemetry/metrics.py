@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.services.runs.archive import status_of
-from backend.services.telemetry.telemetry import Call, Job, Request, Retrieval, Run, Sink
+from backend.services.telemetry.telemetry import CallRecord, JobRecord, RequestRecord, RetrievalRecord, RunRecord, Sink
 
 _MOST_VALUES = 50
 _OTHER = "other"
@@ -94,12 +94,12 @@ class Metrics(Sink):
             self._of["ingestion_jobs"].labels(stage).set(count)
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
-    def request_answered(self, request: Request) -> None:
+    def request_answered(self, request: RequestRecord) -> None:
         """See `Sink`."""
         if request.streams:
             self._of["event_streams"].inc()
 
-    def request_ended(self, request: Request) -> None:
+    def request_ended(self, request: RequestRecord) -> None:
         """See `Sink`."""
         method = request.method if request.method in _METHODS else _OTHER
         self._at("http_requests", method=method, route=request.route, status=str(request.status)).inc()
@@ -107,11 +107,11 @@ class Metrics(Sink):
         if request.streams:
             self._of["event_streams"].dec()
 
-    def run_began(self, run: Run) -> None:
+    def run_began(self, run: RunRecord) -> None:
         """See `Sink`."""
         self._of["runs_started"].inc()
 
-    def run_ended(self, run: Run) -> None:
+    def run_ended(self, run: RunRecord) -> None:
         """See `Sink`."""
         assert run.terminal is not None
         self._at("runs_ended", status=status_of(run.terminal), model=run.model).inc()
@@ -123,7 +123,7 @@ class Metrics(Sink):
         for call in run.calls:
             self.called(call)
 
-    def called(self, call: Call) -> None:
+    def called(self, call: CallRecord) -> None:
         """See `Sink`."""
         self._at("model_calls", model=call.model, purpose=call.purpose, status=call.status).inc()
         if call.first is not None and call.began is not None:
@@ -136,13 +136,13 @@ class Metrics(Sink):
             if call.usage.cost is not None:
                 self._at("cost_dollars", model=call.model).inc(call.usage.cost / 1_000_000)
 
-    def retrieved(self, retrieval: Retrieval) -> None:
+    def retrieved(self, retrieval: RetrievalRecord) -> None:
         """See `Sink`."""
         for stage, seconds in retrieval.seconds.items():
             self._at("retrieval_seconds", stage=stage).observe(seconds)
         self._at("retrieval_seconds", stage="all").observe((retrieval.ended - retrieval.began) * _NS)
 
-    def job_ended(self, job: Job) -> None:
+    def job_ended(self, job: JobRecord) -> None:
         """See `Sink`."""
         self._at("ingestion_jobs_ended", kind=job.kind, outcome=job.outcome).inc()
         for stage, seconds in job.seconds.items():

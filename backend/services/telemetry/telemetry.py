@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from backend import events as ev
-from backend.chains.calling.fallback import Candidate, Observed, Observer
+from backend.chains.calling.fallback import CallObserver, ModelCandidate, Observed
 from backend.chains.models.provider import Prompt
 from backend.errors import RunError, StreamForgeError
 
 if TYPE_CHECKING:
-    from backend.services.runs.fold import RunState
+    from backend.services.runs.fold import RunFold
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ now = time.perf_counter_ns
 
 
 @dataclass(slots=True, eq=False)
-class Request:
+class RequestRecord:
     """An HTTP request. `route` is its path's pattern, `-` where there is none; `status` 0: nothing was answered."""
 
     telemetry: "Telemetry"
@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(slots=True, eq=False)
-class Call(Observed):
+class CallRecord(Observed):
     """A call of a model. Times are None where it was told as a whole. `error` is a code; `usage` None: nothing was
     counted. `prompt` and `text`, what it was asked and wrote, are kept only where a sink wants contents."""
 
@@ -88,7 +88,7 @@ class Call(Observed):
         self.retries.append(error.code)
 
 
-class RunWatch(Observer):
+class RunObserver(CallObserver):
     """A run, for whom it may concern. This one concerns nobody."""
 
     def began(self) -> None:
@@ -104,16 +104,16 @@ class RunWatch(Observer):
 
 
 @dataclass(slots=True, eq=False)
-class Run(RunWatch):
+class RunRecord(RunObserver):
     """A run. `first`: when its first part begins; `switches`: (model before, code of its error)."""
 
     telemetry: "Telemetry"
     started: ev.RunStarted
-    state: "RunState"
+    state: "RunFold"
     began_at: int = 0
     first: int | None = None
     ended_at: int = 0
-    calls: list[Call] = field(default_factory=list[Call])
+    calls: list[CallRecord] = field(default_factory=list[CallRecord])
     switches: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     terminal: ev.Terminal | None = None
     looking: int | None = None
@@ -125,20 +125,20 @@ class Run(RunWatch):
         return self.state.model or self.started.model
 
     def began(self) -> None:
-        """See `RunWatch`."""
+        """See `RunObserver`."""
         self.began_at = now()
         self.telemetry.tell("run_began", self)
 
-    def calling(self, candidate: Candidate, prompt: Prompt) -> Observed:
-        """See `RunWatch`."""
-        call = Call(candidate.name, parameters=prompt.parameters, began=now())
+    def calling(self, candidate: ModelCandidate, prompt: Prompt) -> Observed:
+        """See `RunObserver`."""
+        call = CallRecord(candidate.name, parameters=prompt.parameters, began=now())
         if self.telemetry.contents:
             call.prompt, call.text_begins = prompt, len(self.state.text())
         self.calls.append(call)
         return call
 
     def noticed(self, event: ev.AnyEvent) -> None:
-        """See `RunWatch`."""
+        """See `RunObserver`."""
         match event:
             case ev.TextStart() | ev.ReasoningStart():
                 self.first = self.first or now()
@@ -153,12 +153,12 @@ class Run(RunWatch):
             case ev.Usage():
                 # Making the follow-up a question of its own is the first thing that looking something up does.
                 began = self.looking if event.purpose == "condense" else None
-                self.calls.append(Call(event.model, event.purpose, began=began, ended=now(), usage=event))
+                self.calls.append(CallRecord(event.model, event.purpose, began=began, ended=now(), usage=event))
             case _:
                 pass
 
     def ended(self, terminal: ev.Terminal) -> None:
-        """See `RunWatch`."""
+        """See `RunObserver`."""
         self.ended_at, self.terminal = now(), terminal
         answers = self._answers()
         if answers and isinstance(terminal, ev.RunCompleted):
@@ -169,12 +169,12 @@ class Run(RunWatch):
                 call.text, end = text[call.text_begins : end], call.text_begins
         self.telemetry.tell("run_ended", self)
 
-    def _answers(self) -> list[Call]:
+    def _answers(self) -> list[CallRecord]:
         return [call for call in self.calls if call.purpose == "answer"]
 
 
 @dataclass(slots=True, eq=False)
-class Retrieval:
+class RetrievalRecord:
     """A search. `seconds` by stage."""
 
     queries: Sequence[tuple[str, float]]
@@ -186,7 +186,7 @@ class Retrieval:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobRecord:
     """A job of the ingestion that has ended: `ready`, or the code of why not. `seconds` by stage."""
 
     kind: str
@@ -200,28 +200,28 @@ class Sink:
     contents = False
     """Whether it wants to see what was asked and answered."""
 
-    def request_began(self, request: Request) -> None:
+    def request_began(self, request: RequestRecord) -> None:
         """Called in the request's task."""
 
-    def request_answered(self, request: Request) -> None:
+    def request_answered(self, request: RequestRecord) -> None:
         """The head of its response is known."""
 
-    def request_ended(self, request: Request) -> None:
+    def request_ended(self, request: RequestRecord) -> None:
         """Called in the request's task."""
 
-    def run_began(self, run: Run) -> None:
+    def run_began(self, run: RunRecord) -> None:
         """Called in the run's task, which began within its request's."""
 
-    def run_ended(self, run: Run) -> None:
+    def run_ended(self, run: RunRecord) -> None:
         """The calls of its models have ended, too."""
 
-    def called(self, call: Call) -> None:
+    def called(self, call: CallRecord) -> None:
         """A call beside the runs has ended."""
 
-    def retrieved(self, retrieval: Retrieval) -> None:
+    def retrieved(self, retrieval: RetrievalRecord) -> None:
         """Called in the task that searched, a request's or a run's."""
 
-    def job_ended(self, job: Job) -> None:
+    def job_ended(self, job: JobRecord) -> None:
         """It is not tried again."""
 
     async def open(self) -> None:
@@ -247,9 +247,9 @@ class Telemetry:
                 log.exception("telemetry_failed", record=what)
 
     @contextmanager
-    def request(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Generator[Request]:
+    def request(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Generator[RequestRecord]:
         """A request, from its first byte to the last one of its response."""
-        request = Request(self, method, path, headers)
+        request = RequestRecord(self, method, path, headers)
         self.tell("request_began", request)
         try:
             yield request
@@ -257,14 +257,14 @@ class Telemetry:
             request.ended = now()
             self.tell("request_ended", request)
 
-    def run(self, started: ev.RunStarted, state: "RunState") -> RunWatch:
+    def run(self, started: ev.RunStarted, state: "RunFold") -> RunObserver:
         """Who is to be told of a run."""
-        return Run(self, started, state) if self._sinks else _UNWATCHED
+        return RunRecord(self, started, state) if self._sinks else _UNWATCHED
 
     @contextmanager
-    def retrieval(self, queries: Sequence[tuple[str, float]]) -> Generator[Retrieval]:
+    def retrieval(self, queries: Sequence[tuple[str, float]]) -> Generator[RetrievalRecord]:
         """A search; what it found is filled in by who searches."""
-        retrieval = Retrieval(queries)
+        retrieval = RetrievalRecord(queries)
         try:
             yield retrieval
         except StreamForgeError as error:
@@ -276,11 +276,11 @@ class Telemetry:
 
     def used(self, usage: ev.Usage) -> None:
         """A call beside the runs took this."""
-        self.tell("called", Call(usage.model, usage.purpose, usage=usage))
+        self.tell("called", CallRecord(usage.model, usage.purpose, usage=usage))
 
     def job(self, kind: str, outcome: str, seconds: Mapping[str, float]) -> None:
         """A job ended."""
-        self.tell("job_ended", Job(kind, outcome, seconds))
+        self.tell("job_ended", JobRecord(kind, outcome, seconds))
 
     async def open(self) -> None:
         """Begin."""
@@ -293,6 +293,6 @@ class Telemetry:
             await sink.close()
 
 
-_UNWATCHED = RunWatch()
+_UNWATCHED = RunObserver()
 SILENT = Telemetry()
 """Without sinks."""

@@ -20,7 +20,7 @@ from backend import __version__
 from backend import events as ev
 from backend.chains.models.provider import Image, Prompt
 from backend.services.runs.archive import status_of
-from backend.services.telemetry.telemetry import Call, Request, Retrieval, Run, Sink, now
+from backend.services.telemetry.telemetry import CallRecord, RequestRecord, RetrievalRecord, RunRecord, Sink, now
 
 _EXPORTERS = "opentelemetry.exporter.otlp.proto"
 _PROTOCOLS = {"grpc": "grpc", "http/protobuf": "http"}
@@ -88,7 +88,7 @@ class Tracing(Sink):
         sending.start()
         await asyncio.to_thread(sending.join, _CLOSING)
 
-    def request_began(self, request: Request) -> None:
+    def request_began(self, request: RequestRecord) -> None:
         """See `Sink`."""
         from opentelemetry import context, propagate, trace
 
@@ -104,7 +104,7 @@ class Tracing(Sink):
         )
         request.span = (span, context.attach(trace.set_span_in_context(span)))
 
-    def request_ended(self, request: Request) -> None:
+    def request_ended(self, request: RequestRecord) -> None:
         """See `Sink`."""
         from opentelemetry import context
 
@@ -118,7 +118,7 @@ class Tracing(Sink):
         span.set_attribute("http.response.status_code", request.status)
         _end(span, request.ended, str(request.status) if request.status >= 500 else None)
 
-    def run_began(self, run: Run) -> None:
+    def run_began(self, run: RunRecord) -> None:
         """See `Sink`."""
         from opentelemetry import context, trace
 
@@ -138,7 +138,7 @@ class Tracing(Sink):
         # The run's task has a context of its own, which ends with it.
         context.attach(trace.set_span_in_context(run.span))
 
-    def run_ended(self, run: Run) -> None:
+    def run_ended(self, run: RunRecord) -> None:
         """See `Sink`."""
         from opentelemetry import trace
 
@@ -158,11 +158,11 @@ class Tracing(Sink):
         _set(run.span, said)
         _end(run.span, run.ended_at, terminal.error.code if isinstance(terminal, ev.RunFailed) else None)
 
-    def called(self, call: Call) -> None:
+    def called(self, call: CallRecord) -> None:
         """See `Sink`."""
         self._call(call, None)
 
-    def retrieved(self, retrieval: Retrieval) -> None:
+    def retrieved(self, retrieval: RetrievalRecord) -> None:
         """See `Sink`."""
         span = self._tracer.start_span("retrieval", start_time=_at(retrieval.began))
         said: dict[str, Any] = {
@@ -175,7 +175,7 @@ class Tracing(Sink):
         _set(span, said)
         _end(span, retrieval.ended, retrieval.error)
 
-    def _call(self, call: Call, inside: Any) -> None:
+    def _call(self, call: CallRecord, inside: Any) -> None:
         from opentelemetry import trace
 
         provider, _, model = call.model.partition("/")
@@ -198,7 +198,7 @@ class Tracing(Sink):
         _end(span, ended, call.error)
 
 
-def _asked(call: Call) -> dict[str, Any]:
+def _asked(call: CallRecord) -> dict[str, Any]:
     asked = call.parameters
     said: dict[str, Any] = {
         "gen_ai.response.time_to_first_chunk": _seconds(call.began, call.first),
@@ -217,7 +217,7 @@ def _asked(call: Call) -> dict[str, Any]:
     return said
 
 
-def _used(call: Call) -> dict[str, Any]:
+def _used(call: CallRecord) -> dict[str, Any]:
     usage = call.usage
     if usage is None:
         return {}
@@ -231,7 +231,7 @@ def _used(call: Call) -> dict[str, Any]:
     }
 
 
-def _contents(call: Call) -> dict[str, Any]:
+def _contents(call: CallRecord) -> dict[str, Any]:
     """What was asked and written, as JSON by the conventions; pictures without their bytes. Nothing where none is
     kept."""
     if call.prompt is None:

@@ -4,23 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.chains.answer.upper_bounds import answer_at_most, passages_at_most, rewrite_at_most
-from backend.chains.calling.fallback import Candidate
+from backend.chains.calling.fallback import ModelCandidate
 from backend.chains.history.follow_up import REWRITING
 from backend.chains.history.images import images_that_fit
 from backend.chains.models.provider import Tokens
 from backend.config.budgets import EVERYBODY, Budget
-from backend.config.settings import KnowledgeSettings, ModelSettings
+from backend.config.settings import LibrarySettings, ModelSettings
 from backend.errors import PriceUnknown
 from backend.services.models.catalog import Models
 from backend.storage.usage.ledger import Reservation
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class CostInput:
     """What an answer will be asked with. `texts`: the words of its prompt that are known; `pictures`: its own, and
     `before`: the session's; `looks_up`: in documents; `follows`: there may be messages before it."""
 
-    candidates: Sequence[Candidate]
+    candidates: Sequence[ModelCandidate]
     question: str
     texts: Sequence[str]
     pictures: int
@@ -30,7 +30,7 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class Spending:
     """What an answer may take: `input_limit` tokens of prompt, with so many `pictures` of earlier messages, and the
     money."""
 
@@ -43,7 +43,7 @@ class Budgets:
     """The budgets of all owners."""
 
     def __init__(
-        self, budgets: Mapping[str, Budget], models: Models, writing: ModelSettings, reading: KnowledgeSettings
+        self, budgets: Mapping[str, Budget], models: Models, writing: ModelSettings, reading: LibrarySettings
     ) -> None:
         self._budgets = budgets
         self._models = models
@@ -54,7 +54,7 @@ class Budgets:
         """The owner's own budget, or the one of everybody else; None: no limit."""
         return self._budgets.get(owner) or self._budgets.get(EVERYBODY)
 
-    def allowance(self, owner: str, planned: Planned) -> Allowance | None:
+    def allowance(self, owner: str, planned: CostInput) -> Spending | None:
         """What the answer may take; None without a budget. Raises PriceUnknown."""
         budget = self.of(owner)
         if budget is None:
@@ -74,7 +74,7 @@ class Budgets:
             # Asked of the first one that doesn't rest then.
             rewrite = Tokens(rewrite_at_most(planned.question), REWRITING.max_tokens)
             amount += max((self._cost(c.name, rewrite) for c in planned.candidates if c.model.writes), default=0)
-        return Allowance(limit, before, Reservation(amount, budget))
+        return Spending(limit, before, Reservation(amount, budget))
 
     def reservation(self, owner: str, model: str, most: Tokens) -> Reservation | None:
         """What a single call may cost; None without a budget. Raises PriceUnknown."""

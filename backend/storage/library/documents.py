@@ -15,7 +15,7 @@ _LONGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class PendingVersion:
+class PendingVersionRow:
     """A version that is to replace the active one, and how far it is."""
 
     version: str
@@ -28,7 +28,7 @@ class PendingVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Moving:
+class MovingRow:
     """A document is on its way into another collection, which embeds it anew. `status`: queued or failed."""
 
     collection_id: str
@@ -58,8 +58,8 @@ class DocumentRow:
     pages: int | None
     chunks: int | None
     progress: Progress
-    pending: PendingVersion | None
-    moving: Moving | None
+    pending: PendingVersionRow | None
+    moving: MovingRow | None
 
     @property
     def settled(self) -> bool:
@@ -86,7 +86,7 @@ class VersionRow:
 
 
 @dataclass(frozen=True, slots=True)
-class TextPart:
+class DocumentTextPart:
     """A part of a version's canonical text: None unless it was read."""
 
     version: str
@@ -197,7 +197,9 @@ class Documents:
             raise NotFound("No such document.")
         return [VersionRow(*row) for row in found]
 
-    async def text(self, owner: str, document_id: str, version: str | None, start: int, end: int | None) -> TextPart:
+    async def text(
+        self, owner: str, document_id: str, version: str | None, start: int, end: int | None
+    ) -> DocumentTextPart:
         """`[start:end]` of a version's canonical text. Raises NotFound."""
         sql = (
             "SELECT v.id, substr(v.text, ?, ?), v.status, v.reason "
@@ -210,7 +212,7 @@ class Documents:
         found = await self._reader.run(lambda conn: conn.execute(sql, params).fetchone())
         if found is None:
             raise NotFound("No such document, or no such version of it.")
-        return TextPart(*found)
+        return DocumentTextPart(*found)
 
     async def page_starts(self, version: str) -> list[tuple[int, int]]:
         """(start, page) of each page of a version, in order; none where there are no pages."""
@@ -226,9 +228,9 @@ def _row(found: tuple[Any, ...]) -> DocumentRow:
     (sha256, size, media_type, title, language, pages, chunks, progress) = found[10:18]
     pending = moving = None
     if found[18] is not None:
-        pending = PendingVersion(*found[18:24], progress=json.loads(found[24] or "{}"))
+        pending = PendingVersionRow(*found[18:24], progress=json.loads(found[24] or "{}"))
     if found[25] is not None:
-        moving = Moving(*found[25:28], progress=json.loads(found[28]))
+        moving = MovingRow(*found[25:28], progress=json.loads(found[28]))
     return DocumentRow(
         id=id_,
         collection_id=collection_id,

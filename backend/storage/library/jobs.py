@@ -54,7 +54,7 @@ class ParsedText:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedJob:
     """How a job's last commit went: done, gone (deleted, cancelled, replaced) or changed (its collection was)."""
 
     outcome: str
@@ -143,7 +143,7 @@ class Jobs:
         """Store what reading the file gave and reserve numbers for its chunks: the first. None: the version is gone."""
         return await self._writer.run(lambda conn: _parsed(conn, job, new, chunks))
 
-    async def finish(self, job: JobRow, fingerprint: str, rows: Sequence[NewChunk], progress: Progress) -> Finished:
+    async def finish(self, job: JobRow, fingerprint: str, rows: Sequence[NewChunk], progress: Progress) -> FinishedJob:
         """The last chunks, and the version becomes the active one, in one commit."""
         return await self._writer.run(lambda conn: _finish(conn, job, fingerprint, rows, progress))
 
@@ -202,7 +202,7 @@ def _parsed(conn: sqlite3.Connection, job: JobRow, new: ParsedText | None, chunk
 
 def _finish(
     conn: sqlite3.Connection, job: JobRow, fingerprint: str, rows: Sequence[NewChunk], progress: Progress
-) -> Finished:
+) -> FinishedJob:
     sql = (
         "SELECT d.active_version, d.pending_version, d.collection_id, c.generation, c.fingerprint FROM jobs j "
         "JOIN documents d ON d.id = j.document_id JOIN collections c ON c.id = d.collection_id "
@@ -210,10 +210,10 @@ def _finish(
     )
     found = conn.execute(sql, (job.id,)).fetchone()
     if found is None or job.version_id not in found[:2]:
-        return Finished("gone")
+        return FinishedJob("gone")
     active, pending, collection_id, generation, now_print = found
     if (collection_id, generation) != (job.collection_id, job.generation) or now_print not in (None, fingerprint):
-        return Finished("changed")
+        return FinishedJob("changed")
     add_chunks(conn, collection_id, fingerprint, job.version_id, rows)
     now, superseded = now_ms(), None
     if pending == job.version_id:
@@ -228,4 +228,4 @@ def _finish(
         "updated_at = ? WHERE id = ?",
         (json.dumps(progress), now, job.id),
     )
-    return Finished("done", superseded)
+    return FinishedJob("done", superseded)

@@ -18,18 +18,18 @@ from backend.chains.retrieval.embeddings import Embedder
 from backend.chains.retrieval.index import index_key
 from backend.chains.text.terms import detect_language
 from backend.errors import DocumentUnreadable
-from backend.services.library.holdings import Corpus
-from backend.services.library.jobs.progress import Changed, Gone, Stages
+from backend.services.library.holdings import Holdings
+from backend.services.library.jobs.progress import Changed, Gone, JobProgress
 from backend.storage.library.chunks import NewChunk
 from backend.storage.library.jobs import JobRow, ParsedText
 
 BATCH = 64
 
 
-class Ingest:
+class IngestJob:
     """The work of a job of kind `ingest`."""
 
-    def __init__(self, corpus: Corpus, parser: Parser, chunk_size: int, job: JobRow, stages: Stages) -> None:
+    def __init__(self, corpus: Holdings, parser: Parser, chunk_size: int, job: JobRow, stages: JobProgress) -> None:
         self._corpus = corpus
         self._parser = parser
         self._chunk_size = chunk_size
@@ -130,7 +130,7 @@ class Ingest:
         return rows, np.stack(first) if first else np.empty((0, embedder.dimension), np.float32)
 
     def _row(
-        self, parsed: ParsedDocument, n: int, text: entries.ChunkText, spans: entries.Spans, vectors: Any
+        self, parsed: ParsedDocument, n: int, text: entries.ChunkText, spans: entries.SentenceOffsets, vectors: Any
     ) -> NewChunk:
         c, following = self._chunks[n], self._chunks.get(n + 1)
         about, body = entries.terms(text, spans, self._job.name, self._language)

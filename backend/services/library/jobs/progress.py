@@ -20,7 +20,7 @@ class Waiting(Exception):
     """Something else must be done before."""
 
 
-class Stages:
+class JobProgress:
     """The stage, chunks done of all, seconds spent in each stage. `changed` is called at each step."""
 
     def __init__(self, changed: Callable[[], None]) -> None:

@@ -6,8 +6,8 @@ from backend.chains.retrieval import entries
 from backend.chains.retrieval.embeddings import Embedder
 from backend.chains.retrieval.index import index_key
 from backend.errors import EmbeddingMismatch
-from backend.services.library.holdings import Corpus
-from backend.services.library.jobs.progress import Changed, Gone, Stages, Waiting
+from backend.services.library.holdings import Holdings
+from backend.services.library.jobs.progress import Changed, Gone, JobProgress, Waiting
 from backend.storage.library.chunks import StoredChunk
 from backend.storage.library.collections import CollectionRow
 from backend.storage.library.jobs import JobRow
@@ -19,7 +19,7 @@ BATCH = 64
 class _Batches:
     """The chunks of a version, some at a time, counted as they are done."""
 
-    def __init__(self, corpus: Corpus, stages: Stages) -> None:
+    def __init__(self, corpus: Holdings, stages: JobProgress) -> None:
         self._corpus = corpus
         self._stages = stages
         self._last = 0
@@ -36,13 +36,13 @@ class _Batches:
         return len(chunks) < BATCH
 
 
-class EmbedAnew:
+class ReembedJob:
     """The work of a job of kind `embed`: vectors under the next key, then one commit that makes searches use them.
 
     Documents that come meanwhile are found missing by that commit, and follow; those that go are removed after it.
     """
 
-    def __init__(self, corpus: Corpus, job: JobRow, stages: Stages) -> None:
+    def __init__(self, corpus: Holdings, job: JobRow, stages: JobProgress) -> None:
         self._corpus = corpus
         self._job = job
         self._stages = stages
@@ -111,14 +111,14 @@ class EmbedAnew:
             await corpus.index.delete(self._key, range(first, first + chunks))
 
 
-class Move:
+class MoveJob:
     """A document's way into another collection: vectors and terms come there first, then one commit moves it.
 
     Vectors are copied where both embed alike, and made anew else. At no moment is it lost, nor found twice: a chunk has
     the same number in both.
     """
 
-    def __init__(self, corpus: Corpus, owner: str, document_id: str, target_id: str, stages: Stages) -> None:
+    def __init__(self, corpus: Holdings, owner: str, document_id: str, target_id: str, stages: JobProgress) -> None:
         self._corpus = corpus
         self._owner = owner
         self._document_id = document_id
@@ -206,7 +206,7 @@ class Move:
             await self._corpus.remove_copies(self._target_id, self._from.first, self._from.chunks)
 
 
-async def embed_stored(corpus: Corpus, embedder: Embedder, key: str, chunks: Sequence[StoredChunk]) -> list[int]:
+async def embed_stored(corpus: Holdings, embedder: Embedder, key: str, chunks: Sequence[StoredChunk]) -> list[int]:
     """Embed stored chunks as when they were cut, and keep their vectors under the key; their numbers."""
     import numpy as np
 

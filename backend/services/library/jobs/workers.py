@@ -27,11 +27,11 @@ from backend.errors import (
     StreamForgeError,
 )
 from backend.kit.ids import new_id, now_ms
-from backend.services.library.holdings import Corpus
-from backend.services.library.jobs.ingest import Ingest
-from backend.services.library.jobs.progress import STAGES, Changed, Gone, Stages, Waiting
-from backend.services.library.jobs.reembed import EmbedAnew, Move
-from backend.services.library.search.search import Knowledge, Metering
+from backend.services.library.holdings import Holdings
+from backend.services.library.jobs.ingest import IngestJob
+from backend.services.library.jobs.progress import STAGES, Changed, Gone, JobProgress, Waiting
+from backend.services.library.jobs.reembed import MoveJob, ReembedJob
+from backend.services.library.search.search import LibrarySearch, Metering
 from backend.services.telemetry.telemetry import SILENT, Telemetry
 from backend.storage.library.documents import DocumentRow
 from backend.storage.library.jobs import JobRow
@@ -61,14 +61,14 @@ class Work(Protocol):
         ...
 
 
-class Ingestion:
+class JobWorkers:
     """The queue's workers, and the bell that tells watchers of a document's progress."""
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpus: Holdings,
         parser: Parser,
-        knowledge: Knowledge,
+        knowledge: LibrarySearch,
         chunk_size: int,
         metering: Metering,
         telemetry: Telemetry = SILENT,
@@ -86,7 +86,7 @@ class Ingestion:
         self._tasks: list[asyncio.Task[None]] = []
         self._active: dict[str, tuple[JobRow, asyncio.Task[None]]] = {}
         self._paused: OrderedDict[str, Work] = OrderedDict()
-        self._stages: dict[str, tuple[JobRow, Stages]] = {}
+        self._stages: dict[str, tuple[JobRow, JobProgress]] = {}
         self._handing_out = asyncio.Lock()
         self._last_owner = ""
         self._trouble = False
@@ -128,11 +128,11 @@ class Ingestion:
 
     # What others see.
 
-    def at_work(self, document_id: str) -> list[tuple[JobRow, Stages]]:
+    def at_work(self, document_id: str) -> list[tuple[JobRow, JobProgress]]:
         """The jobs of a document that have begun."""
         return [(job, stages) for job, stages in self._stages.values() if job.document_id == document_id]
 
-    def current(self, row: DocumentRow, begun: Iterable[tuple[JobRow, Stages]] = ()) -> DocumentRow:
+    def current(self, row: DocumentRow, begun: Iterable[tuple[JobRow, JobProgress]] = ()) -> DocumentRow:
         """A document with the stages that its jobs are in. `begun`: those at work before the row was read: a row that
         says queued was read before they ended."""
         for job, stages in [*begun, *self.at_work(row.id)]:
@@ -150,7 +150,7 @@ class Ingestion:
         counts = {stage: begun[stage] for stage in STAGES}
         return {**counts, "queued": max(0, await self._jobs.count() - sum(counts.values()))}
 
-    def stages_of(self, collection_id: str) -> Stages | None:
+    def stages_of(self, collection_id: str) -> JobProgress | None:
         """How far the embedding of a collection is, while it is worked on."""
         for job, stages in self._stages.values():
             if job.kind == "embed" and job.collection_id == collection_id:
@@ -272,20 +272,20 @@ class Ingestion:
             self._new.set()
             log.debug("job_step", kind=job.kind, seconds=round(time.monotonic() - began, 3))
 
-    def _work_of(self, job: JobRow) -> tuple[Work, Stages]:
+    def _work_of(self, job: JobRow) -> tuple[Work, JobProgress]:
         if (kept := self._paused.pop(job.id, None)) is not None:
             stages = self._stages[job.id][1]
             stages.resume()
             return kept, stages
-        stages = Stages(lambda: self.announce(job.document_id))
+        stages = JobProgress(lambda: self.announce(job.document_id))
         self._stages[job.id] = (job, stages)
         match job.kind:
             case "embed":
-                return EmbedAnew(self._corpus, job, stages), stages
+                return ReembedJob(self._corpus, job, stages), stages
             case "move":
-                return Move(self._corpus, job.owner, job.document_id, job.collection_id, stages), stages
+                return MoveJob(self._corpus, job.owner, job.document_id, job.collection_id, stages), stages
             case _:
-                return Ingest(self._corpus, self._parser, self._chunk_size, job, stages), stages
+                return IngestJob(self._corpus, self._parser, self._chunk_size, job, stages), stages
 
     def _keep(self, job_id: str, work: Work) -> None:
         self._paused[job_id] = work

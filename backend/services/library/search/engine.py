@@ -17,7 +17,7 @@ from backend.chains.retrieval import ranking
 from backend.chains.retrieval.embeddings import Embedder, Embedders
 from backend.chains.retrieval.entries import ChunkText, unpack_spans, unpack_vectors
 from backend.chains.retrieval.index import VectorIndex, index_key
-from backend.chains.retrieval.ranking import Candidate, Query, Sentence, Span
+from backend.chains.retrieval.ranking import ChunkCandidate, Query, RankedPassage, Sentence
 from backend.chains.text.terms import query_terms
 from backend.services.library.search.reranking import Reranked, Reranking
 from backend.storage.library.chunks import CandidateRow, ChunkRow, Chunks
@@ -38,7 +38,7 @@ _ABOUT_WEIGHT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SearchPart:
     """What to search of a collection: all of it, or the chunks first..last of some documents."""
 
     collection_id: str
@@ -49,7 +49,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SearchRequest:
     """What to look for. `queries` are texts with weights, the question itself first; `width` is a passage's length in
     characters; with `budget`, sentences are picked one by one until they have so many characters together.
     """
@@ -70,15 +70,15 @@ class Wanted:
 class Found:
     """What was found, best first, and how: see `services/traces.py` for the telling."""
 
-    spans: list[Span] = field(default_factory=list[Span])
+    spans: list[RankedPassage] = field(default_factory=list[RankedPassage])
     chunks: dict[int, ChunkRow] = field(default_factory=dict[int, ChunkRow])
-    ranked: list[Candidate] = field(default_factory=list[Candidate])
+    ranked: list[ChunkCandidate] = field(default_factory=list[ChunkCandidate])
     terms: list[list[str]] = field(default_factory=list[list[str]])
     hits: dict[str, int] = field(default_factory=lambda: {"dense": 0, "lexical": 0, "inactive": 0})
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     reranked: Reranked | None = None
 
-    def relevance(self, span: Span) -> float:
+    def relevance(self, span: RankedPassage) -> float:
         """That of the most relevant chunk that a passage lies in or beside."""
         first, last = span.sentences[0].n - 1, span.sentences[-1].n + 1
         beside = (c for c in self.ranked if first <= c.n <= last and c.document_id == span.document_id)
@@ -102,7 +102,7 @@ class _Legs:
         return list(dict.fromkeys(n for leg in (*self.dense, *self.lexical) for n in leg))
 
 
-class Search:
+class SearchEngine:
     """Searches collections that the caller has chosen and checked."""
 
     def __init__(
@@ -113,7 +113,9 @@ class Search:
         self._embedders = embedders
         self._reranking = reranking
 
-    async def find(self, owner: str, parts: Sequence[Part], within: Sequence[str], wanted: Wanted) -> Found:
+    async def find(
+        self, owner: str, parts: Sequence[SearchPart], within: Sequence[str], wanted: SearchRequest
+    ) -> Found:
         """The best passages in these parts, of documents in the collections `within`.
 
         Raises EmbeddingMismatch, EmbeddingFailed.
@@ -125,7 +127,9 @@ class Search:
             found = _joined(found, one, wanted)
         return found
 
-    async def _find(self, owner: str, parts: Sequence[Part], within: Sequence[str], wanted: Wanted) -> Found:
+    async def _find(
+        self, owner: str, parts: Sequence[SearchPart], within: Sequence[str], wanted: SearchRequest
+    ) -> Found:
         found = Found()
         clock = _Clock(found.seconds)
         embedder = await self._embedders.of(parts[0].fingerprint)
@@ -135,7 +139,7 @@ class Search:
         clock.stop("embed")
         legs = await asyncio.gather(*(self._legs(part, queries) for part in parts))
         clock.stop("legs")
-        candidates: dict[int, Candidate] = {}
+        candidates: dict[int, ChunkCandidate] = {}
         for part, said in zip(parts, legs, strict=True):
             numbers = said.numbers()
             rows = await self._chunks.candidates(owner, part.collection_id, within, part.fingerprint, numbers)
@@ -153,7 +157,7 @@ class Search:
         clock.stop("passages")
         return found
 
-    async def _queries(self, embedder: Embedder, languages: Sequence[str | None], wanted: Wanted) -> list[Query]:
+    async def _queries(self, embedder: Embedder, languages: Sequence[str | None], wanted: SearchRequest) -> list[Query]:
         texts = [text for text, _ in wanted.queries]
         vectors: list[NDArray[np.float32] | None] = [None] * len(texts)
         if wanted.mode != "lexical":
@@ -164,13 +168,13 @@ class Search:
             for vector, said, (_, weight) in zip(vectors, terms, wanted.queries, strict=True)
         ]
 
-    async def _legs(self, part: Part, queries: Sequence[Query]) -> _Legs:
+    async def _legs(self, part: SearchPart, queries: Sequence[Query]) -> _Legs:
         dense = [self._near(part, query) for query in queries]
         lexical = [self._matching(part, query) for query in queries]
         found = await asyncio.gather(*dense, *lexical)
         return _Legs(list(found[: len(queries)]), list(found[len(queries) :]))
 
-    async def _near(self, part: Part, query: Query) -> dict[int, float]:
+    async def _near(self, part: SearchPart, query: Query) -> dict[int, float]:
         if query.vector is None:
             return {}
         key = index_key(part.collection_id, part.generation)
@@ -182,7 +186,7 @@ class Search:
         inside = [(n, near) for n, near in hits if any(first <= n <= last for first, last in part.ranges)]
         return dict(inside[:_CANDIDATES])
 
-    async def _nearest(self, part: Part, vector: "NDArray[np.float32]") -> dict[int, float]:
+    async def _nearest(self, part: SearchPart, vector: "NDArray[np.float32]") -> dict[int, float]:
         """All chunks of the ranges compared: the closest. Quicker than a filter in Chroma, and complete."""
         rows: list[tuple[int, bytes]] = []
         for first, last in part.ranges or ():
@@ -190,7 +194,7 @@ class Search:
         near = {n: float(unpack_vectors(stored[: len(vector)], len(vector))[0] @ vector) for n, stored in rows}
         return dict(sorted(near.items(), key=lambda hit: -hit[1])[:_CANDIDATES])
 
-    async def _matching(self, part: Part, query: Query) -> dict[int, float]:
+    async def _matching(self, part: SearchPart, query: Query) -> dict[int, float]:
         ranges = part.ranges
         return dict(await self._chunks.match(part.collection_id, query.terms, _CANDIDATES, ranges, _ABOUT_WEIGHT))
 
@@ -207,10 +211,10 @@ class Search:
     async def _passages(
         self,
         owner: str,
-        parts: Sequence[Part],
+        parts: Sequence[SearchPart],
         within: Sequence[str],
         queries: Sequence[Query],
-        wanted: Wanted,
+        wanted: SearchRequest,
         found: Found,
     ) -> None:
         """The second stage: fill in the spans and the chunks they lie in."""
@@ -255,7 +259,7 @@ def _spans(row: ChunkRow) -> list[tuple[int, int]]:
 
 def _candidates(
     rows: Sequence[CandidateRow], dimension: int, legs: _Legs | None, queries: Sequence[Query]
-) -> Iterator[Candidate]:
+) -> Iterator[ChunkCandidate]:
     """`legs` is None for neighbours that none of them has found."""
     if not rows:
         return
@@ -267,7 +271,7 @@ def _candidates(
     for row in rows:
         start, end = end, end + len(row.vectors) // dimension
         sentences = [asked.intersection(line.split()) for line in row.body.split("\n")]
-        yield Candidate(
+        yield ChunkCandidate(
             n=row.n,
             document_id=row.document_id,
             held=asked.intersection(row.about.split()).union(*sentences),
@@ -277,7 +281,7 @@ def _candidates(
         )
 
 
-def _joined(one: Found, other: Found, wanted: Wanted) -> Found:
+def _joined(one: Found, other: Found, wanted: SearchRequest) -> Found:
     if not one.ranked:
         return other
     spans = sorted((*one.spans, *other.spans), key=lambda span: -span.score)
@@ -294,9 +298,9 @@ def _joined(one: Found, other: Found, wanted: Wanted) -> Found:
     )
 
 
-def _fitting(spans: Sequence[Span], budget: int) -> list[Span]:
+def _fitting(spans: Sequence[RankedPassage], budget: int) -> list[RankedPassage]:
     """Those of the spans, best first, that have no more than `budget` characters together."""
-    fitting: list[Span] = []
+    fitting: list[RankedPassage] = []
     for span in spans:
         if span.end - span.start <= budget:
             budget -= span.end - span.start

@@ -4,15 +4,15 @@ import dataclasses
 from collections.abc import Sequence
 
 from backend.chains.passages import Passage
-from backend.chains.retrieval.ranking import Candidate
-from backend.services.library.search.engine import Found, Wanted
+from backend.chains.retrieval.ranking import ChunkCandidate
+from backend.services.library.search.engine import Found, SearchRequest
 
 _TOLD = 30
 """Candidates that are told about; hundreds are looked at."""
 
 
 def trace_of(
-    wanted: Wanted, found: Found, kept: Sequence[Passage], irrelevant: Sequence[Passage], floor: float
+    wanted: SearchRequest, found: Found, kept: Sequence[Passage], irrelevant: Sequence[Passage], floor: float
 ) -> dict[str, object]:
     """Queries, legs, ranked candidates and what became of each, dropped ones with the reason; times in ms."""
     given = {p.chunk_id: "passage" for p in kept} | {p.chunk_id: "below_floor" for p in irrelevant}
@@ -33,7 +33,7 @@ def trace_of(
     }
 
 
-def _told(candidate: Candidate, place: int, given: dict[str, str], inside: set[str]) -> dict[str, object]:
+def _told(candidate: ChunkCandidate, place: int, given: dict[str, str], inside: set[str]) -> dict[str, object]:
     chunk_id = f"chk_{candidate.n}"
     return {
         "chunk_id": chunk_id,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from backend.chains.passages import Passage
 from backend.chains.retrieval.embeddings import Embedders
-from backend.chains.retrieval.ranking import Span
-from backend.services.library.search.engine import Found, Mode, Part, Search, Wanted
+from backend.chains.retrieval.ranking import RankedPassage
+from backend.services.library.search.engine import Found, Mode, SearchEngine, SearchPart, SearchRequest
 from backend.services.library.search.explain import trace_of
 from backend.services.telemetry.telemetry import SILENT, Telemetry
 from backend.storage.library.chunks import ChunkRow, Chunks
@@ -48,7 +48,7 @@ Metering = Callable[[str], AbstractContextManager[None]]
 """Lets an owner pay for what is embedded within. That may be refused: BudgetExceeded, PriceUnknown."""
 
 
-class Knowledge:
+class LibrarySearch:
     """Collections, embedders and indexes, as one search."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Knowledge:
         documents: Documents,
         collections: Collections,
         chunks: Chunks,
-        search: Search,
+        search: SearchEngine,
         embedders: Embedders,
         *,
         floor: float,
@@ -110,14 +110,14 @@ class Knowledge:
         mode: Mode = "hybrid",
         budget: int | None = None,
     ) -> Result:
-        """At most `count` passages for the queries (text, weight), the question first; see `Wanted`.
+        """At most `count` passages for the queries (text, weight), the question first; see `SearchRequest`.
 
         Collections that aren't the owner's are passed over. Raises EmbeddingMismatch, EmbeddingFailed; BudgetExceeded,
         PriceUnknown where a provider embeds.
         """
         rows = await self._searched(owner, scope.collections)
         parts = await self._parts(owner, rows, scope.documents)
-        wanted = Wanted(_distinct(queries), count, self._width, mode, budget)
+        wanted = SearchRequest(_distinct(queries), count, self._width, mode, budget)
         with self._telemetry.retrieval(wanted.queries) as told:
             with self._metering(owner):
                 found = await self._search.find(owner, parts, [row.id for row in rows], wanted) if parts else Found()
@@ -127,7 +127,9 @@ class Knowledge:
         irrelevant = [p for p in passages if p.relevance < self._floor]
         return Result(kept, irrelevant, trace_of(wanted, found, kept, irrelevant, self._floor))
 
-    async def _parts(self, owner: str, rows: Sequence[CollectionRow], documents: Sequence[str] | None) -> list[Part]:
+    async def _parts(
+        self, owner: str, rows: Sequence[CollectionRow], documents: Sequence[str] | None
+    ) -> list[SearchPart]:
         ranges: dict[str, list[tuple[int, int]]] | None = None
         if documents is not None:
             ranges = {}
@@ -139,12 +141,14 @@ class Knowledge:
             if row.fingerprint is not None and (ranges is None or row.id in ranges)
         ]
 
-    async def _part(self, row: CollectionRow, fingerprint: str, ranges: tuple[tuple[int, int], ...] | None) -> Part:
+    async def _part(
+        self, row: CollectionRow, fingerprint: str, ranges: tuple[tuple[int, int], ...] | None
+    ) -> SearchPart:
         if row.id not in self._languages:
             self._languages[row.id] = tuple(await self._chunks.languages(row.id))
-        return Part(row.id, row.generation, fingerprint, self._languages[row.id], ranges)
+        return SearchPart(row.id, row.generation, fingerprint, self._languages[row.id], ranges)
 
-    async def _passage(self, span: Span, found: Found) -> Passage:
+    async def _passage(self, span: RankedPassage, found: Found) -> Passage:
         row = found.chunks[span.best.n]
         page = await self.page_at(row.version_id, span.best.start) if row.page is not None else None
         return Passage(
@@ -183,10 +187,10 @@ class Knowledge:
         return pages[max(at, 0)][1] if pages else None
 
 
-class OwnedKnowledge:
+class LibraryRetriever:
     """The retriever of one conversation: what it may see of an owner's documents."""
 
-    def __init__(self, knowledge: Knowledge, owner: str, top_k: int, scope: Scope) -> None:
+    def __init__(self, knowledge: LibrarySearch, owner: str, top_k: int, scope: Scope) -> None:
         self._knowledge = knowledge
         self._owner = owner
         self._top_k = top_k
@@ -222,7 +226,7 @@ def _distinct(queries: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     return list(weights.items())
 
 
-def _text(span: Span, chunks: dict[int, ChunkRow]) -> str:
+def _text(span: RankedPassage, chunks: dict[int, ChunkRow]) -> str:
     """The passage as it stands in the document, put together from the chunks it lies in."""
     numbers = range(span.sentences[0].n, span.sentences[-1].n + 1)
     text = "".join(chunks[n].text + (chunks[n].after or "") for n in numbers)

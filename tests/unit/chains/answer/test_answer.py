@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from backend import events as ev
 from backend.chains.answer import grounding
-from backend.chains.answer.answer import Ask, Finished, answer
+from backend.chains.answer.answer import AnswerInput, Finished, answer
 from backend.chains.answer.upper_bounds import prompt_at_most
 from backend.chains.calling.call import CallLimits
-from backend.chains.calling.fallback import Attempts, Candidate, Health
+from backend.chains.calling.fallback import Attempts, Health, ModelCandidate
 from backend.chains.history.follow_up import estimate_tokens, fit, related_queries, standalone_question
 from backend.chains.models.provider import Finish, Message, Output, Parameters, Prompt, Reasoning, Text, Tokens
 from backend.chains.passages import Passage
@@ -134,13 +134,13 @@ class Retrieval:
         return None
 
 
-def asked(model: Scripted, retrieval: Retrieval | None, *history: Message) -> Ask:
-    candidate = Candidate("test/model", model, Parameters(max_tokens=100))
+def asked(model: Scripted, retrieval: Retrieval | None, *history: Message) -> AnswerInput:
+    candidate = ModelCandidate("test/model", model, Parameters(max_tokens=100))
     attempts = Attempts(CallLimits(5, 5, 60, 0), Health(0), patience=5)
-    return Ask((candidate,), attempts, "How long is it?", history, retrieval, None, 6_000)
+    return AnswerInput((candidate,), attempts, "How long is it?", history, retrieval, None, 6_000)
 
 
-async def told(ask: Ask) -> list[ev.AnyEvent]:
+async def told(ask: AnswerInput) -> list[ev.AnyEvent]:
     return [e async for e in answer(ask) if not isinstance(e, Finished)]
 
 

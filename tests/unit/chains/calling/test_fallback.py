@@ -4,7 +4,7 @@ import pytest
 
 from backend import events as ev
 from backend.chains.calling import fallback
-from backend.chains.calling.fallback import Candidate, Health
+from backend.chains.calling.fallback import Health, ModelCandidate
 from backend.chains.models.provider import Parameters
 from backend.errors import (
     ContentFiltered,
@@ -15,7 +15,7 @@ from backend.errors import (
     ProviderRefused,
     RateLimited,
 )
-from backend.services.runs.fold import RunState
+from backend.services.runs.fold import RunFold
 from tests.unit.chains.calling.test_call import Scripted
 
 FAILED = ProviderFailed("no")
@@ -36,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def order(health: Health, *names: str) -> list[str]:
-    candidates = [Candidate(name, Scripted(), Parameters(max_tokens=1)) for name in names]
+    candidates = [ModelCandidate(name, Scripted(), Parameters(max_tokens=1)) for name in names]
     return [candidate.name for candidate in health.order(candidates)]
 
 
@@ -112,11 +112,11 @@ def test_a_snapshot_names_the_model_that_answers() -> None:
     started = ev.RunStarted(
         run_id="r", session_id="s", user_message_id="u", message_id="m", model="a/x", v=ev.PROTOCOL_VERSION
     )
-    state = RunState()
+    state = RunFold()
     state.apply(started)
     assert state.snapshot(started).model == "a/x"
     state.apply(ev.ModelSwitched(before="a/x", now="b/y", reason="rate_limited"))
     assert state.snapshot(started).model == "b/y"
-    later = RunState()
+    later = RunFold()
     later.apply(state.snapshot(started))
     assert later.snapshot(started).model == "b/y"

@@ -14,7 +14,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from backend.chains.models._openai_stream import Other, Server, StreamReader, WireChatOpenAI, WireError
+from backend.chains.models._openai_stream import Other, ServerConnection, StreamError, StreamingChatOpenAI, StreamReader
 from backend.chains.models.openai import PLUGIN, _traced
 from backend.chains.models.provider import (
     Endpoint,
@@ -89,7 +89,7 @@ def test_crlf_comments_and_event_lines_are_read_over() -> None:
 def test_an_error_inside_the_stream_is_raised_with_what_decides() -> None:
     outputs = StreamReader().feed(stream(chunk({"content": "Half"}), error_in_stream(code="context_length_exceeded")))
     assert next(outputs) == Text("Half")
-    with pytest.raises(WireError) as raised:
+    with pytest.raises(StreamError) as raised:
         next(outputs)
     assert "context_length_exceeded" in raised.value.said
 
@@ -123,10 +123,10 @@ TOOL_CALL = [
 
 
 @pytest.fixture
-async def model(provider: ProviderServer) -> AsyncIterator[WireChatOpenAI]:
-    server = Server(provider.base_url, {"Authorization": "Bearer sk-test"})
+async def model(provider: ProviderServer) -> AsyncIterator[StreamingChatOpenAI]:
+    server = ServerConnection(provider.base_url, {"Authorization": "Bearer sk-test"})
     async with aiohttp.ClientSession() as session:
-        yield WireChatOpenAI.over(lambda: session, server, model="test-model", stream_usage=True, max_retries=0)
+        yield StreamingChatOpenAI.over(lambda: session, server, model="test-model", stream_usage=True, max_retries=0)
 
 
 def library(provider: ProviderServer) -> ChatOpenAI:
@@ -141,7 +141,7 @@ async def gathered(chunks: AsyncIterator[Any]) -> AIMessageChunk:
     return whole
 
 
-async def test_langchain_gets_what_the_library_gives(model: WireChatOpenAI, provider: ProviderServer) -> None:
+async def test_langchain_gets_what_the_library_gives(model: StreamingChatOpenAI, provider: ProviderServer) -> None:
     provider.script(answer("Hello there, friend."), answer("Hello there, friend."))
     ours, theirs = await gathered(model.astream("hi")), await gathered(library(provider).astream("hi"))
     assert ours.content == theirs.content == "Hello there, friend."
@@ -154,7 +154,9 @@ async def test_langchain_gets_what_the_library_gives(model: WireChatOpenAI, prov
     assert sent[0]["stream_options"] == sent[1]["stream_options"] == {"include_usage": True}
 
 
-async def test_tool_calls_go_through_langchains_conversion(model: WireChatOpenAI, provider: ProviderServer) -> None:
+async def test_tool_calls_go_through_langchains_conversion(
+    model: StreamingChatOpenAI, provider: ProviderServer
+) -> None:
     script = [*TOOL_CALL, chunk({}, "tool_calls"), usage_chunk(5, 4), done()]
     provider.script(script, script)
     ours = await gathered(model.bind_tools([weather]).astream("weather in Oslo?"))
@@ -164,7 +166,7 @@ async def test_tool_calls_go_through_langchains_conversion(model: WireChatOpenAI
     assert provider.requests[0].json["tools"] == provider.requests[1].json["tools"]
 
 
-async def test_structured_output_works(model: WireChatOpenAI, provider: ProviderServer) -> None:
+async def test_structured_output_works(model: StreamingChatOpenAI, provider: ProviderServer) -> None:
     provider.script(answer(json.dumps({"city": "Oslo"})))
     schema = {"title": "Place", "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     last: Any = None
@@ -174,7 +176,7 @@ async def test_structured_output_works(model: WireChatOpenAI, provider: Provider
     assert "response_format" in provider.requests[0].json
 
 
-async def test_callbacks_see_the_run(model: WireChatOpenAI, provider: ProviderServer) -> None:
+async def test_callbacks_see_the_run(model: StreamingChatOpenAI, provider: ProviderServer) -> None:
     seen: list[str] = []
 
     class Watch(AsyncCallbackHandler):
@@ -193,14 +195,16 @@ async def test_callbacks_see_the_run(model: WireChatOpenAI, provider: ProviderSe
     assert "".join(seen[1:-1]) == "one two"
 
 
-async def test_those_who_want_text_are_spared_the_rest(model: WireChatOpenAI, provider: ProviderServer) -> None:
+async def test_those_who_want_text_are_spared_the_rest(model: StreamingChatOpenAI, provider: ProviderServer) -> None:
     provider.script([*TOOL_CALL, chunk({"content": "ok"}), chunk({}, "stop"), done()])
     outputs = [output async for output in model.text_outputs([("user", "hi")], {})]
     assert merged(outputs) == [Text("ok"), Finish("stop")]
     assert not any(isinstance(output, Other) for output in outputs)
 
 
-async def test_a_broken_chunked_coding_ends_the_stream_at_once(model: WireChatOpenAI, provider: ProviderServer) -> None:
+async def test_a_broken_chunked_coding_ends_the_stream_at_once(
+    model: StreamingChatOpenAI, provider: ProviderServer
+) -> None:
     gate = asyncio.Event()
     provider.script([chunk({"content": "Half"}), Gate(gate), Status(500, {}, b"not a chunk")])
     outputs = model.text_outputs([("user", "hi")], {})

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from backend.chains.models import _refusals
-from backend.chains.models._openai_stream import WireError
+from backend.chains.models._openai_stream import StreamError
 from backend.chains.models.provider import Endpoint, Kind
 from backend.config.logging import _processors
 from backend.config.settings import LogSettings
@@ -24,7 +24,7 @@ def test_the_log_is_given_its_words_and_the_caller_is_not(monkeypatch: pytest.Mo
     monkeypatch.setattr(_refusals, "log", Log())
     endpoint = Endpoint("work", Kind("openai", "a server"), "http://localhost:1/v1", SecretStr(KEY))
     said = f"Temperature must be 1 for {KEY}"
-    refusal = _refusals.refusal_of(WireError(400, said), "m", endpoint)
+    refusal = _refusals.refusal_of(StreamError(400, said), "m", endpoint)
     assert "emperature must" not in refusal.message
     words = "Temperature must be 1 for ***"
     assert logged == [{"event": "provider_refused", "model": "work/m", "status": 400, "said": words}]

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.chains.retrieval.ranking import (
-    Candidate,
+    ChunkCandidate,
     Query,
+    RankedPassage,
     Sentence,
-    Span,
     neighbour_scores,
     passages,
     rank_chunks,
@@ -29,11 +29,11 @@ Runs = list[tuple[str, list[list[Sentence]]]]
 
 def candidate(
     n: int, *sentences: str, document: str = "doc_1", about: str = "", near: Sequence[object] = (), bm25: float = 0.0
-) -> Candidate:
+) -> ChunkCandidate:
     """A chunk of these sentences; `near` are its vectors, its own and its sentences' (else: all to the north)."""
     vectors = np.stack([np.asarray(v, np.float32) for v in near or [NORTH] * (len(sentences) + 1)])
     said = [frozenset(s.split()) for s in sentences]
-    return Candidate(n, document, frozenset(about.split()).union(*said), said, vectors, [bm25])
+    return ChunkCandidate(n, document, frozenset(about.split()).union(*said), said, vectors, [bm25])
 
 
 # --- chunks
@@ -120,7 +120,7 @@ def test_nothing_ranks_as_nothing() -> None:
 # --- reranked chunks
 
 
-def ranked_by_fusion(*scores: float) -> list[Candidate]:
+def ranked_by_fusion(*scores: float) -> list[ChunkCandidate]:
     chunks = [candidate(10 * n, "x") for n in range(1, len(scores) + 1)]
     for chunk, score in zip(chunks, scores, strict=True):
         chunk.score = score
@@ -162,8 +162,8 @@ def test_any_finite_scores_give_an_order_from_1_to_0(fused: list[float], data: s
 
 
 @st.composite
-def candidates(draw: st.DrawFn, queries: int) -> list[Candidate]:
-    found: list[Candidate] = []
+def candidates(draw: st.DrawFn, queries: int) -> list[ChunkCandidate]:
+    found: list[ChunkCandidate] = []
     for n in draw(st.lists(st.integers(0, 30), unique=True, min_size=1, max_size=12)):
         bags = draw(st.lists(st.frozensets(st.sampled_from("abcdef")), min_size=1, max_size=4))
         random = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -171,12 +171,12 @@ def candidates(draw: st.DrawFn, queries: int) -> list[Candidate]:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         lexical = draw(st.lists(st.floats(0, 30), min_size=queries, max_size=queries))
         about = draw(st.frozensets(st.sampled_from("abcdef")))
-        found.append(Candidate(n, f"doc_{n // 10}", about.union(*bags), bags, vectors, lexical))
+        found.append(ChunkCandidate(n, f"doc_{n // 10}", about.union(*bags), bags, vectors, lexical))
     return found
 
 
 @st.composite
-def searches(draw: st.DrawFn) -> tuple[list[Candidate], list[Query]]:
+def searches(draw: st.DrawFn) -> tuple[list[ChunkCandidate], list[Query]]:
     count = draw(st.integers(1, 3))
     queries = [
         Query(
@@ -192,7 +192,7 @@ def searches(draw: st.DrawFn) -> tuple[list[Candidate], list[Query]]:
 @settings(deadline=None)
 @given(searches())
 def test_scores_are_from_0_to_1_best_first_and_the_same_in_any_order(
-    search: tuple[list[Candidate], list[Query]],
+    search: tuple[list[ChunkCandidate], list[Query]],
 ) -> None:
     chunks, queries = search
     ranked = rank_chunks(chunks, queries)
@@ -207,7 +207,7 @@ def test_scores_are_from_0_to_1_best_first_and_the_same_in_any_order(
 
 @settings(deadline=None)
 @given(searches())
-def test_sentences_keep_their_order_and_score_from_0_to_1(search: tuple[list[Candidate], list[Query]]) -> None:
+def test_sentences_keep_their_order_and_score_from_0_to_1(search: tuple[list[ChunkCandidate], list[Query]]) -> None:
     chunks, queries = search
     ranked = rank_chunks(chunks, queries)
     words = weigh(queries, ranked)
@@ -297,7 +297,7 @@ def documents(draw: st.DrawFn) -> Runs:
     return found
 
 
-def check_runs(spans: list[Span], runs: Runs, count: int) -> None:
+def check_runs(spans: list[RankedPassage], runs: Runs, count: int) -> None:
     """What holds of every choice: passages are runs of sentences, apart from each other, at most `count`."""
     assert len(spans) <= count
     taken: set[tuple[int, int]] = set()

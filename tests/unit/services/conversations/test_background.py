@@ -9,13 +9,13 @@ import pytest
 
 from backend import events as ev
 from backend.chains.calling.call import CallLimits
-from backend.chains.calling.fallback import Candidate
+from backend.chains.calling.fallback import ModelCandidate
 from backend.chains.models.provider import Output, Parameters, Prompt, Text, Tokens
 from backend.errors import Conflict, ProviderFailed, ProviderTimeout, UpstreamStalled
-from backend.services.conversations.background import Aside, Errand
+from backend.services.conversations.background import BackgroundWriter, ShortText
 
 LIMITS = CallLimits(first_token=5, idle=0.05, total=5, retry=0)
-ERRAND = Errand("alice", "ses_1", "title", "Write.", "Grüße", 50)
+ERRAND = ShortText("alice", "ses_1", "title", "Write.", "Grüße", 50)
 
 
 class Scripted:
@@ -53,14 +53,14 @@ class Booked:
             self.usage += used
 
 
-def by(model: Scripted, *, unseen: bool = False) -> Candidate:
-    return Candidate("p/m", model, Parameters(max_tokens=1), unseen)
+def by(model: Scripted, *, unseen: bool = False) -> ModelCandidate:
+    return ModelCandidate("p/m", model, Parameters(max_tokens=1), unseen)
 
 
 async def test_a_call_is_booked_as_the_provider_counted_it() -> None:
     booked = Booked()
     model = Scripted(Text(" A ti"), Text("tle\0 "), Tokens(12, 3, cached=2))
-    assert await Aside(LIMITS, booked).write(ERRAND, by(model)) == "A title"
+    assert await BackgroundWriter(LIMITS, booked).write(ERRAND, by(model)) == "A title"
     assert booked.usage == [ev.Usage(model="p/m", purpose="title", input_tokens=12, output_tokens=3, cached_tokens=2)]
     ((owner, session_id, name, most),) = booked.most
     assert (owner, session_id, name) == ("alice", "ses_1", "p/m")
@@ -70,7 +70,7 @@ async def test_a_call_is_booked_as_the_provider_counted_it() -> None:
 
 async def test_without_the_providers_count_it_is_estimated() -> None:
     booked = Booked()
-    await Aside(LIMITS, booked).write(ERRAND, by(Scripted(Text("A title"))))
+    await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(Text("A title"))))
     (usage,) = booked.usage
     assert usage.estimated
     assert usage.input_tokens > 0 < usage.output_tokens
@@ -80,17 +80,17 @@ async def test_without_the_providers_count_it_is_estimated() -> None:
 async def test_what_breaks_off_is_booked_too(end: Exception | None) -> None:
     booked = Booked()
     with pytest.raises(ProviderFailed if end else UpstreamStalled):
-        await Aside(LIMITS, booked).write(ERRAND, by(Scripted(Text("Half a"), end)))
+        await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(Text("Half a"), end)))
     assert len(booked.usage) == 1
 
 
 async def test_who_is_waited_for_in_vain_or_stopped_has_read_the_prompt() -> None:
     booked = Booked()
     with pytest.raises(ProviderTimeout):
-        await Aside(replace(LIMITS, first_token=0.05), booked).write(ERRAND, by(Scripted(None)))
+        await BackgroundWriter(replace(LIMITS, first_token=0.05), booked).write(ERRAND, by(Scripted(None)))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await Aside(LIMITS, booked).write(ERRAND, by(Scripted(None)))
+            await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(None)))
     assert [(use.output_tokens, use.estimated, use.input_tokens > 0) for use in booked.usage] == [(0, True, True)] * 2
 
 
@@ -100,14 +100,14 @@ async def test_one_that_thinks_out_of_sight_and_is_stopped_may_have_used_it_all(
 ) -> None:
     booked = Booked()
     with suppress(UpstreamStalled):
-        await Aside(LIMITS, booked).write(ERRAND, by(Scripted(*steps), unseen=True))
+        await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(*steps), unseen=True))
     assert [use.output_tokens for use in booked.usage] == [tokens]
 
 
 async def test_what_never_began_is_not() -> None:
     booked = Booked()
     with pytest.raises(ProviderFailed):
-        await Aside(LIMITS, booked).write(ERRAND, by(Scripted(ProviderFailed("No."))))
+        await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(ProviderFailed("No."))))
     assert booked.usage == []
 
 
@@ -118,11 +118,11 @@ async def test_a_booking_that_refuses_stops_the_call() -> None:
         yield []
 
     with pytest.raises(Conflict):
-        await Aside(LIMITS, refusing).write(ERRAND, by(Scripted(AssertionError("was called"))))
+        await BackgroundWriter(LIMITS, refusing).write(ERRAND, by(Scripted(AssertionError("was called"))))
 
 
 async def test_a_few_at_a_time_and_not_endlessly_many() -> None:
-    aside, gate = Aside(LIMITS, Booked()), asyncio.Event()
+    aside, gate = BackgroundWriter(LIMITS, Booked()), asyncio.Event()
     running = most = done = 0
 
     async def work() -> None:
@@ -145,7 +145,7 @@ async def test_a_few_at_a_time_and_not_endlessly_many() -> None:
 
 
 async def test_what_fails_in_the_background_harms_nobody() -> None:
-    aside = Aside(LIMITS, Booked())
+    aside = BackgroundWriter(LIMITS, Booked())
 
     async def fails(error: Exception) -> None:
         raise error
@@ -157,7 +157,7 @@ async def test_what_fails_in_the_background_harms_nobody() -> None:
 
 
 async def test_closing_ends_what_is_under_way_and_what_waits() -> None:
-    aside = Aside(LIMITS, Booked())
+    aside = BackgroundWriter(LIMITS, Booked())
     ended: list[bool] = []
 
     async def work() -> None:

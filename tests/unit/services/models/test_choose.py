@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from backend.config.settings import Settings
-from backend.services.models.catalog import Models, Wanted
+from backend.services.models.catalog import ModelChoice, Models
 
 
 @pytest.mark.parametrize(
@@ -26,5 +26,5 @@ def test_who_thinks_out_of_sight(tmp_path: Path, name: str, asked: dict[str, obj
     keys = [f"{provider}_API_KEY=sk-0123456789" for provider in ("OPENAI", "ANTHROPIC", "GOOGLE", "DEEPSEEK")]
     (tmp_path / ".env").write_text("\n".join(keys))
     settings = Settings.load(env_file=tmp_path / ".env", data_dir=tmp_path)
-    (candidate,) = Models(settings.models, settings.providers).choose(Wanted(name, asked=asked))
+    (candidate,) = Models(settings.models, settings.providers).choose(ModelChoice(name, asked=asked))
     assert candidate.unseen is unseen
