@@ -6,10 +6,11 @@ a snapshot may jump). Fields that are None or at their default are left out of t
 """
 
 from decimal import Decimal
-from itertools import chain
-from typing import Literal, cast
+from typing import Literal
 
 import msgspec
+
+from backend import events as ev
 
 PROTOCOL_VERSION = 1
 
@@ -289,27 +290,14 @@ def decode(line: bytes) -> AnyEvent:
     return _decoder.decode(line)
 
 
-def clean_text(text: str) -> str:
-    """Text that every database and client can hold: no NUL, lone surrogates replaced by U+FFFD."""
-    if "\x00" in text:
-        text = text.replace("\x00", "")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def is_clean(value: object) -> bool:
-    """Whether every string of a JSON value is as `clean_text` leaves it."""
-    # Not by recursion: somebody else has nested it.
-    left = [value]
-    while left:
-        each = left.pop()
-        if isinstance(each, str) and each != clean_text(each):
-            return False
-        if isinstance(each, dict):
-            left.extend(chain.from_iterable(cast("dict[str, object]", each).items()))
-        elif isinstance(each, list):
-            left.extend(cast("list[object]", each))
-    return True
+def status_of(terminal: ev.Terminal) -> str:
+    """The run's status after this event."""
+    match terminal:
+        case ev.RunCompleted():
+            return "completed"
+        case ev.RunCancelled():
+            return "cancelled"
+        case ev.RunInterrupted():
+            return "interrupted"
+        case ev.RunFailed():
+            return "failed"

@@ -43,7 +43,8 @@ from backend.services.web.fetching import Fetcher
 from backend.storage.conversations.images import Images
 from backend.storage.conversations.sessions import Sessions
 from backend.storage.conversations.summaries import Summaries
-from backend.storage.engine.database import Database, DataDirLock
+from backend.storage.engine.database import Database
+from backend.storage.engine.lock import DataDirLock
 from backend.storage.prompts import Prompts
 from backend.storage.runs.turns import Turns
 from backend.storage.usage.ledger import Ledger

@@ -45,7 +45,7 @@ def bytes_read(url: str) -> Read:
 
 def parsed(url: str) -> Read:
     from backend.chains.models._openai_stream import StreamReader
-    from backend.chains.models.provider import Text
+    from backend.chains.models.prompt import Text
 
     post = posted(url)
 
@@ -70,7 +70,7 @@ def wire_model(url: str) -> Callable[[str], Any]:
 
 
 def outputs(url: str) -> Read:
-    from backend.chains.models.provider import Text
+    from backend.chains.models.prompt import Text
 
     model_of = wire_model(url)
 

@@ -30,6 +30,10 @@ class Passage:
     context: str | None = None
 
 
+RELEVANCE_OF_WORDS = 0.5
+"""What the share of a question's words adds to the relevance of a passage that has them all."""
+
+
 class Retriever(Protocol):
     """Finds passages in the documents that this conversation may see."""
 

@@ -12,10 +12,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
-from backend.chains.models.parameters import ModelOptions
-from backend.chains.models.provider import Message
+from backend.chains.models.parameters import Writing
+from backend.chains.models.prompt import Message
 from backend.errors import Invalid
-from backend.events import clean_text, is_clean
+from backend.kit.text import clean_text, is_clean
 
 Value = StrictBool | StrictInt | StrictFloat | StrictStr
 MESSAGE = "message"
@@ -75,7 +75,7 @@ class Example(BaseModel):
     assistant: Text
 
 
-class PromptParameters(ModelOptions):
+class PromptParameters(Writing):
     """How the model is to write, where the request says nothing else."""
 
     model_config = ConfigDict(extra="forbid")

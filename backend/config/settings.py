@@ -15,7 +15,8 @@ from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationErr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.config.budgets import EVERYBODY, parse_budgets
-from backend.config.groups.accounts import MIN_KEY_LENGTH, check_callers, parse_hosts, parse_keys
+from backend.config.fields import parse_hosts
+from backend.config.groups.accounts import MIN_KEY_LENGTH, check_callers, parse_keys
 from backend.config.models_file import ProvidersError, ProviderTable, load_providers
 
 OnDisconnect = Literal["continue", "cancel"]

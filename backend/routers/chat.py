@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backend.kit.yielding import in_pieces
+from backend.messages import decode_parts
 from backend.routers.answers.requests import ANSWER_PARAMETERS, PIXEL, NewMessage, answered
 from backend.routers.answers.respond import STREAM_RESPONSES, marked_text
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, Services, ServicesDep
-from backend.services.runs.fold import decode_parts
 
 router = APIRouter(prefix="/chat", tags=["chat"])
 

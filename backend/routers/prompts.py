@@ -6,13 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from backend.chains.models.parameters import ModelOptions
+from backend.chains.models.parameters import Writing
 from backend.chains.templates import PromptContent, Value
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
-from backend.services.prompts.prompts import PromptValues, ReadVersion
-from backend.storage.prompts import PromptRow, RevisionRow
+from backend.services.prompts.prompts import PromptRow, PromptValues, ReadVersion, RevisionRow
 
 router = APIRouter(prefix="/prompts", tags=["prompts"])
 
@@ -140,7 +139,7 @@ class RenderedPrompt(BaseModel):
     message: str
     variables: dict[str, Value]
     model: str | None
-    parameters: ModelOptions | None
+    parameters: Writing | None
 
 
 @router.get("", responses=responses(401), summary="Your prompts")

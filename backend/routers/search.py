@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from backend.chains.history.follow_up import related_queries
-from backend.chains.models.provider import Message
+from backend.chains.models.prompt import Message
 from backend.chains.passages import Passage
-from backend.events import clean_text
+from backend.kit.text import clean_text
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.services.library.search.search import Scope

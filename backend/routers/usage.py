@@ -7,13 +7,12 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from backend.errors import Invalid
-from backend.kit.ids import now_ms
+from backend.kit.times import now_ms
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
-from backend.services.usage.report import BudgetState
-from backend.storage.usage.ledger import Grouping, Sums
+from backend.services.usage.report import BudgetState, Grouping, Sums
 
 router = APIRouter(prefix="/usage", tags=["usage"])
 

@@ -4,7 +4,8 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from backend.errors import Conflict, NotFound
-from backend.kit.ids import new_id, now_ms
+from backend.kit.ids import new_id
+from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
 
 _MANY, _MANY_LABELS = 1_000, 100

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
 
-from backend.main import create_app
+from backend.app import create_app
 from tests.support.harness import settings
 
 

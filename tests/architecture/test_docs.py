@@ -11,7 +11,8 @@ import pytest
 from backend import __version__, errors
 from backend import events as ev
 from backend.chains.models import plugins
-from backend.chains.models.provider import EXTRA, WRITING, Endpoint
+from backend.chains.models.prompt import WRITING
+from backend.chains.models.provider import EXTRA, Endpoint
 from backend.config.settings import GROUPS
 from tests.api.routes import endpoints, make_app
 

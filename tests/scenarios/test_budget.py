@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from backend import events as ev
-from backend.chains.models.provider import Tokens
+from backend.chains.models.prompt import Tokens
 from backend.errors import BudgetExceeded
 from tests.scenarios.support import ask, gated, messages, only_terminal, rows, watch
 from tests.scenarios.test_usage import CALLS, priced

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from backend.kit.ids import now_ms
+from backend.kit.times import now_ms
 from tests.scenarios.support import messages, only_terminal, ordered
 from tests.support.harness import Running, read_events, serving, text_of
 from tests.support.provider_protocol import answer

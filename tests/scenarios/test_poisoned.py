@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backend.kit.ids import now_ms
+from backend.kit.times import now_ms
 from tests.scenarios.support import ask, messages, only_terminal, ordered, watch
 from tests.support.harness import Running, read_events, serving, text_of
 from tests.support.markdown import leaks

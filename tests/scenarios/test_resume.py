@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from backend.kit.ids import now_ms
+from backend.kit.times import now_ms
 from tests.scenarios.support import ask, frozen, gated, only_terminal, rows, watch
 from tests.support.harness import Running, serving
 from tests.support.provider_protocol import Send, answer, chunk, done

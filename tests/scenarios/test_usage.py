@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backend import events as ev
-from backend.chains.models.provider import Tokens
+from backend.chains.models.prompt import Tokens
 from backend.chains.retrieval.embeddings.openai import OpenAIEmbedder
 from backend.errors import Unavailable
 from backend.storage.usage.ledger import Ledger

@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource
 
+from backend.app import create_app
 from backend.config.settings import Settings
-from backend.main import create_app
 from backend.routers.edge.services import Services
 from backend.server import Server
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, cast
 
-from backend.main import create_app
+from backend.app import create_app
 from tests.support.harness import settings
 
 _TEXTS = frozenset({"description", "summary", "tags", "operationId"})

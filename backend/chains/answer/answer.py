@@ -10,22 +10,23 @@ from dataclasses import dataclass, field, replace
 
 from backend import events as ev
 from backend.chains.answer.compose import Composer, source_id
-from backend.chains.answer.grounding import REWRITE_SYSTEM, grounded_message, rewrite_request, system_prompt
+from backend.chains.answer.grounding import grounded_message, system_prompt
 from backend.chains.answer.upper_bounds import prompt_at_most
 from backend.chains.answer.urls import KnownUrls
 from backend.chains.calling.call import prompt_was_billed
 from backend.chains.calling.fallback import Attempts, ModelCandidate, Switched, attempt
 from backend.chains.history.follow_up import (
+    REWRITE_SYSTEM,
     REWRITING,
-    estimate_bytes,
-    estimate_tokens,
     related_queries,
+    rewrite_request,
     standalone_question,
 )
 from backend.chains.history.images import IMAGE_TOKENS
 from backend.chains.history.summary import shorten_history
-from backend.chains.models.provider import Grounding, Image, Message, Prompt, Tokens
+from backend.chains.models.prompt import Grounding, Image, Message, Prompt, Tokens
 from backend.chains.passages import Passage, Retriever
+from backend.chains.text.tokens import estimate_bytes, estimate_tokens
 from backend.errors import RunError
 
 _SNIPPET = 280

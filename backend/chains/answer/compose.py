@@ -9,8 +9,9 @@ from backend.chains.answer.evidence import Evidence
 from backend.chains.answer.links import LinkFilter
 from backend.chains.answer.marks import Mark, MarkFilter
 from backend.chains.answer.urls import KnownUrls
-from backend.chains.models.provider import Finish, Output, Quote, Reasoning, Text, Tokens
+from backend.chains.models.prompt import Finish, Output, Quote, Reasoning, Text, Tokens
 from backend.chains.passages import Passage, Retriever
+from backend.kit.text import clean_text
 
 
 def source_id(n: int) -> str:
@@ -51,13 +52,13 @@ class Composer:
             case Tokens():
                 self.tokens = output
             case Finish(reason):
-                self.reason = ev.clean_text(reason)
+                self.reason = clean_text(reason)
             case Quote():
                 async for event in self._quote(output):
                     yield event
             case Reasoning(text) | Text(text):
                 self.length += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-                for piece in self._pieces(ev.clean_text(text)):
+                for piece in self._pieces(clean_text(text)):
                     async for event in self._piece(piece):
                         yield event
 

@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Sequence
 
-from backend.chains.models.provider import Grounding, Message
+from backend.chains.models.prompt import Grounding
 from backend.chains.passages import Passage
 
 DEFAULT_SYSTEM = "You are a helpful assistant. Answer clearly and to the point, in the language of the question."
@@ -19,17 +19,12 @@ _NOTHING = (
     "A search of the user's documents found nothing relevant to this message. If it asks about their documents, say "
     "that they hold no answer. Cite nothing."
 )
-REWRITE_SYSTEM = (
-    "Rewrite the user's last message as one standalone question that can be understood without the conversation. "
-    "Keep names, numbers and the language. If it stands alone already, repeat it. Reply with the question only."
-)
 
-# Bytes, at most: of what grounding adds to a system prompt; of what stands around a passage; of the conversation, and
-# what stands around it, in a request to rewrite.
+_LABEL = 200
 LONGEST_GROUNDING = max(len(_GROUNDED), len(_NOTHING)) + 2
-_LABEL, _TOLD_TURNS, _TOLD_CHARACTERS = 200, 6, 1500
+"""The most bytes that grounding adds to a system prompt."""
 LONGEST_LABELS = 2 * 4 * _LABEL + 200
-LONGEST_REWRITE = _TOLD_TURNS * (4 * _TOLD_CHARACTERS + 20) + 100
+"""The most bytes that surround one passage in a prompt."""
 
 # Nobody sees these, but a model reads them: controls, zero-width and direction marks, fillers, variation selectors and
 # tags. A joiner between letters of other scripts, or in an emoji, is seen.
@@ -87,9 +82,3 @@ def _label(text: str) -> str:
 def _inert(text: str) -> str:
     """A document's text without what only a model would see, or take for its own control tokens."""
     return _CONTROL.sub(lambda found: f"{found.group()} ", _UNSEEN.sub("", text))
-
-
-def rewrite_request(history: Sequence[Message], question: str) -> str:
-    """The conversation and the follow-up, for the model that rewrites it."""
-    told = "\n".join(f"{m.role}: {m.blind().told[:_TOLD_CHARACTERS]}" for m in history[-_TOLD_TURNS:])
-    return f"Conversation:\n{told}\n\nLast message:\n{question}"

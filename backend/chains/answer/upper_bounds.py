@@ -6,8 +6,9 @@ message, and what a provider may add of its own, is far below what is added here
 
 from collections.abc import Sequence
 
-from backend.chains.answer.grounding import LONGEST_GROUNDING, LONGEST_LABELS, LONGEST_REWRITE, REWRITE_SYSTEM
-from backend.chains.models.provider import Prompt
+from backend.chains.answer.grounding import LONGEST_GROUNDING, LONGEST_LABELS
+from backend.chains.history.follow_up import LONGEST_REWRITE, REWRITE_SYSTEM
+from backend.chains.models.prompt import Prompt
 
 _A_CALL, _A_MESSAGE = 256, 16
 _AN_IMAGE = 50_000

@@ -13,7 +13,8 @@ from typing import Literal
 
 import structlog
 
-from backend.chains.models.provider import ChatModel, Output, Prompt
+from backend.chains.models.prompt import Output, Prompt
+from backend.chains.models.provider import ChatModel
 from backend.errors import ProviderTimeout, RunError, UpstreamStalled
 
 log = structlog.get_logger(__name__)

@@ -13,7 +13,8 @@ from typing import Self
 import structlog
 
 from backend.chains.calling.call import CallLimits, call
-from backend.chains.models.provider import ChatModel, Output, Parameters, Prompt
+from backend.chains.models.prompt import Output, Parameters, Prompt
+from backend.chains.models.provider import ChatModel
 from backend.chains.models.tokenizers import Count
 from backend.errors import (
     ContentFiltered,

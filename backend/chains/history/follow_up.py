@@ -1,58 +1,25 @@
-"""The conversation so far: what of it fits a model, and what a follow-up question means without it."""
+"""What a follow-up question means without its conversation: queries for the search, or a question of its own."""
 
-import math
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from backend.chains.answer.grounding import REWRITE_SYSTEM, rewrite_request
-from backend.chains.models.provider import ChatModel, Message, Parameters, Prompt, Text, Tokens
+from backend.chains.models.prompt import Message, Parameters, Prompt, Text, Tokens
+from backend.chains.models.provider import ChatModel
 from backend.chains.text.words import words
 from backend.errors import RunError
 
-_BYTES_A_TOKEN = 3.6
-_TOKENS_A_MESSAGE = 4
+REWRITE_SYSTEM = (
+    "Rewrite the user's last message as one standalone question that can be understood without the conversation. "
+    "Keep names, numbers and the language. If it stands alone already, repeat it. Reply with the question only."
+)
+_TOLD_TURNS, _TOLD_CHARACTERS = 6, 1500
+LONGEST_REWRITE = _TOLD_TURNS * (4 * _TOLD_CHARACTERS + 20) + 100
+"""The most bytes of a request to rewrite, besides the question and the system prompt."""
 _MAX_QUESTION = 2_000
-_MAX_COUNTED = 32_000
-"""Characters that a tokenizer reads at one go: 10 to 40 ms in which nobody else is served."""
 REWRITING = Parameters(max_tokens=200)
 _STANDS_ALONE = 3
 _POINTS_BACK = re.compile(r"\b(it|its|they|them|their|that|this|those|these|he|she|his|her|there|one|ones)\b", re.I)
-
-
-def estimate_tokens(text: str) -> int:
-    """Tokens of a text, rather too many than too few: about 3.6 bytes of English are one, fewer elsewhere."""
-    return estimate_bytes(len(text.encode("utf-8", "replace")))
-
-
-def estimate_bytes(count: int) -> int:
-    """The same, of so many bytes of text."""
-    return math.ceil(count / _BYTES_A_TOKEN)
-
-
-def cost(message: Message) -> int:
-    """Tokens of a message's words: counted, or rather too many than too few. Pictures have their own room."""
-    if message.count is None or len(message.text) > _MAX_COUNTED:
-        return estimate_tokens(message.told) + _TOKENS_A_MESSAGE
-    return message.count(message.text) + estimate_tokens(message.note) + _TOKENS_A_MESSAGE
-
-
-def clip(text: str, tokens: int) -> str:
-    """The beginning of a text that has at most so many tokens, as `estimate_tokens` counts them."""
-    return text.encode("utf-8", "replace")[: int(max(tokens, 0) * _BYTES_A_TOKEN)].decode("utf-8", "ignore")
-
-
-def fit(history: Sequence[Message], budget: int) -> tuple[Message, ...]:
-    """The last messages that fit into `budget` tokens, whole ones only, beginning with one of the user's."""
-    kept: list[Message] = []
-    for message in reversed(history):
-        budget -= cost(message)
-        if budget < 0:
-            break
-        kept.append(message)
-    while kept and kept[-1].role != "user":
-        kept.pop()
-    return tuple(reversed(kept))
 
 
 def related_queries(history: Sequence[Message], question: str) -> list[tuple[str, float]]:
@@ -94,3 +61,9 @@ async def standalone_question(
         return None, used
     rewritten = "".join(pieces).strip().strip('"')
     return (rewritten if 0 < len(rewritten) <= _MAX_QUESTION else None), used
+
+
+def rewrite_request(history: Sequence[Message], question: str) -> str:
+    """The conversation and the follow-up, for the model that rewrites it."""
+    told = "\n".join(f"{m.role}: {m.blind().told[:_TOLD_CHARACTERS]}" for m in history[-_TOLD_TURNS:])
+    return f"Conversation:\n{told}\n\nLast message:\n{question}"

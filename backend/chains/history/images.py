@@ -3,7 +3,7 @@
 import base64
 import binascii
 
-from backend.chains.models.provider import Image
+from backend.chains.models.prompt import Image
 
 MOST_SHOWN = 8
 MOST_BYTES = 8_000_000

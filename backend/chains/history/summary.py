@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from backend.chains.history.follow_up import clip, cost, fit
-from backend.chains.models.provider import Message
+from backend.chains.history.fit import cost, fit
+from backend.chains.models.prompt import Message
+from backend.chains.text.tokens import clip
 
 SUMMARY_SYSTEM = (
     "Sum up the conversation that the message quotes, for the assistant that goes on with it: facts, names, numbers, "

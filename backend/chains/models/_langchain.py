@@ -8,10 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
-from backend.chains.models.provider import (
-    Endpoint,
+from backend.chains.models.prompt import (
     Finish,
-    Listing,
     Output,
     Parameters,
     Prompt,
@@ -20,6 +18,7 @@ from backend.chains.models.provider import (
     Tokens,
     chat_messages,
 )
+from backend.chains.models.provider import Endpoint, Listing
 from backend.config.settings import ModelSettings
 from backend.errors import ProviderFailed, ProviderRefused, RunError
 

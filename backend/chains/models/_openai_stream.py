@@ -23,7 +23,8 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_openai import ChatOpenAI
 from pydantic import PrivateAttr, SecretStr
 
-from backend.chains.models.provider import Finish, Output, Reasoning, Text, Tokens, retry_after
+from backend.chains.models.prompt import Finish, Output, Reasoning, Text, Tokens
+from backend.chains.models.provider import retry_after
 
 _LIBRARY_ONLY = frozenset({"response_format", "logprobs", "modalities", "audio", "n"})
 _ROLES: tuple[str, ...] = ("system", "user", "assistant")

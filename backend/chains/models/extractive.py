@@ -6,22 +6,9 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from backend.chains.models.provider import (
-    FREE,
-    WRITING,
-    Endpoint,
-    Finish,
-    Kind,
-    Listing,
-    Output,
-    Plugin,
-    Prompt,
-    Quote,
-    Text,
-    Tokens,
-)
-from backend.chains.passages import Passage
-from backend.chains.retrieval.ranking import RELEVANCE_OF_WORDS
+from backend.chains.models.prompt import WRITING, Finish, Output, Prompt, Quote, Text, Tokens
+from backend.chains.models.provider import FREE, Endpoint, Kind, Listing, Plugin
+from backend.chains.passages import RELEVANCE_OF_WORDS, Passage
 from backend.chains.text.sentences import sentences
 from backend.chains.text.words import words
 from backend.config.settings import ModelSettings

@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from backend.chains.models._langchain import LangChainProvider, listed
-from backend.chains.models.provider import EXTRA, Effort, Kind, Parameters, Plugin
+from backend.chains.models.prompt import Effort, Parameters
+from backend.chains.models.provider import EXTRA, Kind, Plugin
 
 _VERSION = "v1beta"
 _BUDGETS: dict[Effort, int] = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}

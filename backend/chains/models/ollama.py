@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 
 from backend.chains.models._langchain import LangChainProvider, listed
-from backend.chains.models.provider import Kind, Listing, Parameters, Plugin
+from backend.chains.models.prompt import Parameters
+from backend.chains.models.provider import Kind, Listing, Plugin
 from backend.errors import ModelNotFound, ProviderTimeout, RunError
 
 _DEFAULT = "http://127.0.0.1:11434"

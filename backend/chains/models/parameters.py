@@ -5,14 +5,14 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, Field, field_validator
 
-from backend.chains.models.provider import Effort
-from backend.events import is_clean
+from backend.chains.models.prompt import Effort
+from backend.kit.text import is_clean
 
 _DEEPEST, _LONGEST = 32, 50_000
 """Of a schema: levels, and characters as JSON."""
 
 
-class ModelOptions(BaseModel):
+class Writing(BaseModel):
     """What can be asked of a model; none is left to the settings, or to the model."""
 
     temperature: float | None = Field(None, ge=0, le=2)
@@ -49,7 +49,7 @@ class ModelOptions(BaseModel):
 
     def named(self) -> dict[str, Any]:
         """What was asked for, by field of `Parameters` and in its types."""
-        asked = {name: getattr(self, name) for name in ModelOptions.model_fields}
+        asked = {name: getattr(self, name) for name in Writing.model_fields}
         found = {name: value for name, value in asked.items() if value is not None}
         if "stop" in found:
             found["stop"] = tuple(found["stop"])

@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from backend import events as ev
-from backend.chains.models.provider import Endpoint, Tokens
+from backend.chains.models.prompt import Tokens
+from backend.chains.models.provider import Endpoint
 from backend.config.models_file import Price
 
 

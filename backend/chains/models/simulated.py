@@ -3,19 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from backend.chains.models.provider import (
-    FREE,
-    WRITING,
-    Endpoint,
-    Finish,
-    Kind,
-    Listing,
-    Output,
-    Plugin,
-    Prompt,
-    Text,
-    Tokens,
-)
+from backend.chains.models.prompt import WRITING, Finish, Output, Prompt, Text, Tokens
+from backend.chains.models.provider import FREE, Endpoint, Kind, Listing, Plugin
 from backend.config.settings import ModelSettings
 from backend.errors import ModelNotFound
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from backend.chains.passages import RELEVANCE_OF_WORDS
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -34,7 +36,6 @@ _GROW = 0.6
 # Beside its best sentence's score, what counts is the share of the question's words that a passage holds as a whole. So
 # many passages are compared, however few are asked for.
 _WHOLE, _COMPARED = 0.1, 20
-RELEVANCE_OF_WORDS = 0.5
 
 
 @dataclass(slots=True)

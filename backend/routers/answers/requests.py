@@ -17,11 +17,11 @@ from pydantic import (
 )
 
 from backend.chains.history.images import read_image
-from backend.chains.models.parameters import ModelOptions
-from backend.chains.models.provider import Image
+from backend.chains.models.parameters import Writing
+from backend.chains.models.prompt import Image
 from backend.config.settings import OnDisconnect
 from backend.errors import BadRequest, Invalid
-from backend.events import clean_text
+from backend.kit.text import clean_text
 from backend.routers.answers.respond import (
     STREAM_PARAMETERS,
     format_of,
@@ -67,7 +67,7 @@ class ImageInput(BaseModel):
         return self._image
 
 
-class AnswerOptions(ModelOptions):
+class AnswerOptions(Writing):
     """How a message is to be answered. Unknown fields are refused: providers and keys are the server's settings."""
 
     model_config = ConfigDict(extra="forbid")

@@ -21,12 +21,12 @@ from backend.errors import (
     StorageFull,
     Unavailable,
 )
+from backend.messages import CitationRef, MessagePart, TextPart
 from backend.routers.dialects.events import HEARTBEAT, event_frame
 from backend.routers.dialects.text import data_frame, plain_frame
 from backend.routers.edge.event_stream import EventStream, gone
 from backend.routers.edge.problems import problem, request_id_of, responses
 from backend.routers.edge.services import Services
-from backend.services.runs.fold import CitationRef, MessagePart, TextPart
 from backend.services.runs.log import FrameEncoder
 
 T = TypeVar("T")

@@ -31,8 +31,7 @@ from backend.routers.documents.views import (
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
-from backend.services.library.documents import Status, display_name
-from backend.storage.library.documents import DocumentRow
+from backend.services.library.documents import DocumentRow, Status, display_name
 
 router = APIRouter(prefix="/documents", tags=["documents"])
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from backend.errors import Forbidden
-from backend.events import clean_text
+from backend.kit.text import clean_text
 from backend.routers.documents.documents import Collection, Uploads, stored
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices

@@ -4,11 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from backend.events import clean_text
+from backend.kit.text import clean_text
 from backend.routers.edge.times import Time, iso
-from backend.services.library.documents import MAX_NAME, Receipt
+from backend.services.library.documents import MAX_NAME, DocumentRow, Receipt, VersionRow
 from backend.services.library.sweep import Swept
-from backend.storage.library.documents import DocumentRow, VersionRow
 
 _PROGRESS = "`done` of `total` passages embedded, `rate` of them a second, `seconds` spent per stage."
 _DOCUMENT: dict[str, Any] = {

@@ -1,13 +1,14 @@
 """The OpenAPI document: FastAPI's own, with the stream's events as schemas."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from backend.events import AnyEvent
-from backend.routers.documents.documents import DocumentEvent
 from backend.routers.edge.authentication import is_public
 from backend.routers.edge.problems import Problem, responses
 from backend.services.conversations.session_file import EXAMPLE, SessionFile
@@ -35,8 +36,11 @@ _ANSWER: dict[str, Any] = {
 }
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Make `app.openapi()` complete; it is built at the first request for it."""
+def install_openapi(app: FastAPI, schemas_of_streams: Sequence[type[BaseModel]]) -> None:
+    """Make `app.openapi()` complete; it is built at the first request for it.
+
+    `schemas_of_streams` are models that only streams hold, so that FastAPI doesn't see them.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -51,7 +55,7 @@ def install_openapi(app: FastAPI) -> None:
             schemas["SessionFile"]["examples"] = [EXAMPLE]
             schemas["Event"] = {"title": "Event", "description": "One event of a run's stream.", **event}
             schemas["Answer"] = _ANSWER
-            for model in (Problem, DocumentEvent):
+            for model in (Problem, *schemas_of_streams):
                 described = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(described.pop("$defs", {}))
                 schemas[model.__name__] = described

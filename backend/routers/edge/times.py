@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from backend.kit.ids import iso
+from backend.kit.times import iso
 
 __all__ = ["Time", "iso"]
 

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from backend.errors import Invalid
 from backend.kit.yielding import in_pieces
+from backend.messages import ImagePart, decode_parts, images_of
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import iso
@@ -17,8 +18,7 @@ from backend.routers.sessions.sessions import Session, session_of
 from backend.services.conversations.images import Pictures
 from backend.services.conversations.session_export import Transcript
 from backend.services.conversations.session_file import read_file
-from backend.services.runs.fold import ImagePart, decode_parts, images_of
-from backend.storage.conversations.sessions import MessageRow
+from backend.services.conversations.sessions import MessageRow
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 

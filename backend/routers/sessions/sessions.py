@@ -6,15 +6,15 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from backend.events import clean_text
+from backend.kit.text import clean_text
 from backend.kit.yielding import encoded
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
+from backend.services.conversations.sessions import SessionRow
 from backend.services.conversations.tree import Placed
 from backend.services.prompts.prompts import PromptChoice
-from backend.storage.conversations.sessions import SessionRow
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from backend.chains.answer.grounding import base_system
 from backend.chains.calling.fallback import ModelCandidate
-from backend.chains.models.provider import Message
+from backend.chains.models.prompt import Message
 from backend.config.settings import LibrarySettings
 from backend.services.answers.request import AnswerRequest
 from backend.services.conversations.images import Pictures

@@ -4,10 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from backend.chains.models.provider import Effort, Image
+from backend.chains.models.prompt import Effort, Image
 from backend.config.settings import OnDisconnect
+from backend.messages import ImagePart
 from backend.services.prompts.prompts import PromptChoice
-from backend.services.runs.fold import ImagePart
 
 IfBusy = Literal["reject", "queue", "replace"]
 _PARAMETERS = (

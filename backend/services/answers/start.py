@@ -12,17 +12,18 @@ from backend.chains.answer.answer import AnswerInput, Finished, answer
 from backend.chains.calling.call import CallLimits
 from backend.chains.calling.fallback import Attempts
 from backend.chains.history.images import images_that_fit
-from backend.chains.models.provider import Image, Message
+from backend.chains.models.prompt import Image, Message
 from backend.config.settings import LibrarySettings, ModelSettings, parse_hosts
 from backend.errors import Conflict, Invalid, NotFound
-from backend.kit.ids import new_id, now_ms
+from backend.kit.ids import new_id
+from backend.kit.times import now_ms
+from backend.messages import TextPart, decode_parts, encode_parts, images_of, text_of
 from backend.services.answers.plan import AnswerPlan, Planner
 from backend.services.answers.request import AnswerRequest
 from backend.services.conversations.history import History, Summarizer
 from backend.services.conversations.images import Pictures, new_images, part_of
 from backend.services.conversations.titles import Titles, first_title
 from backend.services.models.catalog import Models
-from backend.services.runs.fold import TextPart, decode_parts, encode_parts, images_of, text_of
 from backend.services.runs.hub import LEASE_MS, Run, RunHub
 from backend.storage.conversations.sessions import Sessions
 from backend.storage.runs.turns import NewTurn, StoredMessage, Turns

@@ -11,9 +11,10 @@ import structlog
 from backend import events as ev
 from backend.chains.calling.call import CallLimits, call, prompt_was_billed
 from backend.chains.calling.fallback import ModelCandidate
-from backend.chains.history.follow_up import estimate_tokens
-from backend.chains.models.provider import Parameters, Prompt, Text, Tokens
+from backend.chains.models.prompt import Parameters, Prompt, Text, Tokens
+from backend.chains.text.tokens import estimate_tokens
 from backend.errors import RunError, StreamForgeError
+from backend.kit.text import clean_text
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +77,7 @@ class BackgroundWriter:
                 # What broke off was paid for, too.
                 if pieces or tokens is not None or read:
                     used.append(_usage(errand, by, tokens, "".join(pieces), whole=whole))
-        return ev.clean_text("".join(pieces)).strip()
+        return clean_text("".join(pieces)).strip()
 
     def later(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None] | None:
         """Do it in the background, a few at a time; None when too much waits already. What fails is left undone."""

@@ -23,13 +23,13 @@ from backend.chains.history.summary import (
     split_conversation,
     summary_request,
 )
-from backend.chains.models.provider import Message
+from backend.chains.models.prompt import Message
 from backend.chains.models.tokenizers import Count
 from backend.config.settings import ConversationSettings
 from backend.errors import StreamForgeError
+from backend.messages import ImagePart, SourcesPart, decode_parts, images_of, text_of
 from backend.services.conversations.background import BackgroundWriter, ShortText
 from backend.services.models.catalog import ModelChoice, Models
-from backend.services.runs.fold import ImagePart, SourcesPart, decode_parts, images_of, text_of
 from backend.services.runs.hub import Run
 from backend.storage.conversations.summaries import Summaries, SummaryRow
 from backend.storage.runs.turns import StoredMessage

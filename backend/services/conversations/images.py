@@ -7,10 +7,10 @@ from dataclasses import replace
 import msgspec
 
 from backend.chains.history.images import MOST_BYTES, read_image
-from backend.chains.models.provider import Image
+from backend.chains.models.prompt import Image
 from backend.kit.ids import new_id
+from backend.messages import ImagePart, MessagePart, ReasoningPart, SourcesPart, TextPart
 from backend.services.conversations.history import History
-from backend.services.runs.fold import ImagePart, MessagePart, ReasoningPart, SourcesPart, TextPart
 from backend.storage.conversations.images import ImageRow, Images
 
 

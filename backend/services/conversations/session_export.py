@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from backend.errors import Invalid
-from backend.events import clean_text
-from backend.kit.ids import new_id, now_ms
+from backend.kit.ids import new_id
+from backend.kit.text import clean_text
+from backend.kit.times import now_ms
 from backend.kit.yielding import in_pieces
+from backend.messages import CitationRef, SourcesPart, TextPart, decode_parts, images_of
 from backend.services.conversations.session_file import ReadSession
 from backend.services.conversations.sessions import SessionService
-from backend.services.runs.fold import CitationRef, SourcesPart, TextPart, decode_parts, images_of
 from backend.storage.conversations.sessions import MessageRow, SessionRow, Sessions
 from backend.storage.runs.turns import MAX_BRANCHES
 

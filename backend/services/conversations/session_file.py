@@ -15,8 +15,8 @@ from msgspec import Meta
 from backend.chains.history.images import MOST_SHOWN
 from backend.errors import BadRequest, Invalid
 from backend.kit.yielding import in_pieces
+from backend.messages import MessageStatus, SourcesPart, TextPart, encode_parts
 from backend.services.conversations.images import FilePart, taken_in
-from backend.services.runs.fold import MessageStatus, SourcesPart, TextPart, encode_parts
 from backend.storage.conversations.images import ImageRow
 from backend.storage.conversations.sessions import MessageRow
 

@@ -21,7 +21,8 @@ from backend.services.library.jobs.reembed import BATCH, MoveJob
 from backend.services.library.jobs.workers import JobWorkers
 from backend.services.library.search.search import LibrarySearch
 from backend.services.library.sweep import Sweep, Swept
-from backend.storage.library.documents import DocumentRow, VersionRow
+from backend.storage.library.documents import DocumentRow as DocumentRow
+from backend.storage.library.documents import VersionRow as VersionRow
 
 MAX_NAME = 255
 LOCAL = "local"

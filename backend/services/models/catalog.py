@@ -16,16 +16,8 @@ from backend.chains.calling.fallback import Health, ModelCandidate
 from backend.chains.models import endpoints
 from backend.chains.models.capabilities import spec_of
 from backend.chains.models.prices import charge, charge_at_most
-from backend.chains.models.provider import (
-    ChatModel,
-    Endpoint,
-    Kind,
-    Listing,
-    Parameters,
-    Plugin,
-    Provider,
-    Tokens,
-)
+from backend.chains.models.prompt import Parameters, Tokens
+from backend.chains.models.provider import ChatModel, Endpoint, Kind, Listing, Plugin, Provider
 from backend.chains.models.tokenizers import Count, counter
 from backend.config.models_file import ModelSpec, Price, ProviderTable
 from backend.config.settings import ModelSettings

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backend.chains.templates import PromptContent, Rendered, Value, render
-from backend.events import is_clean
+from backend.kit.text import is_clean
 from backend.services.prompts.diff import unified
-from backend.storage.prompts import PromptRow, Prompts, RevisionRow
+from backend.storage.prompts import PromptRow as PromptRow
+from backend.storage.prompts import Prompts
+from backend.storage.prompts import RevisionRow as RevisionRow
 
 
 class PromptValues(BaseModel):

@@ -7,11 +7,13 @@ import msgspec
 import structlog
 
 from backend import events as ev
-from backend.chains.history.follow_up import estimate_tokens
 from backend.chains.history.images import IMAGE_TOKENS
+from backend.chains.text.tokens import estimate_tokens
 from backend.errors import ServerRestarted
-from backend.kit.ids import now_ms
-from backend.services.runs.fold import RunFold, decode_parts, encode_parts, images_of, text_of
+from backend.events import status_of
+from backend.kit.times import now_ms
+from backend.messages import decode_parts, encode_parts, images_of, text_of
+from backend.services.runs.fold import RunFold
 from backend.services.usage.report import calls_of
 from backend.storage.runs.turns import ClosedTurn, EventLines, StoredRun, Turns
 
@@ -108,19 +110,6 @@ def _lines(run_id: str, first_seq: int, events: list[ev.AnyEvent]) -> EventLines
     for seq, event in enumerate(events, first_seq):
         event.seq = seq
     return EventLines(run_id, first_seq, first_seq + len(events) - 1, b"\n".join(map(ev.encode, events)))
-
-
-def status_of(terminal: ev.Terminal) -> str:
-    """The run's status after this event."""
-    match terminal:
-        case ev.RunCompleted():
-            return "completed"
-        case ev.RunCancelled():
-            return "cancelled"
-        case ev.RunInterrupted():
-            return "interrupted"
-        case ev.RunFailed():
-            return "failed"
 
 
 class Closing(Protocol):

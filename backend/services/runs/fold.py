@@ -5,79 +5,8 @@ The same fold serves the live run (what to store at its end), recovery (what a c
 
 from typing import Literal
 
-import msgspec
-
 from backend import events as ev
-
-
-class CitationRef(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A citation inside a stored text part: `[start:end]` of the part's text, and the quote in the document."""
-
-    source_id: str
-    n: int
-    start: int
-    end: int
-    quote: str
-    document: ev.Place
-    matched: bool = False
-
-
-class TextPart(msgspec.Struct, tag="text", omit_defaults=True, kw_only=True):
-    """Text of a message, with the citations that stand in it, how many marks were dropped from it, and how many links
-    and images were made text."""
-
-    text: str
-    part_id: str | None = None
-    citations: list[CitationRef] = []
-    dropped: int = 0
-    unlinked: int = 0
-
-
-class ReasoningPart(msgspec.Struct, tag="reasoning", omit_defaults=True, kw_only=True):
-    """What the model thought aloud."""
-
-    text: str
-    part_id: str | None = None
-    unlinked: int = 0
-
-
-class SourcesPart(msgspec.Struct, tag="sources", kw_only=True):
-    """The passages that the answer was given."""
-
-    items: list[ev.Source]
-
-
-class ImagePart(msgspec.Struct, tag="image", kw_only=True):
-    """A picture of the user's: `GET /images/{image_id}` has it."""
-
-    image_id: str
-    media_type: str
-    bytes: int
-
-
-MessagePart = TextPart | ReasoningPart | SourcesPart | ImagePart
-MessageStatus = Literal["complete", "partial", "failed", "cancelled"]
-_parts_decoder: msgspec.json.Decoder[list[MessagePart]] = msgspec.json.Decoder(list[MessagePart])
-
-
-def encode_parts(parts: list[MessagePart]) -> str:
-    """Parts as the JSON text that the database holds."""
-    return msgspec.json.encode(parts).decode()
-
-
-def decode_parts(stored: str) -> list[MessagePart]:
-    """Parts from the database's JSON text."""
-    return _parts_decoder.decode(stored)
-
-
-def text_of(parts: list[MessagePart]) -> str:
-    """The text of a message alone."""
-    return "\n\n".join(p.text for p in parts if isinstance(p, TextPart))
-
-
-def images_of(parts: list[MessagePart]) -> tuple[ImagePart, ...]:
-    """The pictures of a message."""
-    return tuple(p for p in parts if isinstance(p, ImagePart))
+from backend.messages import CitationRef, MessagePart, MessageStatus, ReasoningPart, SourcesPart, TextPart
 
 
 class RunFold:

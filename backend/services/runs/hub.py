@@ -21,8 +21,10 @@ from backend.errors import (
     TooManyRuns,
     Unavailable,
 )
-from backend.kit.ids import new_id, now_ms
-from backend.services.runs.archive import RunArchive, closed_turn, status_of
+from backend.events import status_of
+from backend.kit.ids import new_id
+from backend.kit.times import now_ms
+from backend.services.runs.archive import RunArchive, closed_turn
 from backend.services.runs.fold import RunFold
 from backend.services.runs.log import FrameEncoder, LogFull, RunLog, replay
 from backend.services.runs.run import Body, CancelledBy, Run

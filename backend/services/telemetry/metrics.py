@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backend.services.runs.archive import status_of
+from backend.events import status_of
 from backend.services.telemetry.telemetry import CallRecord, JobRecord, RequestRecord, RetrievalRecord, RunRecord, Sink
 
 _MOST_VALUES = 50

@@ -8,17 +8,14 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import structlog
 
 from backend import events as ev
 from backend.chains.calling.fallback import CallObserver, ModelCandidate, Observed
-from backend.chains.models.provider import Prompt
+from backend.chains.models.prompt import Prompt
 from backend.errors import RunError, StreamForgeError
-
-if TYPE_CHECKING:
-    from backend.services.runs.fold import RunFold
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +85,23 @@ class CallRecord(Observed):
         self.retries.append(error.code)
 
 
+class AnswerSoFar(Protocol):
+    """What a live run has written: telemetry reads it when a call or the run ends."""
+
+    @property
+    def model(self) -> str | None:
+        """The model that took over, if one did."""
+        ...
+
+    def text(self) -> str:
+        """The text parts of the answer so far."""
+        ...
+
+    def total(self) -> ev.TokenUsage:
+        """The tokens of all calls together."""
+        ...
+
+
 class RunObserver(CallObserver):
     """A run, for whom it may concern. This one concerns nobody."""
 
@@ -109,7 +123,7 @@ class RunRecord(RunObserver):
 
     telemetry: "Telemetry"
     started: ev.RunStarted
-    state: "RunFold"
+    state: AnswerSoFar
     began_at: int = 0
     first: int | None = None
     ended_at: int = 0
@@ -257,7 +271,7 @@ class Telemetry:
             request.ended = now()
             self.tell("request_ended", request)
 
-    def run(self, started: ev.RunStarted, state: "RunFold") -> RunObserver:
+    def run(self, started: ev.RunStarted, state: AnswerSoFar) -> RunObserver:
         """Who is to be told of a run."""
         return RunRecord(self, started, state) if self._sinks else _UNWATCHED
 

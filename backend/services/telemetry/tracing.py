@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from backend import __version__
 from backend import events as ev
-from backend.chains.models.provider import Image, Prompt
-from backend.services.runs.archive import status_of
+from backend.chains.models.prompt import Image, Prompt
+from backend.events import status_of
 from backend.services.telemetry.telemetry import CallRecord, RequestRecord, RetrievalRecord, RunRecord, Sink, now
 
 _EXPORTERS = "opentelemetry.exporter.otlp.proto"

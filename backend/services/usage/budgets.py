@@ -7,7 +7,7 @@ from backend.chains.answer.upper_bounds import answer_at_most, passages_at_most,
 from backend.chains.calling.fallback import ModelCandidate
 from backend.chains.history.follow_up import REWRITING
 from backend.chains.history.images import images_that_fit
-from backend.chains.models.provider import Tokens
+from backend.chains.models.prompt import Tokens
 from backend.config.budgets import EVERYBODY, Budget
 from backend.config.settings import LibrarySettings, ModelSettings
 from backend.errors import PriceUnknown

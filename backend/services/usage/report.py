@@ -7,15 +7,18 @@ from dataclasses import dataclass
 import msgspec
 
 from backend import events as ev
-from backend.chains.models.provider import Tokens
+from backend.chains.models.prompt import Tokens
 from backend.chains.retrieval.embeddings import Embedded, paid_by
 from backend.errors import Forbidden
-from backend.kit.ids import new_id, now_ms
+from backend.kit.ids import new_id
+from backend.kit.times import now_ms
 from backend.services.models.catalog import Models
 from backend.services.telemetry.telemetry import SILENT, Telemetry
 from backend.services.usage.bookings import Booking, Bookings
 from backend.services.usage.budgets import Budgets
-from backend.storage.usage.ledger import Group, Grouping, Ledger, NewCall, Sums, Which
+from backend.storage.usage.ledger import Group, Ledger, NewCall, Which
+from backend.storage.usage.ledger import Grouping as Grouping
+from backend.storage.usage.ledger import Sums as Sums
 
 EVERY_OWNER = "*"
 

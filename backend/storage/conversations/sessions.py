@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Text, and_, delete, or_, select, type_coerce, update
 
 from backend.errors import NotFound
-from backend.kit.ids import now_ms
+from backend.kit.times import now_ms
 from backend.storage.conversations.images import ImageRow, store_images
 from backend.storage.engine.database import Database
 from backend.storage.tables import messages, sessions

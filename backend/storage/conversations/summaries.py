@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from backend.kit.ids import now_ms
+from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
 
 

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -15,29 +14,6 @@ from backend.storage.engine.reader import Reader
 from backend.storage.engine.writer import Writer, apply_pragmas, connect, storage_error
 
 SCHEMA_VERSION = "0003"
-
-
-class DataDirInUse(RuntimeError):
-    """Another process has this DATA_DIR open."""
-
-
-class DataDirLock:
-    """One process a DATA_DIR: SQLite could be shared, the embedded Chroma can not."""
-
-    def __init__(self, data_dir: Path) -> None:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(data_dir / "streamforge.lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise DataDirInUse(
-                f"DATA_DIR {data_dir} is in use by another StreamForge process. Stop that one, or set DATA_DIR "
-                "(and PORT) to run a second server."
-            ) from None
-
-    def release(self) -> None:
-        """Let the next process in."""
-        self._lock.release()
 
 
 class Database:

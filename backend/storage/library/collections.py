@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.errors import Conflict, NotFound
-from backend.kit.ids import new_id, now_ms
+from backend.kit.ids import new_id
+from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
 from backend.storage.library.chunks import drop_terms
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.kit.ids import now_ms
+from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
 from backend.storage.library.chunks import NewChunk, add_chunks, reserve_numbers
 from backend.storage.library.versions import Discarded, Progress, requeue, supersede

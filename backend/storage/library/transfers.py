@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import Conflict, NotFound
-from backend.kit.ids import now_ms
+from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
 from backend.storage.library.jobs import JobRow
 from backend.storage.library.versions import Discarded, Progress, insert_job

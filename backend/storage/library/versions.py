@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import Conflict, NotFound
-from backend.kit.ids import new_id, now_ms
+from backend.kit.ids import new_id
+from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
 
 Progress = dict[str, Any]

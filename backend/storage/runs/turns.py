@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import Conflict, NotFound
-from backend.kit.ids import now_ms
+from backend.kit.times import now_ms
 from backend.storage.conversations.images import ImageRow, store_images
 from backend.storage.engine.database import Database
 from backend.storage.usage import ledger

@@ -10,7 +10,8 @@ from typing import Literal
 
 from backend.config.budgets import Budget, dollars
 from backend.errors import BudgetExceeded
-from backend.kit.ids import iso, new_id, now_ms
+from backend.kit.ids import new_id
+from backend.kit.times import iso, now_ms
 from backend.storage.engine.database import Database
 
 Grouping = Literal["day", "model", "purpose", "session", "run", "owner"]

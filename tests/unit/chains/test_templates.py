@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from backend.chains.models.provider import Message
+from backend.chains.models.prompt import Message
 from backend.chains.templates import PromptContent, places, render
 from backend.errors import Invalid
 

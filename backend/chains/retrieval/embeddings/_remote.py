@@ -7,8 +7,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from backend.chains.history.follow_up import estimate_tokens
 from backend.chains.retrieval.embeddings._base import EmbeddedText, paying
+from backend.chains.text.tokens import estimate_tokens
 from backend.errors import EmbeddingFailed
 
 if TYPE_CHECKING:

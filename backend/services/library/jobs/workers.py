@@ -26,7 +26,8 @@ from backend.errors import (
     RequestError,
     StreamForgeError,
 )
-from backend.kit.ids import new_id, now_ms
+from backend.kit.ids import new_id
+from backend.kit.times import now_ms
 from backend.services.library.holdings import Holdings
 from backend.services.library.jobs.ingest import IngestJob
 from backend.services.library.jobs.progress import STAGES, Changed, Gone, JobProgress, Waiting

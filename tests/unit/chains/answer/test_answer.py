@@ -14,9 +14,11 @@ from backend.chains.answer.answer import AnswerInput, Finished, answer
 from backend.chains.answer.upper_bounds import prompt_at_most
 from backend.chains.calling.call import CallLimits
 from backend.chains.calling.fallback import Attempts, Health, ModelCandidate
-from backend.chains.history.follow_up import estimate_tokens, fit, related_queries, standalone_question
-from backend.chains.models.provider import Finish, Message, Output, Parameters, Prompt, Reasoning, Text, Tokens
+from backend.chains.history.fit import fit
+from backend.chains.history.follow_up import related_queries, standalone_question
+from backend.chains.models.prompt import Finish, Message, Output, Parameters, Prompt, Reasoning, Text, Tokens
 from backend.chains.passages import Passage
+from backend.chains.text.tokens import estimate_tokens
 from backend.errors import ProviderFailed, RunError
 from tests.scenarios.support import ordered
 

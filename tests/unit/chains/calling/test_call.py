@@ -9,7 +9,8 @@ import pytest
 
 from backend.chains.calling import call as call_module
 from backend.chains.calling.call import CallLimits, call
-from backend.chains.models.provider import Finish, Output, Parameters, Prompt, Text, retry_after
+from backend.chains.models.prompt import Finish, Output, Parameters, Prompt, Text
+from backend.chains.models.provider import retry_after
 from backend.errors import ProviderFailed, ProviderTimeout, RateLimited, RunError, UpstreamStalled
 
 PROMPT = Prompt(system="", history=(), content="hi", question="hi", parameters=Parameters(max_tokens=10))

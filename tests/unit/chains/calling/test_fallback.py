@@ -5,7 +5,7 @@ import pytest
 from backend import events as ev
 from backend.chains.calling import fallback
 from backend.chains.calling.fallback import Health, ModelCandidate
-from backend.chains.models.provider import Parameters
+from backend.chains.models.prompt import Parameters
 from backend.errors import (
     ContentFiltered,
     ContextOverflow,

@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from backend.chains.history.images import images_that_fit, read_image
-from backend.chains.models.provider import Image, Message
+from backend.chains.models.prompt import Image, Message
 
 
 @pytest.mark.parametrize(

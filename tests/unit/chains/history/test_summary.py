@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chains.history.follow_up import clip, cost, estimate_tokens
+from backend.chains.history.fit import cost
 from backend.chains.history.summary import (
     MIN_HISTORY_TOKENS,
     count_older_messages,
@@ -12,9 +12,10 @@ from backend.chains.history.summary import (
     shorten_summary,
     split_conversation,
 )
-from backend.chains.models.provider import Message
+from backend.chains.models.prompt import Message
+from backend.chains.text.tokens import clip, estimate_tokens
+from backend.messages import TextPart, encode_parts
 from backend.services.conversations.history import said_of
-from backend.services.runs.fold import TextPart, encode_parts
 from backend.storage.runs.turns import StoredMessage
 
 texts = st.text(min_size=1, max_size=400)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.chains.models.extractive import PLUGIN
-from backend.chains.models.provider import Endpoint, Finish, Parameters, Prompt, Quote, Text, Tokens
+from backend.chains.models.prompt import Finish, Parameters, Prompt, Quote, Text, Tokens
+from backend.chains.models.provider import Endpoint
 from backend.chains.passages import Passage, Similarity
 from backend.chains.retrieval.embeddings import Embedder, EmbeddingSettings, open_embedder
 from backend.config.settings import ModelSettings

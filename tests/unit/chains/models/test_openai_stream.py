@@ -16,8 +16,7 @@ from pydantic import SecretStr
 
 from backend.chains.models._openai_stream import Other, ServerConnection, StreamError, StreamingChatOpenAI, StreamReader
 from backend.chains.models.openai import PLUGIN, _traced
-from backend.chains.models.provider import (
-    Endpoint,
+from backend.chains.models.prompt import (
     Finish,
     Message,
     Parameters,
@@ -27,6 +26,7 @@ from backend.chains.models.provider import (
     Tokens,
     chat_messages,
 )
+from backend.chains.models.provider import Endpoint
 from backend.config.settings import ModelSettings
 from tests.support.provider_protocol import (
     Gate,

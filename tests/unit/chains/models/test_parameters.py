@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from backend.chains.models.parameters import ModelOptions
+from backend.chains.models.parameters import Writing
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 def test_a_schema_is_taken_as_it_is() -> None:
-    assert ModelOptions.model_validate({"response_schema": nested(20)}).named()["response_schema"].count("items") == 19
+    assert Writing.model_validate({"response_schema": nested(20)}).named()["response_schema"].count("items") == 19
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ def test_a_schema_is_taken_as_it_is() -> None:
 )
 def test_a_schema_that_nobody_could_send_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="must"):
-        ModelOptions.model_validate({"response_schema": schema})
+        Writing.model_validate({"response_schema": schema})

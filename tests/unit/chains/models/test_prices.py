@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.chains.models.prices import charge, charge_at_most
-from backend.chains.models.provider import FREE, Endpoint, Kind, Tokens
+from backend.chains.models.prompt import Tokens
+from backend.chains.models.provider import FREE, Endpoint, Kind
 from backend.config.models_file import Price
 
 OPENAI = Endpoint("openai", Kind("openai", "", base_url="https://a", prices="openai"), "https://a")

@@ -10,7 +10,7 @@ import pytest
 from backend import events as ev
 from backend.chains.calling.call import CallLimits
 from backend.chains.calling.fallback import ModelCandidate
-from backend.chains.models.provider import Output, Parameters, Prompt, Text, Tokens
+from backend.chains.models.prompt import Output, Parameters, Prompt, Text, Tokens
 from backend.errors import Conflict, ProviderFailed, ProviderTimeout, UpstreamStalled
 from backend.services.conversations.background import BackgroundWriter, ShortText
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from backend import events as ev
 from backend.config.settings import RunSettings
 from backend.errors import BadRequest, TooManyRuns, Unavailable
-from backend.kit.ids import new_id, now_ms
+from backend.kit.ids import new_id
+from backend.kit.times import now_ms
 from backend.routers.answers.respond import parse_cursor
 from backend.routers.dialects.events import event_frame
 from backend.services.runs.hub import LEASE_MS, Run, RunHub

@@ -7,16 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chains.answer.grounding import (
-    REWRITE_SYSTEM,
-    base_system,
-    grounded_message,
-    rewrite_request,
-    system_prompt,
-)
+from backend.chains.answer.grounding import base_system, grounded_message, system_prompt
 from backend.chains.answer.upper_bounds import answer_at_most, passages_at_most, prompt_at_most, rewrite_at_most
-from backend.chains.history.follow_up import fit
-from backend.chains.models.provider import Image, Message, Parameters, Prompt
+from backend.chains.history.fit import fit
+from backend.chains.history.follow_up import REWRITE_SYSTEM, rewrite_request
+from backend.chains.models.prompt import Image, Message, Parameters, Prompt
 from backend.chains.passages import Passage
 from backend.config.budgets import Budget, dollars, parse_budgets
 from backend.config.settings import Settings, SettingsError

@@ -14,7 +14,8 @@ from backend.errors import NotFound, StorageFull, StreamForgeError, Unavailable
 from backend.kit.ids import new_id
 from backend.storage import tables
 from backend.storage.conversations.sessions import Sessions
-from backend.storage.engine.database import SCHEMA_VERSION, Database, DataDirInUse, DataDirLock
+from backend.storage.engine.database import SCHEMA_VERSION, Database
+from backend.storage.engine.lock import DataDirInUse, DataDirLock
 from backend.storage.engine.writer import Writer, connect, storage_error
 from backend.storage.library.chunks import Chunks
 from backend.storage.library.collections import Collections

@@ -8,7 +8,7 @@ import pytest
 
 from backend.config.budgets import Budget
 from backend.errors import BudgetExceeded
-from backend.kit.ids import now_ms
+from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
 from backend.storage.usage.ledger import Ledger, NewCall, Reservation, Which
 
