@@ -76,7 +76,9 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
                 _settle()
             log.info("ready")
 
-        services = _services(stack, settings, database, asking, library, Readiness(load))
+        readiness = Readiness()
+        readiness.add(load)
+        services = _services(stack, settings, database, asking, library, readiness)
         services.readiness.open()
         stack.push_async_callback(services.readiness.close)
         stack.push_async_callback(asking.hub.close, settings.server.shutdown_grace)

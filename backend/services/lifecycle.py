@@ -1,4 +1,7 @@
-"""What must be loaded before the first answer: started after the port opens, retried until it is there."""
+"""The server's life: what must be loaded before the first answer, and what must end before the last one.
+
+A capability registers its own part with both while it opens; neither class knows any capability.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,20 +15,30 @@ log = structlog.get_logger(__name__)
 _RETRY_SECONDS = 5.0
 _WAIT_SECONDS = 120.0
 
+Load = Callable[[], Awaitable[None]]
+"""Loads one part of what answers need. Raises StreamForgeError with a message for the operator."""
+End = Callable[[float], Awaitable[None]]
+"""Ends what a capability still does for clients, within the given seconds. The server may call it twice."""
+
 
 class Readiness:
-    """Runs `load` in the background; requests that need it wait here."""
+    """Loads what answers need in the background, after the port is open; requests that need it wait here."""
 
-    def __init__(self, load: Callable[[], Awaitable[None]]) -> None:
-        self._load = load
-        self._done = asyncio.Event()
+    def __init__(self) -> None:
+        self._loads: list[Load] = []
+        self._changed = asyncio.Event()
+        self._is_ready = False
         self._task: asyncio.Task[None] | None = None
         self.problem: str | None = None
 
     @property
     def ready(self) -> bool:
         """Whether everything is loaded."""
-        return self._done.is_set()
+        return self._is_ready
+
+    def add(self, load: Load) -> None:
+        """Register a part. The parts are loaded one after the other, in the order in which they were added."""
+        self._loads.append(load)
 
     def open(self) -> None:
         """Begin to load."""
@@ -39,30 +52,53 @@ class Readiness:
 
     async def wait(self) -> None:
         """Return when everything is loaded. Raises Unavailable (`not_ready`) when that fails or takes too long."""
-        if self._done.is_set():
+        if self._is_ready:
             return
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
-                while not self._done.is_set():
-                    if self.problem is not None:
-                        raise Unavailable(f"The server could not get ready: {self.problem}", code="not_ready")
-                    await asyncio.sleep(0.05)
+                await self._changed.wait()
         except TimeoutError:
             raise Unavailable(
                 "The server is still loading. GET /ready tells when it is done.", code="not_ready"
             ) from None
+        if self.problem is not None:
+            raise Unavailable(f"The server could not get ready: {self.problem}", code="not_ready")
 
     async def _run(self) -> None:
-        while True:
+        while not self._is_ready:
             try:
-                await self._load()
+                # One after the other: packages with import cycles (numpy) break when two threads import them at once.
+                for load in self._loads:
+                    await load()
                 self.problem = None
-                self._done.set()
-                return
+                self._is_ready = True
             except StreamForgeError as error:
                 self.problem = error.message
                 log.error("not_ready", code=error.code, problem=error.message)
             except Exception as error:
                 self.problem = f"{type(error).__name__}; the server's log has the details"
                 log.exception("not_ready")
-            await asyncio.sleep(_RETRY_SECONDS)
+            # After a failure the event stays set: who asks meanwhile is told the problem at once.
+            self._changed.set()
+            if not self._is_ready:
+                await asyncio.sleep(_RETRY_SECONDS)
+
+
+class Draining:
+    """Ends what clients still wait for when the server stops: live runs, watched documents, open connections."""
+
+    def __init__(self) -> None:
+        self._ends: list[End] = []
+
+    def add(self, end: End) -> None:
+        """Register what a capability does when the server stops."""
+        self._ends.append(end)
+
+    async def drain(self, grace: float) -> None:
+        """Run everything that is registered, at the same time; each part has `grace` seconds. Returns when all ended.
+
+        A part that fails is logged and doesn't keep the others from ending.
+        """
+        for result in await asyncio.gather(*(end(grace) for end in self._ends), return_exceptions=True):
+            if isinstance(result, Exception):
+                log.error("not_drained", exc_info=result)

@@ -39,7 +39,7 @@ class UsedPrompt(msgspec.Struct, forbid_unknown_fields=True):
     variables: Annotated[dict[Annotated[str, Meta(max_length=50)], bool | Number | str], Meta(max_length=50)] = {}
 
 
-class SessionFileMessage(msgspec.Struct, forbid_unknown_fields=True):
+class TranscriptMessage(msgspec.Struct, forbid_unknown_fields=True):
     """A message. `usage` is told, not imported."""
 
     id: Id
@@ -67,7 +67,7 @@ class _Head(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class SessionFile(_Head, kw_only=True):
     """A session with every branch; what `GET /sessions/{id}/export` gives, `POST /sessions/import` takes."""
 
-    messages: Annotated[list[SessionFileMessage], Meta(max_length=MAX_MESSAGES)]
+    messages: Annotated[list[TranscriptMessage], Meta(max_length=MAX_MESSAGES)]
 
 
 class _Split(_Head, kw_only=True):
@@ -110,7 +110,7 @@ EXAMPLE: dict[str, Any] = {
 }
 
 _split = msgspec.json.Decoder(_Split)
-_message = msgspec.json.Decoder(SessionFileMessage)
+_message = msgspec.json.Decoder(TranscriptMessage)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _WHERE = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
 """msgspec's place: of a value, or of a name in an object."""

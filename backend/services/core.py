@@ -1,0 +1,19 @@
+"""What every capability may use: the database, the folder of data, telemetry, and the server's life."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.services.lifecycle import Draining, Readiness
+from backend.services.telemetry.telemetry import Telemetry
+from backend.storage.engine.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """The handful of things that each capability is opened with."""
+
+    database: Database
+    data_dir: Path
+    telemetry: Telemetry
+    draining: Draining
+    readiness: Readiness
