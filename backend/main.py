@@ -17,28 +17,26 @@ from backend.config.settings import Settings, SettingsError, parse_keys
 from backend.routers import (
     chat,
     collections,
-    documents,
     images,
     messages,
     metrics,
     models,
-    problems,
     prompts,
     runs,
     search,
-    sessions,
-    sources,
     system,
-    transcripts,
     usage,
 )
-from backend.routers.guard import Guard
-from backend.routers.keys import KeyGate
-from backend.routers.openapi import install_openapi
+from backend.routers.documents import documents, uploads
+from backend.routers.edge import problems
+from backend.routers.edge.authentication import KeyGate
+from backend.routers.edge.guard import Guard
+from backend.routers.edge.openapi import install_openapi
+from backend.routers.sessions import files, sessions
 from backend.server import CLOSE_SECONDS, Server, is_taken
-from backend.services.observability import check_telemetry, open_telemetry
-from backend.services.telemetry import Telemetry
-from backend.storage.database import DataDirInUse, DataDirLock
+from backend.services.telemetry.open import check_telemetry, open_telemetry
+from backend.services.telemetry.telemetry import Telemetry
+from backend.storage.engine.database import DataDirInUse, DataDirLock
 from backend.wiring import check_models, opened
 
 log = structlog.get_logger("streamforge")
@@ -91,7 +89,7 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
 def _include_routers(app: FastAPI, settings: Settings) -> None:
     # Limits are the routers', not the app's: FastAPI would apply the app's before the guard has seen the request.
     # What is asked for most comes first: routes are tried one after the other.
-    for module in (chat, messages, sources, transcripts):
+    for module in (chat, messages, uploads, files):
         app.include_router(module.router, max_body_size=_MAX_TEXT)
     for module in (runs, sessions, images, models, prompts, usage, system, metrics, search, collections):
         app.include_router(module.router, max_body_size=_MAX_BODY)

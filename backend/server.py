@@ -15,8 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from backend import __version__
 from backend.config.settings import Settings
-from backend.routers.event_stream import HANG_UP
-from backend.routers.state import Services
+from backend.routers.edge.event_stream import HANG_UP
+from backend.routers.edge.services import Services
 
 log = structlog.get_logger("streamforge")
 

@@ -9,44 +9,44 @@ from dataclasses import dataclass
 
 import structlog
 
+from backend.chains.reading.parser import Parser
 from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
-from backend.chains.retrieval.parser import Parser
 from backend.chains.retrieval.rerankers import RerankerSettings, open_reranker
 from backend.config.budgets import parse_budgets
 from backend.config.settings import Settings, SettingsError, parse_hosts
 from backend.errors import Invalid
-from backend.routers.state import Services
-from backend.services.answering import Planner
-from backend.services.aside import Aside
-from backend.services.budgets import Budgets
-from backend.services.chat import ChatService, call_limits
-from backend.services.collections import CollectionService
-from backend.services.corpus import Corpus
-from backend.services.documents import DocumentService
-from backend.services.fetching import Fetcher
-from backend.services.ingestion import Ingestion
-from backend.services.knowledge import Knowledge
-from backend.services.memory import Memory
-from backend.services.models import Models
-from backend.services.pictures import Pictures
-from backend.services.prompts import PromptService
-from backend.services.readiness import Readiness
-from backend.services.reranking import Reranking
-from backend.services.runs import RunHub
-from backend.services.search import Search
-from backend.services.sessions import SessionService
-from backend.services.telemetry import Telemetry
-from backend.services.titles import Titles
-from backend.services.transcripts import Transcripts
-from backend.services.usage import UsageService
-from backend.storage.database import Database, DataDirLock
-from backend.storage.images import Images
-from backend.storage.ledger import Ledger
+from backend.routers.edge.services import Services
+from backend.services.answers.plan import Planner
+from backend.services.answers.start import ChatService, call_limits
+from backend.services.conversations.background import BackgroundWriter
+from backend.services.conversations.history import Summarizer
+from backend.services.conversations.images import Pictures
+from backend.services.conversations.session_export import Transcripts
+from backend.services.conversations.sessions import SessionService
+from backend.services.conversations.titles import Titles
+from backend.services.library.collections import CollectionService
+from backend.services.library.documents import DocumentService
+from backend.services.library.holdings import Holdings
+from backend.services.library.jobs.workers import JobWorkers
+from backend.services.library.search.engine import SearchEngine
+from backend.services.library.search.reranking import Reranking
+from backend.services.library.search.search import LibrarySearch
+from backend.services.lifecycle import Readiness
+from backend.services.models.catalog import Models
+from backend.services.prompts.prompts import PromptService
+from backend.services.runs.hub import RunHub
+from backend.services.telemetry.telemetry import Telemetry
+from backend.services.usage.budgets import Budgets
+from backend.services.usage.report import UsageService
+from backend.services.web.fetching import Fetcher
+from backend.storage.conversations.images import Images
+from backend.storage.conversations.sessions import Sessions
+from backend.storage.conversations.summaries import Summaries
+from backend.storage.engine.database import Database, DataDirLock
 from backend.storage.prompts import Prompts
-from backend.storage.sessions import Sessions
-from backend.storage.summaries import Summaries
-from backend.storage.turns import Turns
+from backend.storage.runs.turns import Turns
+from backend.storage.usage.ledger import Ledger
 
 log = structlog.get_logger("streamforge")
 
@@ -112,9 +112,9 @@ class _Library:
     index: VectorIndex
     embedders: Embedders
     reranking: Reranking | None
-    corpus: Corpus
-    knowledge: Knowledge
-    ingestion: Ingestion
+    corpus: Holdings
+    knowledge: LibrarySearch
+    ingestion: JobWorkers
 
 
 def _library(
@@ -129,13 +129,13 @@ def _library(
     reranking = _reranking(settings)
     if reranking is not None:
         stack.push_async_callback(reranking.close)
-    corpus = Corpus(database, index, embedders, files)
+    corpus = Holdings(database, index, embedders, files)
     stack.push_async_callback(corpus.aclose)
-    knowledge = Knowledge(
+    knowledge = LibrarySearch(
         corpus.documents,
         corpus.collections,
         corpus.chunks,
-        Search(corpus.chunks, index, embedders, reranking),
+        SearchEngine(corpus.chunks, index, embedders, reranking),
         embedders,
         floor=wanted.relevance_floor,
         width=wanted.passage_size,
@@ -143,7 +143,7 @@ def _library(
         telemetry=telemetry,
     )
     parser = Parser(timeout=wanted.parse_timeout)
-    ingestion = Ingestion(corpus, parser, knowledge, wanted.chunk_size, booked.embedding, telemetry)
+    ingestion = JobWorkers(corpus, parser, knowledge, wanted.chunk_size, booked.embedding, telemetry)
     stack.push_async_callback(ingestion.close)
     return _Library(index, embedders, reranking, corpus, knowledge, ingestion)
 
@@ -161,7 +161,7 @@ def _services(
     docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
     collection_service = CollectionService(library.corpus, library.ingestion, library.knowledge)
     allowed = parse_hosts(wanted.url_allowed_hosts)
-    aside = Aside(call_limits(settings.models), asking.usage.aside)
+    aside = BackgroundWriter(call_limits(settings.models), asking.usage.aside)
     stack.push_async_callback(aside.close)
     summaries = Summaries(database)
     session_service = SessionService(session_rows, summaries, asking.hub)
@@ -187,7 +187,7 @@ def _services(
             asking.hub,
             asking.models,
             planner,
-            Memory(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
+            Summarizer(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
             Titles(session_rows, aside, settings.conversations.auto_title),
             session_rows,
             pictures,

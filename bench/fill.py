@@ -11,13 +11,13 @@ import numpy as np
 from backend.chains.retrieval import entries
 from backend.chains.retrieval.embeddings import EmbeddingSettings, open_embedder
 from backend.chains.retrieval.index import VectorIndex, index_key
-from backend.routers.keys import LOCAL
-from backend.storage.chunks import NewChunk
-from backend.storage.collections import Collections
-from backend.storage.database import Database
-from backend.storage.ids import new_id
-from backend.storage.jobs import Jobs, ParsedText
-from backend.storage.versions import Versions
+from backend.kit.ids import new_id
+from backend.routers.edge.authentication import LOCAL
+from backend.storage.engine.database import Database
+from backend.storage.library.chunks import NewChunk
+from backend.storage.library.collections import Collections
+from backend.storage.library.jobs import Jobs, ParsedText
+from backend.storage.library.versions import Versions
 
 from .language import TOPICS, Language
 

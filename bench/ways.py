@@ -44,8 +44,8 @@ def bytes_read(url: str) -> Read:
 
 
 def parsed(url: str) -> Read:
-    from backend.chains.models._openai_chat import StreamReader
-    from backend.chains.models.base import Text
+    from backend.chains.models._openai_stream import StreamReader
+    from backend.chains.models.provider import Text
 
     post = posted(url)
 
@@ -61,16 +61,16 @@ def parsed(url: str) -> Read:
 
 
 def wire_model(url: str) -> Callable[[str], Any]:
-    from backend.chains.models._openai_chat import Server, WireChatOpenAI, open_session
+    from backend.chains.models._openai_stream import ServerConnection, StreamingChatOpenAI, open_session
 
-    server = Server(url, {"Authorization": "Bearer none"})
+    server = ServerConnection(url, {"Authorization": "Bearer none"})
     session = open_session(10)
     options = {"stream_usage": True, "stream_chunk_timeout": None, "use_responses_api": False}
-    return cache(lambda model: WireChatOpenAI.over(lambda: session, server, model=model, **options))
+    return cache(lambda model: StreamingChatOpenAI.over(lambda: session, server, model=model, **options))
 
 
 def outputs(url: str) -> Read:
-    from backend.chains.models.base import Text
+    from backend.chains.models.provider import Text
 
     model_of = wire_model(url)
 
@@ -105,8 +105,8 @@ def langchain_way(model_of: Callable[[str], Any]) -> Read:
 WAYS: dict[str, tuple[str, Callable[[str], Read], dict[str, str]]] = {
     "read": ("aiohttp reads the bytes", bytes_read, {}),
     "parsed": ("... and `StreamReader` parses them", parsed, {}),
-    "outputs": ("`WireChatOpenAI.outputs`", outputs, {}),
-    "astream": ("`WireChatOpenAI.astream`, with LangChain's callbacks", astream, {}),
+    "outputs": ("`StreamingChatOpenAI.outputs`", outputs, {}),
+    "astream": ("`StreamingChatOpenAI.astream`, with LangChain's callbacks", astream, {}),
     "traced": ("... and traced to LangSmith", astream, TRACED),
     "stock": ("`ChatOpenAI.astream`", stock, {}),
     "stock-traced": ("... and traced to LangSmith", stock, TRACED),

@@ -13,8 +13,8 @@ import chromadb
 from chromadb.config import Settings
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
+from backend.chains.reading.parser import Parser
 from backend.chains.retrieval.embeddings import EmbeddingSettings, open_embedder
-from backend.chains.retrieval.parser import Parser
 
 from .metrics import DEPTH, Passage
 from .questions import Question

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.chains.retrieval import analysis, entries, ranking
-from backend.chains.retrieval.ranking import Candidate, Query, Sentence
+from backend.chains.retrieval import entries, ranking
+from backend.chains.retrieval.ranking import ChunkCandidate, Query, Sentence
+from backend.chains.text import terms
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class Switch:
     indexed: bool = False
 
 
-def _only_ranked(ranked: Sequence[Candidate]) -> dict[tuple[str, int], float]:
+def _only_ranked(ranked: Sequence[ChunkCandidate]) -> dict[tuple[str, int], float]:
     best = (ranked[0].score if ranked else 0.0) or 1.0
     return {(c.document_id, c.n): c.score / best for c in ranked}
 
 
 def _whole_chunk(
-    chunk: Candidate,
+    chunk: ChunkCandidate,
     spans: Sequence[tuple[int, int]],
     score: float,
     queries: Sequence[Query],
@@ -72,7 +73,7 @@ SWITCHES: Mapping[str, Switch] = {
         },
         indexed=True,
     ),
-    "stems": Switch({f"{analysis.__name__}._stem": lambda word, language: word}, indexed=True),
+    "stems": Switch({f"{terms.__name__}._stem": lambda word, language: word}, indexed=True),
 }
 
 

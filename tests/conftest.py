@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Running, serving
-from tests.provider_server import ProviderServer
+from tests.support.harness import Running, serving
+from tests.support.provider_server import ProviderServer
 
 DAY_SECONDS, LONGEST_TEST_SECONDS = 86_400, 90
 

@@ -12,8 +12,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
-from backend.chains.models.base import Message
-from backend.chains.parameters import Writing
+from backend.chains.models.parameters import ModelOptions
+from backend.chains.models.provider import Message
 from backend.errors import Invalid
 from backend.events import clean_text, is_clean
 
@@ -75,7 +75,7 @@ class Example(BaseModel):
     assistant: Text
 
 
-class PromptParameters(Writing):
+class PromptParameters(ModelOptions):
     """How the model is to write, where the request says nothing else."""
 
     model_config = ConfigDict(extra="forbid")

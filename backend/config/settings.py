@@ -15,8 +15,8 @@ from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationErr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.config.budgets import EVERYBODY, parse_budgets
-from backend.config.callers import MIN_KEY_LENGTH, check_callers, parse_hosts, parse_keys
-from backend.config.providers import ProvidersError, ProviderTable, load_providers
+from backend.config.groups.accounts import MIN_KEY_LENGTH, check_callers, parse_hosts, parse_keys
+from backend.config.models_file import ProvidersError, ProviderTable, load_providers
 
 OnDisconnect = Literal["continue", "cancel"]
 
@@ -202,7 +202,7 @@ class ModelSettings(_Group):
         return value
 
 
-class KnowledgeSettings(_Group):
+class LibrarySettings(_Group):
     """How documents become searchable."""
 
     enable_rag: bool = Field(True, description="0 answers without the documents.")
@@ -342,7 +342,7 @@ GROUPS: dict[str, type[_Group]] = {
     "storage": StorageSettings,
     "log": LogSettings,
     "models": ModelSettings,
-    "knowledge": KnowledgeSettings,
+    "knowledge": LibrarySettings,
     "usage": UsageSettings,
     "telemetry": TelemetrySettings,
     "runs": RunSettings,
@@ -360,7 +360,7 @@ class Settings(BaseModel):
     storage: StorageSettings
     log: LogSettings
     models: ModelSettings
-    knowledge: KnowledgeSettings
+    knowledge: LibrarySettings
     usage: UsageSettings
     telemetry: TelemetrySettings
     runs: RunSettings

@@ -5,12 +5,12 @@ from typing import Self
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from backend.routers.asking import ANSWER_PARAMETERS, PIXEL, NewMessage, answered
-from backend.routers.problems import responses
-from backend.routers.state import Owner, Services, ServicesDep
-from backend.routers.streams import STREAM_RESPONSES, marked_text
-from backend.services.pieces import in_pieces
-from backend.services.run_state import decode_parts
+from backend.kit.yielding import in_pieces
+from backend.routers.answers.requests import ANSWER_PARAMETERS, PIXEL, NewMessage, answered
+from backend.routers.answers.respond import STREAM_RESPONSES, marked_text
+from backend.routers.edge.problems import responses
+from backend.routers.edge.services import Owner, Services, ServicesDep
+from backend.services.runs.fold import decode_parts
 
 router = APIRouter(prefix="/chat", tags=["chat"])
 

@@ -6,10 +6,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from backend.events import clean_text
-from backend.routers.problems import responses
-from backend.routers.state import Owner, ReadyServices, ServicesDep
-from backend.routers.times import Time, iso
-from backend.services import collections as service
+from backend.routers.edge.problems import responses
+from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
+from backend.routers.edge.times import Time, iso
+from backend.services.library import collections as service
 
 router = APIRouter(prefix="/collections", tags=["collections"])
 

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from backend.routers.problems import responses
-from backend.routers.state import Owner, ServicesDep
+from backend.routers.edge.problems import responses
+from backend.routers.edge.services import Owner, ServicesDep
 
 router = APIRouter(prefix="/images", tags=["sessions"])
 

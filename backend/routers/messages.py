@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
-from backend.routers.asking import ANSWER_PARAMETERS, AnswerOptions, NewMessage, answered
-from backend.routers.problems import responses
-from backend.routers.state import Services
-from backend.routers.streams import STREAM_RESPONSES
+from backend.routers.answers.requests import ANSWER_PARAMETERS, AnswerOptions, NewMessage, answered
+from backend.routers.answers.respond import STREAM_RESPONSES
+from backend.routers.edge.problems import responses
+from backend.routers.edge.services import Services
 
 router = APIRouter(prefix="/messages", tags=["sessions"])
 

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request, Response
 
 from backend.errors import NotFound
-from backend.routers.problems import responses
-from backend.routers.state import ServicesDep
-from backend.services.metrics import Levels, Metrics
+from backend.routers.edge.problems import responses
+from backend.routers.edge.services import ServicesDep
+from backend.services.telemetry.metrics import Levels, Metrics
 
 router = APIRouter(tags=["system"])
 

@@ -5,9 +5,9 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from backend.config.providers import ModelSpec
-from backend.routers.problems import responses
-from backend.routers.state import Owner, ServicesDep
+from backend.config.models_file import ModelSpec
+from backend.routers.edge.problems import responses
+from backend.routers.edge.services import Owner, ServicesDep
 
 router = APIRouter(prefix="/models", tags=["models"])
 

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from backend.chains.parameters import Writing
+from backend.chains.models.parameters import ModelOptions
 from backend.chains.templates import PromptContent, Value
-from backend.routers.problems import responses
-from backend.routers.state import Owner, ServicesDep
-from backend.routers.times import Time, iso
-from backend.services.prompts import PromptValues, ReadVersion
-from backend.storage.prompts import PromptRow, VersionRow
+from backend.routers.edge.problems import responses
+from backend.routers.edge.services import Owner, ServicesDep
+from backend.routers.edge.times import Time, iso
+from backend.services.prompts.prompts import PromptValues, ReadVersion
+from backend.storage.prompts import PromptRow, RevisionRow
 
 router = APIRouter(prefix="/prompts", tags=["prompts"])
 
@@ -144,7 +144,7 @@ class RenderedPrompt(BaseModel):
     message: str
     variables: dict[str, Value]
     model: str | None
-    parameters: Writing | None
+    parameters: ModelOptions | None
 
 
 @router.get("", responses=responses(401), summary="Your prompts")
@@ -248,7 +248,7 @@ def _prompt(row: PromptRow) -> Prompt:
     )
 
 
-def _info(row: VersionRow) -> dict[str, Any]:
+def _info(row: RevisionRow) -> dict[str, Any]:
     return {"version": row.n, "note": row.note, "created_at": iso(row.created_at)}
 
 

@@ -6,9 +6,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from backend.routers.problems import responses
-from backend.routers.state import Owner, ServicesDep
-from backend.routers.streams import (
+from backend.routers.answers.respond import (
     STREAM_PARAMETERS,
     STREAM_RESPONSES,
     AfterQuery,
@@ -16,7 +14,9 @@ from backend.routers.streams import (
     parse_cursor,
     run_response,
 )
-from backend.routers.times import Time, iso
+from backend.routers.edge.problems import responses
+from backend.routers.edge.services import Owner, ServicesDep
+from backend.routers.edge.times import Time, iso
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 

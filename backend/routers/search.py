@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from backend.chains.conversation import related_queries
-from backend.chains.models.base import Message
+from backend.chains.history.follow_up import related_queries
+from backend.chains.models.provider import Message
 from backend.chains.passages import Passage
 from backend.events import clean_text
-from backend.routers.problems import responses
-from backend.routers.state import Owner, ReadyServices, ServicesDep
-from backend.services.knowledge import Scope
+from backend.routers.edge.problems import responses
+from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
+from backend.services.library.search.search import Scope
 
 router = APIRouter(tags=["search"])
 

@@ -9,7 +9,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
 from backend import __version__
-from backend.routers.state import ServicesDep
+from backend.routers.edge.services import ServicesDep
 
 NAME = "StreamForge API"
 _STATIC = "/docs/static"

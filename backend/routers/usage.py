@@ -7,13 +7,13 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from backend.errors import Invalid
-from backend.routers.paging import Cursor, cursor_of, position_of
-from backend.routers.problems import responses
-from backend.routers.state import Owner, ServicesDep
-from backend.routers.times import Time, iso
-from backend.services.usage import BudgetState
-from backend.storage.ids import now_ms
-from backend.storage.ledger import Grouping, Sums
+from backend.kit.ids import now_ms
+from backend.routers.edge.paging import Cursor, cursor_of, position_of
+from backend.routers.edge.problems import responses
+from backend.routers.edge.services import Owner, ServicesDep
+from backend.routers.edge.times import Time, iso
+from backend.services.usage.report import BudgetState
+from backend.storage.usage.ledger import Grouping, Sums
 
 router = APIRouter(prefix="/usage", tags=["usage"])
 

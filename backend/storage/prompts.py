@@ -4,8 +4,8 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from backend.errors import Conflict, NotFound
-from backend.storage.database import Database
-from backend.storage.ids import new_id, now_ms
+from backend.kit.ids import new_id, now_ms
+from backend.storage.engine.database import Database
 
 _MANY, _MANY_LABELS = 1_000, 100
 _NONE = "No such prompt. GET /prompts lists yours."
@@ -24,7 +24,7 @@ class PromptRow:
 
 
 @dataclass(frozen=True, slots=True)
-class VersionRow:
+class RevisionRow:
     """A version of a prompt."""
 
     prompt_id: str
@@ -57,24 +57,24 @@ class Prompts:
         """One prompt. Raises NotFound."""
         return await self._reader.run(lambda conn: _one(conn, owner, name))
 
-    async def versions(self, owner: str, name: str) -> list[VersionRow]:
+    async def versions(self, owner: str, name: str) -> list[RevisionRow]:
         """All versions, the newest first. Raises NotFound."""
 
-        def find(conn: sqlite3.Connection) -> list[VersionRow]:
+        def find(conn: sqlite3.Connection) -> list[RevisionRow]:
             sql = f"{_VERSION} WHERE p.owner = ? AND p.name = ? ORDER BY v.n DESC"
-            return [VersionRow(*row) for row in conn.execute(sql, (owner, name))]
+            return [RevisionRow(*row) for row in conn.execute(sql, (owner, name))]
 
         if not (found := await self._reader.run(find)):
             raise NotFound(_NONE)
         return found
 
-    async def version(self, owner: str, name: str, n: int | None, label: str | None) -> VersionRow:
+    async def version(self, owner: str, name: str, n: int | None, label: str | None) -> RevisionRow:
         """A version by its number or by a label; with neither, the one labelled `production`, else the newest.
 
         Raises NotFound.
         """
 
-        def find(conn: sqlite3.Connection) -> VersionRow:
+        def find(conn: sqlite3.Connection) -> RevisionRow:
             prompt = _one(conn, owner, name)
             wanted = n
             if wanted is None:
@@ -83,7 +83,7 @@ class Prompts:
             if row is None:
                 what = f"label {label!r}" if label is not None and n is None else f"version {n}"
                 raise NotFound(f"The prompt {name} has no {what}. GET /prompts/{name} tells which there are.")
-            return VersionRow(*row)
+            return RevisionRow(*row)
 
         return await self._reader.run(find)
 

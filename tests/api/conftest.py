@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tests.api.helpers import KEYS
-from tests.harness import Running, serving
+from tests.support.harness import Running, serving
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

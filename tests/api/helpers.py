@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource
 
-from tests.harness import Running
+from tests.support.harness import Running
 
 ALICE = "alice-0123456789abcdefghijkl"
 BOB = "bob-9876543210zyxwvutsrqponm"

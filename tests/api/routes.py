@@ -9,7 +9,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
 
 from backend.main import create_app
-from tests.harness import settings
+from tests.support.harness import settings
 
 
 class Endpoint(NamedTuple):

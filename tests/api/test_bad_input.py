@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.api.helpers import problem, stored
-from tests.harness import Running
+from tests.support.harness import Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -6,10 +6,10 @@ import pytest
 from starlette.types import Message, Scope
 
 from backend.config.settings import ServerSettings
-from backend.routers.guard import Guard
+from backend.routers.edge.guard import Guard
 from tests.api.helpers import ALICE, bearer, multipart, problem, stored, unique
 from tests.api.routes import PRIVATE, Endpoint
-from tests.harness import Running
+from tests.support.harness import Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.api.helpers import data_dir, idle, problem, rows, search, stored, unique
-from tests.harness import Running, read_events, text_of
+from tests.support.harness import Running, read_events, text_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from backend.chains.retrieval.index import VectorIndex
-from tests import samples
 from tests.api.helpers import data_dir, document_events, problem, rows, search, stored, unique
-from tests.harness import Running, serving
+from tests.support import samples
+from tests.support.harness import Running, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

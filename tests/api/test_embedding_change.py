@@ -11,8 +11,8 @@ import pytest_asyncio
 
 from backend.chains.retrieval.index import VectorIndex
 from tests.api.helpers import idle, problem, rows, search, stored, unique
-from tests.harness import Running, serving
-from tests.provider_server import Call, ProviderServer
+from tests.support.harness import Running, serving
+from tests.support.provider_server import Call, ProviderServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

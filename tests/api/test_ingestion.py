@@ -14,7 +14,7 @@ import pytest
 from backend.chains.retrieval.index import VectorIndex
 from backend.errors import EmbeddingFailed
 from tests.api.helpers import data_dir, document_events, idle, rows, search, stored, unique
-from tests.harness import Running, ServerProcess, serving
+from tests.support.harness import Running, ServerProcess, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -133,7 +133,7 @@ async def test_a_document_that_waits_does_not_hide_the_others(fresh: Running) ->
 
 async def test_an_embedding_that_fails_for_a_while_only_delays(fresh: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     # The time to wait until the next attempt is over at once.
-    monkeypatch.setattr("backend.services.ingestion._FIRST_PAUSE_MS", 0)
+    monkeypatch.setattr("backend.services.library.jobs.workers._FIRST_PAUSE_MS", 0)
     embedder = parts(fresh)["embedder"]
     real, failures = embedder.embed_chunks, 1
 
@@ -172,7 +172,7 @@ async def test_while_the_provider_is_away_documents_wait_and_say_why(
 
 
 async def test_after_too_many_failures_the_reason_is_told(fresh: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.services.ingestion.MAX_WAITS", 1)
+    monkeypatch.setattr("backend.services.library.jobs.workers.MAX_WAITS", 1)
 
     async def failing(texts: Any) -> Any:
         raise EmbeddingFailed("The embedding provider could not be reached. Check the address.")
@@ -189,12 +189,12 @@ async def test_after_too_many_failures_the_reason_is_told(fresh: Running, monkey
 async def test_a_crash_of_ours_fails_the_document_without_details(
     fresh: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.services.ingestion.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("backend.services.library.jobs.workers.MAX_ATTEMPTS", 1)
 
     def broken(*_: object) -> Any:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("backend.services.ingest.chunk", broken)
+    monkeypatch.setattr("backend.services.library.jobs.ingest.chunk", broken)
     document = await fresh.upload("crash.txt", unique("Crash."))
     assert (document["status"], document["reason_code"]) == ("failed", "internal")
     assert "secret" not in document["reason"]

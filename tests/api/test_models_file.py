@@ -8,10 +8,10 @@ import pytest
 
 from backend.config.settings import Settings, SettingsError
 from backend.wiring import check_models
-from tests.harness import serving, settings, text_of
-from tests.live.support import ask, only_terminal
-from tests.provider_server import ProviderServer
-from tests.provider_wire import error
+from tests.scenarios.support import ask, only_terminal
+from tests.support.harness import serving, settings, text_of
+from tests.support.provider_protocol import error
+from tests.support.provider_server import ProviderServer
 
 KEY, OTHER, HEADER = "sk-of-the-file-0123456789", "sk-of-the-environment-0123", "secret-of-a-header"
 YAML = """

@@ -8,11 +8,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from backend import events as ev
-from backend.chains.pictures import read
+from backend.chains.history.images import read_image
 from tests.api.helpers import references
 from tests.api.routes import PRIVATE, PUBLIC, make_app
 from tests.architecture.test_docs import documented
-from tests.harness import Running
+from tests.support.harness import Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -98,7 +98,7 @@ async def test_every_part_of_a_path_is_described(schema: dict[str, Any]) -> None
 async def test_the_picture_of_the_examples_is_one(schema: dict[str, Any]) -> None:
     examples = schema["components"]["schemas"]["ChatRequest"]["examples"]
     shown = [image for example in examples for image in example.get("images", ())]
-    assert [read(**image).media_type for image in shown] == ["image/png"]
+    assert [read_image(**image).media_type for image in shown] == ["image/png"]
 
 
 async def test_every_json_request_has_examples_that_are_valid(schema: dict[str, Any]) -> None:

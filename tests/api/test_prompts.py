@@ -7,7 +7,7 @@ import pytest
 
 from tests.api.helpers import ALICE, BOB, bearer, problem, rows, stored
 from tests.api.helpers import data_dir as folder_of
-from tests.harness import Running
+from tests.support.harness import Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

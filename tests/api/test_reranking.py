@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.harness import Running, serving, settings
-from tests.rerankers import KEY, RAW, RerankerServer, cross_encoder, reranker_server
+from tests.support.harness import Running, serving, settings
+from tests.support.rerankers import KEY, RAW, RerankerServer, cross_encoder, reranker_server
 
 TEXTS = {
     "berth.txt": "Ships may stay at the berth of the harbour for three days. The berth is free of charge.",

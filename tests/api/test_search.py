@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests import samples
 from tests.api.helpers import problem, search, stored
-from tests.harness import Running, serving
+from tests.support import samples
+from tests.support.harness import Running, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

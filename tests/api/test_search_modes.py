@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.api.helpers import ALICE, BOB, bearer, problem, search
-from tests.harness import Running, serving
+from tests.support.harness import Running, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness import ROOT, ServerProcess
+from tests.support.harness import ROOT, ServerProcess
 
 KEY = "alice-0123456789abcdefghijkl"
 MARKER = "zanzibarmarmalade"

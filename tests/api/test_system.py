@@ -6,7 +6,7 @@ import pytest
 
 from backend import __version__
 from backend.chains.models import plugins
-from tests.harness import Running
+from tests.support.harness import Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -9,7 +9,7 @@ import pytest
 from backend.chains.retrieval.index import VectorIndex
 from backend.storage.migrations import upgrade
 from tests.api.helpers import idle, rows, search
-from tests.harness import prepare, serving
+from tests.support.harness import prepare, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

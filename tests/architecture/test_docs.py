@@ -11,7 +11,7 @@ import pytest
 from backend import __version__, errors
 from backend import events as ev
 from backend.chains.models import plugins
-from backend.chains.models.base import EXTRA, WRITING, Endpoint
+from backend.chains.models.provider import EXTRA, WRITING, Endpoint
 from backend.config.settings import GROUPS
 from tests.api.routes import endpoints, make_app
 
@@ -122,7 +122,7 @@ def written_codes() -> set[str]:
 
 def codes() -> set[str]:
     classes = {c.code for c in subclasses(errors.StreamForgeError) if "code" in vars(c)}
-    from backend.routers.problems import _HTTP
+    from backend.routers.edge.problems import _HTTP
 
     return classes | set(errors.DocumentUnreadable.CODES) | written_codes() | {code for code, _ in _HTTP.values()}
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Running, serving
-from tests.live.support import words
-from tests.provider_server import ProviderServer
-from tests.provider_wire import Sleep, Step, chunk, done, usage_chunk
+from tests.scenarios.support import words
+from tests.support.harness import Running, serving
+from tests.support.provider_protocol import Sleep, Step, chunk, done, usage_chunk
+from tests.support.provider_server import ProviderServer
 
 HEARTBEAT_SECONDS = 0.1
 PAUSE = 0.5

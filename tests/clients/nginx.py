@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.clients.docs import snippet
-from tests.harness import free_port
+from tests.support.harness import free_port
 
 # Around it what Debian's nginx.conf says, but for the folders: nothing of this touches buffering or timeouts.
 CONF = """

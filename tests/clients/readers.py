@@ -11,7 +11,7 @@ import httpx
 from httpx_sse import aconnect_sse
 from openai._streaming import SSEDecoder
 
-from tests.live.support import ask
+from tests.scenarios.support import ask
 
 NODE = Path(__file__).parent / "node"
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from backend.routers import streams
+from backend.routers.answers import respond
 from tests.clients.conftest import ANSWER
 from tests.clients.readers import Reader, eventsource, fetch_event_source, httpx_sse, openai_decoder
-from tests.harness import Running, text_of
-from tests.live.support import ask, ordered
+from tests.scenarios.support import ask, ordered
+from tests.support.harness import Running, text_of
 
 READERS = [httpx_sse, openai_decoder, eventsource, fetch_event_source]
 CARELESS = [httpx_sse, openai_decoder, fetch_event_source]
@@ -39,6 +39,6 @@ async def test_it_reads_every_event_and_no_other(beating: Running, read: Reader)
 async def test_an_empty_line_after_a_heartbeat_would_be_an_empty_event(
     beating: Running, read: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "HEARTBEAT", b": hb\n\n")
+    monkeypatch.setattr(respond, "HEARTBEAT", b": hb\n\n")
     messages = await read(beating.base)
     assert sum(message.data == "" for message in messages) >= 3

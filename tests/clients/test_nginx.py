@@ -14,10 +14,10 @@ import pytest
 
 from tests.clients.docs import snippet
 from tests.clients.nginx import nginx
-from tests.harness import serving, text_of
-from tests.live.support import ask, gated, only_terminal, watch
-from tests.provider_server import ProviderServer
-from tests.provider_wire import Gate, Sleep, Step, answer, chunk, done
+from tests.scenarios.support import ask, gated, only_terminal, watch
+from tests.support.harness import serving, text_of
+from tests.support.provider_protocol import Gate, Sleep, Step, answer, chunk, done
+from tests.support.provider_server import ProviderServer
 
 GAPS = [0.08 + 0.01 * (7 * index % 13) for index in range(30)]
 """Seconds before each token: 80 to 200 ms, no two alike in a row."""

@@ -12,10 +12,10 @@ from tests.clients.conftest import ANSWER
 from tests.clients.docs import pointed_at, snippet
 from tests.clients.readers import NODE, output
 from tests.clients.relay import cutting
-from tests.harness import Running, text_of
-from tests.live.support import ask, only_terminal
-from tests.provider_server import ProviderServer
-from tests.provider_wire import error
+from tests.scenarios.support import ask, only_terminal
+from tests.support.harness import Running, text_of
+from tests.support.provider_protocol import error
+from tests.support.provider_server import ProviderServer
 
 PAGE = "docs/clients.md"
 STATE = """

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.contract.wires import KEY
-from tests.harness import serving, text_of
-from tests.live.support import ask, messages, only_terminal, ordered, said
-from tests.provider_server import ProviderServer
+from tests.contract.protocols import KEY
+from tests.scenarios.support import ask, messages, only_terminal, ordered, said
+from tests.support.harness import serving, text_of
+from tests.support.provider_server import ProviderServer
 
 
 class ProviderContract:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from backend.chains.retrieval.formats import Format, detect, formats
-from backend.chains.retrieval.parsed import MAX_CONTEXT, ParsedDocument
+from backend.chains.reading.formats import Format, detect, formats
+from backend.chains.reading.parsed import MAX_CONTEXT, ParsedDocument
 from backend.errors import DocumentUnreadable
-from tests import samples
+from tests.support import samples
 
 GOOD: dict[str, Callable[[Path], Path]] = {
     "pdf": lambda path: samples.pdf(path, [samples.PARAGRAPH] * 2, title="Harbour", headings=["Pilots", "Boarding"]),

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.wires import KEY
-from tests.harness import serving, text_of
-from tests.live.support import ask
-from tests.provider_server import ProviderServer
-from tests.provider_wire import Send, Sleep, Status, Step
+from tests.contract.protocols import KEY
+from tests.scenarios.support import ask
+from tests.support.harness import serving, text_of
+from tests.support.provider_protocol import Send, Sleep, Status, Step
+from tests.support.provider_server import ProviderServer
 
 
 @pytest.mark.parametrize("name", ["anthropic", "google", "cohere"])

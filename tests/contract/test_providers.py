@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.contract.promises import ProviderContract
-from tests.contract.wires import KEY, RAW, OllamaWire, OpenAIWire
-from tests.harness import Running, serving, text_of
-from tests.live.support import ask, messages, only_terminal, ordered, rows, said
-from tests.provider_server import ProviderServer
-from tests.provider_wire import Status, Step, answer, context_overflow, error, ollama_line
+from tests.contract.protocols import KEY, RAW, OllamaWire, OpenAIWire
+from tests.scenarios.support import ask, messages, only_terminal, ordered, rows, said
+from tests.support.harness import Running, serving, text_of
+from tests.support.provider_protocol import Status, Step, answer, context_overflow, error, ollama_line
+from tests.support.provider_server import ProviderServer
 
 
 class TestOpenAI(ProviderContract):
@@ -128,7 +128,7 @@ class TestOllama(ProviderContract):
             assert (await server.events(ask()))[0]["model"] == "extractive/quotes"
             provider.models = ["test-model"]
             assert (await server.events(ask()))[0]["model"] == "extractive/quotes", "not looked for at every request"
-            monkeypatch.setattr("backend.services.models._AGAIN", 0.0)
+            monkeypatch.setattr("backend.services.models.catalog._AGAIN", 0.0)
             async with asyncio.timeout(10):
                 while (await server.events(ask()))[0]["model"] != self.model:
                     await asyncio.sleep(0.05)

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from backend.chains.retrieval.rerankers import Reranker, RerankerSettings, RerankFailed, kinds, open_reranker
-from tests.harness import free_port
-from tests.rerankers import KEY, RAW, RerankerServer, cross_encoder, reranker_server
+from tests.support.harness import free_port
+from tests.support.rerankers import KEY, RAW, RerankerServer, cross_encoder, reranker_server
 
 WORDS = "rent notice period month lighthouse keeper lamp"
 REMOTE = ("cohere", "tei", "voyage")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.wires import WIRES, OpenAIWire, Wire
-from tests.harness import Running, serving, text_of
-from tests.live.support import ask, only_terminal, ordered, watch
-from tests.provider_server import ProviderServer
-from tests.provider_wire import Cut, Send, Sleep, Step, error, rate_limited
+from tests.contract.protocols import WIRES, OpenAIWire, Wire
+from tests.scenarios.support import ask, only_terminal, ordered, watch
+from tests.support.harness import Running, serving, text_of
+from tests.support.provider_protocol import Cut, Send, Sleep, Step, error, rate_limited
+from tests.support.provider_server import ProviderServer
 
 both = pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.name)
 

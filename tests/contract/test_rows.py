@@ -7,12 +7,12 @@ from typing import Any
 from backend.chains.models import plugins
 from tests.contract import test_providers
 from tests.contract.promises import ProviderContract, RowContract
-from tests.contract.wires import KEY
-from tests.harness import serving
-from tests.live.support import ask, only_terminal
-from tests.provider_server import ProviderServer
-from tests.provider_vendors import google_error
-from tests.provider_wire import Status
+from tests.contract.protocols import KEY
+from tests.scenarios.support import ask, only_terminal
+from tests.support.harness import serving
+from tests.support.provider_protocol import Status
+from tests.support.provider_server import ProviderServer
+from tests.support.provider_vendors import google_error
 
 
 class TestAzure(RowContract):

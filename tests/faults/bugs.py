@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend import events as ev
-from backend.routers import event_stream
-from backend.services import run_archive
-from backend.services.run_log import FrameEncoder, RunLog
-from backend.services.runs import Run, RunHub
+from backend.routers.edge import event_stream
+from backend.services.runs import archive
+from backend.services.runs.hub import Run, RunHub
+from backend.services.runs.log import FrameEncoder, RunLog
 from tests.faults.failpoints import POINTS
 
 
@@ -75,7 +75,7 @@ def _leaked_task() -> None:
 
 def _repeated_seq() -> None:
     """Recovery goes on right after the last stored seq, as if no client had seen more."""
-    run_archive.RECOVERY_GAP = 1
+    archive.RECOVERY_GAP = 1
 
 
 def _early_terminal() -> None:
@@ -88,7 +88,7 @@ def _early_terminal() -> None:
         await asyncio.sleep(0.02)
         for event in last:
             run.state.apply(event)
-        await self._turns.close(run_archive.closed_turn(run, run.state, terminal, lines))
+        await self._turns.close(archive.closed_turn(run, run.state, terminal, lines))
 
     RunHub._end = end
 

@@ -18,11 +18,11 @@ from typing import Any
 from backend.chains.retrieval.embeddings.minilm import MiniLM
 from backend.chains.retrieval.index import VectorIndex
 from backend.main import serve
-from backend.routers.state import Services
+from backend.routers.edge.services import Services
 from backend.server import Server
 from tests.faults.bugs import BUGS
 from tests.faults.failpoints import Armed, Failpoints
-from tests.harness import settings
+from tests.support.harness import settings
 
 _SEND_BUFFER = 16_384
 """Of a client's socket, in bytes: a reader that freezes is noticed after so much, not after megabytes."""

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from backend.routers.event_stream import _Connection
-from backend.services.run_archive import RunArchive
-from backend.services.run_log import RunLog
-from backend.services.runs import RunHub
-from backend.storage import turns, writer
+from backend.routers.edge.event_stream import _Connection
+from backend.services.runs.archive import RunArchive
+from backend.services.runs.hub import RunHub
+from backend.services.runs.log import RunLog
+from backend.storage.engine import writer
+from backend.storage.runs import turns
 
 Action = Literal["kill", "locked", "full", "broken", "delay"]
 

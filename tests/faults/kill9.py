@@ -11,8 +11,8 @@ from tests.faults.failpoints import POINTS
 from tests.faults.lane import Lane
 from tests.faults.provider import answer, pieces, thinking
 from tests.faults.violation import Violation
-from tests.live.support import rows
-from tests.provider_wire import Script, Stall
+from tests.scenarios.support import rows
+from tests.support.provider_protocol import Script, Stall
 
 MAX_UNSTORED = 997
 """docs/protocol.md: a client is never shown more than so many events that are not stored."""

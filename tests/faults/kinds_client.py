@@ -6,7 +6,7 @@ from tests.faults import checks
 from tests.faults.client import Event, Stream
 from tests.faults.lane import Lane
 from tests.faults.provider import answer, pieces
-from tests.provider_wire import Gate, Stall
+from tests.support.provider_protocol import Gate, Stall
 
 SEND_TIMEOUT = 0.3
 _FREEZING = 10

@@ -8,8 +8,7 @@ from tests.faults import checks
 from tests.faults.client import Event, joined, text_of
 from tests.faults.lane import Lane
 from tests.faults.provider import answer, pieces
-from tests.provider_server import wire
-from tests.provider_wire import (
+from tests.support.provider_protocol import (
     Cut,
     Raw,
     Script,
@@ -25,6 +24,7 @@ from tests.provider_wire import (
     model_not_found,
     rate_limited,
 )
+from tests.support.provider_server import wire
 
 SILENCE = 0.25
 """FIRST_TOKEN_TIMEOUT and IDLE_TIMEOUT of the runs that stall, in seconds."""

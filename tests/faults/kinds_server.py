@@ -7,7 +7,7 @@ from tests.faults import checks
 from tests.faults.client import Stream, text_of
 from tests.faults.lane import Lane
 from tests.faults.provider import answer, pieces
-from tests.provider_wire import Stall
+from tests.support.provider_protocol import Stall
 
 _STORAGE_POINTS = tuple(f"{op}.{step}" for op in ("open", "checkpoint", "close") for step in ("begin", "written"))
 _ERRORS = ("locked", "full", "broken")

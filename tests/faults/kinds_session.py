@@ -7,7 +7,7 @@ from tests.faults import checks
 from tests.faults.client import Event, Stream, text_of
 from tests.faults.lane import Lane
 from tests.faults.provider import answer, pieces
-from tests.provider_wire import Gate, Stall
+from tests.support.provider_protocol import Gate, Stall
 
 _CANCEL_SECONDS = 1.0
 """docs: a stop has reached the provider within a second."""

@@ -4,8 +4,8 @@ import random
 from collections import defaultdict
 from typing import Any
 
-from tests.provider_server import Call, ProviderServer
-from tests.provider_wire import Script, Send, Sleep, Step, chunk, done, usage_chunk
+from tests.support.provider_protocol import Script, Send, Sleep, Step, chunk, done, usage_chunk
+from tests.support.provider_server import Call, ProviderServer
 
 _WORDS = "token stream gap snapshot Grüße 🌍 naïve 日本 log cursor end seq".split()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.faults.failpoints import Action
 from tests.faults.violation import Violation
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0

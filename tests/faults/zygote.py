@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import child
-from tests.harness import serving
-from tests.provider_server import ProviderServer
+from tests.support.harness import serving
+from tests.support.provider_server import ProviderServer
 
 _MAX_REQUEST = 65_536
 

@@ -4,8 +4,8 @@ import importlib
 import pkgutil
 from functools import cache
 
-from backend.chains.models.base import Endpoint, Plugin
-from backend.config.providers import ProviderTable, variable
+from backend.chains.models.provider import Endpoint, Plugin
+from backend.config.models_file import ProviderTable, variable
 
 _OWN_RANK = 18
 """Of the providers that MODELS_FILE adds: after the vendors' own, before what is merely found on this machine."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
-from backend.chains.models.base import (
+from backend.chains.models.provider import (
     Endpoint,
     Finish,
     Listing,

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import structlog
 
-from backend.chains.models.base import Endpoint, retry_after
+from backend.chains.models.provider import Endpoint, retry_after
 from backend.errors import (
     ContentFiltered,
     ContextOverflow,

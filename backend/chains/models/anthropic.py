@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from backend.chains.models._langchain import LangChainProvider, listed
-from backend.chains.models.base import EXTRA, Effort, Kind, Parameters, Plugin
 from backend.chains.models.capabilities import profile_of
+from backend.chains.models.provider import EXTRA, Effort, Kind, Parameters, Plugin
 
 _VERSION = "2023-06-01"
 _LEAST = 1024

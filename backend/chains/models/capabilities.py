@@ -8,8 +8,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from backend.chains.models.base import Endpoint, Kind
-from backend.config.providers import ModelSpec, Price
+from backend.chains.models.provider import Endpoint, Kind
+from backend.config.models_file import ModelSpec, Price
 
 _PROFILE = {
     "context": "max_input_tokens",

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from backend.chains.models._langchain import LangChainProvider, listed
-from backend.chains.models.base import EXTRA, Kind, Parameters, Plugin
+from backend.chains.models.provider import EXTRA, Kind, Parameters, Plugin
 
 
 class _Provider(LangChainProvider):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from backend.chains.models.base import (
+from backend.chains.models.provider import (
     FREE,
     WRITING,
     Endpoint,
@@ -22,8 +22,8 @@ from backend.chains.models.base import (
 )
 from backend.chains.passages import Passage
 from backend.chains.retrieval.ranking import RELEVANCE_OF_WORDS
-from backend.chains.retrieval.sentences import sentences
-from backend.chains.words import words
+from backend.chains.text.sentences import sentences
+from backend.chains.text.words import words
 from backend.config.settings import ModelSettings
 from backend.errors import ModelNotFound
 
@@ -55,7 +55,7 @@ _SAYS = {
 
 
 @dataclass(slots=True)
-class _Candidate:
+class _QuoteCandidate:
     """A sentence of passage `n`. `lead` is the label or the question in front of it that it answers, mostly empty.
     `held`: the question's words that it has, and how much each of them counts.
     """
@@ -93,7 +93,7 @@ class _Extractive:
         yield Finish("stop")
 
 
-async def _quotes(prompt: Prompt) -> list[_Candidate]:
+async def _quotes(prompt: Prompt) -> list[_QuoteCandidate]:
     """The sentence that answers best, and one that adds to it; none when no sentence answers."""
     candidates = _candidates(prompt.passages, set(words(prompt.question)))
     for candidate in candidates:
@@ -103,7 +103,7 @@ async def _quotes(prompt: Prompt) -> list[_Candidate]:
     if not candidates or prompt.similarity is None:
         return []
     cosines = await prompt.similarity(prompt.question, [f"{c.lead} {c.text}".lstrip() for c in candidates])
-    vouched: list[_Candidate] = []
+    vouched: list[_QuoteCandidate] = []
     for candidate, cosine in zip(candidates, cosines, strict=True):
         candidate.score += cosine
         relevance = cosine + RELEVANCE_OF_WORDS * candidate.lexical
@@ -119,10 +119,10 @@ async def _quotes(prompt: Prompt) -> list[_Candidate]:
     return [second, best] if second.n == best.n and second.start < best.start else [best, second]
 
 
-def _second(best: _Candidate, candidates: Sequence[_Candidate]) -> _Candidate | None:
+def _second(best: _QuoteCandidate, candidates: Sequence[_QuoteCandidate]) -> _QuoteCandidate | None:
     """What to say besides the best: nearly as good, most of all with those words of the question that it lacks."""
 
-    def worth(candidate: _Candidate) -> float:
+    def worth(candidate: _QuoteCandidate) -> float:
         return candidate.score + _NEW_WORDS * sum(w for word, w in candidate.held.items() if word not in best.held)
 
     # The same sentence in two documents is one answer.
@@ -131,12 +131,12 @@ def _second(best: _Candidate, candidates: Sequence[_Candidate]) -> _Candidate | 
     return second if second is not None and worth(second) >= _NEAR_BEST * best.score else None
 
 
-def _candidates(passages: Sequence[Passage], wanted: set[str]) -> list[_Candidate]:
+def _candidates(passages: Sequence[Passage], wanted: set[str]) -> list[_QuoteCandidate]:
     """All sentences, with the question's words that each holds, rare words counting more.
 
     Words of what stands above count half: "Refunds > Deadline" says what "30 days" is about.
     """
-    found: list[_Candidate] = []
+    found: list[_QuoteCandidate] = []
     for n, passage in enumerate(passages, 1):
         lead = ""
         for start, end in sentences(passage.text):
@@ -144,7 +144,7 @@ def _candidates(passages: Sequence[Passage], wanted: set[str]) -> list[_Candidat
             if not _may_answer(text, passage.heading):
                 lead = text
                 continue
-            found.append(_Candidate(n, passage.start + start, passage.start + end, text, lead, set(words(text))))
+            found.append(_QuoteCandidate(n, passage.start + start, passage.start + end, text, lead, set(words(text))))
             lead = ""
     seen = Counter(word for candidate in found for word in candidate.words)
     weight = {w: math.log(1 + (len(found) + 1) / (seen[w] + 0.5)) for w in wanted}
@@ -163,7 +163,7 @@ def _may_answer(text: str, heading: str | None) -> bool:
     return text.endswith((".", "!", "。", "！")) or len(words(text)) >= _MIN_WORDS
 
 
-def _alike(one: _Candidate, other: _Candidate) -> bool:
+def _alike(one: _QuoteCandidate, other: _QuoteCandidate) -> bool:
     return len(one.words & other.words) >= _ALIKE * min(len(one.words), len(other.words))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from backend.chains.models._langchain import LangChainProvider, listed
-from backend.chains.models.base import EXTRA, Effort, Kind, Parameters, Plugin
+from backend.chains.models.provider import EXTRA, Effort, Kind, Parameters, Plugin
 
 _VERSION = "v1beta"
 _BUDGETS: dict[Effort, int] = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 
 from backend.chains.models._langchain import LangChainProvider, listed
-from backend.chains.models.base import Kind, Listing, Parameters, Plugin
+from backend.chains.models.provider import Kind, Listing, Parameters, Plugin
 from backend.errors import ModelNotFound, ProviderTimeout, RunError
 
 _DEFAULT = "http://127.0.0.1:11434"

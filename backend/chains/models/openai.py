@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from backend.chains.models._langchain import listed, outputs_of, tokens_of
 from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
-from backend.chains.models.base import (
+from backend.chains.models.provider import (
     Endpoint,
     Finish,
     Kind,
@@ -26,7 +26,7 @@ from backend.errors import ProviderRefused, RunError
 if TYPE_CHECKING:
     import aiohttp
 
-    from backend.chains.models._openai_chat import WireChatOpenAI
+    from backend.chains.models._openai_stream import StreamingChatOpenAI
 
 _MAX_OPENED = 64
 _TRACING = ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2")
@@ -50,7 +50,7 @@ class _Provider:
     def __init__(self, endpoint: Endpoint, settings: ModelSettings) -> None:
         self.endpoint = endpoint
         self._settings = settings
-        self._opened: dict[str, WireChatOpenAI] = {}
+        self._opened: dict[str, StreamingChatOpenAI] = {}
         self._session: aiohttp.ClientSession | None = None
         self.traced = any(os.environ.get(name, "").lower() == "true" for name in _TRACING)
 
@@ -102,15 +102,17 @@ class _Provider:
             raise ProviderRefused(f"{self.endpoint.name} is not set up: {unset} and restart.")
         return _Model(self, model)
 
-    def client(self, model: str) -> "WireChatOpenAI":
+    def client(self, model: str) -> "StreamingChatOpenAI":
         """The LangChain chat model; making one takes milliseconds, so they are kept."""
-        from backend.chains.models._openai_chat import Server, WireChatOpenAI
+        from backend.chains.models._openai_stream import ServerConnection, StreamingChatOpenAI
 
         if model not in self._opened:
             if len(self._opened) >= _MAX_OPENED:
                 self._opened.clear()
-            server = Server(str(self.endpoint.base_url), self.headers(), self.quirks.limit, self.quirks.stream_options)
-            self._opened[model] = WireChatOpenAI.over(
+            server = ServerConnection(
+                str(self.endpoint.base_url), self.headers(), self.quirks.limit, self.quirks.stream_options
+            )
+            self._opened[model] = StreamingChatOpenAI.over(
                 self._open_session,
                 server,
                 model=model,
@@ -126,7 +128,7 @@ class _Provider:
         return self._opened[model]
 
     def _open_session(self) -> "aiohttp.ClientSession":
-        from backend.chains.models._openai_chat import open_session
+        from backend.chains.models._openai_stream import open_session
 
         if self._session is None:
             self._session = open_session(self._settings.connect_timeout)
@@ -202,7 +204,7 @@ def _is_strict(schema: Any) -> bool:
 
 
 async def _traced(
-    client: "WireChatOpenAI", messages: Sequence[tuple[str, Any]], fields: dict[str, Any]
+    client: "StreamingChatOpenAI", messages: Sequence[tuple[str, Any]], fields: dict[str, Any]
 ) -> AsyncGenerator[Output]:
     """The same stream through LangChain's callbacks."""
     chunks = cast(AsyncGenerator[Any], client.astream(list(messages), **fields))

@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from backend import events as ev
-from backend.chains.models.base import Endpoint, Tokens
-from backend.config.providers import Price
+from backend.chains.models.provider import Endpoint, Tokens
+from backend.config.models_file import Price
 
 
 @dataclass(frozen=True, slots=True)

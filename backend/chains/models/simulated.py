@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from backend.chains.models.base import (
+from backend.chains.models.provider import (
     FREE,
     WRITING,
     Endpoint,

@@ -7,8 +7,8 @@ from itertools import islice, pairwise
 
 import msgspec
 
-from backend.chains.retrieval.parsed import Context, ParsedDocument
-from backend.chains.retrieval.sentences import sentences
+from backend.chains.reading.parsed import Context, ParsedDocument
+from backend.chains.text.sentences import sentences
 
 # A chunk may end early at a paragraph's end once it has this share of its size.
 _EARLY = 0.6
@@ -16,7 +16,7 @@ _EARLY = 0.6
 _TINY = 0.3
 _OVERFULL = 1.3
 
-Span = tuple[int, int]
+Offsets = tuple[int, int]
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -86,7 +86,7 @@ class _Rows:
         return self._row
 
 
-def _sections(parsed: ParsedDocument) -> Iterator[tuple[Span, str | None]]:
+def _sections(parsed: ParsedDocument) -> Iterator[tuple[Offsets, str | None]]:
     """Spans between headings, with the path above; a heading without any text of its own is left to the next
     section.
     """
@@ -117,9 +117,9 @@ def _line_ends(parsed: ParsedDocument) -> dict[int, int]:
 _HEADING_LINES = re.compile(r"[^\n]*(?:\n[ ]{0,3}(?:=+|-+)[ \t]*(?=\n|\Z))?")
 
 
-def _packed(parsed: ParsedDocument, section: Span, size: int) -> list[Span]:
+def _packed(parsed: ParsedDocument, section: Offsets, size: int) -> list[Offsets]:
     """The spans of a section's chunks: sentences and rows put together greedily."""
-    packed: list[list[Span]] = []
+    packed: list[list[Offsets]] = []
     for span in _pieces(parsed, section, size):
         current = packed[-1] if packed else None
         if current is None or _is_full(parsed.text, current, span, size):
@@ -130,7 +130,7 @@ def _packed(parsed: ParsedDocument, section: Span, size: int) -> list[Span]:
     return _without_tiny(spans, size)
 
 
-def _is_full(text: str, current: list[Span], following: Span, size: int) -> bool:
+def _is_full(text: str, current: list[Offsets], following: Offsets, size: int) -> bool:
     start, end = current[0][0], current[-1][1]
     if following[1] - start > size:
         return True
@@ -138,11 +138,11 @@ def _is_full(text: str, current: list[Span], following: Span, size: int) -> bool
     return paragraph_ends and end - start >= _EARLY * size and len(current) > 1
 
 
-def _without_tiny(spans: list[Span], size: int) -> list[Span]:
+def _without_tiny(spans: list[Offsets], size: int) -> list[Offsets]:
     """A chunk too small to mean anything goes with the one before it, or the first one with the one behind
     it.
     """
-    merged: list[Span] = []
+    merged: list[Offsets] = []
     for start, end in spans:
         if merged:
             before = merged[-1]
@@ -154,7 +154,7 @@ def _without_tiny(spans: list[Span], size: int) -> list[Span]:
     return merged
 
 
-def _pieces(parsed: ParsedDocument, section: Span, size: int) -> Iterator[Span]:
+def _pieces(parsed: ParsedDocument, section: Offsets, size: int) -> Iterator[Offsets]:
     """The sentences and rows; one that is longer than `size` is cut at the best place."""
     text = parsed.text
     for span, in_context in _stretches(parsed, section):
@@ -165,7 +165,7 @@ def _pieces(parsed: ParsedDocument, section: Span, size: int) -> Iterator[Span]:
             yield from [row] if row[1] - row[0] <= size else _bounded(text, sentences(text, *row), size)
 
 
-def _stretches(parsed: ParsedDocument, section: Span) -> Iterator[tuple[Span, bool]]:
+def _stretches(parsed: ParsedDocument, section: Offsets) -> Iterator[tuple[Offsets, bool]]:
     """The section in spans that are in a context, or in none."""
     start, end = section
     after = bisect_right(parsed.contexts, start, key=lambda context: context.end)
@@ -180,7 +180,7 @@ def _stretches(parsed: ParsedDocument, section: Span) -> Iterator[tuple[Span, bo
         yield (start, end), False
 
 
-def _lines(text: str, start: int, end: int) -> Iterator[Span]:
+def _lines(text: str, start: int, end: int) -> Iterator[Offsets]:
     while start < end:
         stop = text.find("\n", start, end)
         stop = end if stop < 0 else stop
@@ -191,7 +191,7 @@ def _lines(text: str, start: int, end: int) -> Iterator[Span]:
         start = stop + 1
 
 
-def _bounded(text: str, spans: Iterable[Span], size: int) -> Iterator[Span]:
+def _bounded(text: str, spans: Iterable[Offsets], size: int) -> Iterator[Offsets]:
     for start, end in spans:
         while end - start > size:
             cut = _cut(text, start, start + size)

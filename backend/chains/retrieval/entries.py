@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from backend.chains.retrieval.analysis import about_terms, body_terms
+from backend.chains.reading.parsed import ParsedDocument
 from backend.chains.retrieval.chunking import Chunk
 from backend.chains.retrieval.embeddings import EmbeddedText, Embedder
-from backend.chains.retrieval.parsed import ParsedDocument
-from backend.chains.retrieval.sentences import sentences
+from backend.chains.text.sentences import sentences
+from backend.chains.text.terms import about_terms, body_terms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-Spans = list[tuple[int, int]]
+SentenceOffsets = list[tuple[int, int]]
 
 _SHORT = 12
 """Characters."""
@@ -46,16 +46,16 @@ class ChunkText:
         return "\n".join([*above, self.text])
 
 
-def terms(chunk: ChunkText, spans: Spans, name: str, language: str | None) -> tuple[str, str]:
+def terms(chunk: ChunkText, spans: SentenceOffsets, name: str, language: str | None) -> tuple[str, str]:
     """Terms of what stands above a chunk (and the document's name), and of its own text, a line a sentence."""
     about = about_terms(language, chunk.title, name, chunk.heading, chunk.context)
     return about, body_terms([chunk.text[start:end] for start, end in spans], language)
 
 
-def spans_of(text: str) -> Spans:
+def spans_of(text: str) -> SentenceOffsets:
     """Where the sentences of a chunk stand in it. Those that are too short to say something go with their neighbours:
     each costs a vector."""
-    spans: Spans = []
+    spans: SentenceOffsets = []
     for start, end in sentences(text):
         if spans and spans[-1][1] - spans[-1][0] < _SHORT:
             spans[-1] = (spans[-1][0], end)
@@ -67,7 +67,7 @@ def spans_of(text: str) -> Spans:
     return spans or [(0, len(text))]
 
 
-async def embed(embedder: Embedder, chunks: Sequence[ChunkText], spans: Sequence[Spans]) -> "list[Vectors]":
+async def embed(embedder: Embedder, chunks: Sequence[ChunkText], spans: Sequence[SentenceOffsets]) -> "list[Vectors]":
     """A matrix a chunk: its vector, then one for each of its sentences (see `Embedder.embed_chunks`)."""
     texts: list[EmbeddedText] = []
     for chunk, own in zip(chunks, spans, strict=True):
@@ -77,7 +77,7 @@ async def embed(embedder: Embedder, chunks: Sequence[ChunkText], spans: Sequence
     return await embedder.embed_chunks(texts)
 
 
-def pack_spans(spans: Spans) -> bytes:
+def pack_spans(spans: SentenceOffsets) -> bytes:
     """Pairs of little-endian uint32."""
     offsets = array("I", [offset for span in spans for offset in span])
     if sys.byteorder == "big":
@@ -85,7 +85,7 @@ def pack_spans(spans: Spans) -> bytes:
     return offsets.tobytes()
 
 
-def unpack_spans(stored: bytes) -> Spans:
+def unpack_spans(stored: bytes) -> SentenceOffsets:
     """See `pack_spans`."""
     offsets = array("I", stored)
     if sys.byteorder == "big":

@@ -47,7 +47,7 @@ class Query:
 
 
 @dataclass(slots=True)
-class Candidate:
+class ChunkCandidate:
     """A chunk that a leg has found. `lexical` is a BM25 score for each query, 0 where it didn't match.
 
     `held`: which of the queries' terms it has, with its title and headings, and `sentences` which each of its sentences
@@ -88,7 +88,7 @@ class Sentence:
 
 
 @dataclass(slots=True)
-class Span:
+class RankedPassage:
     """A passage: `[start:end]` of the document's text, and its `best` sentence. `score` is from 0 to 1."""
 
     document_id: str
@@ -99,7 +99,7 @@ class Span:
     sentences: list[Sentence] = field(default_factory=list[Sentence])
 
 
-def rank_chunks(candidates: Sequence[Candidate], queries: Sequence[Query]) -> list[Candidate]:
+def rank_chunks(candidates: Sequence[ChunkCandidate], queries: Sequence[Query]) -> list[ChunkCandidate]:
     """Best first, with their scores filled in: each query's, weighted, from 0 to 1."""
     if not candidates:
         return []
@@ -135,7 +135,7 @@ def rank_chunks(candidates: Sequence[Candidate], queries: Sequence[Query]) -> li
     return sorted(candidates, key=lambda c: -c.score)
 
 
-def rerank(ranked: Sequence[Candidate], scores: Mapping[int, float]) -> list[Candidate]:
+def rerank(ranked: Sequence[ChunkCandidate], scores: Mapping[int, float]) -> list[ChunkCandidate]:
     """The chunks in a reranker's order: its scores (by number, on any scale) from 0 for its worst to 1 for its best.
     Those that it wasn't shown follow in their order, at 0. Scores that are all the same change nothing.
     """
@@ -152,7 +152,7 @@ def rerank(ranked: Sequence[Candidate], scores: Mapping[int, float]) -> list[Can
     return sorted(ranked, key=lambda c: (c.n not in scores, -scores.get(c.n, 0.0)))
 
 
-def neighbour_scores(ranked: Sequence[Candidate]) -> dict[tuple[str, int], float]:
+def neighbour_scores(ranked: Sequence[ChunkCandidate]) -> dict[tuple[str, int], float]:
     """The chunks whose sentences take part in the second stage, (document, number): score relative to the best's.
 
     The numbers before and behind the ranked ones are among them; whether such a chunk exists, the caller finds out.
@@ -168,7 +168,7 @@ def neighbour_scores(ranked: Sequence[Candidate]) -> dict[tuple[str, int], float
 
 
 def rank_sentences(
-    chunk: Candidate,
+    chunk: ChunkCandidate,
     spans: Sequence[tuple[int, int]],
     score: float,
     queries: Sequence[Query],
@@ -196,7 +196,7 @@ def rank_sentences(
     ]
 
 
-def weigh(queries: Sequence[Query], candidates: Sequence[Candidate]) -> dict[str, float]:
+def weigh(queries: Sequence[Query], candidates: Sequence[ChunkCandidate]) -> dict[str, float]:
     """How telling each of the queries' words is among the candidates; together 1, if each query has words."""
     bags = [c.held for c in candidates]
     total = sum(query.weight for query in queries)
@@ -209,7 +209,7 @@ def weigh(queries: Sequence[Query], candidates: Sequence[Candidate]) -> dict[str
 
 def passages(
     documents: Iterable[tuple[str, list[list[Sentence]]]], words: Mapping[str, float], width: int, count: int
-) -> list[Span]:
+) -> list[RankedPassage]:
     """At most `count` passages of at most about `width` characters, best first.
 
     `documents`: id and runs, each the ranked sentences of chunks that follow each other. `words`: see `weigh`.
@@ -220,7 +220,7 @@ def passages(
     places.sort(key=lambda place: -place[1][place[2]].score)
     least = _GROW * places[0][1][places[0][2]].score if places else 0.0
     taken: set[tuple[int, int]] = set()
-    found: list[Span] = []
+    found: list[RankedPassage] = []
     for document_id, run, at in places:
         if len(found) == max(count, _COMPARED):
             break
@@ -231,11 +231,13 @@ def passages(
         taken.update((s.n, s.start) for s in part)
         held = frozenset[str]().union(*(s.held for s in part))
         score = (run[at].score + _WHOLE * _covered(words, held)) / (1 + _WHOLE)
-        found.append(Span(document_id, part[0].start, part[-1].end, score, run[at], part))
+        found.append(RankedPassage(document_id, part[0].start, part[-1].end, score, run[at], part))
     return sorted(found, key=lambda span: -span.score)[:count]
 
 
-def within_budget(documents: Iterable[tuple[str, list[list[Sentence]]]], budget: int, count: int) -> list[Span]:
+def within_budget(
+    documents: Iterable[tuple[str, list[list[Sentence]]]], budget: int, count: int
+) -> list[RankedPassage]:
     """The best sentences that fit into `budget` characters, at most `count` passages, best first.
 
     Those that follow each other are one passage.
@@ -260,12 +262,12 @@ def within_budget(documents: Iterable[tuple[str, list[list[Sentence]]]], budget:
             count -= more
             picked.add(at)
         places = passed_over
-    found: list[Span] = []
+    found: list[RankedPassage] = []
     for document_id, run, picked in runs:
         for low, high in _runs_of(sorted(picked)):
             part = run[low : high + 1]
             best = max(part, key=lambda s: s.score)
-            found.append(Span(document_id, part[0].start, part[-1].end, best.score, best, part))
+            found.append(RankedPassage(document_id, part[0].start, part[-1].end, best.score, best, part))
     return sorted(found, key=lambda span: -span.score)
 
 

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from backend.chains.conversation import estimate_tokens
+from backend.chains.history.follow_up import estimate_tokens
 from backend.chains.retrieval.embeddings._base import EmbeddedText, paying
 from backend.errors import EmbeddingFailed
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from backend.chains.retrieval.embeddings._base import Vectors
 
-    Spans = Sequence[tuple[int, int]]
+    SentenceOffsets = Sequence[tuple[int, int]]
 
 MODEL = "all-MiniLM-L6-v2"
 DIMENSION = 384
@@ -141,7 +141,7 @@ class _Model:
     def tokenize(self, texts: list[str]) -> "list[Encoding]":
         return [self._tokenize(text) for text in texts]
 
-    def run(self, texts: "list[tuple[Encoding, Spans]]") -> "list[Vectors]":
+    def run(self, texts: "list[tuple[Encoding, SentenceOffsets]]") -> "list[Vectors]":
         """One batch: a matrix a text, float32 (1 + its spans, DIMENSION), rows of length 1."""
         import numpy as np
 
@@ -164,7 +164,7 @@ class _Model:
         return self._tokenizer.encode(tokenizable(text, MAX_TOKENS))
 
 
-def _with_spans(vector: "Vectors", states: "Vectors", tokens: "Encoding", spans: "Spans") -> "Vectors":
+def _with_spans(vector: "Vectors", states: "Vectors", tokens: "Encoding", spans: "SentenceOffsets") -> "Vectors":
     """The vector of a text, and below it the mean of each span's states; the text's own for a span that was cut off."""
     import numpy as np
 

@@ -1,0 +1,170 @@
+"""One call of a model under its limits: deadlines, and the one retry loop there is.
+
+A call is tried again only before its first output, when the provider's refusal says that this makes sense. The SDKs'
+own retries and timeouts are off: they would multiply these, and wrap every token in a task.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from backend.chains.models.provider import ChatModel, Output, Prompt
+from backend.errors import ProviderTimeout, RunError, UpstreamStalled
+
+log = structlog.get_logger(__name__)
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 8.0
+
+Limit = Literal["first", "idle", "total"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Seconds: until the first output of a try, between outputs, of the whole call, and for trying again (0: never)."""
+
+    first_token: float
+    idle: float
+    total: float
+    retry: float
+
+
+def _untold(error: RunError) -> None:
+    del error
+
+
+async def call(
+    model: ChatModel, prompt: Prompt, limits: CallLimits, retrying: Callable[[RunError], None] = _untold
+) -> AsyncGenerator[Output]:
+    """The model's outputs; `retrying` is told of refusals after which it is asked again.
+
+    Raises RunError; ProviderTimeout and UpstreamStalled when a deadline passes.
+    """
+    watch = _Watch(limits)
+    retries = _Retries(limits.retry)
+    begun = False
+    try:
+        while True:
+            try:
+                async with aclosing(model.stream(prompt)) as outputs:
+                    watch.wait("first", limits.first_token)
+                    async for output in outputs:
+                        watch.rest()
+                        begun = True
+                        yield output
+                        watch.wait("idle", limits.idle)
+                    return
+            except RunError as error:
+                pause = None if begun else retries.pause(error)
+                if pause is None:
+                    raise
+                retrying(error)
+            watch.wait("total", limits.total)
+            await asyncio.sleep(pause)
+    except asyncio.CancelledError:
+        passed = watch.caught()
+        if passed is None:
+            raise
+        raise _too_late(passed, limits, begun) from None
+    finally:
+        watch.close()
+
+
+def prompt_was_billed(why: RunError | asyncio.CancelledError) -> bool:
+    """Whether a model has read its prompt, and is paid for that, although the call ended so before its first output: it
+    was stopped, or we wait for it no longer. One that fails otherwise mostly hasn't."""
+    # A timeout that came as a refusal says when to ask again.
+    return not isinstance(why, RunError) or (isinstance(why, ProviderTimeout) and why.retry_after is None)
+
+
+def _too_late(passed: Limit, limits: CallLimits, begun: bool) -> RunError:
+    match passed:
+        case "first":
+            return ProviderTimeout(f"The provider did not begin to answer within {limits.first_token:g} s. Try again.")
+        case "idle":
+            return UpstreamStalled(
+                f"The provider fell silent for {limits.idle:g} s. What came until then is kept; ask again."
+            )
+        case "total":
+            kept = " What came until then is kept." if begun else ""
+            return ProviderTimeout(f"The answer took longer than {limits.total:g} s (TOTAL_TIMEOUT).{kept}")
+
+
+class _Retries:
+    """How long to wait before the next try: exponential with jitter, and what the provider asks for."""
+
+    def __init__(self, budget: float) -> None:
+        self._budget = budget
+        self._began = asyncio.get_running_loop().time()
+        self._tried = 0
+
+    def pause(self, error: RunError) -> float | None:
+        """Seconds; None when there is no next try. One is always made, however long the first took to fail."""
+        if error.retry_after is None or not self._budget:
+            return None
+        backoff = min(_FIRST_PAUSE * 2**self._tried, _LONGEST_PAUSE) * random.uniform(0.75, 1.25)
+        pause = max(error.retry_after, backoff)
+        spent = asyncio.get_running_loop().time() - self._began if self._tried else 0.0
+        if spent + pause > self._budget:
+            return None
+        self._tried += 1
+        log.info("provider_retry", code=error.code, tries=self._tried, wait=round(pause, 2))
+        return pause
+
+
+class _Watch:
+    """Cancels the task that waits for the provider when a deadline passes. One timer an answer: what is put off again
+    at each output is only a number."""
+
+    def __init__(self, limits: CallLimits) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._end = self._loop.time() + limits.total
+        self._due: float | None = None
+        self._waits_for: Limit = "first"
+        self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = 0.0
+        self._passed: Limit | None = None
+
+    def wait(self, what: Limit, seconds: float) -> None:
+        """The task is going to wait for the provider, this long at most."""
+        due = self._loop.time() + seconds
+        self._due, self._waits_for = (due, what) if due < self._end else (self._end, "total")
+        if self._timer is None or self._due < self._looks_at:
+            self._look_at(self._due)
+
+    def rest(self) -> None:
+        """The task does something else than waiting for the provider."""
+        self._due = None
+
+    def caught(self) -> Limit | None:
+        """The deadline whose cancelling was just caught; it is undone. None: it was somebody else's."""
+        if self._passed is not None and self._task is not None and self._task.uncancel() == 0:
+            return self._passed
+        return None
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self._task = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._looks_at = self._loop.call_at(when, self._look), when
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._due is None or self._task is None:
+            return
+        if self._loop.time() < self._due:
+            self._look_at(self._due)
+        else:
+            self._passed = self._waits_for
+            self._task.cancel()

@@ -1,0 +1,58 @@
+"""How a caller may ask a model to write: the fields that requests and prompts share."""
+
+import json
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, Field, field_validator
+
+from backend.chains.models.provider import Effort
+from backend.events import is_clean
+
+_DEEPEST, _LONGEST = 32, 50_000
+"""Of a schema: levels, and characters as JSON."""
+
+
+class ModelOptions(BaseModel):
+    """What can be asked of a model; none is left to the settings, or to the model."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Limit of the answer, in tokens.")
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = Field(None, ge=0, le=2**31 - 1)
+    stop: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
+        None, min_length=1, max_length=4, description="The answer ends before any of these."
+    )
+    reasoning_effort: Effort | None = Field(None, description="How hard a model that reasons is to think.")
+    response_schema: dict[str, Any] | None = Field(
+        None, description="A JSON schema (an object's) that the answer must follow, for models that can."
+    )
+
+    @field_validator("response_schema")
+    @classmethod
+    def _sendable(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        level: list[object] = [value]
+        for _ in range(_DEEPEST):
+            members = [cast("dict[str, object]", each).values() for each in level if isinstance(each, dict)]
+            items = [cast("list[object]", each) for each in level if isinstance(each, list)]
+            level = [each for inner in (*members, *items) for each in inner]
+        if level:
+            raise ValueError(f"must not be nested deeper than {_DEEPEST}")
+        try:
+            text = json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise ValueError("must hold JSON's numbers only: no NaN, no infinity") from None
+        if len(text) > _LONGEST or not is_clean(value):
+            raise ValueError(f"must have at most {_LONGEST} characters, and no NUL characters or lone surrogates")
+        return value
+
+    def named(self) -> dict[str, Any]:
+        """What was asked for, by field of `Parameters` and in its types."""
+        asked = {name: getattr(self, name) for name in ModelOptions.model_fields}
+        found = {name: value for name, value in asked.items() if value is not None}
+        if "stop" in found:
+            found["stop"] = tuple(found["stop"])
+        if "response_schema" in found:
+            found["response_schema"] = json.dumps(found["response_schema"], sort_keys=True)
+        return found

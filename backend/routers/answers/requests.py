@@ -1,0 +1,196 @@
+"""What requests that are answered have in common: how to answer, and the stream that comes back."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Literal, Self, cast
+
+from fastapi import Request, Response
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+
+from backend.chains.history.images import read_image
+from backend.chains.models.parameters import ModelOptions
+from backend.chains.models.provider import Image
+from backend.config.settings import OnDisconnect
+from backend.errors import BadRequest, Invalid
+from backend.events import clean_text
+from backend.routers.answers.respond import (
+    STREAM_PARAMETERS,
+    format_of,
+    header_parameter,
+    parse_cursor,
+    run_response,
+)
+from backend.routers.edge.problems import request_id_of
+from backend.routers.edge.services import Services, owner_of, ready_services
+from backend.services.answers.request import AnswerRequest, IfBusy
+from backend.services.prompts.prompts import PromptChoice
+
+Start = Callable[[Services, str, str | None, str | None], Awaitable[str]]
+"""Starts the run, given the services, the owner, the Idempotency-Key and the request's id; returns the run's id."""
+
+
+def _each(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
+
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
+"""A PNG of one pixel, for examples."""
+
+
+class ImageInput(BaseModel):
+    """An image as base64. It must have the type `media_type`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    media_type: Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
+    data: str = Field(min_length=4, description="Base64, without line breaks.", examples=[PIXEL])
+
+    _image: Image = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        self._image = read_image(self.media_type, self.data)
+        return self
+
+    @property
+    def image(self) -> Image:
+        """The image."""
+        return self._image
+
+
+class AnswerOptions(ModelOptions):
+    """Options for an answer. Unknown fields are refused: providers and keys are set only in the server's settings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(
+        None,
+        description="`provider/model` or an alias, see GET /models. Unset: the session's, else the "
+        "prompt's, else the default.",
+    )
+    documents: bool | list[str] = Field(
+        True,
+        description="true: search all of your documents; false: search none; or the ids of the documents to search.",
+    )
+    collections: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="Search only in these collections. Unset: the session's, else all of yours.",
+    )
+    system_prompt: str | None = Field(None, max_length=20_000, description="Replaces the default system prompt.")
+    prompt: PromptChoice | None = Field(None, description="One of your prompts, see GET /prompts.")
+    fallbacks: list[str] | None = Field(
+        None,
+        max_length=9,
+        description="Models to try, in this order, if the first model fails before its first token. "
+        "Unset: those of the settings. Empty list: none.",
+    )
+    fallback_after_output: bool = Field(
+        False, description="The next model also takes over if a model fails within its answer; it starts again."
+    )
+    if_busy: IfBusy = Field("reject", description="What to do if the session is still answering another message.")
+    on_disconnect: OnDisconnect | None = Field(
+        None,
+        description="Whether the answer continues if no client watches it. Unset: the setting ON_DISCONNECT.",
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        for each in _each(value):
+            if isinstance(each, str) and each != clean_text(each):
+                raise ValueError("must not hold NUL characters or lone surrogates")
+        return value
+
+    @field_validator("documents", mode="wrap")
+    @classmethod
+    def _some(cls, value: Any, read: ValidatorFunctionWrapHandler) -> bool | list[str]:
+        # Pydantic would complain twice of what is neither.
+        try:
+            found: bool | list[str] = read(value)
+        except ValidationError:
+            found = []
+        if isinstance(found, list) and not 1 <= len(found) <= 100:
+            raise ValueError("must be true, false, or 1 to 100 document ids")
+        return found
+
+    def options(self, message: str, idempotency_key: str | None, **place: str | None) -> AnswerRequest:
+        """The request as the service takes it; `place` is where the message stands."""
+        documents = self.documents if isinstance(self.documents, bool) else tuple(self.documents)
+        return AnswerRequest(
+            message=message,
+            **place,
+            model=self.model,
+            documents=documents,
+            collections=None if self.collections is None else tuple(self.collections),
+            system_prompt=self.system_prompt,
+            prompt=self.prompt,
+            **self.named(),
+            fallbacks=None if self.fallbacks is None else tuple(self.fallbacks),
+            fallback_after_output=self.fallback_after_output,
+            if_busy=self.if_busy,
+            on_disconnect=self.on_disconnect,
+            idempotency_key=idempotency_key,
+        )
+
+
+class NewMessage(AnswerOptions):
+    """A message and the options for its answer."""
+
+    message: str = Field(description="The user's message. Not blank; at most MAX_MESSAGE_CHARS characters.")
+    images: list[ImageInput] | None = Field(
+        None, max_length=8, description="Images of the message, for models that support images."
+    )
+
+    @field_validator("message")
+    @classmethod
+    def _something(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be empty")
+        return value
+
+    def turn(self, idempotency_key: str | None, **place: str | None) -> AnswerRequest:
+        """The request as the service takes it; `place` is where the message stands."""
+        images = None if self.images is None else tuple(each.image for each in self.images)
+        return replace(self.options(self.message, idempotency_key, **place), images=images)
+
+
+_KEY = (
+    "If you send the same key and body again, you get the first run's stream; no second "
+    "run is started. At most 200 characters."
+)
+
+
+def _key_of(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key and len(key) > 200:
+        raise Invalid("Idempotency-Key: must have at most 200 characters. Use a UUID.")
+    return key or None
+
+
+ANSWER_PARAMETERS = [*STREAM_PARAMETERS, header_parameter("Idempotency-Key", _KEY)]
+
+
+async def answered(request: Request, start: Start) -> Response:
+    """Start the run and stream its events; with `Last-Event-ID`, go on with the run that it names."""
+    # Not FastAPI's dependencies and parameters: these five are a twentieth of the CPU of a short answer.
+    format = format_of(request)
+    services, owner = await ready_services(request), await owner_of(request)
+    if last_event_id := request.headers.get("last-event-id"):
+        run_id = last_event_id.rpartition(":")[0]
+        if not run_id:
+            raise BadRequest("Last-Event-ID must be <run_id>:<seq>.", code="bad_cursor")
+        after = parse_cursor(run_id, last_event_id, None)
+    else:
+        run_id, after = await start(services, owner, _key_of(request), request_id_of(request)), 0
+    return await run_response(services, owner, run_id, after, request, format)

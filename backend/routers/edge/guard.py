@@ -1,0 +1,145 @@
+"""The first thing a request meets: is this caller, this Host, this Origin one that may call at all?
+
+Plain ASGI. A server on localhost can be reached by every web page that the user opens, and by DNS names rebound to
+loopback; FastAPI's own checks come too late for those.
+"""
+
+import ipaddress
+import re
+import time
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import structlog
+import uuid_utils
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.config.settings import ServerSettings
+from backend.errors import Forbidden, Misdirected, RequestError
+from backend.routers.edge.event_stream import BODY_SEND
+from backend.routers.edge.problems import problem_of, too_large
+from backend.services.telemetry.telemetry import SILENT, RequestRecord, Telemetry
+
+log = structlog.get_logger(__name__)
+
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_FILES = re.compile(r"/documents/(upload|[^/]+/content)")
+"""Where bodies are files; everywhere else they are JSON."""
+_FORM = b"application/x-www-form-urlencoded"
+
+
+class Guard:
+    """Refuses foreign callers, names the request, mends curl's content type, logs the outcome."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings, telemetry: Telemetry = SILENT) -> None:
+        self._app = app
+        self._telemetry = telemetry
+        self._local_only = settings.api_keys is None
+        self._loopback = settings.loopback
+        self._origins = frozenset(settings.cors_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name, value)
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid_utils.uuid7().hex
+        scope["streamforge.request_id"] = request_id
+        # The middleware between here and an endpoint is about the head of a response: a stream's body goes past it.
+        scope[BODY_SEND] = send
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        with self._telemetry.request(scope["method"], scope["path"], headers) as told:
+            try:
+                await self._pass_on(scope, receive, send, headers, told)
+            finally:
+                told.route = _route(scope)
+                milliseconds = round((time.perf_counter_ns() - told.began) / 1e6, 1)
+                log.info("request", method=told.method, path=told.route, status=told.status, ms=milliseconds)
+
+    async def _pass_on(
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], told: RequestRecord
+    ) -> None:
+        request_id, replaced = scope["streamforge.request_id"], False
+
+        async def named(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                told.answered(message["status"], message["headers"])
+                if told.status == 413 and (b"content-type", b"text/plain; charset=utf-8") in message["headers"]:
+                    # The body limit answers before our error handlers are there.
+                    replaced = True
+                    refusal = problem_of(too_large(scope), request_id)
+                    refusal.headers["X-Request-ID"] = request_id
+                    await refusal(scope, receive, send)
+            if not replaced:
+                await send(message)
+
+        try:
+            self._check(scope, headers)
+        except RequestError as error:
+            await problem_of(error, request_id)(scope, receive, named)
+        else:
+            _mend(scope, headers)
+            await self._app(scope, receive, named)
+
+    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        if self._local_only and not _is_loopback((scope.get("client") or ("127.0.0.1", 0))[0]):
+            raise Forbidden(
+                "Only programs on this machine may call while no keys are set. Set API_KEYS to let others in.",
+                code="foreign_peer",
+            )
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self._loopback and not _is_loopback(_hostname(host)):
+            raise Misdirected("This server answers on localhost and 127.0.0.1 only; the Host header names another.")
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        known = origin in self._origins or origin == f"{scope['scheme']}://{host}"
+        if origin and not known and scope["method"] not in _SAFE_METHODS:
+            raise Forbidden(
+                "Pages of this origin may not call. Add it to CORS_ORIGINS if it is yours.", code="foreign_origin"
+            )
+
+
+def _hostname(host: str) -> str:
+    """The Host header's name, without the port; nothing where there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    # A longer one is no address; nor is it kept.
+    return len(host) <= 64 and _names_loopback(host)
+
+
+@lru_cache(maxsize=1024)
+def _names_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _mend(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """`curl -d` calls its JSON a form. A browser's request is left alone: that refusal keeps foreign pages out."""
+    if scope["method"] not in _WITH_BODY or b"origin" in headers or b"sec-fetch-site" in headers:
+        return
+    if headers.get(b"content-type", _FORM).startswith(_FORM) and not _FILES.fullmatch(scope["path"]):
+        kept = [(k, v) for k, v in scope["headers"] if k != b"content-type"]
+        scope["headers"] = [*kept, (b"content-type", b"application/json")]
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern; a path may hold what a person typed."""
+    return getattr(scope.get("route"), "path", "-")

@@ -1,0 +1,113 @@
+"""The OpenAPI document: FastAPI's own, with the stream's events as schemas."""
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from backend.events import AnyEvent
+from backend.routers.documents.documents import DocumentEvent
+from backend.routers.edge.authentication import is_public
+from backend.routers.edge.problems import Problem, responses
+from backend.services.conversations.session_file import EXAMPLE, SessionFile
+
+_ANSWER: dict[str, Any] = {
+    "title": "Answer",
+    "description": "A finished run as one JSON object: the response for `Accept: application/json`.",
+    "type": "object",
+    "required": ["run_id", "session_id", "message_id", "model", "status", "text", "citations", "sources", "usage"],
+    "properties": {
+        "run_id": {"type": "string"},
+        "session_id": {"type": "string"},
+        "user_message_id": {"type": "string"},
+        "message_id": {"type": "string"},
+        "model": {"type": "string"},
+        "status": {"enum": ["completed", "cancelled"]},
+        "finish_reason": {"type": ["string", "null"]},
+        "text": {"type": "string", "description": "With ` [n]` after each sentence that has a citation."},
+        "citations": {"type": "array", "items": {"type": "object"}},
+        "citation_counts": {"$ref": "#/components/schemas/CitationCounts"},
+        "unlinked": {"type": "integer", "description": "Number of links and images that were replaced by plain text."},
+        "sources": {"type": "array", "items": {"$ref": "#/components/schemas/Source"}},
+        "usage": {"$ref": "#/components/schemas/TokenUsage"},
+    },
+}
+
+
+def install_openapi(app: FastAPI) -> None:
+    """Make `app.openapi()` complete; it is built at the first request for it."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes, tags=_TAGS
+            )
+            schemas = schema["components"]["schemas"]
+            (event, _), structs = msgspec.json.schema_components(
+                [AnyEvent, SessionFile], ref_template="#/components/schemas/{name}"
+            )
+            schemas.update(structs)
+            schemas["SessionFile"]["examples"] = [EXAMPLE]
+            schemas["Event"] = {"title": "Event", "description": "One event of a run's stream.", **event}
+            schemas["Answer"] = _ANSWER
+            for model in (Problem, DocumentEvent):
+                described = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(described.pop("$defs", {}))
+                schemas[model.__name__] = described
+            _render_input(schema)
+            _render_keys(schema)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi
+
+
+def _render_input(schema: dict[str, Any]) -> None:
+    """What is said once for all endpoints: ids in paths, bodies that can't be read, and the problem of a wrong field,
+    where FastAPI describes an error that this server never sends."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path":
+                    parameter["description"] = _IN_PATHS[parameter["name"]]
+            if "requestBody" in operation:
+                operation["responses"].setdefault("400", responses(400)[400])
+            if "422" in operation["responses"]:
+                operation["responses"]["422"] = responses(422)[422]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+
+
+def _render_keys(schema: dict[str, Any]) -> None:
+    """What `KeyGate` asks of every path that isn't public."""
+    described = "A key of API_KEYS. Not needed if API_KEYS is not set."
+    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": described}}
+    for path, operations in schema["paths"].items():
+        if not is_public(path):
+            for operation in operations.values():
+                operation["security"] = [{"key": []}]
+
+
+_IN_PATHS = {
+    "run_id": "A run's id: `run_id` in its first event or in the answer.",
+    "session_id": "A session's id: `session_id` in a run's first event or in the answer, or an `id` in GET /sessions.",
+    "message_id": "A message's id: an `id` in GET /sessions/{session_id}/messages.",
+    "document_id": "A document's id: the `id` in the response to its upload, or in GET /documents.",
+    "image_id": "An image's id: `image_id` in a part of a message.",
+    "collection_id": "A collection's id: an `id` in GET /collections.",
+    "name": "A prompt's name, see GET /prompts.",
+    "label": "A label of the prompt, such as `production`.",
+    "n": "A version's number; the first is 1.",
+}
+
+_TAGS: list[dict[str, Any]] = [
+    {"name": "chat", "description": "Ask a question and watch the answer stream."},
+    {"name": "runs", "description": "Attempts to answer a message: watch, reconnect, cancel."},
+    {"name": "documents", "description": "The files that answers are based on."},
+    {"name": "sessions", "description": "Conversations and their messages."},
+    {"name": "prompts", "description": "Prompt templates with versions and labels."},
+    {"name": "models", "description": "Which models can be used."},
+    {"name": "usage", "description": "Use and cost of models."},
+    {"name": "system", "description": "State of the server."},
+]

@@ -1,0 +1,211 @@
+"""A session as JSON: what an export gives, and an import takes.
+
+The file is large and anybody's. It is split without being read, then read message by message, so that the streams of
+others go on meanwhile.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from backend.chains.history.images import MOST_SHOWN
+from backend.errors import BadRequest, Invalid
+from backend.kit.yielding import in_pieces
+from backend.services.conversations.images import FilePart, taken_in
+from backend.services.runs.fold import MessageStatus, SourcesPart, TextPart, encode_parts
+from backend.storage.conversations.images import ImageRow
+from backend.storage.conversations.sessions import MessageRow
+
+MAX_MESSAGES, _MAX_PICTURES = 5_000, 1_000
+_MAX_BRACES, _MAX_CITED, _MAX_QUOTE, _MAX_VALUES = 20_000, 2_000, 20_000, 50_000
+"""Of one message: `{` in its JSON, for it is read at one go; citations, and as many sources; characters of a quote, and
+of its prompt's variables."""
+_LARGEST = 10**18
+
+Id = Annotated[str, Meta(min_length=1, max_length=100)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Number = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
+
+
+class UsedPrompt(msgspec.Struct, forbid_unknown_fields=True):
+    """Which prompt an answer was given."""
+
+    name: Annotated[str, Meta(max_length=64)]
+    version: Annotated[int, Meta(ge=1, le=1_000_000)]
+    variables: Annotated[dict[Annotated[str, Meta(max_length=50)], bool | Number | str], Meta(max_length=50)] = {}
+
+
+class SessionFileMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """A message. `usage` is told, not imported."""
+
+    id: Id
+    role: Literal["user", "assistant"]
+    parts: Annotated[
+        list[FilePart],
+        Meta(max_length=1_000, description="As in `GET /sessions/{id}/messages`, but pictures with their `data`."),
+    ]
+    created_at: Moment
+    parent_id: Id | None = None
+    status: MessageStatus = "complete"
+    model: Annotated[str, Meta(max_length=200)] | None = None
+    prompt: UsedPrompt | None = None
+    usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Head(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    title: Annotated[str, Meta(min_length=1, max_length=200)]
+    created_at: Moment
+    format: Literal["streamforge.session"] = "streamforge.session"
+    version: Literal[1] = 1
+    head_message_id: Annotated[Id | None, Meta(description="Where the active path ends.")] = None
+
+
+class SessionFile(_Head, kw_only=True):
+    """A session with every branch; what `GET /sessions/{id}/export` gives, `POST /sessions/import` takes."""
+
+    messages: Annotated[list[SessionFileMessage], Meta(max_length=MAX_MESSAGES)]
+
+
+class _Split(_Head, kw_only=True):
+    messages: Annotated[list[msgspec.Raw], Meta(max_length=MAX_MESSAGES)]
+
+
+class ReadSession(msgspec.Struct):
+    """A file's content: messages under the file's ids, each by itself fit to be stored, and their pictures. Time in
+    ms."""
+
+    title: str
+    head: str | None
+    created_at: int
+    messages: list[MessageRow]
+    images: list[ImageRow]
+
+
+EXAMPLE: dict[str, Any] = {
+    "format": "streamforge.session",
+    "version": 1,
+    "title": "Contract questions",
+    "created_at": "2026-11-25T12:00:00.000Z",
+    "head_message_id": "msg_2",
+    "messages": [
+        {
+            "id": "msg_1",
+            "role": "user",
+            "parts": [{"type": "text", "text": "How long is the notice?"}],
+            "created_at": "2026-11-25T12:00:00.000Z",
+        },
+        {
+            "id": "msg_2",
+            "parent_id": "msg_1",
+            "role": "assistant",
+            "parts": [{"type": "text", "text": "45 days."}],
+            "model": "openai/gpt-4.1-mini",
+            "created_at": "2026-11-25T12:00:02.000Z",
+        },
+    ],
+}
+
+_split = msgspec.json.Decoder(_Split)
+_message = msgspec.json.Decoder(SessionFileMessage)
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_WHERE = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
+"""msgspec's place: of a value, or of a name in an object."""
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
+_TAKES = {"created_at": "must be a moment like 2026-01-01T00:00:00Z", "role": "must be user or assistant"}
+"""Of fields whose type says it badly."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+async def read_file(body: bytes) -> ReadSession:
+    """What a file holds. Raises BadRequest (`bad_json`, `bad_request`), Invalid."""
+    try:
+        file = _split.decode(body)
+    except msgspec.ValidationError as error:
+        raise Invalid(_said(error, "")) from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"The body can't be read, {error}. Send what an export gave.", code="bad_json") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise BadRequest("The body can't be read: send UTF-8 JSON of sane depth.") from None
+    images: list[ImageRow] = []
+    messages = [_row(raw, f"messages[{n}]", images) async for n, raw in in_pieces(enumerate(file.messages))]
+    return ReadSession(file.title, file.head_message_id, _ms(file.created_at), messages, images)
+
+
+def _row(raw: msgspec.Raw, at: str, images: list[ImageRow]) -> MessageRow:
+    """One message; its pictures are added to `images`. Raises Invalid."""
+    text = bytes(raw)
+    if text.count(b"{") > _MAX_BRACES:
+        raise Invalid(f"{at}: has more than {_MAX_BRACES} braces. So many parts, citations and sources aren't taken.")
+    try:
+        message = _message.decode(text)
+        kept, shown = taken_in(message.parts)
+        parts = encode_parts(kept)
+    except msgspec.ValidationError as error:
+        raise Invalid(_said(error, at)) from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        # msgspec says what is wrong with the JSON: a lone surrogate, a number without end, bytes that are no UTF-8.
+        raise Invalid(f"{at}: can't be read: {str(error)[:200]}") from None
+    if b"\\u0000" in text and _NUL.search(text):
+        raise Invalid(f"{at}: must not hold NUL characters.")
+    _check_parts(message.parts, at)
+    images += shown
+    if shown and message.role != "user":
+        raise Invalid(f"{at}: is an answer: pictures belong to messages of the user's.")
+    if len(shown) > MOST_SHOWN:
+        raise Invalid(f"{at}: has more than {MOST_SHOWN} pictures, the most that a model is shown at once.")
+    if len(images) > _MAX_PICTURES:
+        raise Invalid(f"{at}: more than {_MAX_PICTURES} pictures can't be imported.")
+    return MessageRow(
+        id=message.id,
+        session_id="",
+        parent_id=message.parent_id,
+        run_id=None,
+        role=message.role,
+        status=message.status,
+        parts=parts,
+        model=message.model,
+        prompt=_prompt(message.prompt, at),
+        created_at=_ms(message.created_at),
+    )
+
+
+def _check_parts(parts: Sequence[FilePart], at: str) -> None:
+    """Raises Invalid."""
+    citations = [(part.text, each) for part in parts if isinstance(part, TextPart) for each in part.citations]
+    sources = sum(len(part.items) for part in parts if isinstance(part, SourcesPart))
+    if max(len(citations), sources) > _MAX_CITED:
+        raise Invalid(f"{at}: has more than {_MAX_CITED} citations or sources.")
+    for text, citation in citations:
+        if not 0 <= citation.start <= citation.end <= len(text):
+            raise Invalid(f"{at}: a citation lies outside its text.")
+        if len(citation.quote) > _MAX_QUOTE:
+            raise Invalid(f"{at}: a quote has more than {_MAX_QUOTE} characters.")
+
+
+def _prompt(prompt: UsedPrompt | None, at: str) -> str | None:
+    """Raises Invalid."""
+    if prompt is None:
+        return None
+    if sum(len(value) for value in prompt.variables.values() if isinstance(value, str)) > _MAX_VALUES:
+        raise Invalid(f"{at}.prompt.variables: have more than {_MAX_VALUES} characters together.")
+    return msgspec.json.encode(prompt).decode()
+
+
+def _said(error: Exception, at: str) -> str:
+    """What msgspec says, with the place first; it may quote what the caller sent."""
+    where = _WHERE.search(str(error))
+    said = str(error)[: where.start()] if where else str(error)
+    place = f"{at}{where[1] if where else ''}".lstrip(".")
+    if missing := _MISSING.match(said):
+        place, said = f"{place}.{missing[1]}".lstrip("."), "is required"
+    else:
+        said = _TAKES.get(place.rpartition(".")[2], said)
+    return f"{place[-100:]}: {said[:200]}" if place else said[:200]
+
+
+def _ms(moment: datetime) -> int:
+    return max(0, (moment - _EPOCH) // timedelta(milliseconds=1))

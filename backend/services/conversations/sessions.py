@@ -1,0 +1,98 @@
+"""Sessions: list, read, change, delete."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from backend.services.conversations.tree import Placed, Tree
+from backend.services.runs.hub import RunHub
+from backend.storage.conversations.sessions import MessageRow, SessionRow, Sessions
+from backend.storage.conversations.summaries import Summaries, SummaryRow
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """Sessions, last changed first; `more` tells whether others follow."""
+
+    items: list[SessionRow]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages of a session, and the last summary on its active path."""
+
+    messages: list[Placed]
+    summary: SummaryRow | None
+
+
+class SessionService:
+    """Sessions of an owner; somebody else's raise NotFound."""
+
+    def __init__(self, sessions: Sessions, summaries: Summaries, hub: RunHub) -> None:
+        self._sessions = sessions
+        self._summaries = summaries
+        self._hub = hub
+
+    async def page(self, owner: str, limit: int, before: tuple[int, str] | None, search: str | None) -> SessionPage:
+        """At most `limit` sessions after `before` (updated_at, id), with `search` in the title."""
+        rows = await self._sessions.page(owner, limit + 1, before, search)
+        return SessionPage(rows[:limit], len(rows) > limit)
+
+    async def get(self, owner: str, session_id: str) -> SessionRow:
+        """One session. Raises NotFound."""
+        return await self._sessions.get(owner, session_id)
+
+    async def change(self, owner: str, session_id: str, title: str | None, settings: dict[str, Any]) -> SessionRow:
+        """Another title, other settings (null unsets one). Raises NotFound."""
+        await self._sessions.change(owner, session_id, title, settings)
+        return await self._sessions.get(owner, session_id)
+
+    async def delete(self, owner: str, session_id: str) -> None:
+        """Cancel its live runs, then delete everything of it. Raises NotFound."""
+        await self._sessions.get(owner, session_id)
+        runs = self._hub.all_in_session(session_id)
+        for run in runs:
+            self._hub.cancel(run, "session_deleted")
+        await asyncio.gather(*(run.log.finished() for run in runs))
+        await self._sessions.delete(owner, session_id)
+
+    async def conversation(self, owner: str, session_id: str, *, every_branch: bool) -> Conversation:
+        """The messages of the active path, oldest first, or of every branch. Raises NotFound."""
+        session, tree = await self._opened(owner, session_id)
+        summaries = await self._summaries.of(session_id)
+        covered = [summaries[row.id] for row in tree.path(session.head_message_id) if row.id in summaries]
+        placed = tree.placed(session.head_message_id, every_branch=every_branch)
+        return Conversation(placed, covered[-1] if covered else None)
+
+    async def path(self, owner: str, session_id: str) -> tuple[SessionRow, list[MessageRow]]:
+        """A session and its active path, oldest first. Raises NotFound."""
+        session, tree = await self._opened(owner, session_id)
+        return session, tree.path(session.head_message_id)
+
+    async def switch(self, owner: str, session_id: str, message_id: str, *, leaf: bool) -> SessionRow:
+        """Let the active path end with this message, or with `leaf` the newest branch from it. Raises NotFound."""
+        await self._sessions.get(owner, session_id)
+        head = (await self._tree(session_id)).leaf(message_id) if leaf else message_id
+        await self._sessions.move_head(owner, session_id, head)
+        return await self._sessions.get(owner, session_id)
+
+    async def _opened(self, owner: str, session_id: str) -> tuple[SessionRow, Tree]:
+        return await self._sessions.get(owner, session_id), await self._tree(session_id)
+
+    async def _tree(self, session_id: str) -> Tree:
+        unwritten = {r.started.message_id: r.started.user_message_id for r in self._hub.all_in_session(session_id)}
+        return Tree(await self._sessions.messages(session_id), unwritten)
+
+    async def retrieval(self, owner: str, message_id: str) -> dict[str, Any] | None:
+        """How an answer's passages were found; None when nothing was looked for. Raises NotFound."""
+        stored = await self._sessions.retrieval(owner, message_id)
+        return msgspec.json.decode(stored) if stored is not None else None
+
+    async def active_run(self, owner: str, session_id: str) -> str | None:
+        """The id of the live run of the session. Raises NotFound."""
+        await self._sessions.get(owner, session_id)
+        run = self._hub.live_in_session(session_id)
+        return run.id if run is not None else None

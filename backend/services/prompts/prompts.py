@@ -1,0 +1,145 @@
+"""Prompts: made, versioned, labelled, compared, and rendered for an answer."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from backend.chains.templates import PromptContent, Rendered, Value, render
+from backend.events import is_clean
+from backend.services.prompts.diff import unified
+from backend.storage.prompts import PromptRow, Prompts, RevisionRow
+
+
+class PromptValues(BaseModel):
+    """A version of a prompt, and the values of its variables."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int | None = Field(None, ge=1, le=1_000_000)
+    label: str | None = Field(
+        None, max_length=64, description="None, and no version: the one labelled `production`, else the newest."
+    )
+    variables: dict[Annotated[str, Field(max_length=50)], Value | None] = Field({}, max_length=50)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if not is_clean(self.model_dump()):
+            raise ValueError("must not hold NUL characters or lone surrogates")
+        if self.version is not None and self.label is not None:
+            raise ValueError("say version or label, not both")
+        return self
+
+
+class PromptChoice(PromptValues):
+    """Which prompt, and how."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"name": "support", "variables": {"tone": "brief"}}]},
+    )
+
+    name: str = Field(max_length=64)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadVersion:
+    """A version with its content read."""
+
+    row: RevisionRow
+    content: PromptContent
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prompt, ready to be sent."""
+
+    name: str
+    version: int
+    rendered: Rendered
+
+    def record(self) -> str:
+        """What an answer's message says of it, JSON text."""
+        said = {"name": self.name, "version": self.version, "variables": dict(self.rendered.values)}
+        return json.dumps(said, ensure_ascii=False)
+
+
+class PromptService:
+    """Prompts of an owner; somebody else's raise NotFound."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self._prompts = prompts
+
+    async def create(
+        self, owner: str, name: str, content: PromptContent, note: str | None, labels: list[str]
+    ) -> PromptRow:
+        """A prompt with its first version. Raises Conflict."""
+        await self._prompts.create(owner, name, _stored(content), note, labels)
+        return await self._prompts.get(owner, name)
+
+    async def add(
+        self, owner: str, name: str, content: PromptContent, note: str | None, labels: list[str]
+    ) -> ReadVersion:
+        """Another version. Raises NotFound, Conflict."""
+        n = await self._prompts.add(owner, name, _stored(content), note, labels)
+        return await self.version(owner, name, n)
+
+    async def all(self, owner: str) -> list[PromptRow]:
+        """The owner's, by name."""
+        return await self._prompts.of(owner)
+
+    async def get(self, owner: str, name: str) -> tuple[PromptRow, list[RevisionRow]]:
+        """One prompt and its versions, the newest first. Raises NotFound."""
+        return await self._prompts.get(owner, name), await self._prompts.versions(owner, name)
+
+    async def version(self, owner: str, name: str, n: int | None, label: str | None = None) -> ReadVersion:
+        """One version; see `storage.prompts.Prompts.version`. Raises NotFound."""
+        row = await self._prompts.version(owner, name, n, label)
+        return ReadVersion(row, PromptContent.model_validate_json(row.content))
+
+    async def label(self, owner: str, name: str, label: str, n: int) -> PromptRow:
+        """Let the label point to version `n`. Raises NotFound, Conflict."""
+        await self._prompts.label(owner, name, label, n)
+        return await self._prompts.get(owner, name)
+
+    async def unlabel(self, owner: str, name: str, label: str) -> None:
+        """Take the label away. Raises NotFound."""
+        await self._prompts.unlabel(owner, name, label)
+
+    async def delete(self, owner: str, name: str) -> None:
+        """Delete it with its versions and labels; answers keep what they say of it. Raises NotFound."""
+        await self._prompts.delete(owner, name)
+
+    async def diff(self, owner: str, name: str, before: int, after: int) -> dict[str, str]:
+        """What changed between two versions: a unified diff by field. Raises NotFound."""
+        old, new = await self.version(owner, name, before), await self.version(owner, name, after)
+        labels = f"version {before}", f"version {after}"
+        return await asyncio.to_thread(_diff, old.content.model_dump(), new.content.model_dump(), labels)
+
+    async def prepare(self, owner: str, name: str, values: PromptValues) -> Prepared:
+        """The chosen version with its values in place. Raises NotFound, Invalid."""
+        found = await self.version(owner, name, values.version, values.label)
+        return Prepared(name, found.row.n, render(found.content, values.variables))
+
+
+def _stored(content: PromptContent) -> str:
+    return content.model_dump_json(exclude_none=True)
+
+
+def _diff(old: dict[str, Any], new: dict[str, Any], names: tuple[str, str]) -> dict[str, str]:
+    changed: dict[str, str] = {}
+    for field in new:
+        before, after = _lines(old[field]), _lines(new[field])
+        if before != after:
+            changed[field] = unified(before, after, names)
+    return changed
+
+
+def _lines(value: Any) -> list[str]:
+    if value is None:
+        return []
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
+    return text.split("\n")

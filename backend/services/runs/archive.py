@@ -1,0 +1,161 @@
+"""Stored runs: folding them, ending those that a crash cut, and shortening old logs to a snapshot."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from backend import events as ev
+from backend.chains.history.follow_up import estimate_tokens
+from backend.chains.history.images import IMAGE_TOKENS
+from backend.errors import ServerRestarted
+from backend.kit.ids import now_ms
+from backend.services.runs.fold import RunFold, decode_parts, encode_parts, images_of, text_of
+from backend.services.usage.report import calls_of
+from backend.storage.runs.turns import ClosedTurn, EventLines, StoredRun, Turns
+
+log = structlog.get_logger(__name__)
+
+RECOVERY_GAP = 1_001
+"""Between the last stored seq and recovery's snapshot: no client was shown as many that were not stored."""
+
+
+class RunArchive:
+    """The runs in the database that no task works on. `charge` puts the cost into a usage."""
+
+    def __init__(self, turns: Turns, charge: Callable[[ev.Usage], None]) -> None:
+        self._turns = turns
+        self._charge = charge
+
+    async def fold(self, stored: StoredRun) -> RunFold:
+        """What the run's stored events say."""
+        state, _ = await self._fold(stored)
+        return state
+
+    async def recover(self) -> None:
+        """At the start, under the lock on DATA_DIR: end every run that an earlier process left unfinished."""
+        await self._turns.release_leases()
+        for stored in await self._turns.unfinished(now_ms()):
+            await self._end(stored)
+        await self._turns.drop_reservations()
+
+    async def expire(self, finished_before: int) -> None:
+        """Shorten logs of runs that finished before (ms): a snapshot and the terminal event remain."""
+        for stored in await self._turns.expired_logs(finished_before):
+            state, last = await self._fold(stored)
+            if state.terminal is None:
+                continue
+            events: list[ev.AnyEvent] = [state.snapshot(_started(stored)), state.terminal]
+            await self._turns.replace_log(_lines(stored.id, last + 1, events))
+
+    async def _fold(self, stored: StoredRun) -> tuple[RunFold, int]:
+        state, last = RunFold(), 0
+        while rows := await self._turns.events(stored.id, last):
+            for row in rows:
+                for line in row.lines.split(b"\n"):
+                    try:
+                        state.apply(ev.decode(line))
+                    except (msgspec.MsgspecError, IndexError):
+                        # One damaged event must not keep the server from starting.
+                        log.error("stored_event_unreadable", run_id=stored.id, row=row.first_seq)
+                last = row.last_seq
+        return state, last
+
+    async def _end(self, stored: StoredRun) -> None:
+        """A snapshot ahead of every client's cursor, then the terminal event."""
+        state, last = await self._fold(stored)
+        await self._count(stored, state)
+        snapshot = state.snapshot(_started(stored))
+        error = ServerRestarted("The server restarted while it answered. Ask again; what had been stored is kept.")
+        terminal = ev.RunFailed(error=ev.RunFault(code=error.code, message=error.message, retryable=error.retryable))
+        for part in snapshot.parts:
+            part.open = False
+        events = _lines(stored.id, last + RECOVERY_GAP, [snapshot, terminal])
+        await self._turns.close(closed_turn(stored, state, terminal, [events]))
+        log.info("run_recovered", run_id=stored.id, events=last)
+
+    async def _count(self, stored: StoredRun, state: RunFold) -> None:
+        """What was being written was paid for: at least the question, what was shown of the sources, and the text."""
+        if not (wrote := state.uncounted()):
+            return
+        history = await self._turns.history(stored.session_id, stored.user_message_id)
+        asked = decode_parts(history[-1].parts) if history else []
+        read = "".join([text_of(asked), *(source.snippet for source in state.sources)])
+        usage = ev.Usage(
+            model=state.model or stored.model,
+            status="failed",
+            input_tokens=estimate_tokens(read) + IMAGE_TOKENS * len(images_of(asked)),
+            output_tokens=estimate_tokens(wrote),
+            estimated=True,
+        )
+        self._charge(usage)
+        state.apply(usage)
+
+
+def _started(stored: StoredRun) -> ev.RunStarted:
+    return ev.RunStarted(
+        run_id=stored.id,
+        session_id=stored.session_id,
+        user_message_id=stored.user_message_id,
+        message_id=stored.message_id,
+        model=stored.model,
+        v=ev.PROTOCOL_VERSION,
+    )
+
+
+def _lines(run_id: str, first_seq: int, events: list[ev.AnyEvent]) -> EventLines:
+    for seq, event in enumerate(events, first_seq):
+        event.seq = seq
+    return EventLines(run_id, first_seq, first_seq + len(events) - 1, b"\n".join(map(ev.encode, events)))
+
+
+def status_of(terminal: ev.Terminal) -> str:
+    """The run's status after this event."""
+    match terminal:
+        case ev.RunCompleted():
+            return "completed"
+        case ev.RunCancelled():
+            return "cancelled"
+        case ev.RunInterrupted():
+            return "interrupted"
+        case ev.RunFailed():
+            return "failed"
+
+
+class Closing(Protocol):
+    """Whose run it is."""
+
+    @property
+    def id(self) -> str:
+        """The run's."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """The principal."""
+        ...
+
+    @property
+    def session_id(self) -> str:
+        """Where the answer goes."""
+        ...
+
+
+def closed_turn(run: Closing, state: RunFold, terminal: ev.Terminal, events: list[EventLines]) -> ClosedTurn:
+    """What `Turns.close` stores of a run that ended with `terminal`."""
+    error = msgspec.json.encode(terminal.error).decode() if isinstance(terminal, ev.RunFailed) else None
+    return ClosedTurn(
+        run_id=run.id,
+        owner=run.owner,
+        session_id=run.session_id,
+        model=state.model,
+        status=status_of(terminal),
+        error=error,
+        usage=msgspec.json.encode(state.total()).decode(),
+        message_status=state.message_status(terminal),
+        parts=encode_parts(state.message_parts()),
+        retrieval=state.retrieval,
+        events=events,
+        calls=calls_of(state.usage),
+    )

@@ -1,0 +1,270 @@
+"""A run's events folded into what they say: the message, the snapshot, the totals.
+
+The same fold serves the live run (what to store at its end), recovery (what a crash left) and the JSON form.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from backend import events as ev
+
+
+class CitationRef(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A citation inside a stored text part: `[start:end]` of the part's text, and the quote in the document."""
+
+    source_id: str
+    n: int
+    start: int
+    end: int
+    quote: str
+    document: ev.Place
+    matched: bool = False
+
+
+class TextPart(msgspec.Struct, tag="text", omit_defaults=True, kw_only=True):
+    """Text of a message, with the citations that stand in it, how many marks were dropped from it, and how many links
+    and images were made text."""
+
+    text: str
+    part_id: str | None = None
+    citations: list[CitationRef] = []
+    dropped: int = 0
+    unlinked: int = 0
+
+
+class ReasoningPart(msgspec.Struct, tag="reasoning", omit_defaults=True, kw_only=True):
+    """What the model thought aloud."""
+
+    text: str
+    part_id: str | None = None
+    unlinked: int = 0
+
+
+class SourcesPart(msgspec.Struct, tag="sources", kw_only=True):
+    """The passages that the answer was given."""
+
+    items: list[ev.Source]
+
+
+class ImagePart(msgspec.Struct, tag="image", kw_only=True):
+    """A picture of the user's: `GET /images/{image_id}` has it."""
+
+    image_id: str
+    media_type: str
+    bytes: int
+
+
+MessagePart = TextPart | ReasoningPart | SourcesPart | ImagePart
+MessageStatus = Literal["complete", "partial", "failed", "cancelled"]
+_parts_decoder: msgspec.json.Decoder[list[MessagePart]] = msgspec.json.Decoder(list[MessagePart])
+
+
+def encode_parts(parts: list[MessagePart]) -> str:
+    """Parts as the JSON text that the database holds."""
+    return msgspec.json.encode(parts).decode()
+
+
+def decode_parts(stored: str) -> list[MessagePart]:
+    """Parts from the database's JSON text."""
+    return _parts_decoder.decode(stored)
+
+
+def text_of(parts: list[MessagePart]) -> str:
+    """The text of a message alone."""
+    return "\n\n".join(p.text for p in parts if isinstance(p, TextPart))
+
+
+def images_of(parts: list[MessagePart]) -> tuple[ImagePart, ...]:
+    """The pictures of a message."""
+    return tuple(p for p in parts if isinstance(p, ImagePart))
+
+
+class RunFold:
+    """What a run's events say so far. Feed it every event in order."""
+
+    def __init__(self) -> None:
+        self.started: ev.RunStarted | ev.Snapshot | None = None
+        self.sources: list[ev.Source] = []
+        self.citations: list[ev.Citation] = []
+        self.usage: list[ev.Usage] = []
+        self.terminal: ev.Terminal | None = None
+        self.model: str | None = None
+        """The model that took over, if one did."""
+        self.retrieval: str | None = None
+        """How its passages were found, JSON text: kept with the answer, no part of the stream."""
+        self._parts: list[_OpenPart] = []
+        self._counted = 0
+
+    def apply(self, event: ev.AnyEvent) -> None:
+        """Take one event in."""
+        match event:
+            case ev.TextDelta() | ev.ReasoningDelta():
+                self._parts[-1].pieces.append(event.text)
+            case ev.TextStart():
+                self._parts.append(_OpenPart("text", event.part_id))
+            case ev.ReasoningStart():
+                self._parts.append(_OpenPart("reasoning", event.part_id))
+            case ev.TextEnd():
+                self._parts[-1].open = False
+                self._parts[-1].dropped = event.dropped
+                self._parts[-1].unlinked = event.unlinked
+            case ev.ReasoningEnd():
+                self._parts[-1].open = False
+                self._parts[-1].unlinked = event.unlinked
+            case ev.Citation():
+                self.citations.append(event)
+            case ev.Sources():
+                self.sources.extend(event.items)
+            case ev.Usage():
+                self.usage.append(event)
+                if event.purpose == "answer":
+                    self._counted = len(self._parts)
+            case ev.ModelSwitched():
+                self.model = event.now
+            case ev.RunStarted():
+                self.started = event
+            case ev.Snapshot():
+                self._restore(event)
+            case ev.RunCompleted() | ev.RunFailed() | ev.RunCancelled() | ev.RunInterrupted():
+                self.terminal = event
+            case ev.Status():
+                pass
+
+    def _restore(self, snapshot: ev.Snapshot) -> None:
+        self.started = snapshot
+        self.model = snapshot.model
+        self.sources, self.citations, self.usage = snapshot.sources, snapshot.citations, snapshot.usage
+        self._parts = [_OpenPart(p.kind, p.part_id, [p.text], p.open, p.dropped, p.unlinked) for p in snapshot.parts]
+        self._counted = len(self._parts)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether any part has begun with some text in it."""
+        return any(p.pieces for p in self._parts)
+
+    def closing_events(self) -> list[ev.AnyEvent]:
+        """The end of a part that is still open, so that every start has its end."""
+        if not self._parts or not self._parts[-1].open:
+            return []
+        part = self._parts[-1]
+        return [ev.TextEnd(part_id=part.id) if part.kind == "text" else ev.ReasoningEnd(part_id=part.id)]
+
+    def text(self) -> str:
+        """The text parts of the answer so far."""
+        return "\n\n".join(p.text for p in self._parts if p.kind == "text")
+
+    def uncounted(self) -> str:
+        """What a model wrote that no usage tells of."""
+        return "".join(p.text for p in self._parts[self._counted :])
+
+    def total(self) -> ev.TokenUsage:
+        """All calls together; a field that no call gave stays unknown."""
+        total = ev.TokenUsage()
+        for use in self.usage:
+            total.input_tokens += use.input_tokens
+            total.output_tokens += use.output_tokens
+            total.estimated |= use.estimated
+            for name in ("reasoning_tokens", "cached_tokens"):
+                if (value := getattr(use, name)) is not None:
+                    setattr(total, name, (getattr(total, name) or 0) + value)
+        if self.usage and all(u.cost is not None for u in self.usage):
+            total.cost = sum(u.cost or 0 for u in self.usage)
+        return total
+
+    def citation_counts(self) -> ev.CitationCounts | None:
+        """How many citations were given, matched and dropped; None when there were none at all."""
+        matched = sum(c.matched for c in self.citations)
+        dropped = sum(p.dropped for p in self._parts)
+        if not self.citations and not dropped:
+            return None
+        return ev.CitationCounts(given=len(self.citations) - matched, matched=matched, dropped=dropped)
+
+    def unlinked(self) -> int:
+        """How many links and images of the answer were made text."""
+        return sum(p.unlinked for p in self._parts)
+
+    def message_parts(self) -> list[MessagePart]:
+        """The answer as it is stored."""
+        parts: list[MessagePart] = []
+        if self.sources:
+            parts.append(SourcesPart(items=self.sources))
+        for part in self._parts:
+            if part.kind == "reasoning":
+                parts.append(ReasoningPart(text=part.text, part_id=part.id, unlinked=part.unlinked))
+                continue
+            citations = [_stored(c) for c in self.citations if c.part_id == part.id]
+            parts.append(
+                TextPart(
+                    text=part.text,
+                    part_id=part.id,
+                    citations=citations,
+                    dropped=part.dropped,
+                    unlinked=part.unlinked,
+                )
+            )
+        return parts
+
+    def message_status(self, terminal: ev.Terminal) -> MessageStatus:
+        """Status of the answer's message when the run ends so."""
+        match terminal:
+            case ev.RunCompleted() | ev.RunInterrupted():
+                return "complete"
+            case ev.RunCancelled():
+                return "cancelled"
+            case ev.RunFailed():
+                return "partial" if self.has_text else "failed"
+
+    def snapshot(self, run: ev.RunStarted) -> ev.Snapshot:
+        """The run so far, for clients that can't be given the events themselves."""
+        return ev.Snapshot(
+            run_id=run.run_id,
+            session_id=run.session_id,
+            user_message_id=run.user_message_id,
+            message_id=run.message_id,
+            model=self.model or run.model,
+            v=run.v,
+            parts=[
+                ev.Part(kind=p.kind, part_id=p.id, text=p.text, open=p.open, dropped=p.dropped, unlinked=p.unlinked)
+                for p in self._parts
+            ],
+            sources=self.sources,
+            citations=self.citations,
+            usage=self.usage,
+        )
+
+
+class _OpenPart:
+    __slots__ = ("dropped", "id", "kind", "open", "pieces", "unlinked")
+
+    def __init__(
+        self,
+        kind: Literal["text", "reasoning"],
+        id: str,
+        pieces: list[str] | None = None,
+        open: bool = True,
+        dropped: int = 0,
+        unlinked: int = 0,
+    ) -> None:
+        self.kind: Literal["text", "reasoning"] = kind
+        self.id = id
+        self.pieces = pieces or []
+        self.open = open
+        self.dropped = dropped
+        self.unlinked = unlinked
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+def _stored(citation: ev.Citation) -> CitationRef:
+    return CitationRef(
+        source_id=citation.source_id,
+        n=citation.n,
+        start=citation.start,
+        end=citation.end,
+        quote=citation.quote,
+        document=citation.document,
+        matched=citation.matched,
+    )

@@ -1,0 +1,288 @@
+"""Spans for OpenTelemetry, by its conventions for HTTP and generative AI: request > run > calls and searches.
+
+The environment's standard variables say where they go, how many of them, and under which name. Spans are sent by a
+thread of the SDK's, from a bounded queue: a collector that is away costs spans, never an answer. What was asked and
+answered is in them only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says so.
+"""
+
+import asyncio
+import importlib.util
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from backend import __version__
+from backend import events as ev
+from backend.chains.models.provider import Image, Prompt
+from backend.services.runs.archive import status_of
+from backend.services.telemetry.telemetry import CallRecord, RequestRecord, RetrievalRecord, RunRecord, Sink, now
+
+_EXPORTERS = "opentelemetry.exporter.otlp.proto"
+_PROTOCOLS = {"grpc": "grpc", "http/protobuf": "http"}
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_CONTENTS = frozenset({"true", "span_only", "span_and_event"})
+_PROBES = frozenset({"/health", "/ready", "/chat/health", "/metrics"})
+"""Asked every few seconds by machines: no span says anything of them."""
+_CLOSING = 3.0
+_PROVIDERS = {
+    "google": "gcp.gemini",
+    "azure": "azure.ai.openai",
+    "mistral": "mistral_ai",
+    "xai": "x_ai",
+}
+"""Names in the conventions, where they aren't ours."""
+
+
+def wanted(setting: bool | None) -> bool:
+    """Whether spans are to be sent: as the setting says, or else where a collector is named."""
+    return any(os.environ.get(name) for name in _ENDPOINTS) if setting is None else setting
+
+
+def missing() -> str | None:
+    """Why spans can't be sent, or None."""
+    protocol = _protocol()
+    if protocol not in _PROTOCOLS:
+        return f"OTEL_EXPORTER_OTLP_PROTOCOL: {protocol} is not supported, use one of {', '.join(_PROTOCOLS)}"
+    package = f"{_EXPORTERS}.{_PROTOCOLS[protocol]}"
+    if importlib.util.find_spec(package) is None:
+        return f"{protocol} is not installed: pip install opentelemetry-exporter-otlp-proto-{_PROTOCOLS[protocol]}"
+    return None
+
+
+def _protocol() -> str:
+    """What the environment says, or else what listens on the collector's port by convention: 4318 is HTTP's."""
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if said := os.environ.get(name):
+            return said
+    endpoint = next((found for name in _ENDPOINTS if (found := os.environ.get(name))), "")
+    return "http/protobuf" if urlsplit(endpoint).port == 4318 else "grpc"
+
+
+class Tracing(Sink):
+    """Sends what it is told as spans."""
+
+    def __init__(self) -> None:
+        from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        wire = importlib.import_module(f"{_EXPORTERS}.{_PROTOCOLS[_protocol()]}.trace_exporter")
+        logging.getLogger("opentelemetry").setLevel(logging.ERROR)
+        # What the environment names wins over these.
+        ours = Resource({SERVICE_NAME: "streamforge", SERVICE_VERSION: __version__})
+        self._provider = TracerProvider(resource=ours.merge(_named()), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(wire.OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("streamforge", __version__)
+        said = os.environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "")
+        self.contents = said.lower() in _CONTENTS
+
+    async def close(self) -> None:
+        """See `Sink`."""
+        # Its own way waits half a minute for a collector that is away.
+        sending = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
+        sending.start()
+        await asyncio.to_thread(sending.join, _CLOSING)
+
+    def request_began(self, request: RequestRecord) -> None:
+        """See `Sink`."""
+        from opentelemetry import context, propagate, trace
+
+        if request.path in _PROBES:
+            return
+        given = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()}
+        span = self._tracer.start_span(
+            request.method,
+            context=propagate.extract(given),
+            kind=trace.SpanKind.SERVER,
+            attributes={"http.request.method": request.method},
+            start_time=_at(request.began),
+        )
+        request.span = (span, context.attach(trace.set_span_in_context(span)))
+
+    def request_ended(self, request: RequestRecord) -> None:
+        """See `Sink`."""
+        from opentelemetry import context
+
+        if request.span is None:
+            return
+        span, token = request.span
+        context.detach(token)
+        if request.route != "-":
+            span.update_name(f"{request.method} {request.route}")
+            span.set_attribute("http.route", request.route)
+        span.set_attribute("http.response.status_code", request.status)
+        _end(span, request.ended, str(request.status) if request.status >= 500 else None)
+
+    def run_began(self, run: RunRecord) -> None:
+        """See `Sink`."""
+        from opentelemetry import context, trace
+
+        started = run.started
+        run.span = self._tracer.start_span(
+            "invoke_workflow answer",
+            attributes={
+                "gen_ai.operation.name": "invoke_workflow",
+                "gen_ai.workflow.name": "answer",
+                "gen_ai.conversation.id": started.session_id,
+                "gen_ai.request.model": started.model,
+                "streamforge.run.id": started.run_id,
+                "streamforge.message.id": started.message_id,
+            },
+            start_time=_at(run.began_at),
+        )
+        # The run's task has a context of its own, which ends with it.
+        context.attach(trace.set_span_in_context(run.span))
+
+    def run_ended(self, run: RunRecord) -> None:
+        """See `Sink`."""
+        from opentelemetry import trace
+
+        inside = trace.set_span_in_context(run.span)
+        for call in run.calls:
+            self._call(call, inside)
+        total, terminal = run.state.total(), run.terminal
+        assert terminal is not None
+        said: dict[str, Any] = {
+            "gen_ai.response.model": run.model,
+            "gen_ai.usage.input_tokens": total.input_tokens,
+            "gen_ai.usage.output_tokens": total.output_tokens,
+            "gen_ai.response.time_to_first_chunk": _seconds(run.began_at, run.first),
+            "streamforge.run.status": status_of(terminal),
+            "streamforge.cost_dollars": total.cost / 1_000_000 if total.cost is not None else None,
+        }
+        _set(run.span, said)
+        _end(run.span, run.ended_at, terminal.error.code if isinstance(terminal, ev.RunFailed) else None)
+
+    def called(self, call: CallRecord) -> None:
+        """See `Sink`."""
+        self._call(call, None)
+
+    def retrieved(self, retrieval: RetrievalRecord) -> None:
+        """See `Sink`."""
+        span = self._tracer.start_span("retrieval", start_time=_at(retrieval.began))
+        said: dict[str, Any] = {
+            "gen_ai.operation.name": "retrieval",
+            "streamforge.retrieval.passages": retrieval.passages,
+            **{f"streamforge.retrieval.{stage}_seconds": spent for stage, spent in retrieval.seconds.items()},
+        }
+        if self.contents:
+            said["gen_ai.retrieval.query.text"] = retrieval.queries[0][0]
+        _set(span, said)
+        _end(span, retrieval.ended, retrieval.error)
+
+    def _call(self, call: CallRecord, inside: Any) -> None:
+        from opentelemetry import trace
+
+        provider, _, model = call.model.partition("/")
+        # Without times it was told as a whole, when it had ended.
+        ended = call.ended or now()
+        span = self._tracer.start_span(
+            f"chat {model}" if call.purpose != "embedding" else f"embeddings {model}",
+            context=inside,
+            kind=trace.SpanKind.CLIENT,
+            attributes={
+                "gen_ai.operation.name": "chat" if call.purpose != "embedding" else "embeddings",
+                "gen_ai.provider.name": _PROVIDERS.get(provider, provider),
+                "gen_ai.request.model": model,
+                "gen_ai.response.model": model,
+                "streamforge.call.purpose": call.purpose,
+            },
+            start_time=_at(call.began or ended),
+        )
+        _set(span, {**_asked(call), **_used(call), **_contents(call)})
+        _end(span, ended, call.error)
+
+
+def _asked(call: CallRecord) -> dict[str, Any]:
+    asked = call.parameters
+    said: dict[str, Any] = {
+        "gen_ai.response.time_to_first_chunk": _seconds(call.began, call.first),
+        "gen_ai.response.finish_reasons": [call.finish] if call.finish else None,
+        "streamforge.call.retries": len(call.retries) or None,
+    }
+    if asked is not None:
+        said |= {
+            "gen_ai.request.stream": True,
+            "gen_ai.request.max_tokens": asked.max_tokens,
+            "gen_ai.request.temperature": asked.temperature,
+            "gen_ai.request.top_p": asked.top_p,
+            "gen_ai.request.seed": asked.seed,
+            "gen_ai.request.stop_sequences": list(asked.stop) or None,
+        }
+    return said
+
+
+def _used(call: CallRecord) -> dict[str, Any]:
+    usage = call.usage
+    if usage is None:
+        return {}
+    return {
+        "gen_ai.usage.input_tokens": usage.input_tokens,
+        "gen_ai.usage.output_tokens": usage.output_tokens,
+        "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
+        "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
+        "streamforge.usage.estimated": usage.estimated or None,
+        "streamforge.cost_dollars": usage.cost / 1_000_000 if usage.cost is not None else None,
+    }
+
+
+def _contents(call: CallRecord) -> dict[str, Any]:
+    """What was asked and written, as JSON by the conventions; pictures without their bytes. Nothing where none is
+    kept."""
+    if call.prompt is None:
+        return {}
+    asked = [_message(message.role, message.told, message.images) for message in call.prompt.messages]
+    wrote = {**_message("assistant", call.text or ""), "finish_reason": call.finish or call.error or ""}
+    return {
+        "gen_ai.system_instructions": _json(_system(call.prompt)),
+        "gen_ai.input.messages": _json(asked),
+        "gen_ai.output.messages": _json([wrote]),
+    }
+
+
+def _system(prompt: Prompt) -> list[dict[str, str]]:
+    return [{"type": "text", "content": prompt.system}] if prompt.system else []
+
+
+def _message(role: str, text: str, images: Sequence[Image] = ()) -> dict[str, Any]:
+    shown = [{"type": "blob", "modality": "image", "mime_type": image.media_type} for image in images]
+    return {"role": role, "parts": [{"type": "text", "content": text}, *shown]}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _named() -> Any:
+    """What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say."""
+    from opentelemetry.sdk.resources import OTELResourceDetector
+
+    return OTELResourceDetector().detect()
+
+
+def _set(span: Any, attributes: Mapping[str, Any]) -> None:
+    span.set_attributes({name: value for name, value in attributes.items() if value is not None})
+
+
+def _end(span: Any, when: int, error: str | None) -> None:
+    if error is not None:
+        from opentelemetry.trace import StatusCode
+
+        span.set_attribute("error.type", error)
+        if error != "cancelled":
+            span.set_status(StatusCode.ERROR)
+    span.end(end_time=_at(when))
+
+
+def _at(when: int) -> int:
+    """A time of the records as ns since 1970."""
+    return when + time.time_ns() - now()
+
+
+def _seconds(begin: int | None, end: int | None) -> float | None:
+    return (end - begin) / 1e9 if begin is not None and end is not None else None

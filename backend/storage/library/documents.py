@@ -1,0 +1,254 @@
+"""Documents and their versions, as they are read. `storage/versions.py` changes them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend.errors import NotFound
+from backend.storage.engine.database import Database
+from backend.storage.library.versions import Progress
+
+SETTLED = ("ready", "failed", "cancelled")
+"""A version with one of these statuses waits for nothing."""
+_LONGEST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class PendingVersionRow:
+    """A version that is to replace the active one, and how far it is."""
+
+    version: str
+    status: str
+    reason_code: str | None
+    reason: str | None
+    size: int
+    sha256: str
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class MovingRow:
+    """A document is on its way into another collection, which embeds it anew. `status`: queued or failed."""
+
+    collection_id: str
+    status: str
+    reason: str | None
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """A document with its active version, or the pending one when there is none. Times in ms."""
+
+    id: str
+    collection_id: str
+    name: str
+    status: str
+    reason_code: str | None
+    reason: str | None
+    created_at: int
+    updated_at: int
+    version: str
+    sha256: str
+    size: int
+    media_type: str | None
+    title: str | None
+    language: str | None
+    pages: int | None
+    chunks: int | None
+    progress: Progress
+    pending: PendingVersionRow | None
+    moving: MovingRow | None
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        pending = self.pending is None or self.pending.status in SETTLED
+        return self.status in SETTLED and pending and (self.moving is None or self.moving.status in SETTLED)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """One version of a document. Times in ms."""
+
+    version: str
+    status: str
+    reason_code: str | None
+    reason: str | None
+    sha256: str
+    size: int
+    media_type: str | None
+    title: str | None
+    pages: int | None
+    chunks: int | None
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentTextPart:
+    """A part of a version's canonical text: None unless it was read."""
+
+    version: str
+    text: str | None
+    status: str
+    reason: str | None
+
+
+# Rows without any version are being deleted: they are no documents any more.
+_DOCUMENT = """
+SELECT d.id, d.collection_id, d.name, d.created_at, d.updated_at, d.active_version IS NOT NULL,
+    v.id, v.status, coalesce(v.reason_code, j.reason_code), coalesce(v.reason, j.reason), v.sha256, v.size,
+    v.media_type, v.title, v.language, v.pages, v.chunks, j.progress,
+    p.id, p.status, coalesce(p.reason_code, pj.reason_code), coalesce(p.reason, pj.reason), p.size, p.sha256,
+    pj.progress, m.collection_id, m.stage, m.reason, m.progress
+FROM documents d
+JOIN document_versions v ON v.id = coalesce(d.active_version, d.pending_version)
+LEFT JOIN jobs j ON j.document_id = d.id AND j.version_id = v.id AND j.kind = 'ingest'
+LEFT JOIN document_versions p ON p.id = d.pending_version AND p.id != v.id
+LEFT JOIN jobs pj ON pj.document_id = d.id AND pj.version_id = p.id AND pj.kind = 'ingest'
+LEFT JOIN jobs m ON m.document_id = d.id AND m.kind = 'move'
+"""
+
+
+class Documents:
+    """Documents of an owner. Somebody else's raise NotFound."""
+
+    def __init__(self, database: Database) -> None:
+        self._reader = database.reader
+
+    async def get(self, owner: str, document_id: str) -> DocumentRow:
+        """One document. Raises NotFound."""
+        sql = _DOCUMENT + "WHERE d.id = ? AND d.owner = ?"
+        found = await self._reader.run(lambda conn: conn.execute(sql, (document_id, owner)).fetchone())
+        if found is None:
+            raise NotFound("No such document.")
+        return _row(found)
+
+    async def page(
+        self,
+        owner: str,
+        limit: int,
+        before: str | None = None,
+        collection_id: str | None = None,
+        status: str | None = None,
+        versions: Sequence[str] | None = None,
+        without: Sequence[str] = (),
+    ) -> list[DocumentRow]:
+        """At most `limit` documents, the newest first, older than the one named `before`.
+
+        `status` is a stored one: queued, ready, failed or cancelled; `versions` and `without` choose by version.
+        """
+        sql = _DOCUMENT + (
+            "WHERE d.owner = :owner AND (:before IS NULL OR d.id < :before) "
+            "AND (:collection IS NULL OR d.collection_id = :collection) AND (:status IS NULL OR v.status = :status) "
+            "AND (:versions IS NULL OR v.id IN (SELECT value FROM json_each(:versions))) "
+            "AND v.id NOT IN (SELECT value FROM json_each(:without)) ORDER BY d.id DESC LIMIT :limit"
+        )
+        params = {
+            "owner": owner,
+            "before": before,
+            "collection": collection_id,
+            "status": status,
+            "versions": None if versions is None else json.dumps(list(versions)),
+            "without": json.dumps(list(without)),
+            "limit": limit,
+        }
+        return [_row(r) for r in await self._reader.run(lambda conn: conn.execute(sql, params).fetchall())]
+
+    async def in_collection(self, collection_id: str, limit: int) -> list[str]:
+        """Some documents of a collection, also those that are being deleted."""
+        sql = "SELECT id FROM documents WHERE collection_id = ? LIMIT ?"
+        return await self._reader.run(lambda conn: [i for (i,) in conn.execute(sql, (collection_id, limit))])
+
+    async def missing(self, owner: str, ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are no documents of the owner's."""
+        sql = (
+            "SELECT id FROM documents WHERE owner = ? AND id IN (SELECT value FROM json_each(?)) "
+            "AND coalesce(active_version, pending_version) IS NOT NULL"
+        )
+        wanted = (owner, json.dumps(list(ids)))
+        found = await self._reader.run(lambda conn: {i for (i,) in conn.execute(sql, wanted)})
+        return [i for i in ids if i not in found]
+
+    async def any_ready(self, owner: str) -> bool:
+        """Whether the owner has a searchable document."""
+        sql = "SELECT 1 FROM documents WHERE owner = ? AND active_version IS NOT NULL LIMIT 1"
+        return await self._reader.run(lambda conn: conn.execute(sql, (owner,)).fetchone()) is not None
+
+    async def stock(self) -> tuple[int, int]:
+        """How many documents can be searched, everybody's, and how many chunks they have."""
+        sql = (
+            "SELECT count(*), coalesce(sum(v.chunks), 0) FROM documents d "
+            "JOIN document_versions v ON v.id = d.active_version"
+        )
+        return await self._reader.run(lambda conn: tuple(conn.execute(sql).fetchone()))
+
+    async def versions(self, owner: str, document_id: str) -> list[VersionRow]:
+        """All versions of a document, the newest first. Raises NotFound."""
+        sql = (
+            "SELECT v.id, v.status, v.reason_code, v.reason, v.sha256, v.size, v.media_type, v.title, v.pages, "
+            "v.chunks, v.created_at FROM document_versions v JOIN documents d ON d.id = v.document_id "
+            "WHERE d.id = ? AND d.owner = ? AND coalesce(d.active_version, d.pending_version) IS NOT NULL "
+            "ORDER BY v.id DESC"
+        )
+        found = await self._reader.run(lambda conn: conn.execute(sql, (document_id, owner)).fetchall())
+        if not found:
+            raise NotFound("No such document.")
+        return [VersionRow(*row) for row in found]
+
+    async def text(
+        self, owner: str, document_id: str, version: str | None, start: int, end: int | None
+    ) -> DocumentTextPart:
+        """`[start:end]` of a version's canonical text. Raises NotFound."""
+        sql = (
+            "SELECT v.id, substr(v.text, ?, ?), v.status, v.reason "
+            "FROM documents d JOIN document_versions v ON v.document_id = d.id "
+            "AND v.id = coalesce(?, d.active_version, d.pending_version) "
+            "WHERE d.id = ? AND d.owner = ? AND coalesce(d.active_version, d.pending_version) IS NOT NULL"
+        )
+        length = _LONGEST if end is None else min(end - start, _LONGEST)
+        params = (min(start + 1, _LONGEST), length, version, document_id, owner)
+        found = await self._reader.run(lambda conn: conn.execute(sql, params).fetchone())
+        if found is None:
+            raise NotFound("No such document, or no such version of it.")
+        return DocumentTextPart(*found)
+
+    async def page_starts(self, version: str) -> list[tuple[int, int]]:
+        """(start, page) of each page of a version, in order; none where there are no pages."""
+        sql = (
+            "SELECT value ->> 'start', value ->> 'page' FROM document_versions v, json_each(v.map, '$.pages') "
+            "WHERE v.id = ? ORDER BY key"
+        )
+        return await self._reader.run(lambda conn: conn.execute(sql, (version,)).fetchall())
+
+
+def _row(found: tuple[Any, ...]) -> DocumentRow:
+    (id_, collection_id, name, created_at, updated_at, active, version, status, reason_code, reason) = found[:10]
+    (sha256, size, media_type, title, language, pages, chunks, progress) = found[10:18]
+    pending = moving = None
+    if found[18] is not None:
+        pending = PendingVersionRow(*found[18:24], progress=json.loads(found[24] or "{}"))
+    if found[25] is not None:
+        moving = MovingRow(*found[25:28], progress=json.loads(found[28]))
+    return DocumentRow(
+        id=id_,
+        collection_id=collection_id,
+        name=name,
+        status=status,
+        reason_code=reason_code if status != "ready" else None,
+        reason=reason if status != "ready" else None,
+        created_at=created_at,
+        updated_at=updated_at,
+        version=version,
+        sha256=sha256,
+        size=size,
+        media_type=media_type,
+        title=title,
+        language=language,
+        pages=pages,
+        chunks=chunks if active else None,
+        progress=json.loads(progress or "{}"),
+        pending=pending,
+        moving=moving,
+    )

@@ -1,0 +1,173 @@
+"""Whatever fails on a provider's wire: one typed end, the partial answer kept, nothing leaked."""
+
+import io
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.protocols import KEY, RAW, WIRES, Wire, failed
+from tests.scenarios.support import ask, only_terminal, ordered, rows
+from tests.support.harness import Running, serving, text_of
+from tests.support.provider_protocol import Cut, Stall, Status, Step
+from tests.support.provider_server import ProviderServer
+
+pytestmark = pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.name)
+
+
+@pytest.fixture
+async def server(wire: Wire, provider: ProviderServer, tmp_path: Path) -> AsyncIterator[Running]:
+    options = {"log_level": "DEBUG", "idle_timeout": 0.7, "first_token_timeout": 0.7}
+    async with serving(tmp_path / "data", **options, **wire.settings(provider)) as running:
+        yield running
+
+
+@pytest.fixture
+def logged(server: Running) -> Iterator[io.StringIO]:
+    """What the server logs, as its operator would see it."""
+    del server
+    (handler,) = (h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler)
+    before = handler.setStream(lines := io.StringIO())
+    yield lines
+    handler.setStream(before)
+
+
+async def test_an_answer(server: Running, provider: ProviderServer, wire: Wire) -> None:
+    provider.script(wire.whole("Grüße, two  spaces and 🌍."))
+    events = await server.events(ask(system_prompt="Be brief.", temperature=0.25, max_tokens=77))
+    ordered(events)
+    assert text_of(events) == "Grüße, two  spaces and 🌍."
+    end = only_terminal(events)
+    assert (end["type"], end["finish_reason"]) == ("run.completed", "stop")
+    assert end["usage"]["input_tokens"] == 7
+    assert end["usage"]["output_tokens"] > 0
+    assert events[0]["model"] == wire.model
+    call = await provider.call(0)
+    assert wire.sent(call) == [("system", "Be brief."), ("user", "Say something.")]
+    assert wire.asked(call) == {"model": "test-model", "temperature": 0.25, "limit": 77}
+    assert call.json.get("stream", call.path.endswith(":streamGenerateContent")) is True
+
+
+async def test_the_finish_reason_is_passed_on(server: Running, provider: ProviderServer, wire: Wire) -> None:
+    provider.script(wire.whole("It was cut", finish="length"))
+    assert only_terminal(await server.events(ask()))["finish_reason"] == "length"
+
+
+async def test_a_model_that_is_not_listed_is_passed_on(server: Running, provider: ProviderServer, wire: Wire) -> None:
+    events = await server.events(ask(model=f"{wire.name}/brand/new:model-9"))
+    assert only_terminal(events)["type"] == "run.completed"
+    assert wire.asked(await provider.call(0))["model"] == "brand/new:model-9"
+    assert events[0]["model"] == f"{wire.name}/brand/new:model-9"
+
+
+async def test_the_message_is_stored_before_the_provider_is_called(
+    server: Running, provider: ProviderServer, wire: Wire
+) -> None:
+    seen: list[object] = []
+
+    def script(_: object) -> list[Step]:
+        seen.extend(rows(server, "SELECT role, parts FROM messages"))
+        seen.extend(rows(server, "SELECT status FROM runs"))
+        return wire.whole("Yes.")
+
+    provider.script(script)
+    await server.events(ask("Is it there?"))
+    (role, parts), (status,) = seen  # type: ignore[misc]
+    assert (role, status) == ("user", "running")
+    assert "Is it there?" in parts
+
+
+async def test_no_such_model(server: Running, provider: ProviderServer, wire: Wire) -> None:
+    await failed(server, provider, wire.no_such_model(), "model_not_found", retryable=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retryable"),
+    [
+        (400, "provider_error", False),
+        (401, "provider_error", False),
+        (403, "provider_error", False),
+        (429, "rate_limited", True),
+        (500, "provider_error", True),
+        (503, "provider_error", True),
+    ],
+)
+async def test_a_refusal(
+    server: Running,
+    provider: ProviderServer,
+    wire: Wire,
+    logged: io.StringIO,
+    status: int,
+    code: str,
+    retryable: bool,
+) -> None:
+    await failed(server, provider, wire.refused(status), code, retryable=retryable)
+    assert "run_ended" in logged.getvalue()
+    assert not [x for x in (RAW, KEY, "Traceback", "Say something") if x in logged.getvalue()]
+
+
+async def test_a_malformed_chunk(server: Running, provider: ProviderServer, wire: Wire, logged: io.StringIO) -> None:
+    script = [*wire.begun("Half an answer"), *wire.malformed()]
+    await failed(server, provider, script, "provider_error", retryable=True, kept="Half an answer")
+    assert not [x for x in (RAW, KEY, "Traceback", "Half an") if x in logged.getvalue()]
+
+
+async def test_an_error_inside_a_200(
+    server: Running, provider: ProviderServer, wire: Wire, logged: io.StringIO
+) -> None:
+    script = [*wire.begun("Half an answer"), *wire.error_inside()]
+    await failed(server, provider, script, "provider_error", retryable=True, kept="Half an answer")
+    assert not [x for x in (RAW, KEY, "Traceback", "Half an") if x in logged.getvalue()]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_a_cut_connection(server: Running, provider: ProviderServer, wire: Wire, reset: bool) -> None:
+    script = [*wire.begun("Half an answer"), Cut(reset)]
+    await failed(server, provider, script, "provider_error", retryable=True, kept="Half an answer")
+
+
+async def test_a_connection_cut_before_the_first_byte(server: Running, provider: ProviderServer, wire: Wire) -> None:
+    await failed(server, provider, [Cut()], "provider_error", retryable=True)
+
+
+async def test_no_finish_reason_is_not_completed(server: Running, provider: ProviderServer, wire: Wire) -> None:
+    script = wire.unfinished("Half an answer")
+    await failed(server, provider, script, "provider_error", retryable=True, kept="Half an answer")
+
+
+async def test_a_stall_in_the_middle(server: Running, provider: ProviderServer, wire: Wire) -> None:
+    script = [*wire.begun("Half an answer"), Stall()]
+    await failed(server, provider, script, "upstream_stalled", retryable=True, kept="Half an answer")
+    await (await provider.call(0)).disconnected()
+
+
+async def test_a_stall_before_the_first_token(server: Running, provider: ProviderServer, wire: Wire) -> None:
+    await failed(server, provider, [Stall()], "provider_timeout", retryable=True)
+    await (await provider.call(0)).disconnected()
+
+
+async def test_a_provider_that_is_not_there(wire: Wire, provider: ProviderServer, tmp_path: Path) -> None:
+    options = wire.settings(provider)
+    url = next(k for k in options if k.endswith("base_url"))
+    async with serving(tmp_path / "data", **{**options, url: "http://127.0.0.1:9/v1"}) as server:
+        await failed(server, provider, [], "provider_error", retryable=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"<html>Bad gateway</html>", "provider_error"),
+        (b"", "provider_error"),
+        (b"{}", "provider_error"),
+        (b"null", "provider_error"),
+        (b"[]", "provider_error"),
+        (b'"text"', "provider_error"),
+        (b"\xff\xfe", "provider_error"),
+    ],
+)
+async def test_a_200_that_is_no_answer(
+    server: Running, provider: ProviderServer, wire: Wire, body: bytes, code: str
+) -> None:
+    script: list[Step] = [Status(200, {"Content-Type": "text/html"}, body)]
+    await failed(server, provider, script, code, retryable=True)

@@ -1,0 +1,48 @@
+"""What the tests of fetching share."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.errors import StreamForgeError
+from backend.services.web.fetching import Fetcher
+from tests.support.site_server import Site
+
+
+def infos(*addresses: str) -> Callable[[str, int], list[Any]]:
+    """A DNS that gives every name these addresses."""
+    return lambda _, port: [info for a in addresses for info in socket.getaddrinfo(a, port, type=socket.SOCK_STREAM)]
+
+
+def refuse_names(name: str, port: int) -> list[Any]:
+    raise AssertionError(f"{name}:{port} was looked up")
+
+
+@asynccontextmanager
+async def fetcher(folder: Path, **options: Any) -> AsyncIterator[Fetcher]:
+    made = Fetcher(folder, **{"max_bytes": 1_000_000, "seconds": 10.0, "lookup": refuse_names, **options})
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def local(served: Site, *hosts: str) -> dict[str, Any]:
+    """Lets a fetcher reach a site by these names, or by its address."""
+    return {"allowed": {(host, served.port) for host in hosts or ("127.0.0.1",)}, "lookup": infos("127.0.0.1")}
+
+
+async def fetched(made: Fetcher, url: str) -> tuple[str, bytes]:
+    async with made.fetch(url) as page:
+        return page.name, page.file.read()
+
+
+async def refusal(made: Fetcher, url: str) -> StreamForgeError:
+    with pytest.raises(StreamForgeError) as raised:
+        await fetched(made, url)
+    assert len(raised.value.message) > 20
+    return raised.value

@@ -1,0 +1,103 @@
+"""Counts how often a request hops from one file of `backend/` to another before its first event is in the run's log.
+
+    python -m tests.support.file_switches
+
+A switch is a call of a Python function, on the event loop's thread, whose file is another than that of the call before
+it. The count begins with the endpoint of `POST /chat` and ends when the run's first event is encoded. Three kinds of
+requests are counted; each repeats the same request until the count is steady (caches are warm).
+"""
+
+import asyncio
+import itertools
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from backend import events as ev
+from tests.support.harness import ROOT, Running, serving
+
+_BACKEND = str(ROOT / "backend") + "/"
+_ENDPOINT = ("routers/chat.py", "chat")
+_FIRST_EVENT = ev.encode.__code__
+
+
+class SwitchCounter:
+    """The files of `backend/` whose functions are called between the endpoint and the first event, in order."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.functions: list[str] = []
+        self._is_counting = False
+        self._entered: set[FrameType] = set()
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
+        """Called by the interpreter for every call and return."""
+        if event != "call":
+            return
+        code = frame.f_code
+        if not code.co_filename.startswith(_BACKEND):
+            return
+        name = code.co_filename.removeprefix(_BACKEND)
+        if not self._is_counting:
+            self._is_counting = (name, code.co_name) == _ENDPOINT
+        if self._is_counting and code is _FIRST_EVENT:
+            self._is_counting = False
+            sys.setprofile(None)
+        elif self._is_counting and frame not in self._entered:
+            # A coroutine that goes on after an `await` is reported as a call, too.
+            self._entered.add(frame)
+            self.files.append(name)
+            self.functions.append(code.co_name)
+
+    @property
+    def switches(self) -> int:
+        """How many calls went to another file than the call before."""
+        return sum(1 for a, b in itertools.pairwise(self.files) if a != b)
+
+    def way(self) -> list[str]:
+        """The files in order, each with the functions that were called while the way stayed in it."""
+        both = zip(self.files, self.functions, strict=True)
+        groups = itertools.groupby(both, lambda pair: pair[0])
+        return [f"{name}: {', '.join(function for _, function in group)}" for name, group in groups]
+
+
+async def count_switches(running: Running, body: dict[str, Any]) -> SwitchCounter:
+    """One `POST /chat` of `body`, counted."""
+    counter = SwitchCounter()
+    sys.setprofile(counter)
+    try:
+        await running.events(body)
+    finally:
+        sys.setprofile(None)
+    return counter
+
+
+async def measure(data_dir: Path) -> dict[str, SwitchCounter]:
+    """The counts of a new session, of a session that goes on, and of one answer without documents."""
+    async with serving(data_dir) as running:
+        first = await running.events({"message": "hello"})
+        session = {"message": "hello", "session_id": first[0]["session_id"]}
+        kinds = {
+            "new session": {"message": "hello"},
+            "next message": session,
+            "no documents": {"message": "hello", "documents": False},
+        }
+        for body in kinds.values():
+            await running.events(body)
+        return {kind: await count_switches(running, body) for kind, body in kinds.items()}
+
+
+def main() -> None:
+    """Print the counts, and the way of the first kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(measure(Path(folder)))
+    for kind, counter in found.items():
+        print(f"{kind}: {counter.switches} switches, {len(counter.files)} calls")
+    print("\nThe way of a new session:")
+    print("\n".join(f"  {step}" for step in found["new session"].way()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Real servers for tests: in this process on a free loopback port, or as a process of its own that can be killed."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource
+
+from backend.config.settings import Settings
+from backend.main import create_app
+from backend.routers.edge.services import Services
+from backend.server import Server
+
+ROOT = Path(__file__).parents[2]
+_CACHE = Path(tempfile.gettempdir()) / "streamforge-tests-cache"
+"""The embedded model's graph is built once for all tests, not once for each DATA_DIR."""
+
+
+@dataclass
+class Running:
+    """A server that answers. `client` calls it; `services` are its insides (in-process only)."""
+
+    base: str
+    client: httpx.AsyncClient
+    services: Services
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return httpx.URL(self.base).port or 0
+
+    async def events(self, body: dict[str, Any], **kwargs: Any) -> "list[dict[str, Any]]":
+        """All events of one POST /chat."""
+        async with self.client.stream("POST", "/chat", json=body, **kwargs) as response:
+            assert response.status_code == 200, await response.aread()
+            return await read_events(response)
+
+    async def upload(self, name: str, data: bytes) -> dict[str, Any]:
+        """Upload one file and wait until it is ready or failed: the document's JSON."""
+        files = {"file": (name, data)}
+        response = await self.client.post("/documents/upload", params={"wait": "true"}, files=files)
+        assert response.status_code == 200, response.text
+        return (await self.client.get(f"/documents/{response.json()['id']}")).json()
+
+
+async def read_events(response: httpx.Response, stop_after: int | None = None) -> "list[dict[str, Any]]":
+    """The events of an SSE response, by a parser that isn't ours; each has its id under `_id`."""
+    found: list[dict[str, Any]] = []
+    async for event in EventSource(response).aiter_sse():
+        found.append({**json.loads(event.data), "_id": event.id})
+        if len(found) == stop_after:
+            break
+    return found
+
+
+def text_of(events: "list[dict[str, Any]]") -> str:
+    """The answer's text."""
+    return "".join(e["text"] for e in events if e["type"] == "text.delta")
+
+
+def prepare(data_dir: Path) -> None:
+    """Let a fresh DATA_DIR share the embedded model's graph with the other tests."""
+    _CACHE.mkdir(exist_ok=True)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    if not (data_dir / "cache").exists():
+        (data_dir / "cache").symlink_to(_CACHE)
+
+
+def settings(data_dir: Path, **overrides: Any) -> Settings:
+    """Settings that depend on nothing around the tests."""
+    defaults: dict[str, Any] = {
+        "data_dir": data_dir,
+        "port": 0,
+        "log_level": "WARNING",
+        "ollama_base_url": "http://127.0.0.1:9",
+        "stream_delay": 0.0,
+        "shutdown_grace": 0.2,
+        "retry_seconds": 0.0,
+        "auto_title": False,
+        "summaries": False,
+    }
+    return Settings.load(env_file=None, **{**defaults, **overrides})
+
+
+@asynccontextmanager
+async def serving(data_dir: Path, **overrides: Any) -> AsyncIterator[Running]:
+    """A real uvicorn on loopback in this event loop, ready to answer."""
+    prepare(data_dir)
+    loaded = settings(data_dir, **overrides)
+    app = create_app(loaded)
+    server = Server(app, loaded)
+    server.capture_signals = _no_signals  # type: ignore[method-assign]
+    task = asyncio.create_task(server.serve(), name="test server")
+    try:
+        while not server.started:
+            if task.done():
+                task.result()
+                raise RuntimeError("the server did not start")
+            await asyncio.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        services: Services = app.state.services
+        await services.readiness.wait()
+        base = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as client:
+            yield Running(base, client, services)
+    finally:
+        server.should_exit = True
+        await task
+
+
+class _NoSignals:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def _no_signals() -> _NoSignals:
+    return _NoSignals()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class ServerProcess:
+    """`python -m backend.main` in a process of its own. `start()` returns when /ready says so."""
+
+    data_dir: Path
+    env: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: "subprocess.Popen[str] | None" = None
+
+    @property
+    def base(self) -> str:
+        """The server's address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """What the process sees: nothing of ours but PATH, and `env`."""
+        own = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "DATA_DIR": str(self.data_dir),
+            "OLLAMA_BASE_URL": "http://127.0.0.1:9",
+            "STREAM_DELAY": "0.01",
+            "AUTO_TITLE": "0",
+            "SUMMARIES": "0",
+        }
+        return {**own, **self.env}
+
+    def start(self, wait: bool = True) -> None:
+        """Start it, and wait until it is ready."""
+        prepare(self.data_dir)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "backend.main"],
+            cwd=self.data_dir,
+            env=self.environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while wait:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the server did not start: {self.process.stderr and self.process.stderr.read()}")
+            try:
+                if httpx.get(f"{self.base}/ready", trust_env=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout: float = 15) -> tuple[int, str]:
+        """SIGTERM; the exit code and what it logged."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        _, logged = self.process.communicate(timeout=timeout)
+        return self.process.returncode, logged

@@ -1,0 +1,53 @@
+"""The shape of the API: `/openapi.json` without the texts that only people read, keys and paths sorted.
+
+python -m tests.support.openapi_shape > before.json     # then change the code
+python -m tests.support.openapi_shape before.json       # exit code 1 and the difference, if the shape has changed
+"""
+
+import difflib
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+from backend.main import create_app
+from tests.support.harness import settings
+
+_TEXTS = frozenset({"description", "summary", "tags", "operationId"})
+
+
+def shape_of(value: Any, *, is_named: bool = False) -> Any:
+    """`value` without texts. `is_named`: its keys are names of ours (of properties, schemas), never keys of OpenAPI."""
+    if isinstance(value, dict):
+        pairs = cast("dict[str, Any]", value).items()
+        return {
+            key: shape_of(each, is_named=not is_named and key in ("properties", "schemas"))
+            for key, each in sorted(pairs)
+            if is_named or key not in _TEXTS
+        }
+    if isinstance(value, list):
+        return [shape_of(each) for each in cast("list[Any]", value)]
+    return value
+
+
+def current_shape() -> str:
+    """The shape of this code's API, as indented JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(settings(Path(folder)))
+        return json.dumps(shape_of(app.openapi()), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def main() -> int:
+    """Print the shape, or compare it with the file that is named; the exit code."""
+    shape = current_shape()
+    if len(sys.argv) < 2:
+        sys.stdout.write(shape)
+        return 0
+    before = Path(sys.argv[1]).read_text(encoding="utf-8")
+    sys.stdout.writelines(difflib.unified_diff(before.splitlines(True), shape.splitlines(True), "before", "now", n=4))
+    return int(before != shape)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

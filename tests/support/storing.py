@@ -1,0 +1,34 @@
+"""A document of one chunk, put into a database without a server."""
+
+from backend.chains.retrieval.entries import pack_spans
+from backend.kit.ids import new_id
+from backend.storage.engine.database import Database
+from backend.storage.library.chunks import NewChunk
+from backend.storage.library.collections import Collections
+from backend.storage.library.jobs import Jobs, ParsedText
+from backend.storage.library.versions import Versions
+
+TEXT = ParsedText("words", {}, "text/plain", None, None, None)
+
+
+MODEL = "test/model:4"
+VECTORS = bytes([127, 0, 0, 0] * 2)
+
+
+def new_chunk(n: int, text: str = "words", ordinal: int = 0) -> NewChunk:
+    spans = pack_spans([(0, len(text))])
+    return NewChunk(n, ordinal, 0, len(text), None, None, None, text, None, spans, VECTORS, "a txt", text)
+
+
+async def ingested(database: Database, owner: str, sha: str = "sha") -> tuple[str, str, str, int]:
+    """A document of one chunk: ids of its collection, of itself and of its version, and its chunk's number."""
+    collection = await Collections(database).default(owner)
+    version = new_id("ver")
+    document, _, _ = await Versions(database).add(owner, collection.id, version, "a.txt", sha, 5)
+    jobs = Jobs(database)
+    job = await jobs.claim("me", 1000, "")
+    assert job is not None
+    n = await jobs.parsed(job, TEXT, 1)
+    assert n is not None
+    assert (await jobs.finish(job, MODEL, [new_chunk(n)], {})).outcome == "done"
+    return collection.id, document, version, n
