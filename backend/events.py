@@ -22,7 +22,7 @@ class Event(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True):
 
 
 class Place(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """Where a quote stands: `[start:end]` of the canonical text of that version of the document."""
+    """The position of a quote: `[start:end]` of the canonical text of that version of the document."""
 
     document_id: str
     version: str
@@ -47,7 +47,7 @@ class Source(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class TokenUsage(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """Tokens of a run, all calls together. `cost` is in micro-dollars; None means unknown, never zero."""
+    """Tokens of all calls of a run. `cost` is in micro-dollars; unknown is null, never zero."""
 
     input_tokens: int = msgspec.field(default_factory=int)
     output_tokens: int = msgspec.field(default_factory=int)
@@ -58,8 +58,10 @@ class TokenUsage(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class CitationCounts(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """Citations of a run. `given`: the model named the source; `matched`: it wrote no marks, and the server found it;
-    `dropped`: marks that were taken out because the source says no such thing, or isn't there."""
+    """Numbers of citations of a run. `given`: the model named the source; `matched`: the model wrote no marks and
+    the server found the source; `dropped`: marks that were removed, because the source doesn't support the sentence
+    or doesn't exist.
+    """
 
     given: int = 0
     matched: int = 0
@@ -67,8 +69,9 @@ class CitationCounts(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class RunFault(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """Why a run failed. `code` is stable, `message` says what to do; `retry_after`: seconds that the provider asks to
-    wait."""
+    """Why a run failed. `code` never changes, `message` says what to do, `retry_after` has the seconds that the
+    provider asks to wait.
+    """
 
     code: str
     message: str
@@ -78,7 +81,9 @@ class RunFault(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class RunStarted(Event, tag="run.started", kw_only=True):
-    """First event of a run, before retrieval or the model begins. `message_id` is the answer's."""
+    """The first event of a run, before retrieval and the model begin. `message_id` is the id of the answer's
+    message.
+    """
 
     run_id: str
     session_id: str
@@ -89,19 +94,19 @@ class RunStarted(Event, tag="run.started", kw_only=True):
 
 
 class Status(Event, tag="status", kw_only=True):
-    """What the run is doing now."""
+    """The present phase of the run."""
 
     phase: Literal["queued", "retrieving", "generating", "tool"]
 
 
 class Sources(Event, tag="sources", kw_only=True):
-    """The passages handed to the model, before anything cites them."""
+    """The passages that the model is given. This event comes before all citations."""
 
     items: list[Source]
 
 
 class ReasoningStart(Event, tag="reasoning.start", kw_only=True):
-    """The model begins to think aloud."""
+    """A part with the model's reasoning begins."""
 
     part_id: str
 
@@ -127,15 +132,17 @@ class TextStart(Event, tag="text.start", kw_only=True):
 
 
 class TextDelta(Event, tag="text.delta", kw_only=True):
-    """More text of the part; it holds no citation marks."""
+    """More text of the part, without citation marks."""
 
     part_id: str
     text: str
 
 
 class TextEnd(Event, tag="text.end", kw_only=True):
-    """The text part is complete. `dropped`: how many of its citation marks nothing supported; `unlinked`: how many of
-    its links and images were made text, since neither the passages nor the user named their URLs."""
+    """The text part is complete. `dropped`: number of citation marks that were removed. `unlinked`: number of links
+    and images that were replaced by plain text, because neither the passages nor the user's messages contain their
+    URLs.
+    """
 
     part_id: str
     dropped: int = 0
@@ -143,9 +150,10 @@ class TextEnd(Event, tag="text.end", kw_only=True):
 
 
 class Citation(Event, tag="citation", kw_only=True):
-    """`[start:end]` of the part is a sentence that `quote`, verbatim in the document, supports. `n` is the source's.
+    """A sentence of the part, `[start:end]`, and the exact `quote` from the document that supports it. `n` is the
+    source's number.
 
-    `matched`: the model wrote no marks; the server found the source once the part was written.
+    `matched`: the model wrote no marks, and the server found the source after the part was complete.
     """
 
     part_id: str
@@ -159,8 +167,9 @@ class Citation(Event, tag="citation", kw_only=True):
 
 
 class ModelSwitched(Event, tag="model.switched", kw_only=True):
-    """Another model goes on with the answer. `reason` is the code of the error that ended the one before; what that one
-    wrote, if anything, is a part of its own, and this model begins anew."""
+    """Another model takes over. `reason` is the error code of the model that failed. If that model wrote text, the
+    text stays as a separate part, and the new model starts the answer again.
+    """
 
     before: str = msgspec.field(name="from")
     now: str = msgspec.field(name="to")
@@ -168,8 +177,9 @@ class ModelSwitched(Event, tag="model.switched", kw_only=True):
 
 
 class AppliedPrice(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """The rates of one call, US dollars for a million tokens; `cached` None: as other input. `source`: `settings`,
-    `built in`, or `genai-prices` with its version."""
+    """The rates of one call, in US dollars per million tokens. If `cached` is null, cached input costs as much as
+    other input. `source` is `settings`, `built in`, or `genai-prices` with its version.
+    """
 
     source: str
     input: Decimal
@@ -182,8 +192,10 @@ CallStatus = Literal["completed", "failed", "cancelled"]
 
 
 class Usage(Event, tag="usage", kw_only=True):
-    """Tokens of one call of a model. `estimated`: the provider gave none, they were counted here. `purpose` condense is
-    the follow-up made a question of its own. `cost` is in micro-dollars at `price`; None means unknown, never zero."""
+    """Tokens of one call of a model. `estimated`: the provider reported none, so they were estimated. `purpose`
+    condense is the call that rewrites a follow-up question. `cost` is in micro-dollars at the rates of `price`;
+    unknown is null, never zero.
+    """
 
     model: str
     purpose: Purpose = "answer"
@@ -198,8 +210,9 @@ class Usage(Event, tag="usage", kw_only=True):
 
 
 class Part(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A part of a message, whole or so far. Open parts occur in snapshots only. `dropped` and `unlinked` are as in
-    `text.end`."""
+    """A part of a message. Only snapshots contain parts that are not complete. `dropped` and `unlinked` are as in
+    `text.end`.
+    """
 
     kind: Literal["text", "reasoning"]
     part_id: str
@@ -210,7 +223,9 @@ class Part(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class Snapshot(Event, tag="snapshot", kw_only=True):
-    """The whole run so far; it replaces whatever a client holds. `model` is the one that answers now."""
+    """The whole run so far; it replaces everything that a client received before. `model` is the model that answers
+    now.
+    """
 
     run_id: str
     session_id: str
@@ -225,7 +240,7 @@ class Snapshot(Event, tag="snapshot", kw_only=True):
 
 
 class RunCompleted(Event, tag="run.completed", kw_only=True):
-    """Terminal: the answer is whole and stored. `unlinked`: of all its parts together."""
+    """Terminal: the answer is complete and stored. `unlinked` is the total of all parts."""
 
     finish_reason: str
     usage: TokenUsage
@@ -234,13 +249,13 @@ class RunCompleted(Event, tag="run.completed", kw_only=True):
 
 
 class RunFailed(Event, tag="run.failed", kw_only=True):
-    """Terminal: the run ended by an error. What was streamed is kept; with the code `not_saved`, perhaps not."""
+    """Terminal: the run failed. The text so far is kept, except perhaps with the code `not_saved`."""
 
     error: RunFault
 
 
 class RunCancelled(Event, tag="run.cancelled", kw_only=True):
-    """Terminal: somebody stopped it. What was streamed until then is kept."""
+    """Terminal: the run was cancelled. The text so far is kept."""
 
     by: Literal["user", "replaced", "session_deleted", "no_watcher"]
     usage: TokenUsage

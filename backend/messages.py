@@ -20,8 +20,9 @@ class CitationRef(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class TextPart(msgspec.Struct, tag="text", omit_defaults=True, kw_only=True):
-    """Text of a message, with the citations that stand in it, how many marks were dropped from it, and how many links
-    and images were made text."""
+    """Text of a message with its citations; `dropped` marks were removed, and `unlinked` links and images were
+    replaced by plain text.
+    """
 
     text: str
     part_id: str | None = None
@@ -31,7 +32,7 @@ class TextPart(msgspec.Struct, tag="text", omit_defaults=True, kw_only=True):
 
 
 class ReasoningPart(msgspec.Struct, tag="reasoning", omit_defaults=True, kw_only=True):
-    """What the model thought aloud."""
+    """The model's reasoning."""
 
     text: str
     part_id: str | None = None
@@ -39,7 +40,7 @@ class ReasoningPart(msgspec.Struct, tag="reasoning", omit_defaults=True, kw_only
 
 
 class SourcesPart(msgspec.Struct, tag="sources", kw_only=True):
-    """The passages that the answer was given."""
+    """The passages that the model was given for the answer."""
 
     items: list[ev.Source]
 

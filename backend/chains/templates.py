@@ -30,13 +30,13 @@ Text = Annotated[str, Field(max_length=20_000)]
 
 
 class Variable(BaseModel):
-    """What goes into a place. Without a default it must be given."""
+    """A variable of a prompt. Without a default, its value is required."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["string", "number", "boolean", "enum"] = "string"
     values: list[Annotated[str, Field(max_length=200)]] | None = Field(
-        None, min_length=1, max_length=100, description="What an enum may be."
+        None, min_length=1, max_length=100, description="Allowed values of an enum."
     )
     default: Value | None = None
     description: str | None = Field(None, max_length=500)
@@ -67,7 +67,7 @@ class Variable(BaseModel):
 
 
 class Example(BaseModel):
-    """A turn that shows the model how to answer."""
+    """An example for the model: a message and its answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -76,24 +76,26 @@ class Example(BaseModel):
 
 
 class PromptParameters(Writing):
-    """How the model is to write, where the request says nothing else."""
+    """Parameters of the model, if the request doesn't set them."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class PromptContent(BaseModel):
-    """One version of a prompt. `{{name}}` in its texts stands for a variable."""
+    """One version of a prompt. `{{name}}` in its texts is replaced by the value of a variable."""
 
     model_config = ConfigDict(extra="forbid")
 
-    system: Text | None = Field(None, description="Instead of the default system prompt.")
+    system: Text | None = Field(None, description="Replaces the default system prompt.")
     template: Text | None = Field(
-        None, description="What is made of the user's message; `{{message}}` is what they said."
+        None, description="Replaces the user's message. Must contain `{{message}}`, the original message."
     )
     variables: dict[str, Variable] = Field({}, max_length=50)
-    examples: list[Example] = Field([], max_length=50, description="Turns before the conversation's own.")
+    examples: list[Example] = Field(
+        [], max_length=50, description="Example messages that come before the conversation."
+    )
     model: str | None = Field(
-        None, max_length=200, description="Answers where neither the request nor the session names one."
+        None, max_length=200, description="The model if neither the request nor the session names one."
     )
     parameters: PromptParameters | None = None
 

@@ -44,16 +44,16 @@ class ServerSettings(_Group):
     """Where the server listens and who may call it."""
 
     host: str = Field("127.0.0.1", description="Address to listen on. Beyond loopback, API_KEYS must be set.")
-    port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    reload: bool = Field(False, description="1 restarts the server when its code changes (development).")
+    port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    reload: bool = Field(False, description="1 restarts the server when its code changes (for development).")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         ("http://localhost:3000", "http://localhost:5173"),
-        description="Web origins whose pages may call, comma-separated. `*` is refused: name them.",
+        description="Web origins whose pages may call the API, comma-separated. `*` is refused: list each origin.",
     )
     api_keys: SecretStr | None = Field(
         None,
-        description="`name:key,name:key`, at least 24 characters a key. Each name has its own sessions and documents. "
-        "Unset: only this machine may call, as `local`.",
+        description="`name:key,name:key`; a key has at least 24 characters. Each name has its own sessions and "
+        "documents. Unset: only programs on this machine may call, as the owner `local`.",
     )
     shutdown_grace: float = Field(
         5.0, ge=0, le=60, description="Seconds that live answers get to finish when the server is asked to stop."
@@ -100,15 +100,15 @@ class ServerSettings(_Group):
 
 
 class StorageSettings(_Group):
-    """Where data lies."""
+    """Where data is stored."""
 
-    data_dir: Path = Field(Path("data"), description="Folder of everything stored: database, vectors, files.")
+    data_dir: Path = Field(Path("data"), description="Folder for everything that is stored: database, vectors, files.")
     database_url: str | None = Field(
-        None, description="`sqlite:///path`; unset: streamforge.db in DATA_DIR. Other databases are not supported yet."
+        None, description="`sqlite:///path`. Unset: streamforge.db in DATA_DIR. Other databases are not supported yet."
     )
-    chroma_url: str | None = Field(None, description="Not supported yet: vectors lie in DATA_DIR. Leave it unset.")
+    chroma_url: str | None = Field(None, description="Not supported yet: leave it unset. Vectors are in DATA_DIR.")
     event_retention_hours: float = Field(
-        24.0, gt=0, description="How long a finished run's events are kept verbatim; later it replays as a snapshot."
+        24.0, gt=0, description="Hours for which a finished run's events are kept; later it replays as a snapshot."
     )
 
     @field_validator("database_url")
@@ -134,11 +134,11 @@ class StorageSettings(_Group):
 
 
 class LogSettings(_Group):
-    """What the server says about itself."""
+    """What the server logs."""
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
-    log_format: Literal["console", "json"] = Field("console", description="For people, or one JSON object a line.")
-    log_provider_text: bool = Field(False, description="1 logs what providers say when they refuse; it may quote.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
+    log_format: Literal["console", "json"] = Field("console", description="`json` logs one JSON object per line.")
+    log_provider_text: bool = Field(False, description="1 logs providers' own error texts; they may quote the prompt.")
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -151,40 +151,40 @@ class ModelSettings(_Group):
 
     llm_model: str | None = Field(
         None,
-        description="Default model, `provider/model` or an alias of MODELS_FILE. Unset: the first provider that is set "
-        "up (openai, anthropic, google, cohere, those of MODELS_FILE), else a local Ollama, else extractive/quotes, "
-        "which answers by quoting the documents.",
+        description="Default model: `provider/model` or an alias of MODELS_FILE. Unset: the first provider that is "
+        "set up (openai, anthropic, google, cohere, then those of MODELS_FILE), else a local Ollama, "
+        "else extractive/quotes, which answers by quoting the documents.",
     )
     llm_temperature: float = Field(0.7, ge=0, le=2, description="Default temperature.")
     llm_max_tokens: int = Field(2000, ge=1, le=1_000_000, description="Default limit of an answer, in tokens.")
     llm_history_tokens: int = Field(
-        6000, ge=0, description="Tokens of earlier messages that go to the model; the oldest are left out first."
+        6000, ge=0, description="Tokens of earlier messages that the model is given; the oldest are left out first."
     )
     models_file: Path | None = Field(
         None,
-        description="YAML or TOML file of further providers, what models can and cost, aliases and fallbacks; see "
-        "docs/models.md.",
+        description="YAML or TOML file with more providers, the abilities and prices of models, aliases and "
+        "fallbacks; see docs/models.md.",
     )
     attempt_timeout: float = Field(
-        30.0, gt=0, description="Seconds to wait for a model's first token where another one would take over."
+        30.0, gt=0, description="Seconds to wait for a model's first token if another model can take over."
     )
     cooldown_seconds: float = Field(
-        30.0, ge=0, description="Seconds for which a model that failed is passed over, if there is another one."
+        30.0, ge=0, description="Seconds for which a model that failed is skipped, if there is another one."
     )
-    openai_api_key: SecretStr | None = Field(None, description="Key of OpenAI or of a server that speaks its API.")
+    openai_api_key: SecretStr | None = Field(None, description="Key of OpenAI, or of a server that speaks its API.")
     openai_base_url: str | None = Field(
         None, description="Base URL of an OpenAI-compatible server, e.g. http://localhost:8080/v1."
     )
-    ollama_base_url: str = Field("http://127.0.0.1:11434", description="Where Ollama listens.")
-    stream_delay: float = Field(0.1, ge=0, le=60, description="Seconds between words of the simulated model.")
+    ollama_base_url: str = Field("http://127.0.0.1:11434", description="URL of Ollama.")
+    stream_delay: float = Field(0.1, ge=0, le=60, description="Seconds between the words of the simulated model.")
     connect_timeout: float = Field(10.0, gt=0, description="Seconds to wait for a connection to a provider.")
     first_token_timeout: float = Field(120.0, gt=0, description="Seconds to wait for a provider's first token.")
-    idle_timeout: float = Field(60.0, gt=0, description="Seconds of silence mid-answer after which it has stalled.")
-    total_timeout: float = Field(900.0, gt=0, description="Seconds that one answer of a provider may take in all.")
+    idle_timeout: float = Field(60.0, gt=0, description="Seconds of silence after which an unfinished answer fails.")
+    total_timeout: float = Field(900.0, gt=0, description="Seconds that one answer of a provider may take in total.")
     retry_seconds: float = Field(
         10.0,
         ge=0,
-        description="Seconds for trying again when a provider refuses for now, before its first token; 0 never does.",
+        description="Seconds of retries if a provider fails temporarily before its first token; 0: no retries.",
     )
 
     @field_validator("openai_base_url", "ollama_base_url")
@@ -211,45 +211,45 @@ class LibrarySettings(_Group):
         "minilm/all-MiniLM-L6-v2",
         description="`provider/model`: minilm (built in), openai (e.g. openai/text-embedding-3-small), ollama.",
     )
-    chunk_size: int = Field(500, ge=100, le=8000, description="Characters of what is embedded and ranked as one.")
+    chunk_size: int = Field(500, ge=100, le=8000, description="Characters of a chunk, the unit that is embedded.")
     passage_size: int = Field(
-        1000, ge=100, le=20_000, description="Most characters of a passage: a chunk's best sentences and those around."
+        1000, ge=100, le=20_000, description="Maximum characters of a passage: good sentences of a chunk, joined."
     )
-    top_k: int = Field(6, ge=1, le=50, description="Passages handed to the model.")
+    top_k: int = Field(6, ge=1, le=50, description="Number of passages that the model is given.")
     relevance_floor: float = Field(
         0.5,
         ge=0,
         le=1.5,
-        description="Least relevance of a passage: closeness in meaning + half the share of the question's telling "
-        "words.",
+        description="Minimum relevance (0 to 1.5) that a passage needs. Relevance = semantic similarity + 0.5 x "
+        "weighted share of the question's keywords in the passage.",
     )
     reranker: str | None = Field(
         None,
-        description="A model that reads the question with each of the best candidates and orders them: the URL of an "
-        "API like Cohere's (e.g. http://localhost:8080/v1), `voyage:` or `tei:` and a URL, or `onnx:` and a folder. "
-        "Unset: none.",
+        description="A model that reads the question together with each of the best candidates and orders them: the "
+        "URL of an API like Cohere's (e.g. http://localhost:8080/v1), `voyage:` or `tei:` and a URL, or "
+        "`onnx:` and a folder. Unset: no reranker.",
     )
     reranker_model: str | None = Field(
-        None, description="The model that the reranker's API is to use, if it has several."
+        None, description="The model that the reranker's API should use, if it has several."
     )
     reranker_api_key: SecretStr | None = Field(None, description="Key of the reranker's API.")
     reranker_timeout: float = Field(
-        2.0, gt=0, le=60, description="Seconds that a search waits for the reranker; then it goes on without."
+        2.0, gt=0, le=60, description="Seconds that a search waits for the reranker; then it goes on without it."
     )
-    rerank_candidates: int = Field(30, ge=2, le=100, description="Candidates that the reranker reads.")
+    rerank_candidates: int = Field(30, ge=2, le=100, description="Number of candidates that the reranker reads.")
     allowed_link_hosts: Names = Field(
         (),
-        description="`host` or `host:port`, comma-separated: an answer from documents may link to them and show their "
-        "images, although no passage holds the URL.",
+        description="`host` or `host:port`, comma-separated. Answers from documents may link to these hosts and show "
+        "images from them, even if no passage contains the URL.",
     )
     max_upload_mb: int = Field(50, ge=1, le=4096, description="Largest file, in MB.")
-    max_upload_files: int = Field(20, ge=1, le=1000, description="Most files of one upload.")
+    max_upload_files: int = Field(20, ge=1, le=1000, description="Maximum number of files in one upload.")
     parse_timeout: float = Field(120.0, gt=0, description="Seconds that reading one file may take.")
     url_fetch: bool = Field(True, description="0 refuses POST /documents/url.")
     url_allowed_hosts: Names = Field(
         (),
-        description="`host` or `host:port`, comma-separated: fetched from although the address is private or the port "
-        "is not 80 or 443.",
+        description="`host` or `host:port`, comma-separated. URLs of these hosts are fetched even if the address is "
+        "private or the port is not 80 or 443.",
     )
     url_timeout: float = Field(60.0, gt=0, le=3600, description="Seconds that fetching one URL may take.")
 
@@ -268,14 +268,14 @@ class LibrarySettings(_Group):
 
 
 class UsageSettings(_Group):
-    """What owners may spend on models, and who sees what they do."""
+    """What owners may spend on models, and who may see the usage of all owners."""
 
     budgets: Names = Field(
         (),
         description="`owner=amount/period`, comma-separated, e.g. `alice=5/day,*=20/month`: US dollars that the "
-        "owner's answers may cost in a day, week or month (UTC); `*` is everybody else, each on their own.",
+        "owner's answers may cost per day, week or month (UTC); `*` is each owner without an entry.",
     )
-    usage_admins: Names = Field((), description="Owners who may see everybody's usage, comma-separated.")
+    usage_admins: Names = Field((), description="Owners who may see the usage of all owners, comma-separated.")
 
     @field_validator("budgets")
     @classmethod
@@ -285,36 +285,36 @@ class UsageSettings(_Group):
 
 
 class TelemetrySettings(_Group):
-    """What others may measure."""
+    """Metrics and traces."""
 
-    metrics: bool = Field(False, description="1 gives Prometheus its figures at GET /metrics.")
+    metrics: bool = Field(False, description="1 serves Prometheus metrics at GET /metrics.")
     otel: bool | None = Field(
         None,
-        description="1 sends traces with OpenTelemetry, 0 never does. Unset: where OTEL_EXPORTER_OTLP_ENDPOINT is set. "
-        "OpenTelemetry's own variables say the rest; they are read from the environment alone, not from .env.",
+        description="1 sends traces with OpenTelemetry, 0 never does. Unset: only if OTEL_EXPORTER_OTLP_ENDPOINT is "
+        "set. OpenTelemetry's other variables are read from the environment only, not from .env.",
     )
 
 
 class RunSettings(_Group):
-    """Bounds of the stream."""
+    """Limits of answers and their streams."""
 
-    max_runs: int = Field(100, ge=1, description="Answers that may be under way at once; then 429.")
+    max_runs: int = Field(100, ge=1, description="Maximum number of live answers; one more request gets 429.")
     max_message_chars: int = Field(32_000, ge=1, le=1_000_000, description="Longest message, in characters.")
-    checkpoint_seconds: float = Field(1.0, gt=0, le=60, description="At most so much of an answer is lost by a crash.")
-    checkpoint_events: int = Field(500, ge=1, le=900, description="... or so many events, whichever comes first.")
-    log_tail_events: int = Field(5000, ge=100, description="Events of a live run kept in memory.")
-    log_tail_mb: float = Field(8.0, gt=0, description="Megabytes of a live run's events kept in memory.")
+    checkpoint_seconds: float = Field(1.0, gt=0, le=60, description="Most seconds of an answer that a crash can lose.")
+    checkpoint_events: int = Field(500, ge=1, le=900, description="An answer is also stored after so many new events.")
+    log_tail_events: int = Field(5000, ge=100, description="Number of a live run's events that are kept in memory.")
+    log_tail_mb: float = Field(8.0, gt=0, description="Megabytes of a live run's events that are kept in memory.")
     send_window_ms: float = Field(
-        20.0, ge=0, le=1000, description="Text that comes within so many milliseconds is sent together."
+        20.0, ge=0, le=1000, description="Milliseconds for which text is collected and then sent together."
     )
-    heartbeat_seconds: float = Field(15.0, gt=0, description="Silence after which a heartbeat is sent.")
-    send_timeout: float = Field(30.0, gt=0, description="Seconds after which a reader that takes nothing is dropped.")
+    heartbeat_seconds: float = Field(15.0, gt=0, description="Seconds of silence after which a heartbeat is sent.")
+    send_timeout: float = Field(30.0, gt=0, description="Seconds after which a client that reads nothing is dropped.")
     on_disconnect: OnDisconnect = Field(
         "continue",
-        description="What becomes of an answer that nobody watches: `continue`, or `cancel` after DISCONNECT_GRACE.",
+        description="What happens to an answer that no client watches: `continue`, or `cancel` after DISCONNECT_GRACE.",
     )
     disconnect_grace: float = Field(
-        30.0, ge=0, description="Seconds without a watcher after which such an answer is cancelled."
+        30.0, ge=0, description="Seconds without a watcher after which `cancel` takes effect."
     )
 
     @model_validator(mode="after")
@@ -325,17 +325,17 @@ class RunSettings(_Group):
 
 
 class ConversationSettings(_Group):
-    """What becomes of a conversation as it goes on."""
+    """Titles and summaries of conversations."""
 
-    auto_title: bool = Field(True, description="0 leaves a session's first title as it is: its first message.")
+    auto_title: bool = Field(True, description="0 keeps a session's first title: its first message.")
     summaries: bool = Field(
-        True, description="0 leaves out the oldest messages of a conversation that is longer than LLM_HISTORY_TOKENS."
+        True, description="0 turns summaries off: the oldest messages beyond LLM_HISTORY_TOKENS are left out."
     )
     summary_model: str | None = Field(
         None,
-        description="Model that sums up older messages, `provider/model` or alias. Unset: the one that answers.",
+        description="Model that summarises older messages, `provider/model` or alias. Unset: the one that answers.",
     )
-    summary_timeout: float = Field(20.0, gt=0, description="Seconds that an answer waits for a summary at most.")
+    summary_timeout: float = Field(20.0, gt=0, description="Maximum seconds that an answer waits for a summary.")
 
 
 GROUPS: dict[str, type[_Group]] = {

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/chat", tags=["chat"])
 
 
 class ChatRequest(NewMessage):
-    """A message to answer. Unknown fields are refused: providers and keys are the server's settings."""
+    """A message to answer. Unknown fields are refused: providers and keys are set only in the server's settings."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -31,9 +31,13 @@ class ChatRequest(NewMessage):
         },
     )
 
-    session_id: str | None = Field(None, description="The conversation to go on with; none begins a new one.")
-    parent_id: str | None = Field(None, description="Branch from this message instead of the session's last.")
-    expect_head: str | None = Field(None, description="409 unless this is the session's last message.")
+    session_id: str | None = Field(None, description="The session that the message belongs to. Unset: a new session.")
+    parent_id: str | None = Field(
+        None, description="The message that this one follows. Unset: the session's last message."
+    )
+    expect_head: str | None = Field(
+        None, description="The request fails with 409 unless this is the session's last message."
+    )
 
     @model_validator(mode="after")
     def _place(self) -> Self:
@@ -46,17 +50,18 @@ class ChatRequest(NewMessage):
     "",
     response_class=Response,
     responses={**STREAM_RESPONSES, **responses(400, 401, 402, 403, 404, 409, 413, 421, 422, 429, 503, 507)},
-    summary="Ask; the answer streams",
+    summary="Ask a question; the answer streams",
     openapi_extra={"parameters": ANSWER_PARAMETERS},
 )
 async def chat(
     body: ChatRequest,
     request: Request,
 ) -> Response:
-    """Store the message, start a run, and stream its events (`docs/protocol.md`).
+    """Stores the message, starts a run, and streams its events (`docs/protocol.md`).
 
-    Leaving doesn't stop the run: come back with `GET /runs/{id}/events` and `Last-Event-ID`, or send the same POST with
-    it. `Accept: text/plain` gives the bare text, `Accept: application/json` one answer when it is done.
+    Disconnecting doesn't stop the run. To reconnect, call `GET /runs/{id}/events` with `Last-Event-ID`, or send the
+    same POST with that header. With `Accept: text/plain` you get only the text; with `Accept: application/json` one
+    JSON answer when the run has ended.
     """
 
     async def start(services: Services, owner: str, key: str | None, request_id: str | None) -> str:
@@ -67,21 +72,21 @@ async def chat(
 
 
 class ChatHealth(BaseModel):
-    """The chat service is there."""
+    """Chat is available."""
 
     service: str = "chat"
     status: str = "healthy"
     streaming: str = "enabled"
 
 
-@router.get("/health", summary="Is chat there")
+@router.get("/health", summary="Check that chat is available")
 async def chat_health() -> ChatHealth:
-    """Answers as soon as the port is open."""
+    """Returns 200 as soon as the port is open."""
     return ChatHealth()
 
 
 class HistoryMessage(BaseModel):
-    """One message, its text with ` [n]` where a citation stands."""
+    """One message; its text has ` [n]` after each cited sentence."""
 
     role: str
     content: str
@@ -97,7 +102,9 @@ class History(BaseModel):
 
 @router.get("/history/{session_id}", responses=responses(401, 404), summary="A conversation as plain text")
 async def history(session_id: str, services: ServicesDep, owner: Owner) -> History:
-    """The active path of the session, oldest first. `GET /sessions/{id}/messages` has the parts and citations."""
+    """Returns the messages of the session's active path, oldest first. `GET /sessions/{id}/messages` also returns
+    parts and citations.
+    """
     _, rows = await services.sessions.path(owner, session_id)
     messages = [
         HistoryMessage(role=row.role, content=marked_text(decode_parts(row.parts)), status=row.status)

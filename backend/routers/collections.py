@@ -15,17 +15,17 @@ router = APIRouter(prefix="/collections", tags=["collections"])
 
 
 class Embedding(BaseModel):
-    """The next embedding of a collection, built while the present one serves."""
+    """A re-embedding of a collection. Searches use the present vectors until it is done."""
 
     model: str = Field(examples=["openai/text-embedding-3-small"])
     status: str = Field(description="queued, embedding, indexing or failed", examples=["embedding"])
     reason_code: str | None = None
-    reason: str | None = Field(None, description="Why it failed, or why it waits.")
-    progress: dict[str, Any] = Field(description="`done` of `total` passages embedded, `rate` of them a second.")
+    reason: str | None = Field(None, description="Why it failed or waits.")
+    progress: dict[str, Any] = Field(description="`done` of `total` chunks are embedded, `rate` chunks per second.")
 
 
 class Collection(BaseModel):
-    """A named set of documents, embedded by one model."""
+    """A named set of documents, embedded with one model."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -47,10 +47,12 @@ class Collection(BaseModel):
     id: str
     name: str
     documents: int
-    chunks: int = Field(description="Searchable passages.")
-    fingerprint: str | None = Field(None, description="`provider/model:dimension` of its vectors; none while empty.")
-    generation: int = Field(description="Counts its embeddings.")
-    embedding: Embedding | None = Field(None, description="The next embedding, while it is being built.")
+    chunks: int = Field(description="Number of searchable chunks.")
+    fingerprint: str | None = Field(
+        None, description="`provider/model:dimension` of its vectors. Unset while the collection is empty."
+    )
+    generation: int = Field(description="Number of the present embedding; it grows with each re-embedding.")
+    embedding: Embedding | None = Field(None, description="The re-embedding, while it runs.")
     created_at: Time
 
 
@@ -61,7 +63,7 @@ class CollectionList(BaseModel):
 
 
 class CollectionName(BaseModel):
-    """The name of a collection; each of yours has another."""
+    """The name of a collection. It must differ from the names of your other collections."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "contracts"}]})
 
@@ -77,7 +79,7 @@ class CollectionName(BaseModel):
 
 
 class EmbedRequest(BaseModel):
-    """By which model."""
+    """The embedding model."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"model": "openai/text-embedding-3-small"}]}
@@ -87,7 +89,7 @@ class EmbedRequest(BaseModel):
 
 
 class CollectionReceipt(BaseModel):
-    """What the deletion of a collection removed."""
+    """What was removed with a collection."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -108,37 +110,37 @@ class CollectionReceipt(BaseModel):
     documents: int
     chunks_removed: int
     vectors_removed: int
-    vectors_left: int = Field(description="Counted again afterwards: 0.")
+    vectors_left: int = Field(description="Vectors that are left, counted again afterwards: 0.")
     files_removed: int
 
 
 @router.get("", responses=responses(401), summary="Your collections")
 async def collections(services: ServicesDep, owner: Owner) -> CollectionList:
-    """By name. `default` is where uploads go that name no collection."""
+    """Returns your collections, sorted by name. Uploads that name no collection go into `default`."""
     return CollectionList(items=[_collection(each) for each in await services.collections.all(owner)])
 
 
-@router.post("", status_code=201, responses=responses(400, 401, 403, 409, 422), summary="Make a collection")
+@router.post("", status_code=201, responses=responses(400, 401, 403, 409, 422), summary="Create a collection")
 async def create(body: CollectionName, services: ServicesDep, owner: Owner) -> Collection:
-    """Empty; its first document decides by which model it is embedded: EMBEDDING_MODEL."""
+    """Creates an empty collection. When it gets its first document, EMBEDDING_MODEL becomes its embedding model."""
     return _collection(await services.collections.create(owner, body.name))
 
 
 @router.get("/{collection_id}", responses=responses(401, 404), summary="One collection")
 async def collection(collection_id: str, services: ServicesDep, owner: Owner) -> Collection:
-    """What it holds, and how far its next embedding is."""
+    """Returns the collection's size, and the progress of a re-embedding."""
     return _collection(await services.collections.get(owner, collection_id))
 
 
 @router.patch("/{collection_id}", responses=responses(400, 401, 403, 404, 409, 422), summary="Rename a collection")
 async def rename(collection_id: str, body: CollectionName, services: ServicesDep, owner: Owner) -> Collection:
-    """Another name; nothing else changes."""
+    """Changes the name; nothing else changes."""
     return _collection(await services.collections.rename(owner, collection_id, body.name))
 
 
 @router.delete("/{collection_id}", responses=responses(401, 403, 404, 503), summary="Delete a collection")
 async def delete(collection_id: str, services: ReadyServices, owner: Owner) -> CollectionReceipt:
-    """With all its documents. The default one comes anew with the next upload."""
+    """Deletes the collection with all its documents. The next upload creates `default` again if needed."""
     receipt = await services.collections.delete(owner, collection_id)
     return CollectionReceipt(
         collection_id=receipt.collection_id,
@@ -154,17 +156,18 @@ async def delete(collection_id: str, services: ReadyServices, owner: Owner) -> C
     "/{collection_id}/embed",
     status_code=202,
     responses=responses(400, 401, 403, 404, 409, 422, 502, 503),
-    summary="Embed a collection by another model",
+    summary="Re-embed a collection with another model",
 )
 async def embed(collection_id: str, body: EmbedRequest, services: ReadyServices, owner: Owner) -> Collection:
-    """It serves as it is until every passage is embedded, then changes over at once. `embedding` tells how far it
-    is."""
+    """Searches use the present vectors until every chunk is embedded; then one commit switches to the new ones.
+    `embedding` shows the progress.
+    """
     return _collection(await services.collections.embed(owner, collection_id, body.model))
 
 
-@router.delete("/{collection_id}/embed", responses=responses(401, 403, 404, 503), summary="Stop embedding it anew")
+@router.delete("/{collection_id}/embed", responses=responses(401, 403, 404, 503), summary="Stop a re-embedding")
 async def cancel_embed(collection_id: str, services: ReadyServices, owner: Owner) -> Collection:
-    """It stays as it was. Nothing to stop is no error."""
+    """Stops the re-embedding; the collection stays unchanged. If none is running, this does nothing."""
     return _collection(await services.collections.cancel_embed(owner, collection_id))
 
 

@@ -15,14 +15,14 @@ _BYTES = {"type": "string", "format": "binary"}
     "/{image_id}",
     response_class=Response,
     responses={
-        200: {"description": "The picture.", "content": {name: {"schema": _BYTES} for name in _TYPES}},
-        304: {"description": "You have it: `If-None-Match` names it."},
+        200: {"description": "The image.", "content": {name: {"schema": _BYTES} for name in _TYPES}},
+        304: {"description": "You have this image already: `If-None-Match` names it."},
         **responses(401, 404),
     },
-    summary="A picture of a message",
+    summary="Image of a message",
 )
 async def image(image_id: str, request: Request, services: ServicesDep, owner: Owner) -> Response:
-    """As it was sent with the message. It never changes, and is gone with its session."""
+    """Returns the image as it was sent with the message. An image never changes; it is deleted with its session."""
     row = await services.pictures.get(owner, image_id)
     tag = f'"{row.id}"'
     headers = {

@@ -14,7 +14,7 @@ _RESPONSES = {**STREAM_RESPONSES, **responses(400, 401, 402, 403, 404, 409, 413,
 
 
 class RegenerateRequest(AnswerOptions):
-    """How to answer once more; what isn't said is as for `POST /chat`."""
+    """Options for another answer. Unset fields have the defaults of `POST /chat`."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{}, {"model": "simulated/words", "documents": False}]}
@@ -25,7 +25,9 @@ _ANYHOW = RegenerateRequest.model_validate({})
 
 
 class EditRequest(NewMessage):
-    """What to say instead, and how to answer it. Without `images`, the pictures of the message before stay."""
+    """The changed message and the options for its answer. Without `images`, the images of the earlier message are
+    kept.
+    """
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"message": "And how long is the notice for tenants?"}]}
@@ -36,14 +38,14 @@ class EditRequest(NewMessage):
     "/{message_id}/regenerate",
     response_class=Response,
     responses=_RESPONSES,
-    summary="Answer once more",
+    summary="Answer a message again",
     openapi_extra={"parameters": ANSWER_PARAMETERS},
 )
 async def regenerate(message_id: str, request: Request, body: RegenerateRequest = _ANYHOW) -> Response:
-    """Another answer beside the one that is there, to the same message; it streams as `POST /chat` does.
+    """Creates another answer to the same message; it streams like `POST /chat`.
 
-    The id is the answer's, or that of the message that it answers. The new answer is the active one; the others stay,
-    see `siblings` in `GET /sessions/{id}/messages`. The model sees the message's pictures again.
+    The id is that of the answer, or of the message that it answers. The new answer becomes the active one; the others
+    are kept: see `siblings` in `GET /sessions/{id}/messages`. The model sees the message's images again.
     """
 
     async def start(services: Services, owner: str, key: str | None, request_id: str | None) -> str:
@@ -56,14 +58,14 @@ async def regenerate(message_id: str, request: Request, body: RegenerateRequest 
     "/{message_id}/edit",
     response_class=Response,
     responses=_RESPONSES,
-    summary="Say it otherwise",
+    summary="Edit a message",
     openapi_extra={"parameters": ANSWER_PARAMETERS},
 )
 async def edit(message_id: str, body: EditRequest, request: Request) -> Response:
-    """A message beside an earlier one of yours, with an answer of its own; it streams as `POST /chat` does.
+    """Sends a changed version of one of your earlier messages, and answers it; the answer streams like `POST /chat`.
 
-    What was said before stays, and is another branch from there on. The pictures are those of the message before,
-    unless `images` says which: `[]` is none.
+    The earlier message and its answers are kept as another branch. The new message keeps the earlier message's images,
+    unless the request has `images`; `[]` means none.
     """
 
     async def start(services: Services, owner: str, key: str | None, request_id: str | None) -> str:

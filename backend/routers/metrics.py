@@ -20,10 +20,10 @@ router = APIRouter(tags=["system"])
         },
         **responses(401, 404),
     },
-    summary="Figures for Prometheus",
+    summary="Prometheus metrics",
 )
 async def metrics(request: Request, services: ServicesDep) -> Response:
-    """Everybody's together: `docs/observability.md` lists them. 404 unless METRICS is set."""
+    """Returns metrics of all owners together; `docs/observability.md` lists them. 404 unless METRICS is set."""
     counted: Metrics | None = request.app.state.metrics
     if counted is None:
         raise NotFound("There are no metrics: set METRICS=1 and restart.")

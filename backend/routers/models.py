@@ -13,7 +13,7 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 
 class PriceInfo(BaseModel):
-    """US dollars for a million tokens."""
+    """US dollars per million tokens."""
 
     input: float
     output: float
@@ -21,16 +21,16 @@ class PriceInfo(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """A model and what is known of it; null is unknown, and what is unknown is let through to the provider."""
+    """A model and its known abilities. null means unknown; an unknown parameter is sent to the provider."""
 
-    name: str = Field(description="To send as `model`.", examples=["openai/gpt-4.1-mini"])
-    context: int | None = Field(description="Tokens that it reads at most.")
-    max_output: int | None = Field(description="Tokens that it writes at most.")
+    name: str = Field(description="The name to send as `model`.", examples=["openai/gpt-4.1-mini"])
+    context: int | None = Field(description="Maximum tokens that the model reads.")
+    max_output: int | None = Field(description="Maximum tokens that the model writes.")
     vision: bool | None
     tools: bool | None
     reasoning: bool | None
     structured_output: bool | None
-    temperature: bool | None = Field(description="Whether it takes temperature and top_p.")
+    temperature: bool | None = Field(description="Whether the model supports temperature and top_p.")
     price: PriceInfo | None
 
     @classmethod
@@ -45,17 +45,18 @@ class ModelInfo(BaseModel):
 
 
 class ProviderInfo(BaseModel):
-    """A provider and what can be used of it now."""
+    """A provider and its models that can be used now."""
 
     provider: str = Field(examples=["openai"])
     summary: str
     available: bool
-    reason: str = Field(description="Why it is available, or what to do so that it is.")
+    reason: str = Field(description="Why the provider can be used, or what to do so that it can.")
     models: list[str] = Field(
-        description="Names to send as `model`. A provider's list may be incomplete: others are passed on as they are.",
+        description="Names to send as `model`. A provider's list may be incomplete: other names are sent "
+        "to the provider unchanged.",
         examples=[["openai/gpt-4.1-mini"]],
     )
-    details: list[ModelInfo] = Field(description="The same models, with what they can and cost.")
+    details: list[ModelInfo] = Field(description="The same models, with abilities and prices.")
 
 
 class ModelList(BaseModel):
@@ -64,19 +65,21 @@ class ModelList(BaseModel):
     default: str = Field(examples=["extractive/quotes"])
     default_reason: str
     aliases: dict[str, list[str]] = Field(
-        description="Names that stand for models, each with those that are tried one after the other.",
+        description="Alias names, each with its models in the order in which they are tried.",
         examples=[{"fast": ["groq/llama-3.1-8b-instant", "openai/gpt-4.1-mini"]}],
     )
     providers: list[ProviderInfo]
 
 
-@router.get("", responses=responses(401), summary="Which models can be used")
+@router.get("", responses=responses(401), summary="List models")
 async def models(
     services: ServicesDep,
     owner: Owner,
-    refresh: Annotated[bool, Query(description="Ask every provider now; else lists are kept for a minute.")] = False,
+    refresh: Annotated[
+        bool, Query(description="true: ask every provider now; otherwise lists are kept for a minute.")
+    ] = False,
 ) -> ModelList:
-    """Takes at most a few seconds. Providers that can't be used are there with what to do."""
+    """Lists all providers and models, within a few seconds. For a provider that can't be used, it says what to do."""
     del owner
     states = await services.models.states(refresh=refresh)
     providers = [

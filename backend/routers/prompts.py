@@ -36,12 +36,14 @@ _CONTENT: dict[str, Any] = {
 
 
 class NewVersion(PromptContent):
-    """A version of a prompt, with labels that are to point to it."""
+    """A version of a prompt, and the labels that will point to it."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{**_CONTENT, "note": "Be brief."}]})
 
-    note: str | None = Field(None, max_length=500, description="What is new in it.")
-    labels: list[Slug] = Field([], max_length=20, description="Such as `production`; they leave the version before.")
+    note: str | None = Field(None, max_length=500, description="Describes what is new in this version.")
+    labels: list[Slug] = Field(
+        [], max_length=20, description="Labels such as `production`. They move from their previous version to this one."
+    )
 
     def content(self) -> PromptContent:
         """The version itself."""
@@ -60,7 +62,7 @@ class NewPrompt(NewVersion):
 
 
 class LabelChange(BaseModel):
-    """Where a label is to point."""
+    """The version that the label will point to."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 2}]})
 
@@ -68,7 +70,7 @@ class LabelChange(BaseModel):
 
 
 class RenderRequest(PromptValues):
-    """Which version, and the values; `message` stands where the user's would."""
+    """The version, the values of variables, and an example of the user's `message`."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -82,7 +84,7 @@ class Prompt(BaseModel):
     """A prompt."""
 
     name: str
-    versions: int = Field(description="The newest one's number.")
+    versions: int = Field(description="Number of the newest version.")
     labels: dict[str, int] = Field(description="Which version each label points to.", examples=[{"production": 2}])
     created_at: Time
     updated_at: Time
@@ -116,7 +118,7 @@ class PromptVersion(PromptVersionInfo):
 
 
 class PromptDiff(BaseModel):
-    """What changed, a unified diff by field; a field that is the same is left out."""
+    """The changes as a unified diff for each field. Unchanged fields are left out."""
 
     fields: dict[str, str] = Field(
         examples=[{"system": "--- version 1\n+++ version 2\n@@ -1 +1 @@\n-Be brief.\n+Be kind."}]
@@ -124,14 +126,16 @@ class PromptDiff(BaseModel):
 
 
 class RenderedTurn(BaseModel):
-    """An example with its values in place."""
+    """An example with the values inserted."""
 
     user: str
     assistant: str
 
 
 class RenderedPrompt(BaseModel):
-    """What would be sent: `examples` come before the conversation, `message` is the user's as the model sees it."""
+    """What would be sent: `examples` come before the conversation; `message` is the user's message as the model sees
+    it.
+    """
 
     version: int
     system: str | None
@@ -144,26 +148,26 @@ class RenderedPrompt(BaseModel):
 
 @router.get("", responses=responses(401), summary="Your prompts")
 async def prompts(services: ServicesDep, owner: Owner) -> PromptList:
-    """By name."""
+    """Returns your prompts, sorted by name."""
     return PromptList(items=[_prompt(row) for row in await services.prompts.all(owner)])
 
 
-@router.post("", status_code=201, responses=responses(400, 401, 403, 409, 413, 422), summary="Make a prompt")
+@router.post("", status_code=201, responses=responses(400, 401, 403, 409, 413, 422), summary="Create a prompt")
 async def create(body: NewPrompt, services: ServicesDep, owner: Owner) -> Prompt:
-    """With its first version."""
+    """Creates a prompt with its first version."""
     return _prompt(await services.prompts.create(owner, body.name, body.content(), body.note, body.labels))
 
 
 @router.get("/{name}", responses=responses(401, 404), summary="One prompt")
 async def prompt(name: str, services: ServicesDep, owner: Owner) -> PromptDetails:
-    """Its labels, and its versions without their content."""
+    """Returns the prompt's labels, and its versions without their content."""
     row, versions = await services.prompts.get(owner, name)
     return PromptDetails(**_prompt(row).model_dump(), items=[PromptVersionInfo(**_info(each)) for each in versions])
 
 
 @router.delete("/{name}", status_code=204, responses=responses(401, 403, 404), summary="Delete a prompt")
 async def delete(name: str, services: ServicesDep, owner: Owner) -> Response:
-    """With all its versions. Answers keep what they say of it."""
+    """Deletes the prompt with all its versions. Answers keep the name, version and variables that they used."""
     await services.prompts.delete(owner, name)
     return Response(status_code=204)
 
@@ -175,29 +179,27 @@ async def delete(name: str, services: ServicesDep, owner: Owner) -> Response:
     summary="Add a version",
 )
 async def add(name: str, body: NewVersion, services: ServicesDep, owner: Owner) -> PromptVersion:
-    """Its number is the next one. Nothing else changes but the labels that it names."""
+    """Adds a version with the next number. The labels in the request move to it; nothing else changes."""
     return _version(name, await services.prompts.add(owner, name, body.content(), body.note, body.labels))
 
 
-@router.get("/{name}/versions/{n}", responses=responses(401, 404, 422), summary="One version")
+@router.get("/{name}/versions/{n}", responses=responses(401, 404, 422), summary="One version of a prompt")
 async def version(
     name: str, n: Annotated[int, Path(ge=1, le=1_000_000)], services: ServicesDep, owner: Owner
 ) -> PromptVersion:
-    """With its content."""
+    """Returns the version with its content."""
     return _version(name, await services.prompts.version(owner, name, n))
 
 
 @router.put("/{name}/labels/{label}", responses=responses(400, 401, 403, 404, 409, 422), summary="Set a label")
 async def label(name: str, label: Slug, body: LabelChange, services: ServicesDep, owner: Owner) -> Prompt:
-    """It points to that version from now on."""
+    """Makes the label point to that version."""
     return _prompt(await services.prompts.label(owner, name, label, body.version))
 
 
-@router.delete(
-    "/{name}/labels/{label}", status_code=204, responses=responses(401, 403, 404), summary="Take a label away"
-)
+@router.delete("/{name}/labels/{label}", status_code=204, responses=responses(401, 403, 404), summary="Remove a label")
 async def unlabel(name: str, label: str, services: ServicesDep, owner: Owner) -> Response:
-    """The version stays."""
+    """Removes the label. The version is kept."""
     await services.prompts.unlabel(owner, name, label)
     return Response(status_code=204)
 
@@ -205,7 +207,7 @@ async def unlabel(name: str, label: str, services: ServicesDep, owner: Owner) ->
 Number = Annotated[int, Query(ge=1, le=1_000_000, description="A version's number.")]
 
 
-@router.get("/{name}/diff", responses=responses(401, 404, 422), summary="What changed")
+@router.get("/{name}/diff", responses=responses(401, 404, 422), summary="Compare two versions")
 async def diff(
     name: str,
     services: ServicesDep,
@@ -213,13 +215,15 @@ async def diff(
     before: Annotated[Number, Query(alias="from")],
     after: Annotated[Number, Query(alias="to")],
 ) -> PromptDiff:
-    """Between two versions, field by field."""
+    """Shows the changes between two versions, field by field."""
     return PromptDiff(fields=await services.prompts.diff(owner, name, before, after))
 
 
 @router.post("/{name}/render", responses=responses(400, 401, 403, 404, 413, 422), summary="Try a prompt")
 async def render(name: str, body: RenderRequest, services: ServicesDep, owner: Owner) -> RenderedPrompt:
-    """What would be sent, without sending it. What grounding adds to the system prompt isn't shown."""
+    """Shows what would be sent to the model, without sending it. The instructions for answers from documents, which
+    are added to the system prompt, aren't shown.
+    """
     found = await services.prompts.prepare(owner, name, body)
     told = found.rendered.examples
     return RenderedPrompt(

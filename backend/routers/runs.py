@@ -22,12 +22,12 @@ router = APIRouter(prefix="/runs", tags=["runs"])
 
 
 class RunInfo(BaseModel):
-    """One attempt to answer one message."""
+    """A run: one attempt to answer one message."""
 
     id: str
     session_id: str
     user_message_id: str
-    message_id: str = Field(description="The answer's message.")
+    message_id: str = Field(description="Id of the answer's message.")
     model: str
     status: str = Field(description="running, completed, failed, cancelled or interrupted", examples=["completed"])
     error: dict[str, Any] | None = Field(None, description="`run.failed.error`")
@@ -36,9 +36,9 @@ class RunInfo(BaseModel):
     finished_at: Time | None = None
 
 
-@router.get("/{run_id}", responses=responses(401, 404), summary="A run's state")
+@router.get("/{run_id}", responses=responses(401, 404), summary="One run")
 async def run(run_id: str, services: ServicesDep, owner: Owner) -> RunInfo:
-    """Status, error and usage of a run."""
+    """Returns status, error and usage of a run."""
     row = await services.hub.stored(owner, run_id)
     return RunInfo(
         id=row.id,
@@ -59,10 +59,10 @@ async def run(run_id: str, services: ServicesDep, owner: Owner) -> RunInfo:
     response_class=Response,
     responses={
         **STREAM_RESPONSES,
-        204: {"description": "You have the terminal event already."},
+        204: {"description": "You already have the terminal event."},
         **responses(400, 401, 404, 409),
     },
-    summary="Watch a run, or come back to it",
+    summary="Watch a run, or reconnect to it",
     openapi_extra={"parameters": STREAM_PARAMETERS},
 )
 async def events(
@@ -72,13 +72,13 @@ async def events(
     owner: Owner,
     after: AfterQuery = None,
 ) -> Response:
-    """Replays what came after your cursor, then goes on live; the joined stream is the uninterrupted one."""
+    """Sends all events after your cursor, then live events. Together, your streams equal an uninterrupted one."""
     cursor = parse_cursor(run_id, request.headers.get("last-event-id") or None, after)
     return await run_response(services, owner, run_id, cursor, request, format_of(request))
 
 
 class Cancelled(BaseModel):
-    """`status` is the run's: cancelled, or how it had ended before."""
+    """`status` is the run's status: cancelled, or how the run had ended before."""
 
     id: str
     status: str
@@ -86,7 +86,9 @@ class Cancelled(BaseModel):
 
 @router.post("/{run_id}/cancel", responses=responses(401, 403, 404), summary="Stop a run")
 async def cancel(run_id: str, services: ServicesDep, owner: Owner) -> Cancelled:
-    """Ends the run and closes the provider's connection; what was generated is kept. Again: does nothing."""
+    """Ends the run and closes the connection to the provider. The text so far is kept. If the run has ended, this
+    does nothing.
+    """
     live = services.hub.live(owner, run_id)
     if live is not None:
         services.hub.cancel(live, "user")

@@ -32,7 +32,7 @@ Id = Annotated[str, AfterValidator(_id)]
 
 
 class Turn(BaseModel):
-    """A message of the conversation before the query."""
+    """A message of the earlier conversation."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,76 +41,85 @@ class Turn(BaseModel):
 
 
 class SearchRequest(BaseModel):
-    """What to look for, and where."""
+    """What to search for, and where."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"query": "notice period", "top_k": 5}]})
 
     query: Annotated[str, AfterValidator(_not_blank)] = Field(min_length=1, max_length=4000)
-    top_k: int = Field(5, ge=1, le=100, description="Passages at most.")
-    collections: list[Id] | None = Field(None, max_length=100, description="Only in these; none is all of yours.")
-    documents: list[Id] | None = Field(None, max_length=100, description="Only in these; none is all of yours.")
-    mode: Literal["hybrid", "dense", "lexical"] = Field("hybrid", description="Which legs look for candidates.")
+    top_k: int = Field(5, ge=1, le=100, description="Maximum number of passages.")
+    collections: list[Id] | None = Field(None, max_length=100, description="Search only in these. Unset: all of yours.")
+    documents: list[Id] | None = Field(None, max_length=100, description="Search only in these. Unset: all of yours.")
+    mode: Literal["hybrid", "dense", "lexical"] = Field(
+        "hybrid", description="`dense` searches by meaning, `lexical` by words, `hybrid` by both."
+    )
     budget_chars: int | None = Field(
         None,
         ge=50,
         le=200_000,
-        description="Pick single sentences, the best ones, until they have so many characters together.",
+        description="Select single sentences, the best ones, up to this number of characters in total.",
     )
     history: list[Turn] = Field(
-        default_factory=list[Turn], max_length=100, description="The conversation before, for a follow-up question."
+        default_factory=list[Turn],
+        max_length=100,
+        description="The earlier conversation, if the query is a follow-up question.",
     )
-    explain: bool = Field(False, description="Tell how the passages were found.")
+    explain: bool = Field(False, description="true: also return how the passages were found.")
 
 
 class FoundPassage(BaseModel):
-    """A passage, its text exactly as in the document: `[start:end]` of the canonical text, in code points."""
+    """A passage. Its text is exactly `[start:end]` of the document's canonical text, in Unicode code points."""
 
     text: str
     document_id: str
     filename: str
     version: str
     chunk_id: str = Field(description="The chunk with the passage's best sentence.")
-    page: int | None = Field(None, description="Where that sentence is.")
+    page: int | None = Field(None, description="Page of that sentence.")
     heading: str | None = Field(None, description="The path of headings above it.")
-    context: str | None = Field(None, description="What belongs to the text without standing in it: a table's header.")
+    context: str | None = Field(
+        None, description="Text that belongs to the passage but is not part of it: a table's header."
+    )
     start: int
     end: int
-    score: float = Field(description="0 to 1; orders the passages of one search.")
+    score: float = Field(description="0 to 1; the passages of one search are sorted by it.")
     relevance: float = Field(
-        description="0 to 1.5, comparable between searches: closeness in meaning and half the share of the query's "
-        "telling words. An answer is given only passages that reach RELEVANCE_FLOOR."
+        description="0 to 1.5, comparable between searches: semantic similarity plus half the weighted "
+        "share of the query's keywords. An answer gets only passages that reach "
+        "RELEVANCE_FLOOR."
     )
-    relevant: bool = Field(description="Whether it reaches RELEVANCE_FLOOR.")
+    relevant: bool = Field(description="Whether `relevance` reaches RELEVANCE_FLOOR.")
 
 
 class ExplainedQuery(BaseModel):
-    """A query as it was looked for."""
+    """A query as it was searched."""
 
     text: str
     weight: float
-    terms: list[str] = Field(description="What the lexical leg looked for.")
+    terms: list[str] = Field(description="The terms that the lexical leg searched for.")
 
 
 class ExplainedCandidate(BaseModel):
-    """A chunk that a leg found, what each leg says of it, and what became of it."""
+    """A chunk that was found, its scores in both legs, and what happened to it."""
 
     chunk_id: str
     document_id: str
     place: int
     score: float
     relevance: float
-    dense: float = Field(description="Cosine of the chunk.")
-    sentence: float = Field(description="Cosine of its closest sentence.")
-    lexical: float = Field(description="BM25.")
-    coverage: float = Field(description="Share of the query's telling words.")
-    reranker: float | None = Field(None, description="The reranker's score, on its own scale, if it was shown this.")
+    dense: float = Field(description="Cosine similarity of the chunk.")
+    sentence: float = Field(description="Cosine similarity of its most similar sentence.")
+    lexical: float = Field(description="BM25 score.")
+    coverage: float = Field(description="Weighted share of the query's keywords in the chunk.")
+    reranker: float | None = Field(
+        None, description="The reranker's score on its own scale, if the reranker read this chunk."
+    )
     outcome: str = Field(
         description="passage, below_floor, in_passage (beside a better sentence) or outranked", examples=["passage"]
     )
 
 
 class ExplainedReranker(BaseModel):
-    """Whether the reranker did its part; without it, the ranking is that of both legs."""
+    """Result of the reranker. If it failed, the order of both legs was used."""
 
     name: str
     ok: bool
@@ -119,16 +128,20 @@ class ExplainedReranker(BaseModel):
 
 
 class Retrieval(BaseModel):
-    """How passages were found: the queries, what both legs found, the ranking, what was dropped and why."""
+    """How the passages were found: the queries, the results of both legs, the ranking, and which chunks were dropped
+    and why.
+    """
 
     mode: str
     queries: list[ExplainedQuery]
     budget_chars: int | None = None
     relevance_floor: float
-    found: dict[str, int] = Field(description="Chunks found by each leg; `inactive` ones were dropped.")
-    candidates: list[ExplainedCandidate] = Field(description="The best 30.")
+    found: dict[str, int] = Field(
+        description="Number of chunks that each leg found. Those counted as `inactive` were ignored."
+    )
+    candidates: list[ExplainedCandidate] = Field(description="The best 30 chunks.")
     candidates_in_all: int
-    reranker: ExplainedReranker | None = Field(None, description="null when none was asked.")
+    reranker: ExplainedReranker | None = Field(None, description="null if no reranker was called.")
     milliseconds: dict[str, float]
 
 
@@ -140,7 +153,7 @@ class SearchResult(BaseModel):
 
 
 class MessageRetrieval(BaseModel):
-    """What retrieval did for an answer; null when it looked for nothing."""
+    """How the passages of an answer were found; null if nothing was searched."""
 
     message_id: str
     retrieval: Retrieval | None = None
@@ -150,7 +163,9 @@ class MessageRetrieval(BaseModel):
     "/search", responses=responses(400, 401, 402, 403, 404, 409, 422, 502, 503), summary="Search your documents"
 )
 async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> SearchResult:
-    """What an answer would be given, without a model; passages under the floor of relevance are there, and say so."""
+    """Returns the passages that an answer would be based on, without calling a language model. It also returns
+    passages below RELEVANCE_FLOOR; their `relevant` is false.
+    """
     if body.documents is not None:
         await services.documents.check_exist(owner, body.documents)
     if body.collections is not None:
@@ -175,7 +190,7 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
     "/messages/{message_id}/retrieval", responses=responses(401, 404), summary="How an answer's passages were found"
 )
 async def retrieval(message_id: str, services: ServicesDep, owner: Owner) -> MessageRetrieval:
-    """The same as `explain` of a search, kept with each answer."""
+    """Returns the same as `explain` of a search; it is stored with each answer."""
     stored = await services.sessions.retrieval(owner, message_id)
     return MessageRetrieval(message_id=message_id, retrieval=_retrieval(stored) if stored is not None else None)
 

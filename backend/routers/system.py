@@ -18,7 +18,7 @@ router = APIRouter(tags=["system"])
 
 
 class Endpoints(BaseModel):
-    """Where to go on."""
+    """Links to other endpoints."""
 
     chat: str = "/chat"
     health: str = "/chat/health"
@@ -27,7 +27,7 @@ class Endpoints(BaseModel):
 
 
 class Root(BaseModel):
-    """What this is."""
+    """Name and version of the server."""
 
     name: str = NAME
     version: str = __version__
@@ -36,7 +36,7 @@ class Root(BaseModel):
 
 
 class Health(BaseModel):
-    """The process lives and answers."""
+    """The process runs and responds."""
 
     status: str = "healthy"
     service: str = NAME
@@ -44,7 +44,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`ready` when models and index are loaded. `problem` says what stands in the way, if something does."""
+    """`ready` is true when models and index are loaded. If loading failed, `problem` says why."""
 
     status: str = Field(examples=["ready"])
     problem: str | None = None
@@ -53,25 +53,25 @@ class Readiness(BaseModel):
 _HEALTH = Health().model_dump_json().encode()
 
 
-@router.get("/", summary="What this is")
+@router.get("/", summary="Name and version")
 async def root() -> Root:
-    """Name, version, and where to go on."""
+    """Returns name, version and links."""
     return Root()
 
 
-@router.get("/health", response_model=Health, summary="Does the process live")
+@router.get("/health", response_model=Health, summary="Check that the process runs")
 async def health() -> Response:
-    """Answers from the moment the port is open. The body never changes, so it is encoded once."""
+    """Returns 200 as soon as the port is open."""
     return Response(_HEALTH, media_type="application/json")
 
 
 @router.get(
     "/ready",
-    responses={503: {"model": Readiness, "description": "Still loading, or something stands in the way."}},
-    summary="Is everything loaded",
+    responses={503: {"model": Readiness, "description": "Still loading, or loading failed."}},
+    summary="Check that everything is loaded",
 )
 async def ready(services: ServicesDep, response: Response) -> Readiness:
-    """Requests that need the models wait for this by themselves."""
+    """Returns 200 when everything is loaded. Requests that need the models wait for it automatically."""
     if services.readiness.ready:
         return Readiness(status="ready")
     response.status_code = 503

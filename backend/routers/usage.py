@@ -17,20 +17,24 @@ from backend.services.usage.report import BudgetState, Grouping, Sums
 router = APIRouter(prefix="/usage", tags=["usage"])
 
 _DAYS = 30
-_COST = "Micro-dollars (1,000,000 is a US dollar) of the calls whose cost is known; null when no call's is."
+_COST = "Micro-dollars (1,000,000 are one US dollar) of the calls with a known cost; null if no call has one."
 
 
 class UsageSums(BaseModel):
-    """Calls of models, taken together."""
+    """Sums over calls of models."""
 
     calls: int = Field(examples=[12])
     input_tokens: int = Field(examples=[48_210])
-    output_tokens: int = Field(description="With those of reasoning.", examples=[3_104])
-    reasoning_tokens: int | None = Field(description="Null when no provider told.", examples=[None])
-    cached_tokens: int | None = Field(description="Of the input; null when no provider told.", examples=[40_960])
+    output_tokens: int = Field(description="Includes reasoning tokens.", examples=[3_104])
+    reasoning_tokens: int | None = Field(description="null if no provider reported it.", examples=[None])
+    cached_tokens: int | None = Field(
+        description="Part of the input tokens; null if no provider reported it.", examples=[40_960]
+    )
     cost: int | None = Field(description=_COST, examples=[8_412])
-    unknown_cost: int = Field(description="Calls whose cost nobody knows.", examples=[0])
-    estimated: int = Field(description="Calls whose tokens were counted here: the provider gave none.", examples=[1])
+    unknown_cost: int = Field(description="Number of calls with an unknown cost.", examples=[0])
+    estimated: int = Field(
+        description="Number of calls whose tokens were estimated, because the provider reported none.", examples=[1]
+    )
 
     @classmethod
     def of(cls, sums: Sums, **more: str | None) -> Self:
@@ -42,10 +46,10 @@ class UsageGroup(UsageSums):
     """The calls of one day, model, purpose, session, run or owner."""
 
     key: str | None = Field(
-        description="The day (2026-01-31, UTC), model, purpose, session, run or owner; null: calls of none.",
+        description="The day (2026-01-31, UTC), model, purpose, session, run or owner. null: calls without one.",
         examples=["2026-01-31"],
     )
-    last_at: Time = Field(description="When the last of them was booked.")
+    last_at: Time = Field(description="Time at which the last of these calls was booked.")
 
 
 class BudgetInfo(BaseModel):
@@ -53,8 +57,8 @@ class BudgetInfo(BaseModel):
 
     limit: int = Field(examples=[5_000_000])
     period: str = Field(description="day, week (from Monday) or month, UTC.", examples=["day"])
-    spent: int = Field(description="What calls have cost in this period.", examples=[1_204_311])
-    reserved: int = Field(description="What answers under way may cost yet, at most.", examples=[52_000])
+    spent: int = Field(description="Cost of the calls in this period.", examples=[1_204_311])
+    reserved: int = Field(description="Highest possible cost of the answers that are live now.", examples=[52_000])
     resets_at: Time
 
     @classmethod
@@ -70,35 +74,40 @@ class BudgetInfo(BaseModel):
 
 
 class UsageReport(BaseModel):
-    """What models were used for, and what it cost: a page of groups, all of the span together, the budget now."""
+    """Use and cost of models: a page of groups, the sums of the whole time span, and the present budget."""
 
     begins: Time = Field(alias="from")
-    ends: Time = Field(alias="to", description="Not part of the span.")
+    ends: Time = Field(alias="to", description="End of the time span; not included.")
     by: Grouping
-    items: list[UsageGroup] = Field(description="The group with the latest call first.")
-    total: UsageSums = Field(description="The whole span, not only this page.")
-    budget: BudgetInfo | None = Field(description="Null: there is no limit.")
+    items: list[UsageGroup] = Field(description="Groups, the one with the latest call first.")
+    total: UsageSums = Field(description="Sums of the whole time span, not only of this page.")
+    budget: BudgetInfo | None = Field(description="null if you have no budget.")
     next_cursor: str | None = None
 
 
-@router.get("", responses=responses(400, 401, 403, 422), summary="What models were used for and cost")
+@router.get("", responses=responses(400, 401, 403, 422), summary="Use and cost of models")
 async def usage(
     services: ServicesDep,
     caller: Owner,
     begins: Annotated[
         datetime | None,
-        Query(alias="from", description="A day or a moment (UTC if it names no zone); none: 30 days before `to`."),
+        Query(alias="from", description="A day or a time (UTC if it has no time zone). Unset: 30 days before `to`."),
     ] = None,
-    ends: Annotated[datetime | None, Query(alias="to", description="Up to then; none: now.")] = None,
-    by: Annotated[Grouping, Query(description="What a group has in common; `owner` for USAGE_ADMINS.")] = "day",
+    ends: Annotated[
+        datetime | None, Query(alias="to", description="End of the time span; not included. Unset: now.")
+    ] = None,
+    by: Annotated[
+        Grouping, Query(description="How calls are grouped. `owner` is allowed only for USAGE_ADMINS.")
+    ] = "day",
     owner: Annotated[
-        str | None, Query(max_length=200, description="Somebody else's, or `*` for all, for USAGE_ADMINS.")
+        str | None, Query(max_length=200, description="Another owner, or `*` for all. Allowed only for USAGE_ADMINS.")
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=1000, description="How many groups at most.")] = 100,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of groups per page.")] = 100,
     cursor: Cursor = None,
 ) -> UsageReport:
-    """Your own calls, from the ledger: answers with all of their attempts, follow-ups made whole, titles, summaries,
-    and embeddings by a provider. A call is booked when its run ends."""
+    """Returns your calls of models: answers with all attempts, rewritten follow-up questions, titles, summaries, and
+    embeddings by a provider. A call is booked when its run ends.
+    """
     since, until = _span(begins, ends)
     report = await services.usage.report(caller, owner, (since, until), by, limit, position_of(cursor))
     last = report.groups[-1] if report.more else None

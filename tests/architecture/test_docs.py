@@ -204,7 +204,7 @@ def provider_table() -> str:
             if kind.name in ("extractive", "simulated"):
                 continue
             endpoint = Endpoint(kind.name, kind)
-            key = f"`{endpoint.key_setting}`" + ("" if kind.key else ", if it wants one")
+            key = f"`{endpoint.key_setting}`" + ("" if kind.key else ", if it needs one")
             fields = ("images", "response_schema", "reasoning_effort", "seed")
             can = " | ".join("no" if field in kind.refuses else "yes" for field in fields)
             package = f"`{plugin.needs[0].replace('_', '-')}`" if plugin.install == EXTRA else ""

@@ -13,18 +13,18 @@ _DEEPEST, _LONGEST = 32, 50_000
 
 
 class Writing(BaseModel):
-    """What can be asked of a model; none is left to the settings, or to the model."""
+    """Parameters of a model. Unset: those of the settings, else the model's own."""
 
     temperature: float | None = Field(None, ge=0, le=2)
-    max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Limit of the answer, in tokens.")
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Maximum length of the answer, in tokens.")
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=0, le=2**31 - 1)
     stop: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
-        None, min_length=1, max_length=4, description="The answer ends before any of these."
+        None, min_length=1, max_length=4, description="The answer ends before the first of these texts."
     )
-    reasoning_effort: Effort | None = Field(None, description="How hard a model that reasons is to think.")
+    reasoning_effort: Effort | None = Field(None, description="How much a reasoning model thinks.")
     response_schema: dict[str, Any] | None = Field(
-        None, description="A JSON schema (an object's) that the answer must follow, for models that can."
+        None, description="A JSON schema of type object that the answer must follow, if the model supports it."
     )
 
     @field_validator("response_schema")

@@ -47,7 +47,7 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sf
 
 
 class ImageInput(BaseModel):
-    """A picture, as base64. It must be what `media_type` says."""
+    """An image as base64. It must have the type `media_type`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -63,41 +63,45 @@ class ImageInput(BaseModel):
 
     @property
     def image(self) -> Image:
-        """The picture."""
+        """The image."""
         return self._image
 
 
 class AnswerOptions(Writing):
-    """How a message is to be answered. Unknown fields are refused: providers and keys are the server's settings."""
+    """Options for an answer. Unknown fields are refused: providers and keys are set only in the server's settings."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = Field(
         None,
-        description="`provider/model` or an alias, see GET /models; none: the session's, the prompt's, the default.",
+        description="`provider/model` or an alias, see GET /models. Unset: the session's, else the "
+        "prompt's, else the default.",
     )
-    documents: bool | list[str] = Field(True, description="All of your documents, none, or the ids of some.")
+    documents: bool | list[str] = Field(
+        True,
+        description="true: search all of your documents; false: search none; or the ids of the documents to search.",
+    )
     collections: list[str] | None = Field(
         None,
         min_length=1,
         max_length=100,
-        description="Search only in these; none is as the session says, or else all of yours.",
+        description="Search only in these collections. Unset: the session's, else all of yours.",
     )
-    system_prompt: str | None = Field(None, max_length=20_000, description="Instead of the default system prompt.")
-    prompt: PromptChoice | None = Field(None, description="A prompt of yours, see GET /prompts.")
+    system_prompt: str | None = Field(None, max_length=20_000, description="Replaces the default system prompt.")
+    prompt: PromptChoice | None = Field(None, description="One of your prompts, see GET /prompts.")
     fallbacks: list[str] | None = Field(
         None,
         max_length=9,
-        description="Models to try, in order, when the first fails before its first word; none is as the settings say, "
-        "an empty list is no other model.",
+        description="Models to try, in this order, if the first model fails before its first token. "
+        "Unset: those of the settings. Empty list: none.",
     )
     fallback_after_output: bool = Field(
-        False, description="Go on with the next model also when one breaks off in its answer; it begins anew."
+        False, description="The next model also takes over if a model fails within its answer; it starts again."
     )
-    if_busy: IfBusy = Field("reject", description="What to do while the session still answers another message.")
+    if_busy: IfBusy = Field("reject", description="What to do if the session is still answering another message.")
     on_disconnect: OnDisconnect | None = Field(
         None,
-        description="Whether the answer goes on when nobody watches it any more; none is the setting ON_DISCONNECT.",
+        description="Whether the answer continues if no client watches it. Unset: the setting ON_DISCONNECT.",
     )
 
     @field_validator("*")
@@ -141,11 +145,11 @@ class AnswerOptions(Writing):
 
 
 class NewMessage(AnswerOptions):
-    """A message, and how it is to be answered."""
+    """A message and the options for its answer."""
 
-    message: str = Field(description="What the user says. Not blank; at most MAX_MESSAGE_CHARS characters.")
+    message: str = Field(description="The user's message. Not blank; at most MAX_MESSAGE_CHARS characters.")
     images: list[ImageInput] | None = Field(
-        None, max_length=8, description="Pictures that belong to the message, for models that see."
+        None, max_length=8, description="Images of the message, for models that support images."
     )
 
     @field_validator("message")
@@ -161,7 +165,10 @@ class NewMessage(AnswerOptions):
         return replace(self.options(self.message, idempotency_key, **place), images=images)
 
 
-_KEY = "The same key and body again attaches to the first run, never a second. At most 200 characters."
+_KEY = (
+    "If you send the same key and body again, you get the first run's stream; no second "
+    "run is started. At most 200 characters."
+)
 
 
 def _key_of(request: Request) -> str | None:

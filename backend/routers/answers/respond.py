@@ -36,7 +36,10 @@ _CLIENT_LEFT = 499
 """For the log; the client doesn't see it."""
 
 Format = Literal["events", "text"]
-AfterQuery = Annotated[str | None, Query(description="The same as a bare seq. Last-Event-ID wins.", examples=["17"])]
+AfterQuery = Annotated[
+    str | None,
+    Query(description="The `seq` of the last event that you received. `Last-Event-ID` wins.", examples=["17"]),
+]
 _ENDS = (*RunError.__subclasses__(), BudgetExceeded, PriceUnknown, EmbeddingFailed, EmbeddingMismatch, StorageFull)
 _STATUS = {**{cls.code: cls.status for cls in _ENDS}, "storage_busy": Unavailable.status}
 """Of a run that failed, where one JSON answer was asked for."""
@@ -54,9 +57,11 @@ STREAM_PARAMETERS: list[dict[str, Any]] = [
         "in": "query",
         "required": False,
         "schema": {"type": "string", "enum": ["events", "text"], "default": "events"},
-        "description": "`text`: frames of text alone, `data: word`.",
+        "description": "`text`: only the text, as frames `data: word`.",
     },
-    header_parameter("Last-Event-ID", "Id of the last event you have, `<run_id>:<seq>`; the stream goes on after it."),
+    header_parameter(
+        "Last-Event-ID", "Id of the last event that you received, `<run_id>:<seq>`; the stream continues after it."
+    ),
 ]
 
 
@@ -81,16 +86,20 @@ _EXAMPLE = (
 
 STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The run's events. Each `data:` line is one `Event`; its `id:` is what to come back with.",
+        "description": "The run's events. Each `data:` line is one `Event`. To reconnect, send its `id:` as "
+        "`Last-Event-ID`.",
         "content": {
             "text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}, "example": _EXAMPLE},
             "text/plain": {"schema": {"type": "string"}, "example": "The notice period is 30 days. [1]\n"},
             "application/json": {"schema": {"$ref": "#/components/schemas/Answer"}},
         },
         "headers": {
-            "Location": {"description": "Where to watch this run.", "schema": {"type": "string"}},
-            "Content-Location": {"description": "The run itself.", "schema": {"type": "string"}},
-            "X-StreamForge-Protocol": {"description": "Version of the stream.", "schema": {"type": "string"}},
+            "Location": {"description": "URL of this run's events.", "schema": {"type": "string"}},
+            "Content-Location": {"description": "URL of the run.", "schema": {"type": "string"}},
+            "X-StreamForge-Protocol": {
+                "description": "Version of the stream's protocol.",
+                "schema": {"type": "string"},
+            },
         },
     },
     **responses(*sorted(set(_STATUS.values()))),

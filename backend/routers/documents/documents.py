@@ -38,14 +38,14 @@ router = APIRouter(prefix="/documents", tags=["documents"])
 CollectionId = Annotated[str | None, Query(description="The id of one of your collections.")]
 
 
-Collection = Annotated[str | None, Query(description="Into this one of your collections; none is the default.")]
+Collection = Annotated[str | None, Query(description="Id of one of your collections. Unset: the default collection.")]
 
 
 @router.post(
     "/upload",
     status_code=202,
     responses={
-        200: {"model": Uploads, "description": "With wait=true: every file is ready or failed."},
+        200: {"model": Uploads, "description": "With wait=true: every file is ready or has failed."},
         **responses(400, 401, 403, 404, 409, 413, 422, 503, 507),
     },
     summary="Upload files",
@@ -56,12 +56,17 @@ async def upload(
     owner: Owner,
     response: Response,
     request: Request,
-    wait: Annotated[bool, Query(description="Answer when every file can be searched, or has failed.")] = False,
+    wait: Annotated[
+        bool, Query(description="true: respond only when every file can be searched, or has failed.")
+    ] = False,
     collection: Collection = None,
-    collection_field: Annotated[str | None, Form(alias="collection", description="The same, as a field.")] = None,
+    collection_field: Annotated[
+        str | None, Form(alias="collection", description="Id of one of your collections, as a form field.")
+    ] = None,
 ) -> Uploads:
-    """PDF, Word, PowerPoint, Excel, CSV, EPUB, HTML, Markdown, e-mail, JSON, source code, pictures or plain text, told
-    apart by their content. The same bytes are the same document."""
+    """Stores PDF, Word, PowerPoint, Excel, CSV, EPUB, HTML, Markdown, e-mail, JSON, source code, images or plain
+    text. The format is detected from the content. If you upload the same bytes again, you get the same document.
+    """
     unknown = (await request.form()).keys() - {"file", "collection"}
     if unknown:
         raise Invalid(f"{sorted(unknown)[0]}: is no field of an upload. Its fields are file and collection.")
@@ -134,9 +139,9 @@ async def documents(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Cursor = None,
     collection: CollectionId = None,
-    status: Annotated[Status | None, Query(description="Only those with this status.")] = None,
+    status: Annotated[Status | None, Query(description="Only documents with this status.")] = None,
 ) -> DocumentList:
-    """Newest first, a page at a time; of one collection, with one status."""
+    """Returns a page of your documents, newest first. You can filter by collection and status."""
     _, before = position_of(cursor) or (0, None)
     rows = await services.documents.page(owner, limit + 1, before, collection, status)
     following = cursor_of(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
@@ -145,7 +150,7 @@ async def documents(
 
 @router.get("/{document_id}", responses=responses(401, 404), summary="One document")
 async def document(document_id: str, services: ServicesDep, owner: Owner) -> Document:
-    """How far it is; if it failed, why."""
+    """Returns the document's status and progress, and the reason if it failed."""
     return document_of(await services.documents.get(owner, document_id))
 
 
@@ -154,15 +159,16 @@ async def document(document_id: str, services: ServicesDep, owner: Owner) -> Doc
     response_class=Response,
     responses={
         200: {
-            "description": "The document as it is now, again at each change, until nothing more happens by itself.",
+            "description": "The document, once at the beginning and again after each change, until it is ready, "
+            "failed or cancelled.",
             "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/DocumentEvent"}}},
         },
         **responses(401, 404),
     },
-    summary="Watch a document being read",
+    summary="Watch the progress of a document",
 )
 async def document_events(document_id: str, services: ServicesDep, owner: Owner) -> Response:
-    """Server-Sent Events, one at each stage and step."""
+    """Streams Server-Sent Events: one for each change of status or progress."""
     watched = services.documents.watch(owner, document_id)
     first = await anext(watched)
 
@@ -178,18 +184,18 @@ async def document_events(document_id: str, services: ServicesDep, owner: Owner)
     return stream_response(frames(), services.settings.runs)
 
 
-@router.get("/{document_id}/text", responses=responses(401, 404, 409, 422), summary="Its canonical text")
+@router.get("/{document_id}/text", responses=responses(401, 404, 409, 422), summary="Canonical text of a document")
 async def text(
     document_id: str,
     services: ServicesDep,
     owner: Owner,
     version: Annotated[
-        str | None, Query(description="As in a citation, also of earlier ones; none is the active one.")
+        str | None, Query(description="A version as in a citation; it can be an old one. Unset: the active version.")
     ] = None,
     start: Annotated[int, Query(ge=0, le=2**40)] = 0,
     end: Annotated[int | None, Query(ge=0, le=2**40)] = None,
 ) -> DocumentText:
-    """What citations point into: `quote` of a citation is exactly its `[start:end]` here."""
+    """Returns the text that citations point into: `quote` of a citation is exactly `[start:end]` of this text."""
     found, part = await services.documents.text(owner, document_id, version, start, end)
     return DocumentText(document_id=document_id, version=found, start=start, end=start + len(part), text=part)
 
@@ -198,10 +204,10 @@ async def text(
     "/{document_id}/content",
     response_class=FileResponse,
     responses={200: {"content": {"application/octet-stream": {}}}, **responses(401, 404)},
-    summary="The file as it was uploaded",
+    summary="Original file of a document",
 )
 async def content(document_id: str, services: ServicesDep, owner: Owner) -> FileResponse:
-    """Always a download, never shown: a document may hold scripts."""
+    """Returns the file as a download; browsers don't display it, because a document may contain scripts."""
     row, path = await services.documents.original(owner, document_id)
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(row.name, safe='')}",
@@ -217,11 +223,12 @@ async def content(document_id: str, services: ServicesDep, owner: Owner) -> File
     responses={
         200: {
             "model": Replaced,
-            "description": "Unchanged: these bytes are here already. Or, with wait=true: settled.",
+            "description": "The document has these bytes already. Or, with wait=true: the new version is ready, "
+            "failed or cancelled.",
         },
         **responses(400, 401, 403, 404, 409, 413, 422, 503, 507),
     },
-    summary="Replace its content",
+    summary="Replace a document's content",
 )
 async def replace(
     document_id: str,
@@ -229,9 +236,13 @@ async def replace(
     services: ReadyServices,
     owner: Owner,
     response: Response,
-    wait: Annotated[bool, Query(description="Answer when the new content is searched, or has failed.")] = False,
+    wait: Annotated[
+        bool, Query(description="true: respond only when the new content can be searched, or has failed.")
+    ] = False,
 ) -> Replaced:
-    """A new version. The old one answers until the new one is ready, and stays if that fails or is cancelled."""
+    """Uploads a new version. Searches use the old version until the new one is ready. If the new one fails or is
+    cancelled, the old one stays.
+    """
     row, changed = await services.documents.replace(owner, document_id, file.file)
     if wait:
         row = await services.documents.settled(owner, document_id)
@@ -240,16 +251,18 @@ async def replace(
     return replaced_of(row, not changed)
 
 
-@router.get("/{document_id}/versions", responses=responses(401, 404), summary="Its versions")
+@router.get("/{document_id}/versions", responses=responses(401, 404), summary="Versions of a document")
 async def versions(document_id: str, services: ServicesDep, owner: Owner) -> VersionList:
-    """Newest first: what is pending, what is searched, and what was before. Citations name the version they quote."""
+    """Returns all versions, newest first: pending, searchable and old ones. Citations name the version that they
+    quote.
+    """
     return VersionList(items=[version_of(row) for row in await services.documents.versions(owner, document_id)])
 
 
 @router.patch(
     "/{document_id}",
     responses={
-        202: {"model": Document, "description": "It is being embedded anew for that collection: see `moving`."},
+        202: {"model": Document, "description": "The document is being re-embedded for that collection: see `moving`."},
         **responses(401, 403, 404, 409, 422, 502, 503),
     },
     summary="Rename or move a document",
@@ -257,8 +270,9 @@ async def versions(document_id: str, services: ServicesDep, owner: Owner) -> Ver
 async def change(
     document_id: str, body: DocumentChange, services: ReadyServices, owner: Owner, response: Response
 ) -> Document:
-    """A move is at once where both collections are embedded by the same model; until it is done, it is found where it
-    was."""
+    """Changes the name or moves the document. If both collections use the same embedding model, the move is done at
+    once. Otherwise searches find the document in its old collection until the move is done.
+    """
     if body.name is not None:
         await services.documents.rename(owner, document_id, body.name)
     if body.collection_id is not None:
@@ -271,8 +285,9 @@ async def change(
 
 @router.post("/{document_id}/cancel", responses=responses(401, 403, 404, 503), summary="Stop reading a document")
 async def cancel(document_id: str, services: ReadyServices, owner: Owner) -> Document:
-    """What waits or is under way is cancelled; what could be searched before still can. Nothing to cancel is no
-    error."""
+    """Cancels what waits or is running. A version that was searchable before stays searchable. If there is nothing
+    to cancel, this does nothing.
+    """
     return document_of(await services.documents.cancel(owner, document_id))
 
 
@@ -280,19 +295,23 @@ async def cancel(document_id: str, services: ReadyServices, owner: Owner) -> Doc
     "/{document_id}/retry", status_code=202, responses=responses(401, 403, 404, 503), summary="Try a document again"
 )
 async def retry(document_id: str, services: ReadyServices, owner: Owner) -> Document:
-    """What failed, was cancelled, or waits for its next try, goes on now from where it was."""
+    """Continues now what failed, was cancelled, or waits for its next attempt, from where it stopped."""
     return document_of(await services.documents.retry(owner, document_id))
 
 
 @router.delete("/{document_id}", responses=responses(401, 403, 404, 503), summary="Delete a document")
 async def delete(document_id: str, services: ReadyServices, owner: Owner) -> DeletionReceipt:
-    """Removes rows, vectors and the file, and says how many. Answers that quoted it keep their quotes."""
+    """Removes database rows, vectors and the file, and returns their numbers. Answers that quoted the document keep
+    their quotes.
+    """
     return receipt_of(await services.documents.delete(owner, document_id))
 
 
-@router.post("/sweep", responses=responses(401, 403, 503), summary="Find and remove what nothing leads to")
+@router.post("/sweep", responses=responses(401, 403, 503), summary="Find and remove leftovers")
 async def sweep(services: ReadyServices, owner: Owner) -> SweepResult:
-    """Compares your documents with vectors, lexical indexes and files; what is missing is indexed again."""
+    """Compares your documents with vectors, lexical indexes and files. Removes what belongs to no document, and
+    indexes again what is missing.
+    """
     return swept_of(await services.documents.sweep(owner))
 
 

@@ -15,8 +15,8 @@ from backend.routers.edge.services import Owner, ReadyServices
 
 router = APIRouter(prefix="/documents", tags=["documents"])
 
-Wait = Annotated[bool, Query(description="Answer when it can be searched, or has failed.")]
-_WAITED = {200: {"model": Uploads, "description": "With wait=true: the document is ready or failed."}}
+Wait = Annotated[bool, Query(description="true: respond only when the document can be searched, or has failed.")]
+_WAITED = {200: {"model": Uploads, "description": "With wait=true: the document is ready or has failed."}}
 _MAX_NAME = 60
 _MARKS = re.compile(r"[\s#>*_`=~-]+")
 
@@ -24,7 +24,7 @@ _MARKS = re.compile(r"[\s#>*_`=~-]+")
 class _Source(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    name: str | None = Field(None, max_length=255, description="What to call it, as a file's name.")
+    name: str | None = Field(None, max_length=255, description="The document's name, as a file name.")
 
     @field_validator("*")
     @classmethod
@@ -37,7 +37,7 @@ class _Source(BaseModel):
 
 
 class TextRequest(_Source):
-    """A text to store. A name ending in `.txt` makes it plain text; without a name it is Markdown."""
+    """A text to store. If its name ends in `.txt`, it is plain text; without a name it is Markdown."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -52,7 +52,7 @@ class TextRequest(_Source):
 
 
 class UrlRequest(_Source):
-    """A page or a file to fetch and store."""
+    """A web page or a file to fetch and store."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -70,7 +70,7 @@ class UrlRequest(_Source):
     "/text",
     status_code=202,
     responses={**_WAITED, **responses(400, 401, 403, 404, 409, 413, 422, 503, 507)},
-    summary="Store a text",
+    summary="Store a text as a document",
 )
 async def add_text(
     body: TextRequest,
@@ -80,7 +80,7 @@ async def add_text(
     collection: Collection = None,
     wait: Wait = False,
 ) -> Uploads:
-    """As if it were uploaded as a file. The same text is the same document."""
+    """Stores the text like an uploaded file. If you send the same text again, you get the same document."""
     source = io.BytesIO(body.text.encode())
     return await stored(services, owner, body.name or _name_of(body.text), source, collection, response, wait)
 
@@ -99,10 +99,11 @@ async def add_url(
     collection: Collection = None,
     wait: Wait = False,
 ) -> Uploads:
-    """Fetch what a URL names, once, and store it as if it were uploaded. Answers when it has been fetched.
+    """Fetches a URL once and stores the result like an uploaded file. Responds when it has been fetched.
 
-    Only public addresses, ports 80 and 443, and at most 5 redirects; `URL_ALLOWED_HOSTS` names exceptions. Scripts of
-    the page are not run. Its name is that of `Content-Disposition`, else the last part of the path.
+    Only public addresses, ports 80 and 443 and at most 5 redirects are allowed; `URL_ALLOWED_HOSTS` lists exceptions.
+    Scripts of the page are not run. The document's name is taken from `Content-Disposition`, else from the last part of
+    the path.
     """
     if not services.settings.knowledge.url_fetch:
         raise Forbidden("This server fetches no URLs (URL_FETCH=0). Download it and upload the file.",

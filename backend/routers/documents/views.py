@@ -9,7 +9,7 @@ from backend.routers.edge.times import Time, iso
 from backend.services.library.documents import MAX_NAME, DocumentRow, Receipt, VersionRow
 from backend.services.library.sweep import Swept
 
-_PROGRESS = "`done` of `total` passages embedded, `rate` of them a second, `seconds` spent per stage."
+_PROGRESS = "`done` of `total` chunks are embedded, `rate` chunks per second, `seconds` spent in each stage."
 _DOCUMENT: dict[str, Any] = {
     "id": "doc_0193…",
     "collection_id": "col_0193…",
@@ -29,19 +29,21 @@ _DOCUMENT: dict[str, Any] = {
 
 
 class PendingVersion(BaseModel):
-    """A new content on its way: until it is ready, the old one answers."""
+    """A new version that is not ready yet. Until then, searches use the old one."""
 
     version: str
     status: str = Field(examples=["embedding"])
     reason_code: str | None = None
-    reason: str | None = Field(None, description="Why it failed, or why it waits.")
+    reason: str | None = Field(None, description="Why it failed or waits.")
     size: int
     sha256: str
     progress: dict[str, Any] = Field(description=_PROGRESS)
 
 
 class Moving(BaseModel):
-    """The document is being embedded anew for another collection; until then it is found where it is."""
+    """The document is being re-embedded for another collection. Until that is done, searches find it in its present
+    one.
+    """
 
     collection_id: str
     status: Literal["queued", "failed"]
@@ -60,25 +62,25 @@ class Document(BaseModel):
     status: str = Field(
         description="queued, parsing, chunking, embedding, indexing, ready, failed or cancelled", examples=["ready"]
     )
-    reason_code: str | None = Field(None, description="Why it failed, or why it waits, as a stable code.")
-    reason: str | None = Field(None, description="Why it failed and what to do, or why it waits, in words.")
+    reason_code: str | None = Field(None, description="Why it failed or waits, as a code that never changes.")
+    reason: str | None = Field(None, description="Why it failed and what to do, or why it waits, as text.")
     version: str
-    media_type: str | None = Field(None, description="Found out from the content, not from the name.")
-    size: int = Field(description="Bytes.")
+    media_type: str | None = Field(None, description="Detected from the content, not from the name.")
+    size: int = Field(description="Size in bytes.")
     sha256: str
     title: str | None = None
-    language: str | None = Field(None, description="ISO 639-1, where it could be told.")
+    language: str | None = Field(None, description="Language code (ISO 639-1), if it could be detected.")
     pages: int | None = None
-    chunks: int | None = Field(None, description="Searchable passages.")
+    chunks: int | None = Field(None, description="Number of searchable chunks.")
     progress: dict[str, Any] = Field(description=_PROGRESS)
-    pending: PendingVersion | None = Field(None, description="What is to replace the version that is searched.")
+    pending: PendingVersion | None = Field(None, description="The version that will replace the searchable one.")
     moving: Moving | None = None
     created_at: Time
     updated_at: Time
 
 
 class Replaced(Document):
-    """A document whose content was sent. `unchanged`: it has these bytes already, or is about to."""
+    """A document whose content was replaced. `unchanged`: it has these bytes already, or a pending version has them."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**_DOCUMENT, "unchanged": True}]})
 
@@ -86,7 +88,7 @@ class Replaced(Document):
 
 
 class Uploaded(BaseModel):
-    """What became of one file of an upload. `duplicate`: the same bytes were here already."""
+    """Result for one file of an upload. `duplicate`: the collection had these bytes already."""
 
     id: str | None = None
     filename: str
@@ -97,7 +99,7 @@ class Uploaded(BaseModel):
 
 
 class Uploads(BaseModel):
-    """One entry a file, in the order sent. `id` and `status` repeat the first one's, for uploads of one file."""
+    """One entry per file, in the order of the upload. `id` and `status` are those of the first file."""
 
     id: str | None = None
     status: str
@@ -112,8 +114,9 @@ class DocumentList(BaseModel):
 
 
 class DocumentEvent(BaseModel):
-    """One event of GET /documents/{id}/events: the document as it is now. The stream ends when nothing more happens by
-    itself."""
+    """One event of GET /documents/{id}/events: the document as it is now. The stream ends when the document is
+    ready, failed or cancelled.
+    """
 
     type: str = "document"
     document: Document
@@ -130,15 +133,15 @@ class DocumentText(BaseModel):
 
 
 class DocumentChange(BaseModel):
-    """What of a document can be changed."""
+    """Changes of a document."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"name": "contract 2026.pdf"}, {"collection_id": "col_0193…"}]},
     )
 
-    name: str | None = Field(None, min_length=1, max_length=MAX_NAME, description="Another file name.")
-    collection_id: str | None = Field(None, description="Move it there.")
+    name: str | None = Field(None, min_length=1, max_length=MAX_NAME, description="The new file name.")
+    collection_id: str | None = Field(None, description="Id of the collection to move the document to.")
 
     @field_validator("name", "collection_id")
     @classmethod
@@ -155,14 +158,16 @@ class DocumentChange(BaseModel):
 
 
 class Version(BaseModel):
-    """One content that the document has, had, or is to have. Superseded ones can still be read at `/text?version=`."""
+    """A version of a document: present, old or pending. The text of old versions is still available at
+    `/text?version=`.
+    """
 
     version: str
     status: str = Field(description="queued, ready, failed, cancelled or superseded", examples=["superseded"])
     reason_code: str | None = None
     reason: str | None = None
     sha256: str
-    size: int = Field(description="Bytes.")
+    size: int = Field(description="Size in bytes.")
     media_type: str | None = None
     title: str | None = None
     pages: int | None = None
@@ -177,7 +182,7 @@ class VersionList(BaseModel):
 
 
 class DeletionReceipt(BaseModel):
-    """What the deletion of a document removed."""
+    """What was removed with a document."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -198,21 +203,23 @@ class DeletionReceipt(BaseModel):
     versions: int
     chunks_removed: int
     vectors_removed: int
-    vectors_left: int = Field(description="Counted again afterwards: 0.")
+    vectors_left: int = Field(description="Vectors that are left, counted again afterwards: 0.")
     file_removed: bool
 
 
 class SweepResult(BaseModel):
-    """What a sweep found and put right: all zeros when everything agreed."""
+    """What a sweep found and repaired. All numbers are zero if there was nothing to repair."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [dict.fromkeys(Swept.__slots__, 0)]})
 
-    documents_removed: int = Field(description="Half deleted before.")
-    chunks_removed: int = Field(description="Of versions that nothing leads to.")
-    terms_removed: int = Field(description="Entries of the lexical index without a passage.")
-    vectors_removed: int = Field(description="Vectors without a passage.")
-    files_removed: int = Field(description="Files without a version.")
-    documents_queued: int = Field(description="Documents that lacked vectors or passages: they are indexed again.")
+    documents_removed: int = Field(description="Number of documents whose deletion was not finished.")
+    chunks_removed: int = Field(description="Number of removed chunks of versions that no document has.")
+    terms_removed: int = Field(description="Number of removed entries of the lexical index without a chunk.")
+    vectors_removed: int = Field(description="Number of removed vectors without a chunk.")
+    files_removed: int = Field(description="Number of removed files without a version.")
+    documents_queued: int = Field(
+        description="Number of documents with missing vectors or chunks; they are indexed again."
+    )
 
 
 def document_of(row: DocumentRow) -> Document:

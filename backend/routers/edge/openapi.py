@@ -15,7 +15,7 @@ from backend.services.conversations.session_file import EXAMPLE, SessionFile
 
 _ANSWER: dict[str, Any] = {
     "title": "Answer",
-    "description": "A finished run, folded: what `Accept: application/json` gives.",
+    "description": "A finished run as one JSON object: the response for `Accept: application/json`.",
     "type": "object",
     "required": ["run_id", "session_id", "message_id", "model", "status", "text", "citations", "sources", "usage"],
     "properties": {
@@ -29,7 +29,7 @@ _ANSWER: dict[str, Any] = {
         "text": {"type": "string", "description": "With ` [n]` after each sentence that has a citation."},
         "citations": {"type": "array", "items": {"type": "object"}},
         "citation_counts": {"$ref": "#/components/schemas/CitationCounts"},
-        "unlinked": {"type": "integer", "description": "Links and images that were made text."},
+        "unlinked": {"type": "integer", "description": "Number of links and images that were replaced by plain text."},
         "sources": {"type": "array", "items": {"$ref": "#/components/schemas/Source"}},
         "usage": {"$ref": "#/components/schemas/TokenUsage"},
     },
@@ -85,7 +85,7 @@ def _render_input(schema: dict[str, Any]) -> None:
 
 def _render_keys(schema: dict[str, Any]) -> None:
     """What `KeyGate` asks of every path that isn't public."""
-    described = "A key of API_KEYS. Not needed while none are set."
+    described = "A key of API_KEYS. Not needed if API_KEYS is not set."
     schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": described}}
     for path, operations in schema["paths"].items():
         if not is_public(path):
@@ -94,24 +94,24 @@ def _render_keys(schema: dict[str, Any]) -> None:
 
 
 _IN_PATHS = {
-    "run_id": "A run: `run_id` of its first event or of the answer.",
-    "session_id": "A session: `session_id` of a run's first event or of the answer, or an `id` of GET /sessions.",
-    "message_id": "A message: an `id` of GET /sessions/{session_id}/messages.",
-    "document_id": "A document: the `id` that its upload answered, or one of GET /documents.",
-    "image_id": "A picture: `image_id` of a part of a message.",
-    "collection_id": "A collection: an `id` of GET /collections.",
+    "run_id": "A run's id: `run_id` in its first event or in the answer.",
+    "session_id": "A session's id: `session_id` in a run's first event or in the answer, or an `id` in GET /sessions.",
+    "message_id": "A message's id: an `id` in GET /sessions/{session_id}/messages.",
+    "document_id": "A document's id: the `id` in the response to its upload, or in GET /documents.",
+    "image_id": "An image's id: `image_id` in a part of a message.",
+    "collection_id": "A collection's id: an `id` in GET /collections.",
     "name": "A prompt's name, see GET /prompts.",
     "label": "A label of the prompt, such as `production`.",
     "n": "A version's number; the first is 1.",
 }
 
 _TAGS: list[dict[str, Any]] = [
-    {"name": "chat", "description": "Ask, and watch the answer stream."},
-    {"name": "runs", "description": "One attempt to answer one message: watch, come back, cancel."},
-    {"name": "documents", "description": "What answers are grounded in."},
+    {"name": "chat", "description": "Ask a question and watch the answer stream."},
+    {"name": "runs", "description": "Attempts to answer a message: watch, reconnect, cancel."},
+    {"name": "documents", "description": "The files that answers are based on."},
     {"name": "sessions", "description": "Conversations and their messages."},
-    {"name": "prompts", "description": "Templates with versions and labels."},
+    {"name": "prompts", "description": "Prompt templates with versions and labels."},
     {"name": "models", "description": "Which models can be used."},
-    {"name": "usage", "description": "What models were used for, and what it cost."},
-    {"name": "system", "description": "The server about itself."},
+    {"name": "usage", "description": "Use and cost of models."},
+    {"name": "system", "description": "State of the server."},
 ]

@@ -7,7 +7,7 @@ from fastapi import Query
 
 from backend.errors import BadRequest
 
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the previous page.")]
 
 
 def cursor_of(moment: int, id_: str) -> str:

@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 class Problem(BaseModel):
-    """What went wrong and what to do (RFC 9457). `code` is stable; docs/errors.md lists all."""
+    """An error: what is wrong and what to do (RFC 9457). `code` never changes; docs/errors.md lists all codes."""
 
     type: str = Field(examples=["urn:streamforge:error:session_busy"])
     title: str = Field(examples=["Conflict"])
@@ -27,7 +27,7 @@ class Problem(BaseModel):
     detail: str = Field(examples=["The session is still answering. Wait for that run, or cancel it."])
     retryable: bool = Field(examples=[False])
     request_id: str | None = None
-    errors: list[dict[str, str]] | None = Field(None, description="Fields that are wrong, for 422.")
+    errors: list[dict[str, str]] | None = Field(None, description="The wrong fields, for 422.")
 
 
 _TITLES = {

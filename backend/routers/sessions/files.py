@@ -34,7 +34,7 @@ _JSON = re.compile(r"application/([\w.-]+\+)?json\s*(;|$)", re.I)
     response_class=Response,
     responses={
         200: {
-            "description": "The session.",
+            "description": "The exported session.",
             "content": {
                 "application/json": {"schema": _FILE},
                 "text/markdown": {"schema": {"type": "string"}},
@@ -42,17 +42,18 @@ _JSON = re.compile(r"application/([\w.-]+\+)?json\s*(;|$)", re.I)
         },
         **responses(401, 404, 422),
     },
-    summary="A session as a file",
+    summary="Export a session",
 )
 async def export(
     session_id: str,
     services: ServicesDep,
     owner: Owner,
-    format: Annotated[Literal["json", "markdown"], Query(description="What to make of it.")] = "json",
-    pictures: Annotated[bool, Query(description="Whether JSON has the pictures, as base64.")] = True,
+    format: Annotated[Literal["json", "markdown"], Query(description="Format of the file.")] = "json",
+    pictures: Annotated[bool, Query(description="Whether JSON contains the images, as base64.")] = True,
 ) -> Response:
-    """JSON has every branch, with citations, pictures, models and usage; Markdown the active path, citations as
-    footnotes, pictures by their address on this server."""
+    """JSON contains every branch with citations, images, models and usage. Markdown contains the active path, with
+    citations as footnotes and images as links to this server.
+    """
     if format == "markdown":
         text = await services.transcripts.markdown(owner, session_id)
         return Response(text, media_type="text/markdown; charset=utf-8", headers=_named(f"{session_id}.md"))
@@ -66,10 +67,10 @@ async def export(
     status_code=201,
     responses=responses(400, 401, 403, 413, 422),
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _FILE}}}},
-    summary="A session from a file",
+    summary="Import a session",
 )
 async def bring_in(request: Request, services: ServicesDep, owner: Owner) -> Session:
-    """A new session with new ids; nothing of the file is run, and its usage isn't counted again."""
+    """Creates a new session with new ids. Nothing in the file is executed, and its usage isn't counted again."""
     if not _JSON.match(request.headers.get("content-type", "")):
         raise Invalid("The body must be a JSON object; send Content-Type: application/json.")
     return session_of(await services.transcripts.bring_in(owner, await read_file(await request.body())))

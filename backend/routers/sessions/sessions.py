@@ -18,17 +18,19 @@ from backend.services.prompts.prompts import PromptChoice
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 
-Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
+Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number per page.")]
 
 
 class Session(BaseModel):
-    """A conversation."""
+    """A session: a conversation with its messages."""
 
     id: str
     title: str
-    head_message_id: str | None = Field(None, description="The last message of the active path.")
-    collections: list[str] | None = Field(None, description="Where its answers search; none is all of yours.")
-    model: str | None = Field(None, description="Answers where the request names none.")
+    head_message_id: str | None = Field(None, description="Id of the last message of the active path.")
+    collections: list[str] | None = Field(
+        None, description="Collections in which its answers search. Unset: all of yours."
+    )
+    model: str | None = Field(None, description="The model if the request names none.")
     system_prompt: str | None = None
     prompt: PromptChoice | None = None
     created_at: Time
@@ -43,7 +45,7 @@ class SessionList(BaseModel):
 
 
 class SessionChange(BaseModel):
-    """What of a session can be changed; what isn't named stays as it is."""
+    """Changes of a session. Fields that are not sent stay unchanged."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -58,11 +60,11 @@ class SessionChange(BaseModel):
 
     title: str | None = Field(None, min_length=1, max_length=200)
     collections: list[str] | None = Field(
-        None, min_length=1, max_length=100, description="Search only in these collections; null is all of yours."
+        None, min_length=1, max_length=100, description="Search only in these collections; null means all of yours."
     )
-    model: str | None = Field(None, min_length=1, max_length=200, description="Answers where a request names none.")
-    system_prompt: str | None = Field(None, max_length=20_000, description="Instead of the default system prompt.")
-    prompt: PromptChoice | None = Field(None, description="A prompt of yours, see GET /prompts.")
+    model: str | None = Field(None, min_length=1, max_length=200, description="The model if a request names none.")
+    system_prompt: str | None = Field(None, max_length=20_000, description="Replaces the default system prompt.")
+    prompt: PromptChoice | None = Field(None, description="One of your prompts, see GET /prompts.")
 
     @field_validator("title")
     @classmethod
@@ -94,24 +96,26 @@ class SessionChange(BaseModel):
 
 
 class Message(BaseModel):
-    """A message; text parts hold their citations, `[start:end]` in Unicode code points."""
+    """A message. Text parts contain their citations; `[start:end]` are positions in Unicode code points."""
 
     id: str
     parent_id: str | None = None
     run_id: str | None = None
     siblings: list[str] = Field(
-        description="All messages that follow the same one, itself too, oldest first: other answers, other wordings."
+        description="Ids of all messages that follow the same message, including this one, oldest first: "
+        "other answers, or edited messages."
     )
-    active: bool = Field(description="Whether it is on the active path.")
+    active: bool = Field(description="Whether the message is on the active path.")
     role: str = Field(examples=["assistant"])
     status: str = Field(description="complete, partial, failed or cancelled", examples=["complete"])
-    model: str | None = Field(None, description="Which model answered.")
+    model: str | None = Field(None, description="The model that answered.")
     prompt: dict[str, Any] | None = Field(
-        None, description="Which prompt it was given: `name`, `version`, `variables`; none is none."
+        None, description="The prompt of the answer: `name`, `version`, `variables`. Unset: no prompt."
     )
     parts: list[dict[str, Any]] = Field(
-        description="`{type: text, text, citations}`, `{type: reasoning, text}`, `{type: sources, items}`, "
-        "`{type: image, image_id, media_type, bytes}`: `GET /images/{image_id}` has the picture."
+        description="`{type: text, text, citations}`, `{type: reasoning, text}`, `{type: sources, "
+        "items}`, `{type: image, image_id, media_type, bytes}`. `GET /images/{image_id}` "
+        "returns the image."
     )
     created_at: Time
 
@@ -121,22 +125,26 @@ class MessageList(BaseModel):
 
     items: list[Message]
     summarised_until: str | None = Field(
-        None, description="Up to and with this message the model is told `summary` once the conversation is too long."
+        None,
+        description="Id of the last message that `summary` covers. The model gets the summary instead of "
+        "these messages, if the conversation is too long.",
     )
     summary: str | None = None
 
 
 class HeadChange(BaseModel):
-    """Where the active path is to end."""
+    """The new end of the active path."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"message_id": "msg_0193…"}]})
 
-    message_id: str = Field(min_length=1, max_length=100, description="A message of the session, of any branch.")
-    leaf: bool = Field(False, description="Go on from it to the end of its newest branch.")
+    message_id: str = Field(min_length=1, max_length=100, description="Id of a message of the session, in any branch.")
+    leaf: bool = Field(
+        False, description="true: the active path continues from this message to the end of its newest branch."
+    )
 
 
 class ActiveRun(BaseModel):
-    """The live run of a session, if there is one: watch it at /runs/{run_id}/events."""
+    """The live run of a session, if there is one. Its events are at /runs/{run_id}/events."""
 
     run_id: str | None = None
 
@@ -147,9 +155,9 @@ async def sessions(
     owner: Owner,
     limit: Limit = 50,
     cursor: Cursor = None,
-    q: Annotated[str | None, Query(max_length=200, description="Text that the title holds.")] = None,
+    q: Annotated[str | None, Query(max_length=200, description="Only sessions with this text in the title.")] = None,
 ) -> SessionList:
-    """Last changed first, a page at a time."""
+    """Returns a page of your sessions, last changed first."""
     page = await services.sessions.page(owner, limit, position_of(cursor), q)
     last = page.items[-1] if page.more else None
     following = cursor_of(last.updated_at, last.id) if last else None
@@ -158,13 +166,13 @@ async def sessions(
 
 @router.get("/{session_id}", responses=responses(401, 404), summary="One session")
 async def session(session_id: str, services: ServicesDep, owner: Owner) -> Session:
-    """Title and times of a session."""
+    """Returns title, times and settings of a session."""
     return session_of(await services.sessions.get(owner, session_id))
 
 
 @router.patch("/{session_id}", responses=responses(401, 403, 404, 422), summary="Change a session")
 async def change(session_id: str, body: SessionChange, services: ServicesDep, owner: Owner) -> Session:
-    """Another title; how its messages are answered where a request doesn't say. What is null is unset."""
+    """Changes the title, or the options for answers that a request doesn't set. null removes a value."""
     settings = body.model_dump(include=body.model_fields_set - {"title"}, exclude_defaults=False)
     if body.collections is not None:
         await services.collections.check_exist(owner, body.collections)
@@ -177,19 +185,21 @@ async def change(session_id: str, body: SessionChange, services: ServicesDep, ow
 
 @router.delete("/{session_id}", status_code=204, responses=responses(401, 403, 404), summary="Delete a session")
 async def delete(session_id: str, services: ServicesDep, owner: Owner) -> Response:
-    """Cancels its live run and deletes its messages, runs and events."""
+    """Cancels the session's live run and deletes its messages, runs and events."""
     await services.sessions.delete(owner, session_id)
     return Response(status_code=204)
 
 
-@router.get("/{session_id}/messages", response_model=MessageList, responses=responses(401, 404), summary="Its messages")
+@router.get(
+    "/{session_id}/messages", response_model=MessageList, responses=responses(401, 404), summary="Messages of a session"
+)
 async def messages(
     session_id: str,
     services: ServicesDep,
     owner: Owner,
-    branches: Annotated[bool, Query(description="Every branch, not only the active path.")] = False,
+    branches: Annotated[bool, Query(description="true: return every branch, not only the active path.")] = False,
 ) -> Response:
-    """The active path, oldest first, with citations and sources."""
+    """Returns the messages of the active path, oldest first, with citations and sources."""
     found = await services.sessions.conversation(owner, session_id, every_branch=branches)
     summary = found.summary
     told = {
@@ -200,15 +210,15 @@ async def messages(
     return Response(msgspec.json.encode(told), media_type="application/json")
 
 
-@router.put("/{session_id}/head", responses=responses(400, 401, 403, 404, 422), summary="Switch the branch")
+@router.put("/{session_id}/head", responses=responses(400, 401, 403, 404, 422), summary="Switch to another branch")
 async def switch(session_id: str, body: HeadChange, services: ServicesDep, owner: Owner) -> Session:
-    """Let the active path end with another message, of any branch; the next message follows it."""
+    """Makes the active path end at a message of any branch. The next message follows that one."""
     return session_of(await services.sessions.switch(owner, session_id, body.message_id, leaf=body.leaf))
 
 
-@router.get("/{session_id}/active", responses=responses(401, 404), summary="Its live run")
+@router.get("/{session_id}/active", responses=responses(401, 404), summary="Live run of a session")
 async def active(session_id: str, services: ServicesDep, owner: Owner) -> ActiveRun:
-    """What a page asks after a refresh, to go on watching."""
+    """Returns the run that is answering now. A page can call this after a refresh, to continue watching."""
     return ActiveRun(run_id=await services.sessions.active_run(owner, session_id))
 
 

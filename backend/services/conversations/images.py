@@ -15,7 +15,7 @@ from backend.storage.conversations.images import ImageRow, Images
 
 
 class FilePicture(msgspec.Struct, tag="image", kw_only=True):
-    """A picture in the file of a session, base64."""
+    """An image in the file of a session, as base64."""
 
     media_type: str
     data: str

@@ -32,7 +32,7 @@ Number = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | Annotated[float, Meta
 
 
 class UsedPrompt(msgspec.Struct, forbid_unknown_fields=True):
-    """Which prompt an answer was given."""
+    """The prompt of an answer."""
 
     name: Annotated[str, Meta(max_length=64)]
     version: Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -40,13 +40,13 @@ class UsedPrompt(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TranscriptMessage(msgspec.Struct, forbid_unknown_fields=True):
-    """A message. `usage` is told, not imported."""
+    """A message. `usage` is exported, but not imported."""
 
     id: Id
     role: Literal["user", "assistant"]
     parts: Annotated[
         list[FilePart],
-        Meta(max_length=1_000, description="As in `GET /sessions/{id}/messages`, but pictures with their `data`."),
+        Meta(max_length=1_000, description="As in `GET /sessions/{id}/messages`, but images have their `data`."),
     ]
     created_at: Moment
     parent_id: Id | None = None
@@ -61,11 +61,13 @@ class _Head(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     created_at: Moment
     format: Literal["streamforge.session"] = "streamforge.session"
     version: Literal[1] = 1
-    head_message_id: Annotated[Id | None, Meta(description="Where the active path ends.")] = None
+    head_message_id: Annotated[Id | None, Meta(description="Id of the last message of the active path.")] = None
 
 
 class SessionFile(_Head, kw_only=True):
-    """A session with every branch; what `GET /sessions/{id}/export` gives, `POST /sessions/import` takes."""
+    """A session with every branch: the export of `GET /sessions/{id}/export` and the body of `POST
+    /sessions/import`.
+    """
 
     messages: Annotated[list[TranscriptMessage], Meta(max_length=MAX_MESSAGES)]
 
