@@ -19,6 +19,8 @@ class Readiness:
     def __init__(self, load: Callable[[], Awaitable[None]]) -> None:
         self._load = load
         self._done = asyncio.Event()
+        self._decided = asyncio.Event()
+        """Set when everything is loaded, and while a problem stands in the way."""
         self._task: asyncio.Task[None] | None = None
         self.problem: str | None = None
 
@@ -43,14 +45,13 @@ class Readiness:
             return
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
-                while not self._done.is_set():
-                    if self.problem is not None:
-                        raise Unavailable(f"The server could not get ready: {self.problem}", code="not_ready")
-                    await asyncio.sleep(0.05)
+                await self._decided.wait()
         except TimeoutError:
             raise Unavailable(
                 "The server is still loading. GET /ready tells when it is done.", code="not_ready"
             ) from None
+        if not self._done.is_set():
+            raise Unavailable(f"The server could not get ready: {self.problem}", code="not_ready")
 
     async def _run(self) -> None:
         while True:
@@ -58,6 +59,7 @@ class Readiness:
                 await self._load()
                 self.problem = None
                 self._done.set()
+                self._decided.set()
                 return
             except StreamForgeError as error:
                 self.problem = error.message
@@ -65,4 +67,5 @@ class Readiness:
             except Exception as error:
                 self.problem = f"{type(error).__name__}; the server's log has the details"
                 log.exception("not_ready")
+            self._decided.set()
             await asyncio.sleep(_RETRY_SECONDS)
