@@ -9,10 +9,14 @@ from backend.kit.yielding import in_pieces
 from backend.messages import decode_parts
 from backend.routers.answers.requests import ANSWER_PARAMETERS, PIXEL, NewMessage, answered
 from backend.routers.answers.respond import STREAM_RESPONSES, marked_text
+from backend.routers.edge.limits import TEXT_BODY
+from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, Services, ServicesDep
 
 router = APIRouter(prefix="/chat", tags=["chat"])
+TAG = {"name": "chat", "description": "Ask a question and watch the answer stream."}
+MAX_BODY = TEXT_BODY
 
 
 class ChatRequest(NewMessage):
@@ -101,7 +105,7 @@ class History(BaseModel):
 
 
 @router.get("/history/{session_id}", responses=responses(401, 404), summary="A conversation as plain text")
-async def history(session_id: str, services: ServicesDep, owner: Owner) -> History:
+async def history(session_id: SessionId, services: ServicesDep, owner: Owner) -> History:
     """Returns the messages of the session's active path, oldest first. `GET /sessions/{id}/messages` also returns
     parts and citations.
     """

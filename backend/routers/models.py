@@ -10,6 +10,7 @@ from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 
 router = APIRouter(prefix="/models", tags=["models"])
+TAG = {"name": "models", "description": "Which models can be used."}
 
 
 class PriceInfo(BaseModel):

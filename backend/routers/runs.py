@@ -1,9 +1,9 @@
 """Runs: watch, look up, cancel."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, Field
 
 from backend.routers.answers.respond import (
@@ -19,6 +19,8 @@ from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
 
 router = APIRouter(prefix="/runs", tags=["runs"])
+TAG = {"name": "runs", "description": "Attempts to answer a message: watch, reconnect, cancel."}
+RunId = Annotated[str, Path(description="A run's id: `run_id` in its first event or in the answer.")]
 
 
 class RunInfo(BaseModel):
@@ -37,7 +39,7 @@ class RunInfo(BaseModel):
 
 
 @router.get("/{run_id}", responses=responses(401, 404), summary="One run")
-async def run(run_id: str, services: ServicesDep, owner: Owner) -> RunInfo:
+async def run(run_id: RunId, services: ServicesDep, owner: Owner) -> RunInfo:
     """Returns status, error and usage of a run."""
     row = await services.hub.stored(owner, run_id)
     return RunInfo(
@@ -66,7 +68,7 @@ async def run(run_id: str, services: ServicesDep, owner: Owner) -> RunInfo:
     openapi_extra={"parameters": STREAM_PARAMETERS},
 )
 async def events(
-    run_id: str,
+    run_id: RunId,
     request: Request,
     services: ServicesDep,
     owner: Owner,
@@ -85,7 +87,7 @@ class Cancelled(BaseModel):
 
 
 @router.post("/{run_id}/cancel", responses=responses(401, 403, 404), summary="Stop a run")
-async def cancel(run_id: str, services: ServicesDep, owner: Owner) -> Cancelled:
+async def cancel(run_id: RunId, services: ServicesDep, owner: Owner) -> Cancelled:
     """Ends the run and closes the connection to the provider. The text so far is kept. If the run has ended, this
     does nothing.
     """

@@ -9,6 +9,7 @@ from backend.chains.history.follow_up import related_queries
 from backend.chains.models.prompt import Message
 from backend.chains.passages import Passage
 from backend.kit.text import clean_text
+from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.services.library.search.search import Scope
@@ -189,7 +190,7 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
 @router.get(
     "/messages/{message_id}/retrieval", responses=responses(401, 404), summary="How an answer's passages were found"
 )
-async def retrieval(message_id: str, services: ServicesDep, owner: Owner) -> MessageRetrieval:
+async def retrieval(message_id: MessageId, services: ServicesDep, owner: Owner) -> MessageRetrieval:
     """Returns the same as `explain` of a search; it is stored with each answer."""
     stored = await services.sessions.retrieval(owner, message_id)
     return MessageRetrieval(message_id=message_id, retrieval=_retrieval(stored) if stored is not None else None)

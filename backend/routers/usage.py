@@ -15,6 +15,7 @@ from backend.routers.edge.times import Time, iso
 from backend.services.usage.report import BudgetState, Grouping, Sums
 
 router = APIRouter(prefix="/usage", tags=["usage"])
+TAG = {"name": "usage", "description": "Use and cost of models."}
 
 _DAYS = 30
 _COST = "Micro-dollars (1,000,000 are one US dollar) of the calls with a known cost; null if no call has one."

@@ -1,7 +1,8 @@
 """Documents as JSON."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from backend.kit.text import clean_text
@@ -9,6 +10,9 @@ from backend.routers.edge.times import Time, iso
 from backend.services.library.documents import MAX_NAME, DocumentRow, Receipt, VersionRow
 from backend.services.library.sweep import Swept
 
+DocumentId = Annotated[
+    str, Path(description="A document's id: the `id` in the response to its upload, or in GET /documents.")
+]
 _PROGRESS = "`done` of `total` chunks are embedded, `rate` chunks per second, `seconds` spent in each stage."
 _DOCUMENT: dict[str, Any] = {
     "id": "doc_0193…",
