@@ -23,7 +23,7 @@ from backend.errors import (
 )
 from backend.services.live_run import Body, CancelledBy, Run
 from backend.services.run_archive import RunArchive, closed_turn, status_of
-from backend.services.run_log import FrameEncoder, LogFull, RunLog, replay
+from backend.services.run_log import FrameEncoder, LogFull, RunLog, SendPace, replay
 from backend.services.run_state import RunState
 from backend.services.telemetry import SILENT, Telemetry
 from backend.storage.ids import new_id, now_ms
@@ -55,6 +55,7 @@ class RunHub:
         self._telemetry = telemetry
         self._archive = RunArchive(turns, charge)
         self._settings = settings
+        self._pace = SendPace(settings.send_window_ms / 1000)
         self._retention_ms = int(retention_hours * 3_600_000)
         self._runs: dict[str, Run] = {}
         self._by_session: dict[str, list[Run]] = {}
@@ -100,7 +101,7 @@ class RunHub:
         settings, state = self._settings, RunState()
         run_log = RunLog(
             started.run_id,
-            window=settings.send_window_ms / 1000,
+            pace=self._pace,
             max_events=settings.log_tail_events,
             max_bytes=int(settings.log_tail_mb * 1_048_576),
         )
