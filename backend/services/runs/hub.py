@@ -26,7 +26,7 @@ from backend.kit.ids import new_id
 from backend.kit.times import now_ms
 from backend.services.runs.archive import RunArchive, closed_turn
 from backend.services.runs.fold import RunFold
-from backend.services.runs.log import FrameEncoder, LogFull, RunLog, replay
+from backend.services.runs.log import FrameEncoder, LogFull, RunLog, SendPace, replay
 from backend.services.runs.run import Body, CancelledBy, Run
 from backend.services.telemetry.telemetry import SILENT, Telemetry
 from backend.storage.runs.turns import ClosedTurn, StoredRun, Turns
@@ -57,6 +57,7 @@ class RunHub:
         self._telemetry = telemetry
         self._archive = RunArchive(turns, charge)
         self._settings = settings
+        self._pace = SendPace(settings.send_window_ms / 1000)
         self._retention_ms = int(retention_hours * 3_600_000)
         self._runs: dict[str, Run] = {}
         self._by_session: dict[str, list[Run]] = {}
@@ -102,7 +103,7 @@ class RunHub:
         settings, state = self._settings, RunFold()
         run_log = RunLog(
             started.run_id,
-            window=settings.send_window_ms / 1000,
+            pace=self._pace,
             max_events=settings.log_tail_events,
             max_bytes=int(settings.log_tail_mb * 1_048_576),
         )

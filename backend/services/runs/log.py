@@ -1,8 +1,9 @@
 """The log of one live run: a stored prefix and a tail in memory, and the way of its events to whoever watches.
 
 An event is encoded once. Appending never awaits. A watcher is a cursor (the last seq it has) and a frame encoder; it
-sleeps on a future only when it has caught up, and is given what has come since, joined. Text that comes within one
-window (`send_window_ms`) wakes watchers once; the first text and everything else wakes them at once.
+sleeps on a future only when it has caught up, and is given what has come since, joined. Text wakes watchers at once
+while the process wakes few; a process that wakes many holds text back for one window (`send_window_ms`) at most. The
+first text and everything else wakes watchers at once.
 """
 
 import asyncio
@@ -31,24 +32,56 @@ class LogFull(Exception):
     """The tail is full and can't be stored: the run must end."""
 
 
+_WAKES_PER_SECOND = 1000
+"""How many watchers a process may wake a second before text is held back: one wake costs 50 to 80 µs of CPU."""
+
+
+class SendPace:
+    """When watchers may be woken for text. All runs of a process share one pace.
+
+    The process may wake `per_second` watchers a second, evenly spaced. A run whose turn has not come holds its text
+    back, but never longer than `window` seconds after it last woke its watchers. So an idle process delays nothing, and
+    a busy one joins the text of each run's window.
+    """
+
+    def __init__(self, window: float, per_second: float = _WAKES_PER_SECOND) -> None:
+        self._window = window
+        self._spacing = 1 / per_second
+        self._free_at = 0.0
+
+    def due(self, woken_at: float) -> float:
+        """The time from which a run may wake its watchers for text, if it last woke them at `woken_at`."""
+        return min(woken_at + self._window, self._free_at)
+
+    def count(self, woken: int, now: float) -> None:
+        """Count the watchers that are woken now."""
+        # What was spent is forgotten after one window: a run that wakes 200 watchers does not hold others back longer.
+        self._free_at = min(max(self._free_at, now) + woken * self._spacing, now + self._window)
+
+
 class RunLog:
     """Append-only events of one run. Not thread-safe: it lives on the event loop."""
 
-    def __init__(self, run_id: str, *, window: float, max_events: int, max_bytes: int) -> None:
+    def __init__(self, run_id: str, *, pace: SendPace, max_events: int, max_bytes: int) -> None:
         self.run_id = run_id
         self.head = 0
         self.stored = 0
-        self.done = False
         self._first = 1
         self._tail: list[bytes] = []
         self._bytes = 0
         self._max_events, self._max_bytes = max_events, max_bytes
         self._joined: dict[tuple[FrameEncoder, int, int], tuple[int, bytes]] = {}
         self._waiters: list[asyncio.Future[None]] = []
-        self._window = window
+        self._ended = asyncio.Event()
+        self._pace = pace
         self._woken_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def done(self) -> bool:
+        """Whether the log has its terminal event."""
+        return self._ended.is_set()
 
     @property
     def unstored(self) -> int:
@@ -85,7 +118,7 @@ class RunLog:
             self._push(event)
         if stored:
             self.stored = self.head
-        self.done = True
+        self._ended.set()
         self._announce(False)
 
     def drop_hidden(self) -> list[ev.AnyEvent] | None:
@@ -152,8 +185,7 @@ class RunLog:
 
     async def finished(self) -> None:
         """Wait for the end of the log."""
-        while not self.done:
-            await self._changed()
+        await self._ended.wait()
 
     def _visible(self) -> int:
         return self.head if self.done else min(self.head, self.stored + MAX_UNSTORED)
@@ -182,12 +214,12 @@ class RunLog:
     def _announce(self, is_delta: bool) -> None:
         if not self._waiters:
             return
-        if is_delta and self._window:
+        if is_delta:
             if self._timer is not None:
                 return
-            now = self._loop.time()
-            if now < self._woken_at + self._window:
-                self._timer = self._loop.call_at(self._woken_at + self._window, self._wake)
+            due = self._pace.due(self._woken_at)
+            if self._loop.time() < due:
+                self._timer = self._loop.call_at(due, self._wake)
                 return
         self._wake()
 
@@ -197,6 +229,7 @@ class RunLog:
             self._timer = None
         self._woken_at = self._loop.time()
         waiters, self._waiters = self._waiters, []
+        self._pace.count(len(waiters), self._woken_at)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
