@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backend.kit.yielding import in_pieces
-from backend.messages import decode_parts
+from backend.messages import decode_parts, marked_text
+from backend.routers.answers.documentation import STREAM_RESPONSES
 from backend.routers.answers.requests import ANSWER_PARAMETERS, PIXEL, NewMessage, answered
-from backend.routers.answers.respond import STREAM_RESPONSES, marked_text
 from backend.routers.edge.limits import TEXT_BODY
 from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses

@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
+from backend.routers.answers.documentation import STREAM_RESPONSES
 from backend.routers.answers.requests import ANSWER_PARAMETERS, AnswerOptions, NewMessage, answered
-from backend.routers.answers.respond import STREAM_RESPONSES
 from backend.routers.edge.limits import TEXT_BODY
 from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses

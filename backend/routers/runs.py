@@ -6,14 +6,10 @@ import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, Field
 
-from backend.routers.answers.respond import (
-    STREAM_PARAMETERS,
-    STREAM_RESPONSES,
-    AfterQuery,
-    format_of,
-    parse_cursor,
-    run_response,
-)
+from backend.routers.answers.cursor import AfterQuery, parse_cursor
+from backend.routers.answers.documentation import STREAM_PARAMETERS, STREAM_RESPONSES
+from backend.routers.answers.respond import run_response
+from backend.routers.dialects import dialect_of
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
@@ -76,7 +72,7 @@ async def events(
 ) -> Response:
     """Sends all events after your cursor, then live events. Together, your streams equal an uninterrupted one."""
     cursor = parse_cursor(run_id, request.headers.get("last-event-id") or None, after)
-    return await run_response(services, owner, run_id, cursor, request, format_of(request))
+    return await run_response(services, owner, run_id, cursor, request, dialect_of(request))
 
 
 class Cancelled(BaseModel):

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from backend import events as ev
+from backend.services.runs.fold import RunFold
 from backend.services.runs.log import MAX_UNSTORED, LogFull, RunLog, SendPace, replay
 from backend.storage.runs.turns import EventLines
 
@@ -19,9 +20,25 @@ def delta(number: int) -> ev.TextDelta:
     return ev.TextDelta(part_id="p1", text=str(number))
 
 
-def only_seq(run_id: str, seq: int, line: bytes) -> bytes:
-    assert ev.decode(line).seq == seq
-    return b"%d," % seq
+class OnlySeq:
+    """A stateless dialect that shows the seq alone; `padded`, as many bytes as the event has."""
+
+    media_type = "text/plain"
+    is_stateless = True
+
+    def __init__(self, padded: bool = False) -> None:
+        self._padded = padded
+
+    def encoder(self, run_id: str, before: RunFold) -> "OnlySeq":
+        assert run_id == "run_1" and before.started is None
+        return self
+
+    def event(self, seq: int, line: bytes) -> bytes:
+        assert ev.decode(line).seq == seq
+        return b"%d," % seq + (b"," * len(line) if self._padded else b"")
+
+
+only_seq, only_seq_padded = OnlySeq(), OnlySeq(padded=True)
 
 
 class Store:
@@ -328,8 +345,3 @@ async def test_a_piece_is_bounded_in_bytes(stored: bool) -> None:
     pieces = [seqs(chunk) async for chunk in stream]
     assert [seq for piece in pieces for seq in piece] == list(range(1, 51))
     assert max(map(len, pieces)) <= 3
-
-
-def only_seq_padded(run_id: str, seq: int, line: bytes) -> bytes:
-    """As long as the event, which is what counts."""
-    return b"%d," % seq + b"," * len(line)
