@@ -55,7 +55,7 @@ class Collections:
             raise NotFound("No such collection. GET /collections lists yours.")
         return CollectionRow(*found)
 
-    async def of(self, owner: str) -> list[CollectionRow]:
+    async def by_owner(self, owner: str) -> list[CollectionRow]:
         """All of an owner's, by name."""
         sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = ? ORDER BY name, id"
         found = await self._reader.run(lambda conn: conn.execute(sql, (owner,)).fetchall())
