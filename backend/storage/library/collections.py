@@ -74,7 +74,7 @@ class Collections:
 
     async def missing(self, owner: str, ids: Sequence[str]) -> list[str]:
         """Those of the ids that are no collections of the owner's."""
-        known = {row.id for row in await self.of(owner)}
+        known = {row.id for row in await self.by_owner(owner)}
         return [i for i in ids if i not in known]
 
     async def counts(self, ids: Sequence[str]) -> list[CollectionCounts]:
