@@ -7,8 +7,9 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from backend import __version__
+from backend.config.groups.accounts import parse_keys
 from backend.config.logging import configure_logging
-from backend.config.settings import Settings, parse_keys
+from backend.config.settings import Settings
 from backend.routers import (
     chat,
     collections,
@@ -57,7 +58,7 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
     Raises SettingsError on a wrong setting; the lifespan raises DataDirInUse unless `lock` is held already.
     """
     settings = settings or Settings.load()
-    configure_logging(settings.log)
+    configure_logging(settings.logs)
     counted, telemetry = open_telemetry(settings.telemetry)
 
     @asynccontextmanager
@@ -91,7 +92,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         app.include_router(module.router, max_body_size=_MAX_TEXT)
     for module in (runs, sessions, images, models, prompts, usage, system, metrics, search, collections):
         app.include_router(module.router, max_body_size=_MAX_BODY)
-    most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
+    most = settings.library.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
     app.include_router(documents.router, max_body_size=most)
     system.install_docs(app)
     install_openapi(app, [views.DocumentEvent])

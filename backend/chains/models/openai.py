@@ -11,7 +11,7 @@ from backend.chains.models._langchain import listed, outputs_of, tokens_of
 from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
 from backend.chains.models.prompt import Finish, Output, Parameters, Prompt, chat_messages
 from backend.chains.models.provider import Endpoint, Kind, Listing, Plugin
-from backend.config.settings import ModelSettings
+from backend.config.groups.models import ModelSettings
 from backend.errors import ProviderRefused, RunError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol
 from pydantic import SecretStr
 
 from backend.chains.models.prompt import Output, Prompt
+from backend.config.groups.models import ModelSettings
 from backend.config.models_file import Price, variable
-from backend.config.settings import ModelSettings
 
 EXTRA = "pip install --no-deps -r backend/requirements-providers.txt"
 """The line that adds what doesn't come with the server."""

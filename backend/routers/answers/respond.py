@@ -9,7 +9,7 @@ from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from backend import events as ev
-from backend.config.settings import RunSettings
+from backend.config.groups.runs import RunSettings
 from backend.errors import (
     BadRequest,
     BudgetExceeded,

@@ -71,7 +71,7 @@ async def upload(
     if unknown:
         raise Invalid(f"{sorted(unknown)[0]}: is no field of an upload. Its fields are file and collection.")
     collection = collection or collection_field
-    most = services.settings.knowledge.max_upload_files
+    most = services.settings.library.max_upload_files
     if len(file) > most:
         raise Invalid(f"file: {len(file)} files, the limit of one upload is {most} (MAX_UPLOAD_FILES).")
     if len(file) == 1:

@@ -13,7 +13,9 @@ from backend.chains.calling.call import CallLimits
 from backend.chains.calling.fallback import Attempts
 from backend.chains.history.images import images_that_fit
 from backend.chains.models.prompt import Image, Message
-from backend.config.settings import LibrarySettings, ModelSettings, parse_hosts
+from backend.config.fields import parse_hosts
+from backend.config.groups.library import LibrarySettings
+from backend.config.groups.models import ModelSettings
 from backend.errors import Conflict, Invalid, NotFound
 from backend.kit.ids import new_id
 from backend.kit.times import now_ms

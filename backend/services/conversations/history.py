@@ -25,7 +25,7 @@ from backend.chains.history.summary import (
 )
 from backend.chains.models.prompt import Message
 from backend.chains.models.tokenizers import Count
-from backend.config.settings import ConversationSettings
+from backend.config.groups.conversations import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.messages import ImagePart, SourcesPart, decode_parts, images_of, text_of
 from backend.services.conversations.background import BackgroundWriter, ShortText

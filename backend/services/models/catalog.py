@@ -19,8 +19,8 @@ from backend.chains.models.prices import charge, charge_at_most
 from backend.chains.models.prompt import Parameters, Tokens
 from backend.chains.models.provider import ChatModel, Endpoint, Kind, Listing, Plugin, Provider
 from backend.chains.models.tokenizers import Count, counter
+from backend.config.groups.models import ModelSettings
 from backend.config.models_file import ModelSpec, Price, ProviderTable
-from backend.config.settings import ModelSettings
 from backend.errors import Invalid, RunError
 
 BUILT_IN = "extractive/quotes"
