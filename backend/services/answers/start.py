@@ -236,7 +236,7 @@ class ChatService:
         by = next((c for c in answering.candidates if c.name == answered), answering.candidates[0])
         if first:
             self._titles.follow(run, answering.turn.message, by)
-        question = Message("user", answering.turn.message, unseen=answering.turn.shows)
+        question = Message("user", answering.turn.message, hidden_images=answering.turn.shows)
         self._memory.follow(run, told, question, by)
 
     async def _seen(self, run: Run, answering: AnswerPlan, told: History) -> tuple[tuple[Image, ...], History]:
