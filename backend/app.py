@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from backend import __version__
+from backend.config.groups.accounts import parse_keys
 from backend.config.logging import configure_logging
-from backend.config.settings import Settings, parse_keys
+from backend.config.settings import Settings
 from backend.routers import max_body_of, modules_of, system
 from backend.routers.edge import problems
 from backend.routers.edge.authentication import KeyGate
@@ -34,7 +35,7 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
     Raises SettingsError on a wrong setting; the lifespan raises DataDirInUse unless `lock` is held already.
     """
     settings = settings or Settings.load()
-    configure_logging(settings.log)
+    configure_logging(settings.logs)
     counted, telemetry = open_telemetry(settings.telemetry)
 
     @asynccontextmanager

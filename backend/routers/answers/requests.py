@@ -19,7 +19,7 @@ from pydantic import (
 from backend.chains.history.images import read_image
 from backend.chains.models.parameters import Writing
 from backend.chains.models.prompt import Image
-from backend.config.settings import OnDisconnect
+from backend.config.groups.runs import OnDisconnect
 from backend.errors import BadRequest, Invalid
 from backend.kit.text import clean_text
 from backend.routers.answers.cursor import parse_cursor

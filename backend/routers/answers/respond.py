@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from fastapi import Request, Response
 
 from backend import events as ev
-from backend.config.settings import RunSettings
+from backend.config.groups.runs import RunSettings
 from backend.routers.dialects.events import HEARTBEAT
 from backend.routers.dialects.json import JsonAnswer
 from backend.routers.edge.event_stream import EventStream, gone

@@ -48,7 +48,7 @@ _FILES_PER_REQUEST = 4
 
 def max_body(settings: Settings) -> int:
     """The most bytes that a request of this router may have."""
-    return settings.knowledge.max_upload_mb * 1_000_000 * _FILES_PER_REQUEST + JSON_BODY
+    return settings.library.max_upload_mb * 1_000_000 * _FILES_PER_REQUEST + JSON_BODY
 
 
 FilterCollection = Annotated[str | None, Query(description="The id of one of your collections.")]
@@ -85,7 +85,7 @@ async def upload(
     if unknown:
         raise Invalid(f"{sorted(unknown)[0]}: is no field of an upload. Its fields are file and collection.")
     collection = collection or collection_field
-    most = services.settings.knowledge.max_upload_files
+    most = services.settings.library.max_upload_files
     if len(file) > most:
         raise Invalid(f"file: {len(file)} files, the limit of one upload is {most} (MAX_UPLOAD_FILES).")
     if len(file) == 1:

@@ -107,7 +107,7 @@ async def add_url(
     Scripts of the page are not run. The document's name is taken from `Content-Disposition`, else from the last part of
     the path.
     """
-    if not services.settings.knowledge.url_fetch:
+    if not services.settings.library.url_fetch:
         raise Forbidden("This server fetches no URLs (URL_FETCH=0). Download it and upload the file.",
                         code="url_fetch_off")  # fmt: skip
     async with services.fetcher.fetch(body.url) as fetched:

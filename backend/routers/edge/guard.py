@@ -15,7 +15,7 @@ import structlog
 import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.config.settings import ServerSettings
+from backend.config.groups.server import ServerSettings
 from backend.errors import Forbidden, Misdirected, RequestError
 from backend.routers.edge.event_stream import BODY_SEND
 from backend.routers.edge.problems import problem_of, too_large
@@ -43,7 +43,7 @@ class Guard:
         self._file_paths = file_paths
         self._telemetry = telemetry
         self._local_only = settings.api_keys is None
-        self._loopback = settings.loopback
+        self._loopback = settings.is_loopback
         self._origins = frozenset(settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import structlog
 
 from backend import events as ev
-from backend.config.settings import OnDisconnect, RunSettings
+from backend.config.groups.runs import OnDisconnect, RunSettings
 from backend.errors import (
     Conflict,
     InternalError,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend import events as ev
-from backend.config.settings import RunSettings
+from backend.config.groups.runs import RunSettings
 from backend.errors import BadRequest, TooManyRuns, Unavailable
 from backend.kit.ids import new_id
 from backend.kit.times import now_ms
