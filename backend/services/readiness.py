@@ -11,6 +11,8 @@ log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 5.0
 _WAIT_SECONDS = 120.0
+_PORT_SECONDS = 0.02
+"""In which the server opens its port. Loading holds the event loop while it imports packages."""
 
 
 class Readiness:
@@ -53,6 +55,7 @@ class Readiness:
             ) from None
 
     async def _run(self) -> None:
+        await asyncio.sleep(_PORT_SECONDS)
         while True:
             try:
                 await self._load()
