@@ -3,12 +3,13 @@
 from typing import Self
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from backend.routers.asking import ANSWER_PARAMETERS, PIXEL, NewMessage, answered
 from backend.routers.problems import responses
 from backend.routers.state import Owner, Services, ServicesDep
 from backend.routers.streams import STREAM_RESPONSES, marked_text
+from backend.routers.view import View
 from backend.services.pieces import in_pieces
 from backend.services.run_state import decode_parts
 
@@ -66,7 +67,7 @@ async def chat(
     return await answered(request, start)
 
 
-class ChatHealth(BaseModel):
+class ChatHealth(View):
     """The chat service is there."""
 
     service: str = "chat"
@@ -80,7 +81,7 @@ async def chat_health() -> ChatHealth:
     return ChatHealth()
 
 
-class HistoryMessage(BaseModel):
+class HistoryMessage(View):
     """One message, its text with ` [n]` where a citation stands."""
 
     role: str
@@ -88,7 +89,7 @@ class HistoryMessage(BaseModel):
     status: str
 
 
-class History(BaseModel):
+class History(View):
     """A conversation as plain text."""
 
     session_id: str

@@ -9,12 +9,13 @@ from backend.events import clean_text
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ReadyServices, ServicesDep
 from backend.routers.times import Time, iso
+from backend.routers.view import View
 from backend.services import collections as service
 
 router = APIRouter(prefix="/collections", tags=["collections"])
 
 
-class Embedding(BaseModel):
+class Embedding(View):
     """The next embedding of a collection, built while the present one serves."""
 
     model: str = Field(examples=["openai/text-embedding-3-small"])
@@ -24,7 +25,7 @@ class Embedding(BaseModel):
     progress: dict[str, Any] = Field(description="`done` of `total` passages embedded, `rate` of them a second.")
 
 
-class Collection(BaseModel):
+class Collection(View):
     """A named set of documents, embedded by one model."""
 
     model_config = ConfigDict(
@@ -54,7 +55,7 @@ class Collection(BaseModel):
     created_at: Time
 
 
-class CollectionList(BaseModel):
+class CollectionList(View):
     """Collections, by name."""
 
     items: list[Collection]
@@ -86,7 +87,7 @@ class EmbedRequest(BaseModel):
     model: str = Field(min_length=1, max_length=200, description="`provider/model`, as for EMBEDDING_MODEL.")
 
 
-class CollectionReceipt(BaseModel):
+class CollectionReceipt(View):
     """What the deletion of a collection removed."""
 
     model_config = ConfigDict(

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from backend.events import clean_text
 from backend.routers.times import Time, iso
+from backend.routers.view import View
 from backend.services.documents import MAX_NAME, Receipt
 from backend.services.sweep import Swept
 from backend.storage.documents import DocumentRow, VersionRow
@@ -29,7 +30,7 @@ _DOCUMENT: dict[str, Any] = {
 }
 
 
-class PendingVersion(BaseModel):
+class PendingVersion(View):
     """A new content on its way: until it is ready, the old one answers."""
 
     version: str
@@ -41,7 +42,7 @@ class PendingVersion(BaseModel):
     progress: dict[str, Any] = Field(description=_PROGRESS)
 
 
-class Moving(BaseModel):
+class Moving(View):
     """The document is being embedded anew for another collection; until then it is found where it is."""
 
     collection_id: str
@@ -50,7 +51,7 @@ class Moving(BaseModel):
     progress: dict[str, Any] = Field(description=_PROGRESS)
 
 
-class Document(BaseModel):
+class Document(View):
     """An uploaded file. It can be searched when `status` is ready."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_DOCUMENT]})
@@ -86,7 +87,7 @@ class Replaced(Document):
     unchanged: bool = False
 
 
-class Uploaded(BaseModel):
+class Uploaded(View):
     """What became of one file of an upload. `duplicate`: the same bytes were here already."""
 
     id: str | None = None
@@ -97,7 +98,7 @@ class Uploaded(BaseModel):
     reason: str | None = None
 
 
-class Uploads(BaseModel):
+class Uploads(View):
     """One entry a file, in the order sent. `id` and `status` repeat the first one's, for uploads of one file."""
 
     id: str | None = None
@@ -105,14 +106,14 @@ class Uploads(BaseModel):
     documents: list[Uploaded]
 
 
-class DocumentList(BaseModel):
+class DocumentList(View):
     """A page of documents, newest first."""
 
     items: list[Document]
     next_cursor: str | None = None
 
 
-class DocumentEvent(BaseModel):
+class DocumentEvent(View):
     """One event of GET /documents/{id}/events: the document as it is now. The stream ends when nothing more happens by
     itself."""
 
@@ -120,7 +121,7 @@ class DocumentEvent(BaseModel):
     document: Document
 
 
-class DocumentText(BaseModel):
+class DocumentText(View):
     """`text` is `[start:end]` of the canonical text, in Unicode code points."""
 
     document_id: str
@@ -155,7 +156,7 @@ class DocumentChange(BaseModel):
         return self
 
 
-class Version(BaseModel):
+class Version(View):
     """One content that the document has, had, or is to have. Superseded ones can still be read at `/text?version=`."""
 
     version: str
@@ -171,13 +172,13 @@ class Version(BaseModel):
     created_at: Time
 
 
-class VersionList(BaseModel):
+class VersionList(View):
     """Versions, newest first."""
 
     items: list[Version]
 
 
-class DeletionReceipt(BaseModel):
+class DeletionReceipt(View):
     """What the deletion of a document removed."""
 
     model_config = ConfigDict(
@@ -203,7 +204,7 @@ class DeletionReceipt(BaseModel):
     file_removed: bool
 
 
-class SweepResult(BaseModel):
+class SweepResult(View):
     """What a sweep found and put right: all zeros when everything agreed."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [dict.fromkeys(Swept.__slots__, 0)]})

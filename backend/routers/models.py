@@ -3,16 +3,17 @@
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from backend.config.providers import ModelSpec
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
+from backend.routers.view import View
 
 router = APIRouter(prefix="/models", tags=["models"])
 
 
-class PriceInfo(BaseModel):
+class PriceInfo(View):
     """US dollars for a million tokens."""
 
     input: float
@@ -20,7 +21,7 @@ class PriceInfo(BaseModel):
     cached_input: float | None = None
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(View):
     """A model and what is known of it; null is unknown, and what is unknown is let through to the provider."""
 
     name: str = Field(description="To send as `model`.", examples=["openai/gpt-4.1-mini"])
@@ -44,7 +45,7 @@ class ModelInfo(BaseModel):
         return cls(name=name, price=shown, **spec.model_dump(exclude={"price", "tokenizer"}))
 
 
-class ProviderInfo(BaseModel):
+class ProviderInfo(View):
     """A provider and what can be used of it now."""
 
     provider: str = Field(examples=["openai"])
@@ -58,7 +59,7 @@ class ProviderInfo(BaseModel):
     details: list[ModelInfo] = Field(description="The same models, with what they can and cost.")
 
 
-class ModelList(BaseModel):
+class ModelList(View):
     """Every provider, and the model that answers when a request names none."""
 
     default: str = Field(examples=["extractive/quotes"])

@@ -11,6 +11,7 @@ from backend.chains.templates import PromptContent, Value
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
 from backend.routers.times import Time, iso
+from backend.routers.view import View
 from backend.services.prompts import PromptValues, ReadVersion
 from backend.storage.prompts import PromptRow, VersionRow
 
@@ -79,7 +80,7 @@ class RenderRequest(PromptValues):
     message: str = Field("", max_length=20_000)
 
 
-class Prompt(BaseModel):
+class Prompt(View):
     """A prompt."""
 
     name: str
@@ -89,13 +90,13 @@ class Prompt(BaseModel):
     updated_at: Time
 
 
-class PromptList(BaseModel):
+class PromptList(View):
     """Prompts, by name."""
 
     items: list[Prompt]
 
 
-class PromptVersionInfo(BaseModel):
+class PromptVersionInfo(View):
     """A version without its content."""
 
     version: int
@@ -116,7 +117,7 @@ class PromptVersion(PromptVersionInfo):
     content: PromptContent
 
 
-class PromptDiff(BaseModel):
+class PromptDiff(View):
     """What changed, a unified diff by field; a field that is the same is left out."""
 
     fields: dict[str, str] = Field(
@@ -124,14 +125,14 @@ class PromptDiff(BaseModel):
     )
 
 
-class RenderedTurn(BaseModel):
+class RenderedTurn(View):
     """An example with its values in place."""
 
     user: str
     assistant: str
 
 
-class RenderedPrompt(BaseModel):
+class RenderedPrompt(View):
     """What would be sent: `examples` come before the conversation, `message` is the user's as the model sees it."""
 
     version: int

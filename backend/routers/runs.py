@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
@@ -17,11 +17,12 @@ from backend.routers.streams import (
     run_response,
 )
 from backend.routers.times import Time, iso
+from backend.routers.view import View
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
 
-class RunInfo(BaseModel):
+class RunInfo(View):
     """One attempt to answer one message."""
 
     id: str
@@ -77,7 +78,7 @@ async def events(
     return await run_response(services, owner, run_id, cursor, request, format_of(request))
 
 
-class Cancelled(BaseModel):
+class Cancelled(View):
     """`status` is the run's: cancelled, or how it had ended before."""
 
     id: str

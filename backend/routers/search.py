@@ -11,6 +11,7 @@ from backend.chains.passages import Passage
 from backend.events import clean_text
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ReadyServices, ServicesDep
+from backend.routers.view import View
 from backend.services.knowledge import Scope
 
 router = APIRouter(tags=["search"])
@@ -62,7 +63,7 @@ class SearchRequest(BaseModel):
     explain: bool = Field(False, description="Tell how the passages were found.")
 
 
-class FoundPassage(BaseModel):
+class FoundPassage(View):
     """A passage, its text exactly as in the document: `[start:end]` of the canonical text, in code points."""
 
     text: str
@@ -83,7 +84,7 @@ class FoundPassage(BaseModel):
     relevant: bool = Field(description="Whether it reaches RELEVANCE_FLOOR.")
 
 
-class ExplainedQuery(BaseModel):
+class ExplainedQuery(View):
     """A query as it was looked for."""
 
     text: str
@@ -91,7 +92,7 @@ class ExplainedQuery(BaseModel):
     terms: list[str] = Field(description="What the lexical leg looked for.")
 
 
-class ExplainedCandidate(BaseModel):
+class ExplainedCandidate(View):
     """A chunk that a leg found, what each leg says of it, and what became of it."""
 
     chunk_id: str
@@ -109,7 +110,7 @@ class ExplainedCandidate(BaseModel):
     )
 
 
-class ExplainedReranker(BaseModel):
+class ExplainedReranker(View):
     """Whether the reranker did its part; without it, the ranking is that of both legs."""
 
     name: str
@@ -118,7 +119,7 @@ class ExplainedReranker(BaseModel):
     error: str | None = None
 
 
-class Retrieval(BaseModel):
+class Retrieval(View):
     """How passages were found: the queries, what both legs found, the ranking, what was dropped and why."""
 
     mode: str
@@ -132,14 +133,14 @@ class Retrieval(BaseModel):
     milliseconds: dict[str, float]
 
 
-class SearchResult(BaseModel):
+class SearchResult(View):
     """Passages, best first."""
 
     passages: list[FoundPassage]
     explanation: Retrieval | None = None
 
 
-class MessageRetrieval(BaseModel):
+class MessageRetrieval(View):
     """What retrieval did for an answer; null when it looked for nothing."""
 
     message_id: str

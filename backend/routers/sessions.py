@@ -11,6 +11,7 @@ from backend.routers.paging import Cursor, cursor_of, position_of
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
 from backend.routers.times import Time, iso
+from backend.routers.view import View
 from backend.services.pieces import encoded
 from backend.services.prompts import PromptChoice
 from backend.services.tree import Placed
@@ -21,7 +22,7 @@ router = APIRouter(prefix="/sessions", tags=["sessions"])
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 
 
-class Session(BaseModel):
+class Session(View):
     """A conversation."""
 
     id: str
@@ -35,7 +36,7 @@ class Session(BaseModel):
     updated_at: Time
 
 
-class SessionList(BaseModel):
+class SessionList(View):
     """A page of sessions, last changed first."""
 
     items: list[Session]
@@ -93,7 +94,7 @@ class SessionChange(BaseModel):
         return self
 
 
-class Message(BaseModel):
+class Message(View):
     """A message; text parts hold their citations, `[start:end]` in Unicode code points."""
 
     id: str
@@ -116,7 +117,7 @@ class Message(BaseModel):
     created_at: Time
 
 
-class MessageList(BaseModel):
+class MessageList(View):
     """Messages, oldest first."""
 
     items: list[Message]
@@ -135,7 +136,7 @@ class HeadChange(BaseModel):
     leaf: bool = Field(False, description="Go on from it to the end of its newest branch.")
 
 
-class ActiveRun(BaseModel):
+class ActiveRun(View):
     """The live run of a session, if there is one: watch it at /runs/{run_id}/events."""
 
     run_id: str | None = None

@@ -4,13 +4,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from backend.errors import Invalid
 from backend.routers.paging import Cursor, cursor_of, position_of
 from backend.routers.problems import responses
 from backend.routers.state import Owner, ServicesDep
 from backend.routers.times import Time, iso
+from backend.routers.view import View
 from backend.services.usage import BudgetState
 from backend.storage.ids import now_ms
 from backend.storage.ledger import Grouping, Sums
@@ -21,7 +22,7 @@ _DAYS = 30
 _COST = "Micro-dollars (1,000,000 is a US dollar) of the calls whose cost is known; null when no call's is."
 
 
-class UsageSums(BaseModel):
+class UsageSums(View):
     """Calls of models, taken together."""
 
     calls: int = Field(examples=[12])
@@ -49,7 +50,7 @@ class UsageGroup(UsageSums):
     last_at: Time = Field(description="When the last of them was booked.")
 
 
-class BudgetInfo(BaseModel):
+class BudgetInfo(View):
     """A budget in its current period. Amounts are micro-dollars."""
 
     limit: int = Field(examples=[5_000_000])
@@ -70,7 +71,7 @@ class BudgetInfo(BaseModel):
         )
 
 
-class UsageReport(BaseModel):
+class UsageReport(View):
     """What models were used for, and what it cost: a page of groups, all of the span together, the budget now."""
 
     begins: Time = Field(alias="from")
