@@ -3,7 +3,7 @@
 from typing import Self
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from backend.kit.yielding import in_pieces
 from backend.messages import decode_parts, marked_text
@@ -13,6 +13,7 @@ from backend.routers.edge.limits import TEXT_BODY
 from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, Services, ServicesDep
+from backend.routers.edge.view import View
 
 router = APIRouter(prefix="/chat", tags=["chat"])
 TAG = {"name": "chat", "description": "Ask a question and watch the answer stream."}
@@ -75,7 +76,7 @@ async def chat(
     return await answered(request, start)
 
 
-class ChatHealth(BaseModel):
+class ChatHealth(View):
     """Chat is available."""
 
     service: str = "chat"
@@ -89,7 +90,7 @@ async def chat_health() -> ChatHealth:
     return ChatHealth()
 
 
-class HistoryMessage(BaseModel):
+class HistoryMessage(View):
     """One message; its text has ` [n]` after each cited sentence."""
 
     role: str
@@ -97,7 +98,7 @@ class HistoryMessage(BaseModel):
     status: str
 
 
-class History(BaseModel):
+class History(View):
     """A conversation as plain text."""
 
     session_id: str

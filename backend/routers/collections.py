@@ -9,13 +9,14 @@ from backend.kit.text import clean_text
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.routers.edge.times import Time, iso
+from backend.routers.edge.view import View
 from backend.services.library import collections as service
 
 router = APIRouter(prefix="/collections", tags=["collections"])
 CollectionId = Annotated[str, Path(description="A collection's id: an `id` in GET /collections.")]
 
 
-class Embedding(BaseModel):
+class Embedding(View):
     """A re-embedding of a collection. Searches use the present vectors until it is done."""
 
     model: str = Field(examples=["openai/text-embedding-3-small"])
@@ -25,7 +26,7 @@ class Embedding(BaseModel):
     progress: dict[str, Any] = Field(description="`done` of `total` chunks are embedded, `rate` chunks per second.")
 
 
-class Collection(BaseModel):
+class Collection(View):
     """A named set of documents, embedded with one model."""
 
     model_config = ConfigDict(
@@ -57,7 +58,7 @@ class Collection(BaseModel):
     created_at: Time
 
 
-class CollectionList(BaseModel):
+class CollectionList(View):
     """Collections, by name."""
 
     items: list[Collection]
@@ -89,7 +90,7 @@ class EmbedRequest(BaseModel):
     model: str = Field(min_length=1, max_length=200, description="`provider/model`, as for EMBEDDING_MODEL.")
 
 
-class CollectionReceipt(BaseModel):
+class CollectionReceipt(View):
     """What was removed with a collection."""
 
     model_config = ConfigDict(

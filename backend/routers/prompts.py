@@ -11,6 +11,7 @@ from backend.chains.templates import PromptContent, Value
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
+from backend.routers.edge.view import View
 from backend.services.prompts.prompts import PromptRow, PromptValues, ReadVersion, RevisionRow
 
 router = APIRouter(prefix="/prompts", tags=["prompts"])
@@ -86,7 +87,7 @@ class RenderRequest(PromptValues):
     message: str = Field("", max_length=20_000)
 
 
-class Prompt(BaseModel):
+class Prompt(View):
     """A prompt."""
 
     name: str
@@ -96,13 +97,13 @@ class Prompt(BaseModel):
     updated_at: Time
 
 
-class PromptList(BaseModel):
+class PromptList(View):
     """Prompts, by name."""
 
     items: list[Prompt]
 
 
-class PromptVersionInfo(BaseModel):
+class PromptVersionInfo(View):
     """A version without its content."""
 
     version: int
@@ -123,7 +124,7 @@ class PromptVersion(PromptVersionInfo):
     content: PromptContent
 
 
-class PromptDiff(BaseModel):
+class PromptDiff(View):
     """The changes as a unified diff for each field. Unchanged fields are left out."""
 
     fields: dict[str, str] = Field(
@@ -131,14 +132,14 @@ class PromptDiff(BaseModel):
     )
 
 
-class RenderedTurn(BaseModel):
+class RenderedTurn(View):
     """An example with the values inserted."""
 
     user: str
     assistant: str
 
 
-class RenderedPrompt(BaseModel):
+class RenderedPrompt(View):
     """What would be sent: `examples` come before the conversation; `message` is the user's message as the model sees
     it.
     """

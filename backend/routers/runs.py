@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from backend.routers.answers.cursor import AfterQuery, parse_cursor
 from backend.routers.answers.documentation import STREAM_PARAMETERS, STREAM_RESPONSES
@@ -13,13 +13,14 @@ from backend.routers.dialects import dialect_of
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
+from backend.routers.edge.view import View
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 TAG = {"name": "runs", "description": "Attempts to answer a message: watch, reconnect, cancel."}
 RunId = Annotated[str, Path(description="A run's id: `run_id` in its first event or in the answer.")]
 
 
-class RunInfo(BaseModel):
+class RunInfo(View):
     """A run: one attempt to answer one message."""
 
     id: str
@@ -75,7 +76,7 @@ async def events(
     return await run_response(services, owner, run_id, cursor, request, dialect_of(request))
 
 
-class Cancelled(BaseModel):
+class Cancelled(View):
     """`status` is the run's status: cancelled, or how the run had ended before."""
 
     id: str

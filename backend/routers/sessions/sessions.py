@@ -13,6 +13,7 @@ from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
+from backend.routers.edge.view import View
 from backend.services.conversations.sessions import SessionRow
 from backend.services.conversations.tree import Placed
 from backend.services.prompts.prompts import PromptChoice
@@ -23,7 +24,7 @@ TAG = {"name": "sessions", "description": "Conversations and their messages."}
 Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number per page.")]
 
 
-class Session(BaseModel):
+class Session(View):
     """A session: a conversation with its messages."""
 
     id: str
@@ -39,7 +40,7 @@ class Session(BaseModel):
     updated_at: Time
 
 
-class SessionList(BaseModel):
+class SessionList(View):
     """A page of sessions, last changed first."""
 
     items: list[Session]
@@ -97,7 +98,7 @@ class SessionChange(BaseModel):
         return self
 
 
-class Message(BaseModel):
+class Message(View):
     """A message. Text parts contain their citations; `[start:end]` are positions in Unicode code points."""
 
     id: str
@@ -122,7 +123,7 @@ class Message(BaseModel):
     created_at: Time
 
 
-class MessageList(BaseModel):
+class MessageList(View):
     """Messages, oldest first."""
 
     items: list[Message]
@@ -145,7 +146,7 @@ class HeadChange(BaseModel):
     )
 
 
-class ActiveRun(BaseModel):
+class ActiveRun(View):
     """The live run of a session, if there is one. Its events are at /runs/{run_id}/events."""
 
     run_id: str | None = None
