@@ -11,6 +11,8 @@ from tests.live.support import ask
 from tests.provider_server import ProviderServer
 from tests.provider_wire import Send, Sleep, Status, Step
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest.mark.parametrize("name", ["anthropic", "google", "cohere"])
 async def test_a_package_that_is_missing_is_told_with_its_line(

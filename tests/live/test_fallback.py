@@ -256,7 +256,7 @@ async def test_a_slow_answer_rests_its_model_and_not_the_provider(
     tmp_path: Path, one: ProviderServer, two: ProviderServer
 ) -> None:
     one.script([Stall()])
-    async with chained(tmp_path, one, two, attempt_timeout=0.2) as server:
+    async with chained(tmp_path, one, two, attempt_timeout=1.0) as server:
         assert text_of(await server.events(ask())) == "From two."
         assert text_of(await server.events(ask(model="one/other"))) == "From one."
         assert text_of(await server.events(ask())) == "From two."
