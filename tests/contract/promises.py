@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract.conftest import SharedServers
 from tests.contract.wires import KEY
-from tests.harness import text_of
+from tests.harness import Running, text_of
 from tests.live.support import ask, messages, only_terminal, ordered, said
 from tests.provider_server import ProviderServer
 
@@ -25,8 +25,12 @@ class ProviderContract:
         del provider
         return {}
 
+    async def server(self, shared: SharedServers, provider: ProviderServer) -> Running:
+        """A server that has the provider."""
+        return await shared.with_settings(**self.settings(provider))
+
     async def test_it_answers_by_the_protocol(self, provider: ProviderServer, shared: SharedServers) -> None:
-        server = await shared.with_settings(**self.settings(provider))
+        server = await self.server(shared, provider)
         events = await server.events(ask(model=self.model))
         ordered(events)
         end = only_terminal(events)
@@ -42,7 +46,7 @@ class ProviderContract:
         assert said(stored[1]) == text_of(events)
 
     async def test_it_is_listed_as_available(self, provider: ProviderServer, shared: SharedServers) -> None:
-        server = await shared.with_settings(**self.settings(provider))
+        server = await self.server(shared, provider)
         listed = (await server.client.get("/models")).json()
         mine = next(p for p in listed["providers"] if p["provider"] == self.name)
         assert mine["available"] is True
@@ -57,7 +61,7 @@ class ProviderContract:
 
     async def test_a_long_answer_stops_at_max_tokens(self, provider: ProviderServer, shared: SharedServers) -> None:
         """Or the limit at least reaches the provider."""
-        server = await shared.with_settings(**self.settings(provider))
+        server = await self.server(shared, provider)
         events = await server.events(ask(model=self.model, max_tokens=3))
         only_terminal(events)
         self.limited(events, provider)
@@ -80,11 +84,18 @@ class RowContract(ProviderContract):
         url = provider.root_url if self.root else provider.base_url
         return {f"{self.name}_api_key": KEY, f"{self.name}_base_url": url}
 
+    async def server(self, shared: SharedServers, provider: ProviderServer) -> Running:
+        """One server that has every row: each is asked by its name."""
+        rows: dict[str, Any] = {}
+        for row in RowContract.__subclasses__():
+            rows |= row().settings(provider)
+        return await shared.with_settings(**rows)
+
     async def test_the_key_goes_to_the_provider_and_nowhere_else(
         self, provider: ProviderServer, shared: SharedServers
     ) -> None:
-        server = await shared.with_settings(llm_model=self.model, **self.settings(provider))
-        events = await server.events(ask())
+        server = await self.server(shared, provider)
+        events = await server.events(ask(model=self.model))
         paths = ("/models", "/openapi.json", f"/runs/{events[0]['run_id']}")
         shown = [json.dumps(events), *[(await server.client.get(path)).text for path in paths]]
         assert KEY in str((await provider.call(0)).headers)
