@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.usefixtures("used_wires"),
     pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.name),
 ]
-OPTIONS: dict[str, Any] = {"log_level": "DEBUG", "idle_timeout": 0.7, "first_token_timeout": 0.7}
+OPTIONS: dict[str, Any] = {"log_level": "DEBUG"}
 """The log's level is the whole process's: each server of this module has the same."""
 
 
@@ -150,13 +150,17 @@ async def test_no_finish_reason_is_not_completed(server: Running, provider: Prov
     await failed(server, provider, script, "provider_error", retryable=True, kept="Half an answer")
 
 
-async def test_a_stall_in_the_middle(server: Running, provider: ProviderServer, wire: Wire) -> None:
+async def test_a_stall_in_the_middle(shared: SharedServers, provider: ProviderServer, wire: Wire) -> None:
+    server = await shared.with_settings(**OPTIONS, idle_timeout=0.7, **wire.settings(provider))
     script = [*wire.begun("Half an answer"), Stall()]
     await failed(server, provider, script, "upstream_stalled", retryable=True, kept="Half an answer")
     await (await provider.call(0)).disconnected()
 
 
-async def test_a_stall_before_the_first_token(server: Running, provider: ProviderServer, wire: Wire) -> None:
+async def test_a_stall_before_the_first_token(shared: SharedServers, provider: ProviderServer, wire: Wire) -> None:
+    server = await shared.with_settings(**OPTIONS, first_token_timeout=0.7, **wire.settings(provider))
+    await server.events(ask())  # the client is made with the first call, which takes a part of the time
+    provider.reset()
     await failed(server, provider, [Stall()], "provider_timeout", retryable=True)
     await (await provider.call(0)).disconnected()
 

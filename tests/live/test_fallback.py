@@ -68,7 +68,7 @@ async def test_before_the_first_word_the_next_answers(
     one: ProviderServer, two: ProviderServer, tmp_path: Path, script: list[Step], reason: str
 ) -> None:
     one.script(script)
-    async with chained(tmp_path, one, two, attempt_timeout=0.5) as server:
+    async with chained(tmp_path, one, two, attempt_timeout=2.0) as server:
         events = await server.events(ask())
         ordered(events)
         assert events[0]["model"] == "one/a"
