@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from backend import events as ev
-from backend.storage.runs.turns import EventLines
+from backend.storage.runs.events import EventLines
 
 FrameEncoder = Callable[[str, int, bytes], bytes]
 """Of a run id, a seq and the event's JSON line: the bytes that go to the client (maybe none)."""

@@ -12,7 +12,7 @@ from backend.config.budgets import EVERYBODY, Budget
 from backend.config.settings import LibrarySettings, ModelSettings
 from backend.errors import PriceUnknown
 from backend.services.models.catalog import Models
-from backend.storage.usage.ledger import Reservation
+from backend.storage.usage.reservations import Reservation
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,32 +1,27 @@
-"""Opening the database: lock, schema, connections for ordinary queries."""
+"""The one way into the database: functions of a `Tx`, run by the writer or by a reader."""
 
 import sqlite3
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from typing import TypeVar
 
 from backend.storage.engine.reader import Reader
-from backend.storage.engine.writer import Writer, apply_pragmas, connect, storage_error
+from backend.storage.engine.tx import Tx
+from backend.storage.engine.writer import Writer, connect
 
 SCHEMA_VERSION = "0003"
 
+T = TypeVar("T")
+
 
 class Database:
-    """`read()` and `write()` give SQLAlchemy connections; `writer` and `reader` are the quick lanes of plain SQL."""
+    """Brings the schema up to date when it is made, then runs functions of a `Tx`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._upgrade()
-        self.writer = Writer(path)
-        self.reader = Reader(path)
-        self._engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=4, max_overflow=4)
-        event.listen(self._engine.sync_engine, "connect", _on_connect)
-        event.listen(self._engine.sync_engine, "begin", _on_begin)
+        self._writer = Writer(path)
+        self._reader = Reader(path)
 
     def _upgrade(self) -> None:
         """Bring the schema up to date. Alembic is slow to import, so only when it is behind."""
@@ -43,45 +38,22 @@ class Database:
 
             upgrade(self.path)
 
-    @asynccontextmanager
-    async def read(self) -> AsyncGenerator[AsyncConnection]:
-        """A connection for reading. Raises Unavailable when the database is gone."""
-        try:
-            async with self._engine.connect() as conn:
-                yield conn
-        except DBAPIError as error:
-            raise (_storage_error(error) or error) from error
+    async def write(self, fn: Callable[[Tx], T]) -> T:
+        """The result of `fn`, after its commit; an exception of `fn` undoes what it wrote.
 
-    @asynccontextmanager
-    async def write(self) -> AsyncGenerator[AsyncConnection]:
-        """A unit of work: commits at the end, rolls back on an exception. Raises Unavailable or StorageFull."""
-        try:
-            async with self._engine.connect() as conn:
-                conn = await conn.execution_options(streamforge_write=True)
-                async with conn.begin():
-                    yield conn
-        except DBAPIError as error:
-            raise (_storage_error(error) or error) from error
+        Functions run one after the other, in the order of the calls. So `write` is also for reading what must see
+        everything that was written before. Raises what `fn` raises, Unavailable or StorageFull.
+        """
+        return await self._writer.run(fn)
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """The result of `fn`, which only reads. It doesn't wait for the writer.
+
+        Raises what `fn` raises; Unavailable when the database is gone.
+        """
+        return await self._reader.run(fn)
 
     async def close(self) -> None:
         """Finish pending writes and close every connection."""
-        self.writer.close()
-        self.reader.close()
-        await self._engine.dispose()
-
-
-def _storage_error(error: DBAPIError) -> Exception | None:
-    return storage_error(error.orig) if isinstance(error.orig, Exception) else None
-
-
-def _on_connect(dbapi_connection: Any, _record: Any) -> None:
-    # Transactions are begun below: the driver's own deferred BEGIN fails with "locked" when a reader turns writer.
-    dbapi_connection.isolation_level = None
-    cursor = dbapi_connection.cursor()
-    apply_pragmas(cursor)
-    cursor.close()
-
-
-def _on_begin(conn: Any) -> None:
-    write = conn.get_execution_options().get("streamforge_write", False)
-    conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        self._writer.close()
+        self._reader.close()

@@ -2,13 +2,15 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, insert
+from sqlalchemy import create_engine
 
 from backend.errors import NotFound, StorageFull, StreamForgeError, Unavailable
 from backend.kit.ids import new_id
@@ -16,6 +18,7 @@ from backend.storage import tables
 from backend.storage.conversations.sessions import Sessions
 from backend.storage.engine.database import SCHEMA_VERSION, Database
 from backend.storage.engine.lock import DataDirInUse, DataDirLock
+from backend.storage.engine.tx import Tx
 from backend.storage.engine.writer import Writer, connect, storage_error
 from backend.storage.library.chunks import Chunks
 from backend.storage.library.collections import Collections
@@ -23,6 +26,7 @@ from backend.storage.library.documents import Documents
 from backend.storage.library.jobs import Jobs
 from backend.storage.library.transfers import Transfers
 from backend.storage.library.versions import Versions
+from backend.storage.migrations import upgrade
 from tests.support.storing import MODEL, ingested
 
 
@@ -61,6 +65,29 @@ async def test_an_old_database_is_opened_without_running_migrations(database: Da
     assert (tmp_path / "a.db").read_bytes() == before
 
 
+async def test_opening_an_up_to_date_database_imports_no_sqlalchemy(database: Database, tmp_path: Path) -> None:
+    """A quarter of a second of each start, and only migrations need it."""
+    await database.close()
+    code = (
+        "import sys; from pathlib import Path; from backend.storage.engine.database import Database; "
+        f"Database(Path({str(tmp_path / 'a.db')!r})); import backend.wiring; "
+        "print([m for m in ('sqlalchemy', 'alembic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stdout + done.stderr
+
+
+async def test_what_a_run_had_reserved_before_the_upgrade_is_still_reserved(tmp_path: Path) -> None:
+    upgrade(tmp_path / "old.db", "0003")
+    conn = sqlite3.connect(tmp_path / "old.db")
+    conn.execute("INSERT INTO reservations (run_id, owner, amount, created_at) VALUES ('run_1', 'a', 7, 1)")
+    conn.commit()
+    conn.close()
+    database = Database(tmp_path / "old.db")
+    assert await database.read(lambda tx: tx.rows("SELECT id, owner, amount FROM reservations")) == [("run_1", "a", 7)]
+    await database.close()
+
+
 async def test_a_database_of_a_newer_version_is_not_touched(database: Database, tmp_path: Path) -> None:
     await database.close()
     conn = sqlite3.connect(tmp_path / "a.db")
@@ -72,30 +99,33 @@ async def test_a_database_of_a_newer_version_is_not_touched(database: Database, 
 
 
 async def test_deleting_a_session_takes_its_rows_along(database: Database) -> None:
-    await database.writer.run(
-        lambda conn: (
-            conn.executescript(
-                """BEGIN; INSERT INTO sessions VALUES ('ses_1', 'a', 't', NULL, '{}', 1, 1);
-            INSERT INTO messages (id, owner, session_id, role, status, parts, created_at)
-              VALUES ('msg_1', 'a', 'ses_1', 'user', 'complete', '[]', 1);
-            INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, status, instance_id,
-              lease_until, started_at) VALUES ('run_1', 'a', 'ses_1', 'msg_1', 'msg_2', 'm', 'completed', 'i', 0, 1);
-            INSERT INTO run_events VALUES ('run_1', 1, 1, 1, x'00'); SAVEPOINT op;"""
-            )
-            and None
+    def fill(tx: Tx) -> None:
+        tx.execute("INSERT INTO sessions VALUES ('ses_1', 'a', 't', NULL, '{}', 1, 1)")
+        tx.execute(
+            """INSERT INTO messages (id, owner, session_id, role, status, parts, created_at)
+              VALUES ('msg_1', 'a', 'ses_1', 'user', 'complete', '[]', 1)"""
         )
-    )
+        tx.execute(
+            """INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, status, instance_id,
+              lease_until, started_at) VALUES ('run_1', 'a', 'ses_1', 'msg_1', 'msg_2', 'm', 'completed', 'i', 0, 1)"""
+        )
+        tx.execute("INSERT INTO run_events VALUES ('run_1', 1, 1, 1, x'00')")
+
+    await database.write(fill)
     await Sessions(database).delete("a", "ses_1")
-    async with database.read() as conn:
-        for table in ("messages", "runs", "run_events"):
-            assert (await conn.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar() == 0
+    for table in ("messages", "runs", "run_events"):
+        assert await database.read(lambda tx, t=table: tx.value(f"SELECT count(*) FROM {t}")) == 0
 
 
 # --- the writer
 
 
-def put(value: str) -> "object":
-    return lambda conn: conn.execute("INSERT INTO t VALUES (?)", (value,)) and value
+def put(value: str) -> Callable[[Tx], str]:
+    def insert(tx: Tx) -> str:
+        tx.execute("INSERT INTO t VALUES (:value)", value=value)
+        return value
+
+    return insert
 
 
 @pytest.fixture
@@ -137,15 +167,15 @@ async def test_a_failing_operation_does_not_harm_its_neighbours(
 
     queued = threading.Event()
 
-    def slow(conn: sqlite3.Connection) -> None:
+    def slow(tx: Tx) -> None:
         queued.wait(5)
 
-    def failing(conn: sqlite3.Connection) -> None:
-        conn.execute("INSERT INTO t VALUES ('half')")
+    def failing(tx: Tx) -> None:
+        tx.execute("INSERT INTO t VALUES ('half')")
         raise error
 
     first = asyncio.create_task(writer.run(slow))
-    others = [asyncio.create_task(writer.run(op)) for op in (put("a"), failing, put("b"))]  # type: ignore[arg-type]
+    others = [asyncio.create_task(writer.run(op)) for op in (put("a"), failing, put("b"))]
     await asyncio.sleep(0)
     queued.set()
     await first
@@ -157,27 +187,27 @@ async def test_a_failing_operation_does_not_harm_its_neighbours(
 
 async def test_many_operations_at_once_are_all_stored_in_order(writer: Writer, tmp_path: Path) -> None:
     names = [f"{n:04}" for n in range(1000)]
-    assert await asyncio.gather(*(writer.run(put(n)) for n in names)) == names  # type: ignore[arg-type]
+    assert await asyncio.gather(*(writer.run(put(n)) for n in names)) == names
     assert values(tmp_path) == names
 
 
 async def test_a_caller_that_leaves_does_not_undo_its_operation(writer: Writer, tmp_path: Path) -> None:
-    task = asyncio.create_task(writer.run(put("kept")))  # type: ignore[arg-type]
+    task = asyncio.create_task(writer.run(put("kept")))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await writer.run(put("next"))  # type: ignore[arg-type]
+    await writer.run(put("next"))
     assert values(tmp_path) == ["kept", "next"]
 
 
 async def test_after_closing_an_operation_is_refused_not_left_waiting(writer: Writer) -> None:
     await asyncio.to_thread(writer.close)
     with pytest.raises(Unavailable):
-        await asyncio.wait_for(writer.run(put("late")), 5)  # type: ignore[arg-type]
+        await asyncio.wait_for(writer.run(put("late")), 5)
 
 
 async def test_closing_stores_what_is_queued(tmp_path: Path, writer: Writer) -> None:
-    tasks = [asyncio.create_task(writer.run(put(str(n)))) for n in range(9)]  # type: ignore[arg-type]
+    tasks = [asyncio.create_task(writer.run(put(str(n)))) for n in range(9)]
     await asyncio.sleep(0)
     await asyncio.to_thread(writer.close)
     await asyncio.gather(*tasks)
@@ -188,10 +218,10 @@ async def test_a_database_that_is_gone_is_503_and_comes_back(tmp_path: Path) -> 
     (tmp_path / "w.db").mkdir()
     writer = Writer(tmp_path / "w.db")
     with pytest.raises(Unavailable) as caught:
-        await writer.run(lambda conn: None)
+        await writer.run(lambda tx: None)
     assert caught.value.code == "storage_busy"
     (tmp_path / "w.db").rmdir()
-    await writer.run(lambda conn: conn.execute("CREATE TABLE t (v TEXT)") and None)
+    await writer.run(lambda tx: tx.execute("CREATE TABLE t (v TEXT)"))
     await asyncio.to_thread(writer.close)
 
 
@@ -216,11 +246,12 @@ def test_what_a_database_error_means_to_a_caller(said: str, expected: type[Strea
 # --- sessions and documents
 
 
+INSERT_SESSION = "INSERT INTO sessions VALUES (:id, :owner, :title, NULL, '{}', :at, :at)"
+
+
 async def add_sessions(database: Database, *sessions: tuple[str, str, int], owner: str = "a") -> None:
-    async with database.write() as conn:
-        for id_, title, updated in sessions:
-            row = {"id": id_, "owner": owner, "title": title, "settings": {}}
-            await conn.execute(insert(tables.sessions).values(**row, created_at=updated, updated_at=updated))
+    rows = [{"id": id_, "owner": owner, "title": title, "at": updated} for id_, title, updated in sessions]
+    await database.write(lambda tx: tx.execute_many(INSERT_SESSION, rows))
 
 
 async def test_pages_of_sessions_are_stable_with_equal_times(database: Database) -> None:
@@ -366,11 +397,12 @@ async def test_a_lease_that_is_not_renewed_runs_out_and_one_that_is_does_not(dat
 
 
 async def test_a_failing_unit_of_work_leaves_nothing(database: Database) -> None:
+    def failing(tx: Tx) -> None:
+        tx.execute(INSERT_SESSION, id="ses_1", owner="a", title="t", at=1)
+        raise RuntimeError
+
     with pytest.raises(RuntimeError):
-        async with database.write() as conn:
-            row = {"id": "ses_1", "owner": "a", "title": "t", "settings": {}, "created_at": 1, "updated_at": 1}
-            await conn.execute(insert(tables.sessions).values(**row))
-            raise RuntimeError
+        await database.write(failing)
     assert await Sessions(database).page("a", 5, None, None) == []
 
 
