@@ -9,7 +9,7 @@ from backend.storage.engine.reader import Reader
 from backend.storage.engine.tx import Tx
 from backend.storage.engine.writer import Writer, connect
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 
 T = TypeVar("T")
 

@@ -38,7 +38,7 @@ def reserve(tx: Tx, owner: str, reservation_id: str, wanted: Reservation) -> Non
     """Put aside what a run, or a call outside of runs, may cost. Raises BudgetExceeded."""
     check(tx, owner, wanted)
     tx.execute(
-        "INSERT INTO reservations (run_id, owner, amount, created_at) VALUES (:id, :owner, :amount, :now)",
+        "INSERT INTO reservations (id, owner, amount, created_at) VALUES (:id, :owner, :amount, :now)",
         id=reservation_id,
         owner=owner,
         amount=wanted.amount,
@@ -48,7 +48,7 @@ def reserve(tx: Tx, owner: str, reservation_id: str, wanted: Reservation) -> Non
 
 def drop(tx: Tx, reservation_id: str) -> None:
     """Let go of what was put aside."""
-    tx.execute("DELETE FROM reservations WHERE run_id = :id", id=reservation_id)
+    tx.execute("DELETE FROM reservations WHERE id = :id", id=reservation_id)
 
 
 def drop_all(tx: Tx) -> None:
