@@ -1,15 +1,24 @@
 """Fixtures that every test may use."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.harness import Running, serving
 from tests.support.provider_server import ProviderServer
+from tests.support.shared import share_in_process
 
 DAY_SECONDS, LONGEST_TEST_SECONDS = 86_400, 90
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared() -> Iterator[None]:
+    """The servers of this process share what costs much to load."""
+    with pytest.MonkeyPatch.context() as patch:
+        share_in_process(patch)
+        yield
 
 
 @pytest.fixture
