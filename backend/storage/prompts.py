@@ -64,9 +64,9 @@ class Prompts:
             sql = f"{_VERSION} WHERE p.owner = :owner AND p.name = :name ORDER BY v.n DESC"
             return [RevisionRow(*row) for row in tx.rows(sql, owner=owner, name=name)]
 
-        if not (found := await self._db.read(find)):
+        if not (revisions := await self._db.read(find)):
             raise NotFound(_NONE)
-        return found
+        return revisions
 
     async def version(self, owner: str, name: str, n: int | None, label: str | None) -> RevisionRow:
         """A version by its number or by a label; with neither, the one labelled `production`, else the newest.
@@ -76,10 +76,10 @@ class Prompts:
 
         def find(tx: Tx) -> RevisionRow:
             prompt = _one(tx, owner, name)
-            wanted = n
-            if wanted is None:
-                wanted = prompt.labels.get(label or "production", None if label else prompt.versions)
-            row = tx.one(f"{_VERSION} WHERE p.id = :id AND v.n = :n", id=prompt.id, n=wanted)
+            number = n
+            if number is None:
+                number = prompt.labels.get(label or "production", None if label else prompt.versions)
+            row = tx.one(f"{_VERSION} WHERE p.id = :id AND v.n = :n", id=prompt.id, n=number)
             if row is None:
                 what = f"label {label!r}" if label is not None and n is None else f"version {n}"
                 raise NotFound(f"The prompt {name} has no {what}. GET /prompts/{name} tells which there are.")
@@ -132,22 +132,22 @@ def _rows(tx: Tx, owner: str, name: str | None) -> list[PromptRow]:
         "SELECT p.id, p.name, p.created_at, p.updated_at, (SELECT max(n) FROM prompt_versions WHERE prompt_id = p.id) "
         "FROM prompts p WHERE p.owner = :owner AND (:name IS NULL OR p.name = :name) ORDER BY p.name"
     )
-    found = {row[0]: PromptRow(*row) for row in tx.rows(sql, owner=owner, name=name)}
+    prompts = {row[0]: PromptRow(*row) for row in tx.rows(sql, owner=owner, name=name)}
     labels = (
         "SELECT l.prompt_id, l.label, l.n FROM prompt_labels l JOIN prompts p ON p.id = l.prompt_id "
         "WHERE p.owner = :owner AND (:name IS NULL OR p.name = :name) ORDER BY l.label"
     )
     for prompt_id, label, n in tx.rows(labels, owner=owner, name=name):
-        if prompt_id in found:
-            found[prompt_id].labels[label] = n
-    return list(found.values())
+        if prompt_id in prompts:
+            prompts[prompt_id].labels[label] = n
+    return list(prompts.values())
 
 
 def _one(tx: Tx, owner: str, name: str) -> PromptRow:
-    found = _rows(tx, owner, name)
-    if not found:
+    rows = _rows(tx, owner, name)
+    if not rows:
         raise NotFound(_NONE)
-    return found[0]
+    return rows[0]
 
 
 def _create(tx: Tx, owner: str, name: str, content: str, note: str | None, labels: list[str]) -> None:

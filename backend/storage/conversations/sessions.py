@@ -153,15 +153,15 @@ def _session(row: Row) -> SessionRow:
 
 
 def _change(tx: Tx, owner: str, session_id: str, title: str | None, settings: dict[str, Any]) -> None:
-    found = tx.one("SELECT title, settings FROM sessions WHERE id = :id AND owner = :owner", id=session_id, owner=owner)
-    if found is None:
+    row = tx.one("SELECT title, settings FROM sessions WHERE id = :id AND owner = :owner", id=session_id, owner=owner)
+    if row is None:
         raise NotFound("No such session.")
-    merged = {name: value for name, value in {**json.loads(found[1]), **settings}.items() if value is not None}
+    merged = {name: value for name, value in {**json.loads(row[1]), **settings}.items() if value is not None}
     if title is not None:
         merged[_NAMED] = True
     tx.execute(
         "UPDATE sessions SET title = :title, settings = :settings, updated_at = :now WHERE id = :id",
-        title=title or found[0],
+        title=title or row[0],
         settings=json.dumps(merged),
         now=now_ms(),
         id=session_id,

@@ -29,15 +29,15 @@ class Database:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         conn = connect(self.path)
         try:
-            found = conn.execute("SELECT version_num FROM alembic_version").fetchone()
+            row = conn.execute("SELECT version_num FROM alembic_version").fetchone()
         except sqlite3.OperationalError:
-            found = None
+            row = None
             if conn.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
                 conn.executescript(SCHEMA.read_text(encoding="utf-8"))
                 return
         finally:
             conn.close()
-        if found is None or found[0] != SCHEMA_VERSION:
+        if row is None or row[0] != SCHEMA_VERSION:
             upgrade(self.path)
 
     async def write(self, fn: Callable[[Tx], T]) -> T:

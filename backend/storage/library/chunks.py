@@ -131,8 +131,8 @@ class Chunks:
             "SELECT c.n, v.title, c.heading, c.context, c.text, c.spans FROM chunks c JOIN document_versions v "
             "ON v.id = c.version_id WHERE c.version_id = :version_id AND c.n > :after ORDER BY c.n LIMIT :limit"
         )
-        found = await self._db.read(lambda tx: tx.rows(sql, version_id=version_id, after=after, limit=limit))
-        return [StoredChunk(*row) for row in found]
+        rows = await self._db.read(lambda tx: tx.rows(sql, version_id=version_id, after=after, limit=limit))
+        return [StoredChunk(*row) for row in rows]
 
     async def remove(self, collection_id: str, version_ids: Sequence[str]) -> int:
         """Remove versions' chunks with their terms, a few a commit; how many there were."""
@@ -296,8 +296,8 @@ def _candidates(
         "WHERE c.n IN :numbers AND d.active_version = v.id AND d.owner = :owner AND d.collection_id IN :within"
     )
     rows = tx.rows(sql, embedding=embedding, numbers=numbers, owner=owner, within=within)
-    found = {row[0]: CandidateRow(*row) for row in rows}
-    return [found[n] for n in numbers if n in found]
+    by_number = {row[0]: CandidateRow(*row) for row in rows}
+    return [by_number[n] for n in numbers if n in by_number]
 
 
 def _rows(tx: Tx, numbers: Sequence[int]) -> dict[int, ChunkRow]:
@@ -307,8 +307,8 @@ def _rows(tx: Tx, numbers: Sequence[int]) -> dict[int, ChunkRow]:
         "CROSS JOIN document_versions v ON v.id = c.version_id CROSS JOIN documents d ON d.id = v.document_id "
         "WHERE c.n IN :numbers AND d.active_version = v.id"
     )
-    found = {row[0]: ChunkRow(*row) for row in tx.rows(sql, numbers=numbers)}
-    return {n: found[n] for n in numbers if n in found}
+    by_number = {row[0]: ChunkRow(*row) for row in tx.rows(sql, numbers=numbers)}
+    return {n: by_number[n] for n in numbers if n in by_number}
 
 
 def _ranges(tx: Tx, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:
@@ -317,5 +317,5 @@ def _ranges(tx: Tx, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]
         "CROSS JOIN document_versions v ON v.id = d.active_version "
         "WHERE d.id IN :ids AND d.owner = :owner AND v.chunks > 0"
     )
-    found = {row[1]: ChunkRange(*row) for row in tx.rows(sql, ids=document_ids, owner=owner)}
-    return [found[i] for i in document_ids if i in found]
+    by_id = {row[1]: ChunkRange(*row) for row in tx.rows(sql, ids=document_ids, owner=owner)}
+    return [by_id[i] for i in document_ids if i in by_id]

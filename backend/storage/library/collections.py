@@ -42,16 +42,16 @@ class Collections:
 
     async def default(self, owner: str) -> CollectionRow:
         """The owner's collection for what names none; made when it isn't there."""
-        found = await self._db.read(lambda tx: _named(tx, owner, DEFAULT_COLLECTION))
-        return found or await self._db.write(lambda tx: _default(tx, owner))
+        collection = await self._db.read(lambda tx: _named(tx, owner, DEFAULT_COLLECTION))
+        return collection or await self._db.write(lambda tx: _default(tx, owner))
 
     async def get(self, owner: str, collection_id: str) -> CollectionRow:
         """One collection. Raises NotFound."""
         sql = f"SELECT {_COLUMNS} FROM collections WHERE id = :id AND owner = :owner"
-        found = await self._db.read(lambda tx: tx.one(sql, id=collection_id, owner=owner))
-        if found is None:
+        row = await self._db.read(lambda tx: tx.one(sql, id=collection_id, owner=owner))
+        if row is None:
             raise NotFound("No such collection. GET /collections lists yours.")
-        return CollectionRow(*found)
+        return CollectionRow(*row)
 
     async def by_owner(self, owner: str) -> list[CollectionRow]:
         """All of an owner's, by name."""
@@ -66,13 +66,13 @@ class Collections:
     async def known(self, collection_id: str) -> CollectionRow | None:
         """A collection of whoever's, or None."""
         sql = f"SELECT {_COLUMNS} FROM collections WHERE id = :id"
-        found = await self._db.read(lambda tx: tx.one(sql, id=collection_id))
-        return CollectionRow(*found) if found else None
+        row = await self._db.read(lambda tx: tx.one(sql, id=collection_id))
+        return CollectionRow(*row) if row else None
 
     async def missing(self, owner: str, ids: Sequence[str]) -> list[str]:
         """Those of the ids that are no collections of the owner's."""
-        known = {row.id for row in await self.by_owner(owner)}
-        return [i for i in ids if i not in known]
+        own = {row.id for row in await self.by_owner(owner)}
+        return [i for i in ids if i not in own]
 
     async def counts(self, ids: Sequence[str]) -> list[CollectionCounts]:
         """What each of these collections holds."""
@@ -81,8 +81,8 @@ class Collections:
             "LEFT JOIN document_versions v ON v.id = d.active_version WHERE d.collection_id = :id "
             "AND coalesce(d.active_version, d.pending_version) IS NOT NULL"
         )
-        found = await self._db.read(lambda tx: [tx.rows(sql, id=i)[0] for i in ids])
-        return [CollectionCounts(*row) for row in found]
+        rows = await self._db.read(lambda tx: [tx.rows(sql, id=i)[0] for i in ids])
+        return [CollectionCounts(*row) for row in rows]
 
     async def create(self, owner: str, name: str) -> CollectionRow:
         """A new, empty collection. Raises Conflict (`collection_exists`)."""
@@ -103,8 +103,8 @@ class Collections:
 
 def _named(tx: Tx, owner: str, name: str) -> CollectionRow | None:
     sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = :owner AND name = :name"
-    found = tx.one(sql, owner=owner, name=name)
-    return CollectionRow(*found) if found else None
+    row = tx.one(sql, owner=owner, name=name)
+    return CollectionRow(*row) if row else None
 
 
 def _default(tx: Tx, owner: str) -> CollectionRow:
@@ -113,17 +113,17 @@ def _default(tx: Tx, owner: str) -> CollectionRow:
 
 def _create(tx: Tx, owner: str, name: str) -> CollectionRow:
     _check_free(tx, owner, name, None)
-    made = CollectionRow(new_id("col"), owner, name, None, 1, now_ms())
+    collection = CollectionRow(new_id("col"), owner, name, None, 1, now_ms())
     tx.execute(
         f"INSERT INTO collections ({_COLUMNS}) VALUES (:id, :owner, :name, :fingerprint, :generation, :created_at)",
-        id=made.id,
+        id=collection.id,
         owner=owner,
         name=name,
-        fingerprint=made.fingerprint,
-        generation=made.generation,
-        created_at=made.created_at,
+        fingerprint=collection.fingerprint,
+        generation=collection.generation,
+        created_at=collection.created_at,
     )
-    return made
+    return collection
 
 
 def _rename(tx: Tx, owner: str, collection_id: str, name: str) -> None:

@@ -120,10 +120,10 @@ class Documents:
     async def get(self, owner: str, document_id: str) -> DocumentRow:
         """One document. Raises NotFound."""
         sql = _DOCUMENT + "WHERE d.id = :id AND d.owner = :owner"
-        found = await self._db.read(lambda tx: tx.one(sql, id=document_id, owner=owner))
-        if found is None:
+        row = await self._db.read(lambda tx: tx.one(sql, id=document_id, owner=owner))
+        if row is None:
             raise NotFound("No such document.")
-        return _row(found)
+        return _document(row)
 
     async def page(
         self,
@@ -157,7 +157,7 @@ class Documents:
                 limit=limit,
             )
         )
-        return [_row(row) for row in rows]
+        return [_document(row) for row in rows]
 
     async def in_collection(self, collection_id: str, limit: int) -> list[str]:
         """Some documents of a collection, also those that are being deleted."""
@@ -170,8 +170,8 @@ class Documents:
             "SELECT id FROM documents WHERE owner = :owner AND id IN :ids "
             "AND coalesce(active_version, pending_version) IS NOT NULL"
         )
-        found = {i for (i,) in await self._db.read(lambda tx: tx.rows(sql, owner=owner, ids=ids))}
-        return [i for i in ids if i not in found]
+        existing = {i for (i,) in await self._db.read(lambda tx: tx.rows(sql, owner=owner, ids=ids))}
+        return [i for i in ids if i not in existing]
 
     async def any_ready(self, owner: str) -> bool:
         """Whether the owner has a searchable document."""
@@ -195,10 +195,10 @@ class Documents:
             "WHERE d.id = :id AND d.owner = :owner AND coalesce(d.active_version, d.pending_version) IS NOT NULL "
             "ORDER BY v.id DESC"
         )
-        found = await self._db.read(lambda tx: tx.rows(sql, id=document_id, owner=owner))
-        if not found:
+        rows = await self._db.read(lambda tx: tx.rows(sql, id=document_id, owner=owner))
+        if not rows:
             raise NotFound("No such document.")
-        return [VersionRow(*row) for row in found]
+        return [VersionRow(*row) for row in rows]
 
     async def text(
         self, owner: str, document_id: str, version: str | None, start: int, end: int | None
@@ -212,12 +212,12 @@ class Documents:
         )
         length = _LONGEST if end is None else min(end - start, _LONGEST)
         first = min(start + 1, _LONGEST)
-        found = await self._db.read(
+        row = await self._db.read(
             lambda tx: tx.one(sql, start=first, length=length, version=version, id=document_id, owner=owner)
         )
-        if found is None:
+        if row is None:
             raise NotFound("No such document, or no such version of it.")
-        return DocumentTextPart(*found)
+        return DocumentTextPart(*row)
 
     async def page_starts(self, version: str) -> list[tuple[int, int]]:
         """(start, page) of each page of a version, in order; none where there are no pages."""
@@ -228,14 +228,14 @@ class Documents:
         return [(start, page) for start, page in await self._db.read(lambda tx: tx.rows(sql, id=version))]
 
 
-def _row(found: tuple[Any, ...]) -> DocumentRow:
-    (id_, collection_id, name, created_at, updated_at, active, version, status, reason_code, reason) = found[:10]
-    (sha256, size, media_type, title, language, pages, chunks, progress) = found[10:18]
+def _document(row: tuple[Any, ...]) -> DocumentRow:
+    (id_, collection_id, name, created_at, updated_at, active, version, status, reason_code, reason) = row[:10]
+    (sha256, size, media_type, title, language, pages, chunks, progress) = row[10:18]
     pending = moving = None
-    if found[18] is not None:
-        pending = PendingVersionRow(*found[18:24], progress=json.loads(found[24] or "{}"))
-    if found[25] is not None:
-        moving = MovingRow(*found[25:28], progress=json.loads(found[28]))
+    if row[18] is not None:
+        pending = PendingVersionRow(*row[18:24], progress=json.loads(row[24] or "{}"))
+    if row[25] is not None:
+        moving = MovingRow(*row[25:28], progress=json.loads(row[28]))
     return DocumentRow(
         id=id_,
         collection_id=collection_id,

@@ -184,15 +184,15 @@ def _parsed(tx: Tx, job: JobRow, new: ParsedText | None, chunks: int) -> int | N
 
 
 def _finish(tx: Tx, job: JobRow, fingerprint: str, rows: Sequence[NewChunk], progress: Progress) -> FinishedJob:
-    found = tx.one(
+    row = tx.one(
         "SELECT d.active_version, d.pending_version, d.collection_id, c.generation, c.fingerprint FROM jobs j "
         "JOIN documents d ON d.id = j.document_id JOIN collections c ON c.id = d.collection_id "
         "WHERE j.id = :id AND j.stage = 'queued'",
         id=job.id,
     )
-    if found is None or job.version_id not in found[:2]:
+    if row is None or job.version_id not in row[:2]:
         return FinishedJob("gone")
-    active, pending, collection_id, generation, now_print = found
+    active, pending, collection_id, generation, now_print = row
     if (collection_id, generation) != (job.collection_id, job.generation) or now_print not in (None, fingerprint):
         return FinishedJob("changed")
     add_chunks(tx, collection_id, fingerprint, job.version_id, rows)

@@ -84,8 +84,8 @@ def match(
         f"SELECT rowid, -bm25({name}, :weight, 1.0) AS score FROM {name} WHERE {name} MATCH :query "
         "AND rowid BETWEEN :first AND :last ORDER BY score DESC LIMIT :limit"
     )
-    found: list[tuple[int, float]] = []
+    hits: list[tuple[int, float]] = []
     for first, last in ranges if ranges is not None else [(0, 2**62)]:
         rows = tx.rows(sql, weight=about_weight, query=query, first=first, last=last, limit=limit)
-        found += [(n, score) for n, score in rows]
-    return found if ranges is None else sorted(found, key=lambda hit: -hit[1])[:limit]
+        hits += [(n, score) for n, score in rows]
+    return hits if ranges is None else sorted(hits, key=lambda hit: -hit[1])[:limit]

@@ -38,8 +38,8 @@ class Remains:
             "ON v.id IN (d.active_version, d.pending_version) WHERE d.collection_id = :id "
             "AND v.first_chunk IS NOT NULL ORDER BY v.first_chunk"
         )
-        found = await self._db.read(lambda tx: tx.rows(sql, id=collection_id))
-        return [Range(v, first, count, bool(active)) for v, first, count, active in found]
+        rows = await self._db.read(lambda tx: tx.rows(sql, id=collection_id))
+        return [Range(v, first, count, bool(active)) for v, first, count, active in rows]
 
     async def counts(self, collection_id: str) -> tuple[int, int]:
         """Chunks of a collection, and rows of its lexical index: the same number, unless something went wrong."""

@@ -67,8 +67,8 @@ class Transfers:
             "SELECT v.id, v.first_chunk, v.chunks FROM documents d JOIN document_versions v ON v.id = d.active_version "
             "WHERE d.collection_id = :collection_id"
         )
-        found = await self._db.read(lambda tx: tx.rows(sql, collection_id=collection_id))
-        return {version: (first, chunks) for version, first, chunks in found}
+        rows = await self._db.read(lambda tx: tx.rows(sql, collection_id=collection_id))
+        return {version: (first, chunks) for version, first, chunks in rows}
 
     async def flip_generation(self, job: JobRow, fingerprint: str, done: AbstractSet[str]) -> list[str] | None:
         """Search the next generation from now on, if it has all that is active: [] then, else what is missing.
@@ -183,10 +183,10 @@ def _flip_collection(
         "JOIN collections c ON c.id = :target LEFT JOIN document_versions p ON p.id = d.pending_version "
         "WHERE d.id = :id"
     )
-    found = tx.one(sql, target=target, id=document_id)
-    if found is None or found[:2] != (source, version_id) or found[2] == "queued":
+    row = tx.one(sql, target=target, id=document_id)
+    if row is None or row[:2] != (source, version_id) or row[2] == "queued":
         return False
-    if version_id is not None and (found[3] != generation or found[4] not in (None, fingerprint)):
+    if version_id is not None and (row[3] != generation or row[4] not in (None, fingerprint)):
         return False
     document_rows.move(tx, document_id, target)
     jobs.move(tx, document_id, target)

@@ -99,10 +99,10 @@ class Versions:
 def _check(tx: Tx, owner: str, document_id: str) -> tuple[str, str | None, str | None]:
     """Collection, active and pending version of a document. Raises NotFound."""
     sql = "SELECT collection_id, active_version, pending_version FROM documents WHERE id = :id AND owner = :owner"
-    found = tx.one(sql, id=document_id, owner=owner)
-    if found is None or (found[1] is None and found[2] is None):
+    row = tx.one(sql, id=document_id, owner=owner)
+    if row is None or (row[1] is None and row[2] is None):
         raise NotFound("No such document.")
-    return found[0], found[1], found[2]
+    return row[0], row[1], row[2]
 
 
 def _same_bytes(tx: Tx, collection_id: str, sha256: str) -> tuple[str, str, str] | None:
@@ -111,8 +111,8 @@ def _same_bytes(tx: Tx, collection_id: str, sha256: str) -> tuple[str, str, str]
         "SELECT document_id, id, status FROM document_versions "
         "WHERE collection_id = :collection_id AND sha256 = :sha256 AND status != 'superseded'"
     )
-    found = tx.one(sql, collection_id=collection_id, sha256=sha256)
-    return None if found is None else (found[0], found[1], found[2])
+    row = tx.one(sql, collection_id=collection_id, sha256=sha256)
+    return None if row is None else (row[0], row[1], row[2])
 
 
 def _add(

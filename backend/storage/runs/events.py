@@ -35,14 +35,14 @@ def replace(tx: Tx, events: EventLines) -> None:
 
 def after(tx: Tx, run_id: str, seq: int, limit: int) -> list[EventLines]:
     """Events with a seq above `seq`, at most `limit` rows; the first row may begin before."""
-    found = tx.rows(
+    rows = tx.rows(
         "SELECT run_id, first_seq, last_seq, lines FROM run_events WHERE run_id = :run_id AND last_seq > :seq "
         "ORDER BY first_seq LIMIT :limit",
         run_id=run_id,
         seq=seq,
         limit=limit,
     )
-    return [EventLines(*row) for row in found]
+    return [EventLines(*row) for row in rows]
 
 
 def last_seq(tx: Tx, run_id: str) -> int:

@@ -183,8 +183,8 @@ class Turns:
             f"SELECT {_RUN} FROM runs WHERE finished_at < :before AND EXISTS "
             "(SELECT 1 FROM run_events e WHERE e.run_id = runs.id AND e.first_seq = 1) LIMIT :limit"
         )
-        found = await self._db.write(lambda tx: tx.rows(sql, before=finished_before, limit=limit))
-        return [StoredRun(*row) for row in found]
+        rows = await self._db.write(lambda tx: tx.rows(sql, before=finished_before, limit=limit))
+        return [StoredRun(*row) for row in rows]
 
     async def replace_log(self, log: EventLines) -> None:
         """Put `log` in the place of everything that the run's log holds."""
@@ -193,15 +193,15 @@ class Turns:
 
 def _by_key(tx: Tx, owner: str, key: str) -> tuple[str, str] | None:
     sql = "SELECT id, request_hash FROM runs WHERE owner = :owner AND idempotency_key = :key"
-    found = tx.one(sql, owner=owner, key=key)
-    return None if found is None else (found[0], found[1])
+    row = tx.one(sql, owner=owner, key=key)
+    return None if row is None else (row[0], row[1])
 
 
 def _open(tx: Tx, turn: NewTurn) -> OpenedTurn:
     if turn.idempotency_key is not None:
-        found = _by_key(tx, turn.owner, turn.idempotency_key)
-        if found is not None:
-            return OpenedTurn(repeats=found[0], repeats_hash=found[1])
+        first = _by_key(tx, turn.owner, turn.idempotency_key)
+        if first is not None:
+            return OpenedTurn(repeats=first[0], repeats_hash=first[1])
     now = now_ms()
     if turn.title is not None:
         parent = None
@@ -252,10 +252,10 @@ def _checked_parent(tx: Tx, turn: NewTurn) -> str | None:
 def _parent_of(tx: Tx, session_id: str, message_id: str) -> str | None:
     """What a message of the user's follows. Raises NotFound."""
     sql = "SELECT parent_id FROM messages WHERE id = :id AND session_id = :session_id AND role = 'user'"
-    found = tx.one(sql, id=message_id, session_id=session_id)
-    if found is None:
+    row = tx.one(sql, id=message_id, session_id=session_id)
+    if row is None:
         raise NotFound("No such message of the user's in this session.")
-    return found[0]
+    return row[0]
 
 
 def _checked_head(tx: Tx, owner: str, session_id: str, parent_id: str | None, expect_head: str | None) -> str | None:
@@ -314,7 +314,7 @@ def _insert(tx: Tx, turn: NewTurn, parent: str | None, now: int) -> None:
 
 def _close(tx: Tx, turn: ClosedTurn) -> bool:
     now = now_ms()
-    done = tx.one(
+    row = tx.one(
         _END,
         status=turn.status,
         error=turn.error,
@@ -322,13 +322,13 @@ def _close(tx: Tx, turn: ClosedTurn) -> bool:
         now=now,
         id=turn.run_id,
     )
-    if done is None:
+    if row is None:
         # A run that had ended before was booked then. Of a run that was deleted only the cost is left.
         if tx.one("SELECT 1 FROM runs WHERE id = :id", id=turn.run_id) is None:
             ledger.settle(tx, turn.owner, turn.run_id, turn.session_id, turn.calls)
         return False
     ledger.settle(tx, turn.owner, turn.run_id, turn.session_id, turn.calls)
-    owner, session_id, user_message_id, message_id, requested_model, prompt = done
+    owner, session_id, user_message_id, message_id, requested_model, prompt = row
     events.append(tx, turn.events)
     messages.insert(
         tx,

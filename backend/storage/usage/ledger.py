@@ -94,21 +94,23 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def reserve(self, owner: str, wanted: Reservation, held: str | None = None) -> str:
-        """Put aside what a call may cost that is no part of a run, under the id `held` or a new one; the id.
+    async def reserve(self, owner: str, reservation: Reservation, reservation_id: str | None = None) -> str:
+        """Reserve what a call outside of runs may cost, under `reservation_id` or a new id; returns the id.
 
         Raises BudgetExceeded.
         """
-        name = held or new_id("res")
-        await self._db.write(lambda tx: reservations.reserve(tx, owner, name, wanted))
+        name = reservation_id or new_id("res")
+        await self._db.write(lambda tx: reservations.reserve(tx, owner, name, reservation))
         return name
 
-    async def settle(self, owner: str, session_id: str | None, calls: Sequence[NewCall], held: str | None) -> None:
-        """Book calls that are no part of a run, in the place of what was held for them."""
+    async def settle(
+        self, owner: str, session_id: str | None, calls: Sequence[NewCall], reservation_id: str | None
+    ) -> None:
+        """Book calls outside of runs, in the place of what was reserved for them."""
 
         def write(tx: Tx) -> None:
-            if held is not None:
-                reservations.drop(tx, held)
+            if reservation_id is not None:
+                reservations.drop(tx, reservation_id)
             _book(tx, owner, None, session_id, calls)
 
         await self._db.write(write)
@@ -130,15 +132,15 @@ class Ledger:
             "HAVING :at IS NULL OR last < :at OR (last = :at AND k < :key) ORDER BY last DESC, k DESC LIMIT :limit"
         )
         at, key = after or (None, None)
-        found = await self._db.read(lambda tx: tx.rows(sql, **which.parameters, at=at, key=key, limit=limit))
-        return [Group(k, last, Sums(*sums)) for k, last, *sums in found]
+        rows = await self._db.read(lambda tx: tx.rows(sql, **which.parameters, at=at, key=key, limit=limit))
+        return [Group(k, last, Sums(*sums)) for k, last, *sums in rows]
 
 
 # Parts of a caller's commit.
 
 
 def settle(tx: Tx, owner: str, run_id: str, session_id: str | None, calls: Sequence[NewCall]) -> None:
-    """Book what a run did cost, in the place of what it might have."""
+    """Book the calls of a run, in the place of what was reserved for them."""
     reservations.drop(tx, run_id)
     _book(tx, owner, run_id, session_id, calls)
 

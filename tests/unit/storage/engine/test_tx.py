@@ -1,7 +1,7 @@
 """SQL with named parameters, and the one way into the database."""
 
 import sqlite3
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,6 @@ def test_a_list_is_changed_for_the_statement_alone(tx: Tx) -> None:
 
 def test_a_colon_in_quoted_text_is_no_parameter(tx: Tx) -> None:
     assert tx.one("""SELECT ':n', 'it''s :n', n AS "a :n" FROM t WHERE n = :n""", n=1) == (":n", "it's :n", 1)
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncGenerator[Database]:
-    opened = Database(tmp_path / "b.db")
-    yield opened
-    await opened.close()
 
 
 async def test_what_was_written_is_read(database: Database) -> None:

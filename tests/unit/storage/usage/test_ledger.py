@@ -1,8 +1,6 @@
 """The ledger in the database: what is put aside and booked, also by many at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -16,13 +14,6 @@ from backend.storage.usage.reservations import Reservation
 pytestmark = pytest.mark.usefixtures("within_a_day")
 
 DAY = Budget(1_000, "day")
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = Database(tmp_path / "a.db")
-    yield opened
-    await opened.close()
 
 
 def call(cost: int | None, purpose: str = "answer", model: str = "a/b") -> NewCall:
