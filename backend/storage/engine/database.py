@@ -1,28 +1,27 @@
 """The one way into the database: functions of a `Tx`, run by the writer or by a reader."""
 
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from backend.storage.engine.reader import Reader
-from backend.storage.engine.tx import Tx
 from backend.storage.engine.writer import Writer, connect
 from backend.storage.migrations import SCHEMA, upgrade
 
 SCHEMA_VERSION = "0004"
 
-T = TypeVar("T")
-
 
 class Database:
-    """Brings the schema up to date when it is made, then runs functions of a `Tx`."""
+    """Brings the schema up to date when it is opened; then `await database.write(fn)` and `await database.read(fn)`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._upgrade()
         self._writer = Writer(path)
         self._reader = Reader(path)
+        self.write = self._writer.run
+        """Runs a function of a `Tx` in a commit. See `Writer.run`."""
+        self.read = self._reader.run
+        """Runs a function of a `Tx` that only reads. See `Reader.run`."""
 
     def _upgrade(self) -> None:
         """Bring the schema up to date. Alembic takes a quarter of a second, so it runs only if a schema is behind."""
@@ -39,21 +38,6 @@ class Database:
             conn.close()
         if row is None or row[0] != SCHEMA_VERSION:
             upgrade(self.path)
-
-    async def write(self, fn: Callable[[Tx], T]) -> T:
-        """The result of `fn`, after its commit; an exception of `fn` undoes what it wrote.
-
-        Functions run one after the other, in the order of the calls. So `write` is also for reading what must see
-        everything that was written before. Raises what `fn` raises, Unavailable or StorageFull.
-        """
-        return await self._writer.run(fn)
-
-    async def read(self, fn: Callable[[Tx], T]) -> T:
-        """The result of `fn`, which only reads. It doesn't wait for the writer.
-
-        Raises what `fn` raises; Unavailable when the database is gone.
-        """
-        return await self._reader.run(fn)
 
     async def close(self) -> None:
         """Finish pending writes and close every connection."""

@@ -28,7 +28,10 @@ class Reader:
         self._closed = False
 
     async def run(self, fn: Callable[[Tx], T]) -> T:
-        """The result of `fn`. Raises what `fn` raises; Unavailable when the database is gone."""
+        """The result of `fn`, which doesn't wait for the writer.
+
+        Raises what `fn` raises; Unavailable when the database is gone.
+        """
         if self._closed:
             raise Unavailable("The database is closed: the server is shutting down.", code="shutdown")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, fn)

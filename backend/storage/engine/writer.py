@@ -78,9 +78,12 @@ class Writer:
         self._thread.start()
 
     async def run(self, fn: Callable[[Tx], T]) -> T:
-        """The result of `fn`, after its commit. Raises what `fn` raises (rolled back), Unavailable or StorageFull.
+        """The result of `fn`, after its commit. An exception of `fn` undoes what it wrote.
 
-        A caller that is cancelled while waiting doesn't undo the operation.
+        Functions run one after the other, in the order of the calls. So this is also for reading what must see
+        everything that was written before. A caller that is cancelled while waiting doesn't undo the operation.
+
+        Raises what `fn` raises, Unavailable or StorageFull.
         """
         if self._closed:
             raise Unavailable("The database is closed: the server is shutting down.", code="shutdown")
