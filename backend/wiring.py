@@ -16,9 +16,11 @@ from backend.chains.retrieval.rerankers import RerankerSettings, open_reranker
 from backend.config.budgets import parse_budgets
 from backend.config.settings import Settings, SettingsError, parse_hosts
 from backend.errors import Invalid
+from backend.kit.locks import LocalLocks
 from backend.routers.edge.services import Services
+from backend.services.answers.perform import AnswerWriter, call_limits
 from backend.services.answers.plan import Planner
-from backend.services.answers.start import ChatService, call_limits
+from backend.services.answers.start import Answers
 from backend.services.conversations.background import BackgroundWriter
 from backend.services.conversations.history import Summarizer
 from backend.services.conversations.images import Pictures
@@ -180,22 +182,27 @@ def _services(
         asking.budgets,
         pictures,
     )
+    writer = AnswerWriter(
+        Turns(database),
+        asking.models,
+        Summarizer(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
+        Titles(session_rows, aside, settings.conversations.auto_title),
+        pictures,
+        settings.models,
+        wanted,
+    )
     fetcher = Fetcher(settings.storage.data_dir, max_bytes=max_bytes, allowed=allowed, seconds=wanted.url_timeout)
     stack.callback(fetcher.close)
     return Services(
         settings=settings,
         readiness=readiness,
-        chat=ChatService(
-            Turns(database),
+        answers=Answers(
             asking.hub,
-            asking.models,
-            planner,
-            Summarizer(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
-            Titles(session_rows, aside, settings.conversations.auto_title),
+            Turns(database),
             session_rows,
-            pictures,
-            settings.models,
-            wanted,
+            planner,
+            writer,
+            LocalLocks(),
             settings.runs.max_message_chars,
         ),
         hub=asking.hub,

@@ -132,7 +132,7 @@ def census(services: Services, port: int) -> dict[str, Any]:
         "places": hub._places,
         "busy sessions": len(hub._by_session),
         "unsaved runs": len(hub._unsaved),
-        "session locks": len(services.chat._locks),
+        "session locks": len(services.answers._locks),
         "database connections in use": pool.checkedout(),
         "client sockets": sockets["client"],
         "upstream sockets in use": sockets["upstream"] - idle,

@@ -116,7 +116,7 @@ async def test_a_caller_that_is_cancelled_while_its_turn_is_stored_leaves_a_run(
 
     monkeypatch.setattr(Turns, "open", slow)
     turn = AnswerRequest(message="Say something.", model="simulated/words")
-    caller = asyncio.create_task(server.services.chat.start("local", turn, None))
+    caller = asyncio.create_task(server.services.answers.start("local", turn, None))
     await reached.wait()
     caller.cancel()
     await asyncio.wait([caller])
@@ -130,7 +130,7 @@ async def test_a_caller_that_is_cancelled_while_its_turn_is_stored_leaves_a_run(
 async def test_a_repetition_finds_the_run_of_a_caller_that_was_cancelled_before_it_was_stored(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chat, opening, reached, gate = server.services.chat, Turns.open, asyncio.Event(), asyncio.Event()
+    chat, opening, reached, gate = server.services.answers, Turns.open, asyncio.Event(), asyncio.Event()
     session_id = (await server.events(ask(model="simulated/words")))[0]["session_id"]
 
     async def slow(turns: Turns, turn: NewTurn) -> OpenedTurn:

@@ -25,7 +25,7 @@ from backend.chains.history.follow_up import (
 from backend.chains.history.images import IMAGE_TOKENS
 from backend.chains.history.summary import shorten_history
 from backend.chains.models.prompt import Grounding, Image, Message, Prompt, Tokens
-from backend.chains.passages import Passage, Retriever
+from backend.chains.passages import Passage, Retriever, SearchTrace
 from backend.chains.text.tokens import estimate_bytes, estimate_tokens
 from backend.errors import RunError
 
@@ -75,8 +75,8 @@ class Finished:
     reason: str
 
 
-async def answer(ask: AnswerInput) -> AsyncGenerator[ev.AnyEvent | Finished]:
-    """Events of the answer, `Finished` last. Raises RunError."""
+async def answer(ask: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrace | Finished]:
+    """Events of the answer, `Finished` last; a `SearchTrace` after a search. Raises RunError."""
     grounding: Grounding = "off"
     passages: list[Passage] = []
     meant = ask.question
@@ -94,7 +94,10 @@ async def answer(ask: AnswerInput) -> AsyncGenerator[ev.AnyEvent | Finished]:
             meant = ask.question if ask.first.model.writes else _meant(queries)
             if used is not None:
                 yield used
-            passages = _fitting(ask, await ask.retriever.retrieve(queries), meant)
+            passages, trace = await ask.retriever.retrieve(queries)
+            if trace is not None:
+                yield trace
+            passages = _fitting(ask, passages, meant)
             grounding = "passages" if passages else "nothing_relevant"
     if passages:
         yield ev.Sources(items=[_source(n, p) for n, p in enumerate(passages, 1)])

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from backend.config.settings import Settings
-from backend.services.answers.start import ChatService
+from backend.services.answers.start import Answers
 from backend.services.conversations.images import Pictures
 from backend.services.conversations.session_export import Transcripts
 from backend.services.conversations.sessions import SessionService
@@ -27,7 +27,7 @@ class Services:
 
     settings: Settings
     readiness: Readiness
-    chat: ChatService
+    answers: Answers
     hub: RunHub
     sessions: SessionService
     pictures: Pictures
@@ -53,10 +53,16 @@ async def owner_of(request: Request) -> str:
     return request.scope["streamforge.owner"]
 
 
+def request_id_of(request: Request) -> str | None:
+    """The id that the guard gave to this request."""
+    return request.scope.get("streamforge.request_id")
+
+
 async def ready_services(request: Request) -> Services:
     """The services, once the models are loaded: a request that comes before /ready waits."""
     services: Services = request.app.state.services
-    await services.readiness.wait()
+    if not services.readiness.is_ready:
+        await services.readiness.wait()
     return services
 
 

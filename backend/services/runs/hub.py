@@ -99,7 +99,8 @@ class RunHub:
 
         `on_disconnect` is the setting's where it is None.
         """
-        settings, state = self._settings, RunFold()
+        settings, fold = self._settings, RunFold()
+        observer = self._telemetry.run(started, fold)
         run_log = RunLog(
             started.run_id,
             window=settings.send_window_ms / 1000,
@@ -111,14 +112,15 @@ class RunHub:
             started=started,
             log=run_log,
             charge=self._charge,
-            watch=self._telemetry.run(started, state),
-            state=state,
+            watch=observer,
+            state=fold,
             request_id=request_id,
             backlog=self._checkpoint_now,
             backlog_size=settings.checkpoint_events,
             leave_after=settings.disconnect_grace if (on_disconnect or settings.on_disconnect) == "cancel" else None,
         )
-        run.emit(started)
+        run_log.append(started)
+        fold.apply(started)
         self._runs[run.id] = run
         self._by_session.setdefault(started.session_id, []).append(run)
         run.task = asyncio.create_task(self._drive(run, body), name=f"run {run.id}")

@@ -58,8 +58,7 @@ class Collections:
     async def of(self, owner: str) -> list[CollectionRow]:
         """All of an owner's, by name."""
         sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = ? ORDER BY name, id"
-        found = await self._reader.run(lambda conn: conn.execute(sql, (owner,)).fetchall())
-        return [CollectionRow(*row) for row in found]
+        return await self._reader.run(lambda conn: [CollectionRow(*row) for row in conn.execute(sql, (owner,))])
 
     async def every(self) -> list[CollectionRow]:
         """All of all owners, for the sweep."""

@@ -26,7 +26,7 @@ class NewTurn:
 
     `beside` is an earlier message of the user's that this one stands beside; the same id means that it is answered once
     more. `images` are new pictures that the message shows. `prompt` is JSON text. `reservation`: what the run may cost,
-    where the owner has a budget.
+    where the owner has a budget. For `lease_ms`, only the instance `instance_id` may work on the run.
     """
 
     owner: str
@@ -38,7 +38,7 @@ class NewTurn:
     parts: str
     model: str
     instance_id: str
-    lease_until: int
+    lease_ms: int
     images: tuple[ImageRow, ...] = ()
     prompt: str | None = None
     parent_id: str | None = None
@@ -318,7 +318,7 @@ def _insert(conn: sqlite3.Connection, turn: NewTurn, parent: str | None, now: in
             turn.model,
             turn.prompt,
             turn.instance_id,
-            turn.lease_until,
+            now + turn.lease_ms,
             turn.idempotency_key,
             turn.request_hash,
             now,

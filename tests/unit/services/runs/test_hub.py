@@ -13,7 +13,6 @@ from backend import events as ev
 from backend.config.settings import RunSettings
 from backend.errors import BadRequest, TooManyRuns, Unavailable
 from backend.kit.ids import new_id
-from backend.kit.times import now_ms
 from backend.routers.answers.respond import parse_cursor
 from backend.routers.dialects.events import event_frame
 from backend.services.runs.hub import LEASE_MS, Run, RunHub
@@ -60,7 +59,7 @@ async def started(turns: Turns, hub: RunHub, body: Any) -> Run:
             parts="[]",
             model="test/model",
             instance_id=hub.instance_id,
-            lease_until=now_ms() + LEASE_MS,
+            lease_ms=LEASE_MS,
             **ids,
         )
     )
