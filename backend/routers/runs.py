@@ -91,6 +91,6 @@ async def cancel(run_id: str, services: ServicesDep, owner: Owner) -> Cancelled:
     """
     live = services.hub.live(owner, run_id)
     if live is not None:
-        services.hub.cancel(live, "user")
+        live.cancel("user")
         await live.log.finished()
     return Cancelled(id=run_id, status=(await services.hub.stored(owner, run_id)).status)

@@ -125,14 +125,15 @@ def census(services: Services, port: int) -> dict[str, Any]:
     hub = services.hub
     sockets, files = _descriptors(port)
     idle = _idle_upstream(services)
+    locks: Any = services.answers._locks
     pool: Any = services.sessions._sessions._db._engine.pool
     return {
         "tasks": dict(Counter(_task_name(t) for t in asyncio.all_tasks())),
         "live runs": len(hub._runs),
         "places": hub._places,
         "busy sessions": len(hub._by_session),
-        "unsaved runs": len(hub._unsaved),
-        "session locks": len(services.answers._locks),
+        "unsaved runs": len(hub._keeper.unsaved),
+        "session locks": len(locks),
         "database connections in use": pool.checkedout(),
         "client sockets": sockets["client"],
         "upstream sockets in use": sockets["upstream"] - idle,

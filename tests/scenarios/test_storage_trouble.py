@@ -56,7 +56,7 @@ async def test_what_was_told_is_stored_when_the_database_is_back(
     events = await server.events(SIMULATED)
     run_id, session_id = events[0]["run_id"], events[0]["session_id"]
     failing.left = 0
-    await server.services.hub._save_late()
+    await server.services.hub._keeper.save_late()
     assert server.services.hub._runs == {}
     run = (await server.client.get(f"/runs/{run_id}")).json()
     assert (run["status"], run["error"]["code"]) == ("failed", "not_saved")
@@ -179,7 +179,7 @@ async def test_a_checkpoint_that_fails_costs_nothing(
         await client.text("Half")
         with monkeypatch.context() as patch:
             patch.setattr(Turns, "append", gone)
-            with_provider.services.hub._checkpoint_now.set()
+            with_provider.services.hub._keeper.checkpoint_now.set()
             await asyncio.wait_for(failed.wait(), 5)
         gate.set()
         events = await client.all()

@@ -17,7 +17,7 @@ from backend.services.conversations.history import History, Summarizer
 from backend.services.conversations.images import Pictures
 from backend.services.conversations.titles import Titles
 from backend.services.models.catalog import Models
-from backend.services.runs.hub import Run
+from backend.services.runs.run import Run
 from backend.storage.runs.turns import StoredMessage, Turns
 
 
@@ -76,7 +76,7 @@ class AnswerWriter:
                 health=self._health,
                 patience=self._settings.attempt_timeout,
                 after_output=plan.request.fallback_after_output,
-                observer=run.watch,
+                observer=run.observer,
             ),
             question=plan.request.message,
             history=history.messages,

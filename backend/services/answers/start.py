@@ -15,7 +15,9 @@ from backend.services.answers.plan import AnswerPlan, Planner
 from backend.services.answers.request import AnswerRequest
 from backend.services.conversations.images import new_images, part_of
 from backend.services.conversations.titles import first_title
-from backend.services.runs.hub import LEASE_MS, Run, RunHub
+from backend.services.runs.hub import RunHub
+from backend.services.runs.keep import LEASE_MS
+from backend.services.runs.run import Run
 from backend.storage.conversations.sessions import Sessions
 from backend.storage.runs.turns import NewTurn, Turns
 
@@ -148,7 +150,7 @@ class Answers:
                 # checked again: ending that run moves it.
                 await self._turns.check(turn)
                 for run in self._hub.all_in_session(turn.session_id):
-                    self._hub.cancel(run, "replaced")
+                    run.cancel("replaced")
                     await run.log.finished()
                 return None, replace(turn, expect_head=None)
             case "reject":

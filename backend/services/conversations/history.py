@@ -30,7 +30,7 @@ from backend.errors import StreamForgeError
 from backend.messages import ImagePart, SourcesPart, decode_parts, images_of, text_of
 from backend.services.conversations.background import BackgroundWriter, ShortText
 from backend.services.models.catalog import ModelChoice, Models
-from backend.services.runs.hub import Run
+from backend.services.runs.run import Run
 from backend.storage.conversations.summaries import Summaries, SummaryRow
 from backend.storage.runs.turns import StoredMessage
 

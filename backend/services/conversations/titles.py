@@ -6,7 +6,7 @@ from backend.chains.answer.links import LinkFilter
 from backend.chains.answer.urls import KnownUrls
 from backend.chains.calling.fallback import ModelCandidate
 from backend.services.conversations.background import BackgroundWriter, ShortText
-from backend.services.runs.hub import Run
+from backend.services.runs.run import Run
 from backend.storage.conversations.sessions import Sessions
 
 _SYSTEM = (
