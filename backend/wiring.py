@@ -22,10 +22,11 @@ from backend.services.answers.perform import AnswerWriter, call_limits
 from backend.services.answers.plan import Planner
 from backend.services.answers.start import Answers
 from backend.services.conversations.background import BackgroundWriter
-from backend.services.conversations.history import Summarizer
-from backend.services.conversations.images import Pictures
-from backend.services.conversations.session_export import Transcripts
+from backend.services.conversations.images import ImageService
+from backend.services.conversations.session_export import SessionExport
+from backend.services.conversations.session_import import SessionImport
 from backend.services.conversations.sessions import SessionService
+from backend.services.conversations.summaries import Summarizer
 from backend.services.conversations.titles import Titles
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
@@ -170,7 +171,7 @@ def _services(
     stack.push_async_callback(aside.close)
     summaries = Summaries(database)
     session_service = SessionService(session_rows, summaries, asking.hub)
-    prompt_service, pictures = PromptService(Prompts(database)), Pictures(Images(database))
+    prompt_service, images = PromptService(Prompts(database)), ImageService(Images(database))
     planner = Planner(
         asking.models,
         prompt_service,
@@ -180,14 +181,14 @@ def _services(
         library.knowledge,
         wanted,
         asking.budgets,
-        pictures,
+        images,
     )
     writer = AnswerWriter(
         Turns(database),
         asking.models,
         Summarizer(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
         Titles(session_rows, aside, settings.conversations.auto_title),
-        pictures,
+        images,
         settings.models,
         wanted,
     )
@@ -207,8 +208,9 @@ def _services(
         ),
         hub=asking.hub,
         sessions=session_service,
-        transcripts=Transcripts(session_rows, session_service),
-        pictures=pictures,
+        session_export=SessionExport(session_rows, session_service),
+        session_import=SessionImport(session_rows),
+        images=images,
         documents=docs,
         collections=collection_service,
         fetcher=fetcher,

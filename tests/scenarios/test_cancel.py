@@ -181,7 +181,7 @@ async def test_cancel_at_every_event_has_one_end(server: Running) -> None:
                 def emit_and_cancel(event):
                     emit(event)
                     if run.log.head == at:
-                        asyncio.get_running_loop().call_soon(hub.cancel, run, "user")
+                        asyncio.get_running_loop().call_soon(run.cancel, "user")
 
                 return await body(_Emitting(run, emit_and_cancel))
 

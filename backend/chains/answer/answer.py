@@ -60,7 +60,7 @@ class AnswerInput:
     """The model that is expected to answer: the first one that doesn't rest."""
 
     @property
-    def told(self) -> str:
+    def wrapped_question(self) -> str:
         """The question as the models see it."""
         return self.question if self.wrapped is None else self.wrapped
 
@@ -195,7 +195,7 @@ class _Prompts:
         self._prompt = Prompt(
             system=system_prompt(ask.system, grounding),
             history=(*ask.examples, *shorten_history(ask.summary, ask.history[ask.covered :], ask.history_tokens)),
-            content=grounded_message(ask.told, passages) if passages else ask.told,
+            content=grounded_message(ask.wrapped_question, passages) if passages else ask.wrapped_question,
             question=meant,
             parameters=ask.first.parameters,
             images=ask.images,
@@ -214,7 +214,7 @@ def _known(ask: AnswerInput, passages: list[Passage]) -> KnownUrls:
     found = (text for p in passages for text in (p.title, p.heading, p.context, p.text) if text)
     wrote = (m.text for m in ask.history if m.role == "user")
     ours = (ask.system or "", *(m.text for m in ask.examples))
-    return KnownUrls([*found, *wrote, ask.question, ask.told, *ours], ask.link_hosts)
+    return KnownUrls([*found, *wrote, ask.question, ask.wrapped_question, *ours], ask.link_hosts)
 
 
 def _source(n: int, passage: Passage) -> ev.Source:
@@ -237,7 +237,7 @@ def _spent(weave: Composer, candidate: ModelCandidate, prompt: Prompt, how: ev.C
     """What the provider counted, or an estimate."""
     if weave.tokens is not None:
         return _usage(candidate.name, weave.tokens, "answer", how)
-    told = "".join([prompt.system, *(message.told for message in prompt.messages)])
+    told = "".join([prompt.system, *(message.text_for_model for message in prompt.messages)])
     return ev.Usage(
         model=candidate.name,
         status=how,

@@ -20,7 +20,7 @@ _HISTORY = 4
 def prompt_at_most(prompt: Prompt) -> int:
     """Tokens of this prompt, at most."""
     schema = prompt.parameters.response_schema
-    messages = (prompt.system, *(message.told for message in prompt.messages))
+    messages = (prompt.system, *(message.text_for_model for message in prompt.messages))
     return _tokens(messages, prompt.pictures, schema)
 
 

@@ -12,7 +12,7 @@ Grounding = Literal["off", "no_documents", "nothing_relevant", "passages"]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture that the user shows."""
+    """An image that the user sent."""
 
     media_type: str
     data: bytes = field(repr=False)
@@ -25,8 +25,9 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of the conversation. `images` are shown to the model; of `unseen` further ones it is only told.
-    `count`: the model's own tokenizer, where that is at hand; it is slow, and asked only of what may fit."""
+    """A message of the conversation. `images` are shown to the model; `unseen` further images are only
+    mentioned in a note. `count` is the model's own tokenizer, if the server has it; it is slow, and is used only for
+    messages that may fit."""
 
     role: Literal["user", "assistant"]
     text: str
@@ -36,18 +37,18 @@ class Message:
 
     @property
     def note(self) -> str:
-        """What stands in the place of the pictures that aren't shown."""
+        """A note about the images that the model isn't sent; empty if there are none."""
         if not self.unseen:
             return ""
         return "[1 picture, not shown here]" if self.unseen == 1 else f"[{self.unseen} pictures, not shown here]"
 
     @property
-    def told(self) -> str:
-        """The text with the note."""
+    def text_for_model(self) -> str:
+        """The text with the note about hidden images."""
         return f"{self.text}\n{self.note}" if self.text and self.unseen else self.text or self.note
 
     def blind(self) -> Self:
-        """The message for one who can't see."""
+        """The message for a model that can't see images: with a note instead."""
         return replace(self, images=(), unseen=self.unseen + len(self.images)) if self.images else self
 
 
@@ -103,15 +104,15 @@ class Prompt:
 
     @property
     def pictures(self) -> int:
-        """How many pictures it shows."""
+        """How many images the prompt has."""
         return sum(len(message.images) for message in self.messages)
 
     def blind(self) -> Self:
-        """The prompt for a model that can't see."""
+        """The prompt for a model that can't see images: with notes instead."""
         if not self.pictures:
             return self
         *history, last = (message.blind() for message in self.messages)
-        return replace(self, history=tuple(history), content=last.told, images=())
+        return replace(self, history=tuple(history), content=last.text_for_model, images=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class Tokens:
 
     def __post_init__(self) -> None:
         if self.input < 0 or self.output < 0:
-            # Nobody is paid for reading.
+            # A provider that reports negative tokens must not lower the bill.
             object.__setattr__(self, "input", max(self.input, 0))
             object.__setattr__(self, "output", max(self.output, 0))
 
@@ -173,7 +174,7 @@ def chat_messages(prompt: Prompt) -> list[tuple[str, Any]]:
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
     if not message.images:
-        return message.told
+        return message.text_for_model
     shown = [{"type": "image_url", "image_url": {"url": image.url}} for image in message.images]
     # A part without text is refused by some.
-    return [*([{"type": "text", "text": message.told}] if message.told else []), *shown]
+    return [*([{"type": "text", "text": message.text_for_model}] if message.text_for_model else []), *shown]

@@ -7,8 +7,9 @@ from fastapi import Depends, Request
 
 from backend.config.settings import Settings
 from backend.services.answers.start import Answers
-from backend.services.conversations.images import Pictures
-from backend.services.conversations.session_export import Transcripts
+from backend.services.conversations.images import ImageService
+from backend.services.conversations.session_export import SessionExport
+from backend.services.conversations.session_import import SessionImport
 from backend.services.conversations.sessions import SessionService
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
@@ -30,7 +31,7 @@ class Services:
     answers: Answers
     hub: RunHub
     sessions: SessionService
-    pictures: Pictures
+    images: ImageService
     documents: DocumentService
     collections: CollectionService
     fetcher: Fetcher
@@ -38,7 +39,8 @@ class Services:
     models: Models
     usage: UsageService
     prompts: PromptService
-    transcripts: Transcripts
+    session_export: SessionExport
+    session_import: SessionImport
 
 
 # Dependencies are async although they don't wait: FastAPI runs others in a thread, at 0.3 ms each.

@@ -13,8 +13,9 @@ from backend.chains.models.prompt import Image, Message
 from backend.chains.passages import SearchTrace
 from backend.config.settings import LibrarySettings, ModelSettings, parse_hosts
 from backend.services.answers.plan import AnswerPlan
-from backend.services.conversations.history import History, Summarizer
-from backend.services.conversations.images import Pictures
+from backend.services.conversations.history import History
+from backend.services.conversations.images import ImageService
+from backend.services.conversations.summaries import Summarizer
 from backend.services.conversations.titles import Titles
 from backend.services.models.catalog import Models
 from backend.services.runs.run import Run
@@ -41,7 +42,7 @@ class AnswerWriter:
         models: Models,
         summarizer: Summarizer,
         titles: Titles,
-        images: Pictures,
+        images: ImageService,
         settings: ModelSettings,
         library: LibrarySettings,
     ) -> None:
@@ -88,7 +89,7 @@ class AnswerWriter:
             wrapped=plan.wrapped,
             history_tokens=self._settings.llm_history_tokens,
             images=images,
-            quoted_before=history.quotes,
+            quoted_before=history.has_sources,
             link_hosts=self._link_hosts,
             input_limit=plan.spending.input_limit if plan.spending is not None else None,
         )
@@ -110,7 +111,7 @@ class AnswerWriter:
         if plan.spending is not None:
             most = plan.spending.pictures
         images = request.images or await self._images.load(session_id, request.kept_images)
-        return images, await self._images.shown(session_id, history, most, images)
+        return images, await self._images.with_images(session_id, history, most, images)
 
     def _follow(self, run: Run, plan: AnswerPlan, history: History) -> None:
         """Schedule the title and the summary. The answer doesn't wait for them."""

@@ -13,7 +13,7 @@ from backend.chains.models.parameters import ModelOptions
 from backend.chains.models.prompt import Message
 from backend.config.settings import LibrarySettings
 from backend.services.answers.request import AnswerRequest
-from backend.services.conversations.images import Pictures
+from backend.services.conversations.images import ImageService
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
 from backend.services.library.search.search import LibraryRetriever, LibrarySearch, Scope
@@ -54,7 +54,7 @@ class Planner:
         search: LibrarySearch,
         settings: LibrarySettings,
         budgets: Budgets,
-        images: Pictures,
+        images: ImageService,
     ) -> None:
         self._models = models
         self._prompts = prompts
