@@ -14,9 +14,10 @@ from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
 from backend.chains.retrieval.rerankers import RerankerSettings, open_reranker
 from backend.config.budgets import parse_budgets
-from backend.config.settings import Settings, SettingsError, parse_hosts
+from backend.config.fields import parse_hosts
+from backend.config.settings import Settings, SettingsError
 from backend.errors import Invalid
-from backend.kit.locks import LocalLocks
+from backend.kit.locks import KeyedLocks
 from backend.routers.edge.services import Services
 from backend.services.answers.perform import AnswerWriter, call_limits
 from backend.services.answers.plan import Planner
@@ -105,7 +106,7 @@ async def _asking(stack: AsyncExitStack, settings: Settings, database: Database,
     hub = RunHub(Turns(database), settings.runs, kept, language_models.charge, telemetry)
     await hub.open()
     limits = parse_budgets(settings.usage.budgets)
-    budgets = Budgets(limits, language_models, settings.models, settings.knowledge)
+    budgets = Budgets(limits, language_models, settings.models, settings.library)
     booked = UsageService(Ledger(database), budgets, language_models, settings.usage.usage_admins, telemetry)
     stack.push_async_callback(booked.close)
     return _Asking(hub, language_models, budgets, booked)
@@ -126,7 +127,7 @@ class _Library:
 def _library(
     stack: AsyncExitStack, settings: Settings, database: Database, booked: UsageService, telemetry: Telemetry
 ) -> _Library:
-    wanted, files = settings.knowledge, settings.storage.data_dir / "files"
+    wanted, files = settings.library, settings.storage.data_dir / "files"
     files.mkdir(exist_ok=True)
     index = VectorIndex(settings.storage.data_dir / "vectors")
     stack.push_async_callback(index.close)
@@ -162,7 +163,7 @@ def _services(
     library: _Library,
     readiness: Readiness,
 ) -> Services:
-    wanted, session_rows = settings.knowledge, Sessions(database)
+    wanted, session_rows = settings.library, Sessions(database)
     max_bytes = wanted.max_upload_mb * 1_000_000
     docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
     collection_service = CollectionService(library.corpus, library.ingestion, library.knowledge)
@@ -203,7 +204,7 @@ def _services(
             session_rows,
             planner,
             writer,
-            LocalLocks(),
+            KeyedLocks(),
             settings.runs.max_message_chars,
         ),
         hub=asking.hub,
@@ -238,6 +239,7 @@ async def _load(services: Services, library: _Library) -> None:
 
 def _settle() -> None:
     """What is loaded stays: looking through all of it for garbage would hold every stream for a quarter of a second."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
@@ -252,11 +254,11 @@ def _embedders(settings: Settings) -> Embedders:
         ollama_base_url=settings.models.ollama_base_url,
         threads=_THREADS,
     )
-    return Embedders(settings.knowledge.embedding_model, options)
+    return Embedders(settings.library.embedding_model, options)
 
 
 def _reranking(settings: Settings) -> Reranking | None:
-    knowledge = settings.knowledge
+    knowledge = settings.library
     if knowledge.reranker is None:
         return None
     key = knowledge.reranker_api_key
@@ -300,7 +302,7 @@ def _announce(settings: Settings, language_models: Models) -> None:
     """What a person who started the server wants to know first."""
     default = language_models.default
     log.info("chat_model", model=default.name, why=default.reason)
-    log.info("embedding", model=settings.knowledge.embedding_model, why=_why_embedding(settings))
+    log.info("embedding", model=settings.library.embedding_model, why=_why_embedding(settings))
     log.info("data", folder=str(settings.storage.data_dir.resolve()))
     if language_models.missed:
         log.warning("no_language_model", why=default.reason, look="GET /models says why; it is looked for at requests")
@@ -309,4 +311,4 @@ def _announce(settings: Settings, language_models: Models) -> None:
 
 
 def _why_embedding(settings: Settings) -> str:
-    return "built in, no download" if settings.knowledge.embedding_model.startswith("minilm/") else "EMBEDDING_MODEL"
+    return "built in, no download" if settings.library.embedding_model.startswith("minilm/") else "EMBEDDING_MODEL"

@@ -11,8 +11,8 @@ import numpy as np
 from backend.chains.retrieval import entries
 from backend.chains.retrieval.embeddings import EmbeddingSettings, open_embedder
 from backend.chains.retrieval.index import VectorIndex, index_key
+from backend.config.groups.accounts import LOCAL
 from backend.kit.ids import new_id
-from backend.routers.edge.authentication import LOCAL
 from backend.storage.engine.database import Database
 from backend.storage.library.chunks import NewChunk
 from backend.storage.library.collections import Collections

@@ -1,30 +1,31 @@
-"""Locks by name: work on one thing waits for other work on the same thing."""
+"""Locks by key: changes of one thing come one after the other."""
 
 import asyncio
+from collections.abc import Hashable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 
 class Locks(Protocol):
-    """Locks by name. Every process that works on the same data must share them."""
+    """One lock for each key. All processes that work on the same data must share them."""
 
-    def lock(self, *name: str) -> AbstractAsyncContextManager[object]:
-        """The lock of that name, to be held with `async with`."""
+    def get(self, key: Hashable) -> AbstractAsyncContextManager[object]:
+        """The lock of a key, to be used at once: `async with locks.get(key)`."""
         ...
 
 
-class LocalLocks:
-    """Locks of this process. A lock exists while somebody holds it or waits for it."""
+class KeyedLocks:
+    """The locks of this process. A lock exists as long as a task holds it or waits for it."""
 
     def __init__(self) -> None:
-        self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
 
-    def lock(self, *name: str) -> asyncio.Lock:
-        """The lock of that name, to be held with `async with`."""
-        lock = self._locks.get(name)
+    def get(self, key: Hashable) -> asyncio.Lock:
+        """The lock of a key, to be used at once: `async with locks.get(key)`."""
+        lock = self._locks.get(key)
         if lock is None:
-            lock = self._locks[name] = asyncio.Lock()
+            lock = self._locks[key] = asyncio.Lock()
         return lock
 
     def __len__(self) -> int:

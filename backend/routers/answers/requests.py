@@ -18,16 +18,13 @@ from typing_extensions import override
 from backend.chains.history.images import read_image
 from backend.chains.models.parameters import Writing
 from backend.chains.models.prompt import Image
-from backend.config.settings import OnDisconnect
+from backend.config.groups.runs import OnDisconnect
 from backend.errors import BadRequest, Invalid
 from backend.kit.text import clean_text
-from backend.routers.answers.respond import (
-    STREAM_PARAMETERS,
-    format_of,
-    header_parameter,
-    parse_cursor,
-    run_response,
-)
+from backend.routers.answers.cursor import parse_cursor
+from backend.routers.answers.documentation import STREAM_PARAMETERS, header_parameter
+from backend.routers.answers.respond import run_response
+from backend.routers.dialects import dialect_of
 from backend.routers.edge.services import owner_of, ready_services, request_id_of
 from backend.services.answers.request import AnswerRequest, IfBusy
 from backend.services.prompts.prompts import PromptChoice
@@ -173,7 +170,7 @@ async def start_and_stream(request: Request, body: AnswerOptions, **place: Any) 
     `place` has the fields of `AnswerRequest` that say where the message belongs.
     """
     # Not FastAPI's dependencies and parameters: these five are a twentieth of the CPU of a short answer.
-    format = format_of(request)
+    dialect = dialect_of(request)
     services, owner = await ready_services(request), await owner_of(request)
     headers = request.headers
     if last_event_id := headers.get("last-event-id"):
@@ -187,4 +184,4 @@ async def start_and_stream(request: Request, body: AnswerOptions, **place: Any) 
             raise Invalid("Idempotency-Key: must have at most 200 characters. Use a UUID.")
         request_id = request_id_of(request)
         run_id, after = await services.answers.start(owner, body.answer_request(key, **place), request_id), 0
-    return await run_response(services, owner, run_id, after, request, format)
+    return await run_response(services, owner, run_id, after, request, dialect)

@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from backend.errors import Forbidden
 from backend.kit.text import clean_text
 from backend.routers.documents.documents import Collection, Uploads, stored
+from backend.routers.edge.limits import TEXT_BODY
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices
 
 router = APIRouter(prefix="/documents", tags=["documents"])
+MAX_BODY = TEXT_BODY
 
 Wait = Annotated[bool, Query(description="true: respond only when the document can be searched, or has failed.")]
 _WAITED = {200: {"model": Uploads, "description": "With wait=true: the document is ready or has failed."}}
@@ -105,7 +107,7 @@ async def add_url(
     Scripts of the page are not run. The document's name is taken from `Content-Disposition`, else from the last part of
     the path.
     """
-    if not services.settings.knowledge.url_fetch:
+    if not services.settings.library.url_fetch:
         raise Forbidden("This server fetches no URLs (URL_FETCH=0). Download it and upload the file.",
                         code="url_fetch_off")  # fmt: skip
     async with services.fetcher.fetch(body.url) as fetched:

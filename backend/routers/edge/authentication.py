@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backend.config.groups.accounts import LOCAL
 from backend.errors import Unauthorized
 from backend.routers.edge.problems import problem_of
 
-LOCAL = "local"
 PUBLIC = frozenset({"/", "/health", "/ready", "/chat/health", "/docs", "/openapi.json"})
 _PUBLIC_FILES = "/docs/static/"
 

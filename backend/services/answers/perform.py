@@ -11,7 +11,9 @@ from backend.chains.calling.fallback import Attempts
 from backend.chains.history.images import images_that_fit
 from backend.chains.models.prompt import Image, Message
 from backend.chains.passages import SearchTrace
-from backend.config.settings import LibrarySettings, ModelSettings, parse_hosts
+from backend.config.fields import parse_hosts
+from backend.config.groups.library import LibrarySettings
+from backend.config.groups.models import ModelSettings
 from backend.services.answers.plan import AnswerPlan
 from backend.services.conversations.history import History
 from backend.services.conversations.images import ImageService
@@ -119,7 +121,7 @@ class AnswerWriter:
         model = next((c for c in plan.candidates if c.name == name), plan.candidates[0])
         if plan.request.session_id is None:
             self._titles.follow(run, plan.request.message, model)
-        question = Message("user", plan.request.message, unseen=plan.request.image_count)
+        question = Message("user", plan.request.message, hidden_images=plan.request.image_count)
         self._summarizer.follow(run, history, question, model)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from backend.chains.models.parameters import ModelOptions
 from backend.chains.models.prompt import Image
-from backend.config.settings import OnDisconnect
+from backend.config.groups.runs import OnDisconnect
 from backend.messages import ImagePart
 from backend.services.prompts.prompts import PromptChoice
 

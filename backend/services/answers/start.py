@@ -99,7 +99,7 @@ class Answers:
         if key is None:
             return await self._start(owner, request, request_id)
         # A repetition that comes while the first request is being stored waits here, and then finds its run.
-        async with self._locks.lock("key", owner, key):
+        async with self._locks.get(("key", owner, key)):
             earlier = await self._turns.by_key(owner, key)
             if earlier is not None:
                 return _same(*earlier, request)
@@ -108,7 +108,7 @@ class Answers:
     async def _start(self, owner: str, request: AnswerRequest, request_id: str | None) -> str:
         plan = await self._planner.plan(owner, request)
         # No other request knows the id of a new session.
-        async with self._locks.lock("session", request.session_id) if request.session_id else nullcontext():
+        async with self._locks.get(("session", request.session_id)) if request.session_id else nullcontext():
             turn = self._new_turn(owner, plan)
             before = self._hub.live_in_session(turn.session_id)
             if before is not None:

@@ -53,7 +53,7 @@ def past_messages(rows: Sequence[StoredMessage], count: Count | None = None) -> 
         text, images = text_of(parts), images_of(parts) if row.role == "user" else ()
         if text or images:
             role = "user" if row.role == "user" else "assistant"
-            message = Message(role, text, unseen=len(images), count=count)
+            message = Message(role, text, hidden_images=len(images), count=count)
             has_sources = any(isinstance(part, SourcesPart) for part in parts)
             past.append(PastMessage(row.id, message, row.summary, images, has_sources))
         elif row.summary is not None and past:

@@ -56,8 +56,8 @@ class ImageService:
         for n, each in enumerate(past[history.covered :], history.covered):
             images = tuple(_image(rows[part.image_id]) for part in each.images if part.image_id in rows)
             if images:
-                unseen = each.message.unseen - len(images)
-                past[n] = replace(each, message=replace(each.message, images=images, unseen=unseen))
+                hidden_images = each.message.hidden_images - len(images)
+                past[n] = replace(each, message=replace(each.message, images=images, hidden_images=hidden_images))
         return replace(history, past=past)
 
     async def export_parts(self, session_id: str, parts: Sequence[MessagePart]) -> list[FilePart]:

@@ -24,7 +24,7 @@ from backend.chains.history.summary import (
     summary_request,
 )
 from backend.chains.models.prompt import Message
-from backend.config.settings import ConversationSettings
+from backend.config.groups.conversations import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.services.conversations.background import BackgroundWriter, ShortText
 from backend.services.conversations.history import History, PastMessage, covered_by_summary, past_messages

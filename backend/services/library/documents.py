@@ -13,6 +13,7 @@ from typing import BinaryIO, Literal
 from weakref import WeakValueDictionary
 
 from backend.chains.text.terms import about_terms
+from backend.config.groups.accounts import LOCAL
 from backend.errors import Conflict, DocumentUnreadable, Invalid, NotFound, StorageFull, TooLarge
 from backend.kit.ids import new_id
 from backend.services.library.holdings import Holdings
@@ -25,8 +26,6 @@ from backend.storage.library.documents import DocumentRow as DocumentRow
 from backend.storage.library.documents import VersionRow as VersionRow
 
 MAX_NAME = 255
-LOCAL = "local"
-"""The only principal of a server without keys: what belongs to nobody is his to sweep."""
 _BLOCK = 1 << 20
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _UNREAD = {

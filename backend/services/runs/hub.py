@@ -6,13 +6,14 @@ from contextlib import suppress
 from dataclasses import replace
 
 from backend import events as ev
-from backend.config.settings import OnDisconnect, RunSettings
+from backend.config.groups.runs import OnDisconnect, RunSettings
 from backend.errors import StreamForgeError, TooManyRuns, Unavailable
 from backend.services.runs.archive import RunArchive
+from backend.services.runs.dialect import Dialect
 from backend.services.runs.drive import RunDriver
 from backend.services.runs.fold import RunFold
 from backend.services.runs.keep import OnlyProcess, RunKeeper
-from backend.services.runs.log import FrameEncoder, RunLog
+from backend.services.runs.log import RunLog, SendPace
 from backend.services.runs.run import Body, Run
 from backend.services.runs.watch import follow_live, follow_stored, watching
 from backend.services.telemetry.telemetry import SILENT, Telemetry
@@ -40,6 +41,7 @@ class RunHub:
         self._runs: dict[str, Run] = {}
         self._by_session: dict[str, list[Run]] = {}
         self._places = 0
+        self._pace = SendPace(settings.send_window_ms / 1000)
         self._is_closing = self._is_grace_over = False
         self._leases = OnlyProcess(turns)
         self._archive = RunArchive(turns, charge)
@@ -103,7 +105,7 @@ class RunHub:
         observer = self._telemetry.run(started, fold)
         run_log = RunLog(
             started.run_id,
-            window=settings.send_window_ms / 1000,
+            pace=self._pace,
             max_events=settings.log_tail_events,
             max_bytes=int(settings.log_tail_mb * 1_048_576),
         )
@@ -147,16 +149,16 @@ class RunHub:
         """Every live run of a session, in order."""
         return list(self._by_session.get(session_id, ()))
 
-    async def follow(self, owner: str, run_id: str, after: int, frame: FrameEncoder) -> AsyncGenerator[bytes] | None:
-        """Frames of a run's events after seq `after`, live or stored. None: the terminal event was delivered already.
+    async def follow(self, owner: str, run_id: str, after: int, dialect: Dialect) -> AsyncGenerator[bytes] | None:
+        """The bytes of a run's events after seq `after`, live or stored. None: the terminal event was delivered before.
 
         Raises NotFound, Conflict (`cursor_ahead`).
         """
         run = self.live(owner, run_id)
         if run is not None:
-            return follow_live(run, after, frame, self._turns)
+            return follow_live(run, after, dialect, self._turns)
         await self._turns.run(owner, run_id)
-        return await follow_stored(run_id, after, frame, self._turns)
+        return await follow_stored(run_id, after, dialect, self._turns)
 
     async def outcome(self, owner: str, run_id: str) -> RunFold:
         """The fold of all of a run's events, once the run has ended. Raises NotFound."""

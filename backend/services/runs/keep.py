@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from backend.config.settings import RunSettings
+from backend.config.groups.runs import RunSettings
 from backend.errors import StreamForgeError
 from backend.kit.ids import new_id
 from backend.kit.times import now_ms

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from backend import events as ev
-from backend.config.settings import RunSettings
+from backend.config.groups.runs import RunSettings
 from backend.services.core import Core
 from backend.services.runs.hub import RunHub
 from backend.storage.runs.turns import Turns

@@ -1,11 +1,12 @@
-"""Watching runs: their events as frames, live or stored, and DISCONNECT_GRACE for runs that nobody watches."""
+"""Watching runs: their events in a dialect, live or stored, and DISCONNECT_GRACE for runs that nobody watches."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 
 from backend.errors import Conflict
-from backend.services.runs.log import FrameEncoder, replay
+from backend.services.runs.dialect import Dialect
+from backend.services.runs.log import replay
 from backend.services.runs.run import Run
 from backend.storage.runs.turns import Turns
 
@@ -13,8 +14,8 @@ ARRIVAL_SECONDS = 1.0
 """The client that asked for a run watches it some steps of the loop after the run begins, at the latest after this."""
 
 
-def follow_live(run: Run, after: int, frame: FrameEncoder, turns: Turns) -> AsyncGenerator[bytes] | None:
-    """Frames of a live run's events after seq `after`. None: the terminal event was delivered already.
+def follow_live(run: Run, after: int, dialect: Dialect, turns: Turns) -> AsyncGenerator[bytes] | None:
+    """The bytes of a live run's events after seq `after`. None: the terminal event was delivered before.
 
     Raises Conflict (`cursor_ahead`).
     """
@@ -22,12 +23,12 @@ def follow_live(run: Run, after: int, frame: FrameEncoder, turns: Turns) -> Asyn
         raise _ahead(after, run.log.head)
     if run.log.done and after == run.log.head:
         return None
-    stream = run.log.follow(after, frame, turns.events)
+    stream = run.log.follow(after, dialect, turns.events)
     return stream if run.leave_after is None else _counted(run, stream)
 
 
-async def follow_stored(run_id: str, after: int, frame: FrameEncoder, turns: Turns) -> AsyncGenerator[bytes] | None:
-    """Frames of a stored run's events after seq `after`. None: the terminal event was delivered already.
+async def follow_stored(run_id: str, after: int, dialect: Dialect, turns: Turns) -> AsyncGenerator[bytes] | None:
+    """The bytes of a stored run's events after seq `after`. None: the terminal event was delivered before.
 
     Raises Conflict (`cursor_ahead`).
     """
@@ -38,7 +39,7 @@ async def follow_stored(run_id: str, after: int, frame: FrameEncoder, turns: Tur
     # A log that was shortened begins with a snapshot; the seq before it was the terminal event's.
     if after == last or (rows and rows[0].first_seq > 1 and after == rows[0].first_seq - 1):
         return None
-    return replay(run_id, after, frame, turns.events)
+    return replay(run_id, after, dialect, turns.events)
 
 
 @contextmanager

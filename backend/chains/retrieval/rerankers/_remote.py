@@ -1,4 +1,4 @@
-"""Rerankers behind an HTTP API: `POST {url}/rerank`. The APIs differ in a few names, which is what a dialect says."""
+"""Rerankers behind an HTTP API: `POST {url}/rerank`. The APIs differ in a few names, which is what a protocol says."""
 
 import asyncio
 import math
@@ -19,7 +19,7 @@ _MOST_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class RerankerProtocol:
     """`body` makes a request of query and texts (the model is added to it); `entries` finds the list in an answer,
     whose entries have an `index` and a `score`; `batch` is how many texts a request may have.
     """
@@ -42,9 +42,9 @@ class Dialect:
 class RemoteReranker:
     """See `Reranker`."""
 
-    def __init__(self, dialect: Dialect, url: str, settings: RerankerSettings) -> None:
-        self.name = f"{dialect.name}:{settings.model or urlsplit(url).hostname}"
-        self._dialect = dialect
+    def __init__(self, protocol: RerankerProtocol, url: str, settings: RerankerSettings) -> None:
+        self.name = f"{protocol.name}:{settings.model or urlsplit(url).hostname}"
+        self._protocol = protocol
         self._url = f"{url.rstrip('/')}/rerank"
         self._settings = settings
 
@@ -54,7 +54,7 @@ class RemoteReranker:
 
     async def scores(self, query: str, texts: Sequence[str]) -> list[float]:
         """See `Reranker`."""
-        size = self._dialect.batch
+        size = self._protocol.batch
         batches = [texts[at : at + size] for at in range(0, len(texts), size)]
         found = await asyncio.gather(*(self._ask(query, batch) for batch in batches))
         return [score for scores in found for score in scores]
@@ -77,7 +77,7 @@ class RemoteReranker:
     async def _ask(self, query: str, texts: Sequence[str]) -> list[float]:
         import httpx
 
-        body = self._dialect.body(_sendable(query), [_sendable(text) for text in texts])
+        body = self._protocol.body(_sendable(query), [_sendable(text) for text in texts])
         if self._settings.model is not None:
             body["model"] = self._settings.model
         try:
@@ -95,8 +95,8 @@ class RemoteReranker:
     def _read(self, answer: Any, count: int) -> list[float]:
         """Raises ValueError, TypeError, KeyError, OverflowError for anything but one finite score a text."""
         found: dict[int, float] = {}
-        for entry in self._dialect.entries(answer):
-            index, score = entry["index"], entry[self._dialect.score]
+        for entry in self._protocol.entries(answer):
+            index, score = entry["index"], entry[self._protocol.score]
             if type(index) is not int or type(score) not in (int, float) or index in found:
                 raise ValueError
             found[index] = float(score)

@@ -1,8 +1,8 @@
 """Cohere's API (v2), which most others speak as well: Jina, vLLM, llama.cpp's server, LocalAI, Infinity."""
 
-from backend.chains.retrieval.rerankers._remote import Dialect
+from backend.chains.retrieval.rerankers._remote import RerankerProtocol
 
-PLUGIN = Dialect(
+PLUGIN = RerankerProtocol(
     name="cohere",
     example="cohere:https://api.cohere.com/v2",
     # Some servers insist on `top_n`, and without it others answer with fewer than all.

@@ -93,13 +93,13 @@ class LibrarySearch:
 
     async def check(self, owner: str, collections: Sequence[str] | None = None) -> None:
         """Raises EmbeddingMismatch when this server can't embed as one of the collections (None: all) is embedded."""
-        for row in await self._collections.of(owner):
+        for row in await self._collections.by_owner(owner):
             if row.fingerprint is not None and (collections is None or row.id in collections):
                 await self._embedders.of(row.fingerprint)
 
     async def _searched(self, owner: str, collections: Sequence[str] | None) -> list[CollectionRow]:
         """Those of the owner's collections that are asked for (None: all)."""
-        rows = await self._collections.of(owner)
+        rows = await self._collections.by_owner(owner)
         return [row for row in rows if collections is None or row.id in collections]
 
     async def search(
