@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from backend.chains.calling.call import call_limits
 from backend.chains.reading.parser import Parser
 from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
@@ -19,7 +20,7 @@ from backend.config.settings import Settings, SettingsError
 from backend.errors import Invalid
 from backend.kit.locks import KeyedLocks
 from backend.routers.edge.services import Services
-from backend.services.answers.perform import AnswerWriter, call_limits
+from backend.services.answers.perform import AnswerWriter
 from backend.services.answers.plan import Planner
 from backend.services.answers.start import Answers
 from backend.services.conversations.background import BackgroundWriter

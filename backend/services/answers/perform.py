@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from backend import events as ev
 from backend.chains.answer.answer import AnswerInput, Finished, answer
-from backend.chains.calling.call import CallLimits
+from backend.chains.calling.call import call_limits
 from backend.chains.calling.fallback import Attempts
 from backend.chains.history.images import images_that_fit
 from backend.chains.models.prompt import Image, Message
@@ -72,12 +72,12 @@ class AnswerWriter:
     async def _answer(self, run: Run, plan: AnswerPlan, history: History) -> str:
         """Run the answer chain; its events become the run's. Returns the finish reason."""
         images, history = await self._load_images(run, plan, history)
-        chain_input = AnswerInput(
+        inputs = AnswerInput(
             candidates=plan.candidates,
             attempts=Attempts(
                 limits=self._limits,
                 health=self._health,
-                patience=self._settings.attempt_timeout,
+                first_token_timeout=self._settings.attempt_timeout,
                 after_output=plan.request.fallback_after_output,
                 observer=run.observer,
             ),
@@ -96,7 +96,7 @@ class AnswerWriter:
             input_limit=plan.spending.input_limit if plan.spending is not None else None,
         )
         reason = "stop"
-        async with aclosing(answer(chain_input)) as outputs:
+        async with aclosing(answer(inputs)) as outputs:
             async for output in outputs:
                 if isinstance(output, Finished):
                     reason = output.reason
@@ -123,13 +123,3 @@ class AnswerWriter:
             self._titles.follow(run, plan.request.message, model)
         question = Message("user", plan.request.message, hidden_images=plan.request.image_count)
         self._summarizer.follow(run, history, question, model)
-
-
-def call_limits(settings: ModelSettings) -> CallLimits:
-    """How long a call of a model may take."""
-    return CallLimits(
-        first_token=settings.first_token_timeout,
-        idle=settings.idle_timeout,
-        total=settings.total_timeout,
-        retry=settings.retry_seconds,
-    )

@@ -112,7 +112,7 @@ def _usage(
     request: ShortText, model: ModelCandidate, tokens: Tokens | None, text: str, *, is_complete: bool
 ) -> ev.Usage:
     """The tokens that the provider counted, or an estimate."""
-    output = model.wrote(estimate_tokens(text), request.max_tokens, whole=is_complete)
+    output = model.output_tokens(estimate_tokens(text), request.max_tokens, is_complete=is_complete)
     counted = tokens or Tokens(estimate_tokens(request.system + request.content), output)
     return ev.Usage(
         model=model.name,

@@ -138,7 +138,7 @@ class Retrieval:
 
 def asked(model: Scripted, retrieval: Retrieval | None, *history: Message) -> AnswerInput:
     candidate = ModelCandidate("test/model", model, Parameters(max_tokens=100))
-    attempts = Attempts(CallLimits(5, 5, 60, 0), Health(0), patience=5)
+    attempts = Attempts(CallLimits(5, 5, 60, 0), Health(0), first_token_timeout=5)
     return AnswerInput((candidate,), attempts, "How long is it?", history, retrieval, None, 6_000)
 
 
