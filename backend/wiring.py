@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from backend.chains.calling.call import call_limits
 from backend.chains.reading.parser import Parser
 from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
@@ -17,14 +18,17 @@ from backend.config.budgets import parse_budgets
 from backend.config.fields import parse_hosts
 from backend.config.settings import Settings, SettingsError
 from backend.errors import Invalid
+from backend.kit.locks import KeyedLocks
 from backend.routers.edge.services import Services
+from backend.services.answers.perform import AnswerWriter
 from backend.services.answers.plan import Planner
-from backend.services.answers.start import ChatService, call_limits
+from backend.services.answers.start import Answers
 from backend.services.conversations.background import BackgroundWriter
-from backend.services.conversations.history import Summarizer
-from backend.services.conversations.images import Pictures
-from backend.services.conversations.session_export import Transcripts
+from backend.services.conversations.images import ImageService
+from backend.services.conversations.session_export import SessionExport
+from backend.services.conversations.session_import import SessionImport
 from backend.services.conversations.sessions import SessionService
+from backend.services.conversations.summaries import Summarizer
 from backend.services.conversations.titles import Titles
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
@@ -169,7 +173,7 @@ def _services(
     stack.push_async_callback(aside.close)
     summaries = Summaries(database)
     session_service = SessionService(session_rows, summaries, asking.hub)
-    prompt_service, pictures = PromptService(Prompts(database)), Pictures(Images(database))
+    prompt_service, images = PromptService(Prompts(database)), ImageService(Images(database))
     planner = Planner(
         asking.models,
         prompt_service,
@@ -179,30 +183,36 @@ def _services(
         library.knowledge,
         wanted,
         asking.budgets,
-        pictures,
+        images,
+    )
+    writer = AnswerWriter(
+        Turns(database),
+        asking.models,
+        Summarizer(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
+        Titles(session_rows, aside, settings.conversations.auto_title),
+        images,
+        settings.models,
+        wanted,
     )
     fetcher = Fetcher(settings.storage.data_dir, max_bytes=max_bytes, allowed=allowed, seconds=wanted.url_timeout)
     stack.callback(fetcher.close)
     return Services(
         settings=settings,
         readiness=readiness,
-        chat=ChatService(
-            Turns(database),
+        answers=Answers(
             asking.hub,
-            asking.models,
-            planner,
-            Summarizer(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
-            Titles(session_rows, aside, settings.conversations.auto_title),
+            Turns(database),
             session_rows,
-            pictures,
-            settings.models,
-            wanted,
+            planner,
+            writer,
+            KeyedLocks(),
             settings.runs.max_message_chars,
         ),
         hub=asking.hub,
         sessions=session_service,
-        transcripts=Transcripts(session_rows, session_service),
-        pictures=pictures,
+        session_export=SessionExport(session_rows, session_service),
+        session_import=SessionImport(session_rows),
+        images=images,
         documents=docs,
         collections=collection_service,
         fetcher=fetcher,

@@ -34,6 +34,13 @@ RELEVANCE_OF_WORDS = 0.5
 """What the share of a question's words adds to the relevance of a passage that has them all."""
 
 
+@dataclass(frozen=True, slots=True)
+class SearchTrace:
+    """How passages were found, as JSON text. It is stored with the answer; no model and no client is sent it."""
+
+    json: str
+
+
 class Retriever(Protocol):
     """Finds passages in the documents that this conversation may see."""
 
@@ -41,8 +48,9 @@ class Retriever(Protocol):
         """Whether anything searchable is there at all."""
         ...
 
-    async def retrieve(self, queries: Sequence[tuple[str, float]]) -> list[Passage]:
-        """The passages relevant to the queries (text, weight), the question itself first; best first, maybe none."""
+    async def retrieve(self, queries: Sequence[tuple[str, float]]) -> tuple[list[Passage], SearchTrace | None]:
+        """The passages relevant to the queries (text, weight), the question itself first; best first, maybe none. And
+        how they were found, if the retriever can tell."""
         ...
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:

@@ -8,11 +8,11 @@ from pydantic import ConfigDict, Field, model_validator
 from backend.kit.yielding import in_pieces
 from backend.messages import decode_parts, marked_text
 from backend.routers.answers.documentation import STREAM_RESPONSES
-from backend.routers.answers.requests import ANSWER_PARAMETERS, PIXEL, NewMessage, answered
+from backend.routers.answers.requests import ANSWER_PARAMETERS, PIXEL, NewMessage, start_and_stream
 from backend.routers.edge.limits import TEXT_BODY
 from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
-from backend.routers.edge.services import Owner, Services, ServicesDep
+from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.view import View
 
 router = APIRouter(prefix="/chat", tags=["chat"])
@@ -69,11 +69,9 @@ async def chat(
     JSON answer when the run has ended.
     """
 
-    async def start(services: Services, owner: str, key: str | None, request_id: str | None) -> str:
-        place = {"session_id": body.session_id, "parent_id": body.parent_id, "expect_head": body.expect_head}
-        return await services.chat.start(owner, body.turn(key, **place), request_id)
-
-    return await answered(request, start)
+    return await start_and_stream(
+        request, body, session_id=body.session_id, parent_id=body.parent_id, expect_head=body.expect_head
+    )
 
 
 class ChatHealth(View):

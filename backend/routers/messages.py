@@ -4,11 +4,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
 from backend.routers.answers.documentation import STREAM_RESPONSES
-from backend.routers.answers.requests import ANSWER_PARAMETERS, AnswerOptions, NewMessage, answered
+from backend.routers.answers.requests import ANSWER_PARAMETERS, AnswerOptions, NewMessage, start_and_stream
 from backend.routers.edge.limits import TEXT_BODY
 from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
-from backend.routers.edge.services import Services
 
 router = APIRouter(prefix="/messages", tags=["sessions"])
 MAX_BODY = TEXT_BODY
@@ -24,7 +23,7 @@ class RegenerateRequest(AnswerOptions):
     )
 
 
-_ANYHOW = RegenerateRequest.model_validate({})
+_DEFAULT_REGENERATE = RegenerateRequest.model_validate({})
 
 
 class EditRequest(NewMessage):
@@ -44,17 +43,16 @@ class EditRequest(NewMessage):
     summary="Answer a message again",
     openapi_extra={"parameters": ANSWER_PARAMETERS},
 )
-async def regenerate(message_id: MessageId, request: Request, body: RegenerateRequest = _ANYHOW) -> Response:
+async def regenerate(
+    message_id: MessageId, request: Request, body: RegenerateRequest = _DEFAULT_REGENERATE
+) -> Response:
     """Creates another answer to the same message; it streams like `POST /chat`.
 
     The id is that of the answer, or of the message that it answers. The new answer becomes the active one; the others
     are kept: see `siblings` in `GET /sessions/{id}/messages`. The model sees the message's images again.
     """
 
-    async def start(services: Services, owner: str, key: str | None, request_id: str | None) -> str:
-        return await services.chat.regenerate(owner, message_id, body.options("", key), request_id)
-
-    return await answered(request, start)
+    return await start_and_stream(request, body, sibling_of=message_id, regenerate=True)
 
 
 @router.post(
@@ -71,7 +69,4 @@ async def edit(message_id: MessageId, body: EditRequest, request: Request) -> Re
     unless the request has `images`; `[]` means none.
     """
 
-    async def start(services: Services, owner: str, key: str | None, request_id: str | None) -> str:
-        return await services.chat.edit(owner, message_id, body.turn(key), request_id)
-
-    return await answered(request, start)
+    return await start_and_stream(request, body, sibling_of=message_id)

@@ -90,6 +90,6 @@ async def cancel(run_id: RunId, services: ServicesDep, owner: Owner) -> Cancelle
     """
     live = services.hub.live(owner, run_id)
     if live is not None:
-        services.hub.cancel(live, "user")
+        live.cancel("user")
         await live.log.finished()
     return Cancelled(id=run_id, status=(await services.hub.stored(owner, run_id)).status)

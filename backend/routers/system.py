@@ -73,7 +73,7 @@ async def health() -> Response:
 )
 async def ready(services: ServicesDep, response: Response) -> Readiness:
     """Returns 200 when everything is loaded. Requests that need the models wait for it automatically."""
-    if services.readiness.ready:
+    if services.readiness.is_ready:
         return Readiness(status="ready")
     response.status_code = 503
     return Readiness(status="starting", problem=services.readiness.problem)

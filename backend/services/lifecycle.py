@@ -29,14 +29,10 @@ class Readiness:
     def __init__(self) -> None:
         self._loads: list[Load] = []
         self._changed = asyncio.Event()
-        self._is_ready = False
+        self.is_ready = False
+        """Whether everything is loaded."""
         self._task: asyncio.Task[None] | None = None
         self.problem: str | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether everything is loaded."""
-        return self._is_ready
 
     def add(self, load: Load) -> None:
         """Register a part. The parts are loaded one after the other, in the order in which they were added."""
@@ -54,7 +50,7 @@ class Readiness:
 
     async def wait(self) -> None:
         """Return when everything is loaded. Raises Unavailable (`not_ready`) when that fails or takes too long."""
-        if self._is_ready:
+        if self.is_ready:
             return
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
@@ -68,13 +64,13 @@ class Readiness:
 
     async def _run(self) -> None:
         await asyncio.sleep(_PORT_SECONDS)
-        while not self._is_ready:
+        while not self.is_ready:
             try:
                 # One after the other: packages with import cycles (numpy) break when two threads import them at once.
                 for load in self._loads:
                     await load()
                 self.problem = None
-                self._is_ready = True
+                self.is_ready = True
             except StreamForgeError as error:
                 self.problem = error.message
                 log.error("not_ready", code=error.code, problem=error.message)
@@ -83,7 +79,7 @@ class Readiness:
                 log.exception("not_ready")
             # After a failure the event stays set: who asks meanwhile is told the problem at once.
             self._changed.set()
-            if not self._is_ready:
+            if not self.is_ready:
                 await asyncio.sleep(_RETRY_SECONDS)
 
 

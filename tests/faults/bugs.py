@@ -9,8 +9,10 @@ from backend import events as ev
 from backend.routers.edge import event_stream
 from backend.services.runs import archive
 from backend.services.runs.dialect import Watcher
-from backend.services.runs.hub import Run, RunHub
+from backend.services.runs.drive import RunDriver
+from backend.services.runs.keep import RunKeeper
 from backend.services.runs.log import RunLog
+from backend.services.runs.run import Run
 from tests.faults.failpoints import POINTS
 
 
@@ -49,16 +51,16 @@ def _second_terminal() -> None:
 
 def _late_checkpoint() -> None:
     """Checkpoints are made at one turn in a hundred."""
-    original = RunHub._checkpoint
+    original = RunKeeper.checkpoint
     turn = 0
 
-    async def checkpoint(self: RunHub) -> None:
+    async def checkpoint(self: RunKeeper) -> None:
         nonlocal turn
         turn += 1
         if turn % 100 == 0:
             await original(self)
 
-    RunHub._checkpoint = checkpoint
+    RunKeeper.checkpoint = checkpoint
 
 
 def _leaked_task() -> None:
@@ -81,7 +83,7 @@ def _repeated_seq() -> None:
 def _early_terminal() -> None:
     """The end is shown before it is stored."""
 
-    async def end(self: RunHub, run: Run, terminal: ev.Terminal) -> None:
+    async def end(self: RunDriver, run: Run, terminal: ev.Terminal) -> None:
         last: list[ev.AnyEvent] = [*run.state.closing_events(), terminal]
         lines = run.log.encode_next(last)
         run.log.finish(last, stored=False)
@@ -90,7 +92,7 @@ def _early_terminal() -> None:
             run.state.apply(event)
         await self._turns.close(archive.closed_turn(run, run.state, terminal, lines))
 
-    RunHub._end = end
+    RunDriver._end = end
 
 
 def _only(point: str) -> range:

@@ -127,13 +127,14 @@ def census(services: Services, port: int) -> dict[str, Any]:
     idle = _idle_upstream(services)
     database = services.sessions._sessions._db
     writes, reads = database._writer._queue, database._reader._threads._work_queue
+    locks: Any = services.answers._locks
     return {
         "tasks": dict(Counter(_task_name(t) for t in asyncio.all_tasks())),
         "live runs": len(hub._runs),
         "places": hub._places,
         "busy sessions": len(hub._by_session),
-        "unsaved runs": len(hub._unsaved),
-        "session locks": len(services.chat._locks),
+        "unsaved runs": len(hub._keeper.unsaved),
+        "session locks": len(locks),
         "database calls waiting": writes.qsize() + reads.qsize(),
         "readers in a transaction": sum(conn.in_transaction for conn in database._reader._connections),
         "client sockets": sockets["client"],

@@ -18,8 +18,10 @@ from typing import Any, Literal
 
 from backend.routers.edge.event_stream import _Connection
 from backend.services.runs.archive import RunArchive
+from backend.services.runs.drive import RunDriver
 from backend.services.runs.hub import RunHub
 from backend.services.runs.log import RunLog
+from backend.services.runs.run import Run
 from backend.storage.engine import writer
 from backend.storage.engine.tx import Tx
 from backend.storage.runs import events, turns
@@ -42,8 +44,8 @@ _METHODS: dict[str, tuple[type, str, Literal["before", "after"]]] = {
     "stream.send": (_Connection, "send", "before"),
     "stream.sent": (_Connection, "send", "after"),
     "checkpoint.marked": (RunLog, "mark_stored", "after"),
-    "cancel.asked": (RunHub, "cancel", "after"),
-    "end.begin": (RunHub, "_end", "before"),
+    "cancel.asked": (Run, "cancel", "after"),
+    "end.begin": (RunDriver, "_end", "before"),
     "end.finish": (RunLog, "finish", "before"),
     "end.finished": (RunLog, "finish", "after"),
     "end.forgotten": (RunHub, "_forget", "after"),

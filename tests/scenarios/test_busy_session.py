@@ -53,7 +53,7 @@ async def test_started_in_one_breath_in_a_session_one_runs(with_provider: Runnin
     session_id = (await with_provider.events(ask()))[0]["session_id"]
     provider.script([chunk({"content": "Half"}), Stall()])
     turn = AnswerRequest("Hello?", session_id=session_id, documents=False)
-    tries = (with_provider.services.chat.start("local", turn, None) for _ in range(8))
+    tries = (with_provider.services.answers.start("local", turn, None) for _ in range(8))
     results = await asyncio.gather(*tries, return_exceptions=True)
     (started,) = [r for r in results if isinstance(r, str)]
     refused = [r for r in results if isinstance(r, Conflict)]
@@ -233,7 +233,7 @@ async def test_the_same_turn_started_in_one_breath_is_one_run(with_provider: Run
     session_id = (await with_provider.events(ask()))[0]["session_id"]
     provider.script(gated("Only", gate, " once."))
     turn = AnswerRequest("Hello?", session_id=session_id, documents=False, idempotency_key="key-1")
-    started = await asyncio.gather(*(with_provider.services.chat.start("local", turn, None) for _ in range(10)))
+    started = await asyncio.gather(*(with_provider.services.answers.start("local", turn, None) for _ in range(10)))
     gate.set()
     assert len(set(started)) == 1
     assert rows(with_provider, "SELECT count(*) FROM runs") == [(2,)]

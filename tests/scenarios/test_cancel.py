@@ -92,7 +92,7 @@ async def test_a_cancel_is_not_swallowed_by_a_token_of_the_same_moment(
             assert run is not None
             await asyncio.sleep(0.0007 * (number % 5))
             time.sleep(0.005)
-            hub.cancel(run, "user")
+            run.cancel("user")
             await (await provider.call(number)).disconnected(timeout=0.5)
             assert only_terminal(await client.all(timeout=1))["type"] == "run.cancelled"
 
@@ -139,7 +139,7 @@ async def test_cancel_before_the_task_has_begun_ends_the_run(server: Running) ->
 
     def start_and_cancel(*args, **kwargs):
         run = start(*args, **kwargs)
-        hub.cancel(run, "user")
+        run.cancel("user")
         return run
 
     hub.start = start_and_cancel
@@ -181,7 +181,7 @@ async def test_cancel_at_every_event_has_one_end(server: Running) -> None:
                 def emit_and_cancel(event):
                     emit(event)
                     if run.log.head == at:
-                        asyncio.get_running_loop().call_soon(hub.cancel, run, "user")
+                        asyncio.get_running_loop().call_soon(run.cancel, "user")
 
                 return await body(_Emitting(run, emit_and_cancel))
 
@@ -265,8 +265,8 @@ async def test_deleting_while_a_checkpoint_is_under_way(
         hub = with_provider.services.hub
         delete = asyncio.create_task(with_provider.client.delete(f"/sessions/{client.session_id}"))
         if checkpointed:
-            await hub._checkpoint()
+            await hub._keeper.checkpoint()
         await delete
-        await hub._checkpoint()
+        await hub._keeper.checkpoint()
         await client.all()
     assert rows(with_provider, "SELECT count(*) FROM run_events") == [(0,)]

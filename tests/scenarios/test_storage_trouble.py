@@ -56,7 +56,7 @@ async def test_what_was_told_is_stored_when_the_database_is_back(
     events = await server.events(SIMULATED)
     run_id, session_id = events[0]["run_id"], events[0]["session_id"]
     failing.left = 0
-    await server.services.hub._save_late()
+    await server.services.hub._keeper.save_late()
     assert server.services.hub._runs == {}
     run = (await server.client.get(f"/runs/{run_id}")).json()
     assert (run["status"], run["error"]["code"]) == ("failed", "not_saved")
@@ -116,7 +116,7 @@ async def test_a_caller_that_is_cancelled_while_its_turn_is_stored_leaves_a_run(
 
     monkeypatch.setattr(Turns, "open", slow)
     turn = AnswerRequest(message="Say something.", model="simulated/words")
-    caller = asyncio.create_task(server.services.chat.start("local", turn, None))
+    caller = asyncio.create_task(server.services.answers.start("local", turn, None))
     await reached.wait()
     caller.cancel()
     await asyncio.wait([caller])
@@ -130,7 +130,7 @@ async def test_a_caller_that_is_cancelled_while_its_turn_is_stored_leaves_a_run(
 async def test_a_repetition_finds_the_run_of_a_caller_that_was_cancelled_before_it_was_stored(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chat, opening, reached, gate = server.services.chat, Turns.open, asyncio.Event(), asyncio.Event()
+    chat, opening, reached, gate = server.services.answers, Turns.open, asyncio.Event(), asyncio.Event()
     session_id = (await server.events(ask(model="simulated/words")))[0]["session_id"]
 
     async def slow(turns: Turns, turn: NewTurn) -> OpenedTurn:
@@ -179,7 +179,7 @@ async def test_a_checkpoint_that_fails_costs_nothing(
         await client.text("Half")
         with monkeypatch.context() as patch:
             patch.setattr(Turns, "append", gone)
-            with_provider.services.hub._checkpoint_now.set()
+            with_provider.services.hub._keeper.checkpoint_now.set()
             await asyncio.wait_for(failed.wait(), 5)
         gate.set()
         events = await client.all()

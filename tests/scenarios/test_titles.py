@@ -29,7 +29,7 @@ async def title_of(server: Running, session_id: str) -> str:
 
 async def background(server: Running) -> None:
     """Returns when nothing goes on beside the answers."""
-    while tasks := [t for t in asyncio.all_tasks() if t.get_name() == "aside"]:
+    while tasks := [t for t in asyncio.all_tasks() if t.get_name() == "background-writer"]:
         await asyncio.wait(tasks)
 
 

@@ -25,7 +25,7 @@ from backend.chains.history.follow_up import (
 from backend.chains.history.images import IMAGE_TOKENS
 from backend.chains.history.summary import shorten_history
 from backend.chains.models.prompt import Grounding, Image, Message, Prompt, Tokens
-from backend.chains.passages import Passage, Retriever
+from backend.chains.passages import Passage, Retriever, SearchTrace
 from backend.chains.text.tokens import estimate_bytes, estimate_tokens
 from backend.errors import RunError
 
@@ -34,12 +34,13 @@ _SNIPPET = 280
 
 @dataclass(frozen=True, slots=True)
 class AnswerInput:
-    """One question to answer, by the first of the candidates that does. `retriever` is None when documents are off.
-    `wrapped` is the question as the models see it, `examples` are turns before the conversation's own; the first
-    `covered` messages of the history are told by `summary`. `link_hosts` (host, port): an answer from passages may link
-    to them, whatever stands there. `quoted_before`: an earlier answer was given passages, and what they told the model
-    to do may still stand in the conversation. `input_limit`: tokens that the prompt may have at most; passages are left
-    out for that."""
+    """A question, and what its answer is made of. The candidates are tried in order. `retriever` is None if documents
+    are off. `wrapped` is the question as the models see it, if a prompt changes it; `examples` are turns before those
+    of the session. `summary` stands for the first `covered` messages of the history.
+
+    An answer from passages may link to any page of `link_hosts` (host, port). `quoted_before`: an earlier answer was
+    given passages, and instructions that they held may still be in the history. The prompt has at most `input_limit`
+    tokens; passages are left out for that."""
 
     candidates: tuple[ModelCandidate, ...]
     attempts: Attempts
@@ -57,10 +58,10 @@ class AnswerInput:
     quoted_before: bool = False
     input_limit: int | None = None
     first: ModelCandidate = field(init=False)
-    """The model that is expected to answer: the first one that doesn't rest."""
+    """The model that is expected to answer: the first one that did not fail lately."""
 
     @property
-    def told(self) -> str:
+    def wrapped_question(self) -> str:
         """The question as the models see it."""
         return self.question if self.wrapped is None else self.wrapped
 
@@ -70,135 +71,141 @@ class AnswerInput:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Last item of an answer: why the model stopped."""
+    """The last output of the chain: why the model stopped."""
 
     reason: str
 
 
-async def answer(ask: AnswerInput) -> AsyncGenerator[ev.AnyEvent | Finished]:
-    """Events of the answer, `Finished` last. Raises RunError."""
+async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrace | Finished]:
+    """Events of the answer, `Finished` last; a `SearchTrace` after a search. Raises RunError."""
     grounding: Grounding = "off"
     passages: list[Passage] = []
-    meant = ask.question
-    if ask.retriever is not None:
+    meaning = inputs.question
+    if inputs.retriever is not None:
         yield ev.Status(phase="retrieving")
-        if not await ask.retriever.has_documents():
+        if not await inputs.retriever.has_documents():
             grounding = "no_documents"
         else:
             try:
-                queries, used = await _queries(ask)
+                queries, used = await _queries(inputs)
             except asyncio.CancelledError:
-                if ask.history and ask.first.model.writes:
-                    yield _condensing(ask, None, "cancelled")
+                if inputs.history and inputs.first.model.writes:
+                    yield _rewrite_usage(inputs, None, "cancelled")
                 raise
-            meant = ask.question if ask.first.model.writes else _meant(queries)
+            meaning = inputs.question if inputs.first.model.writes else _question_in_context(queries)
             if used is not None:
                 yield used
-            passages = _fitting(ask, await ask.retriever.retrieve(queries), meant)
+            passages, trace = await inputs.retriever.retrieve(queries)
+            if trace is not None:
+                yield trace
+            passages = _fit_passages(inputs, passages, meaning)
             grounding = "passages" if passages else "nothing_relevant"
     if passages:
         yield ev.Sources(items=[_source(n, p) for n, p in enumerate(passages, 1)])
     yield ev.Status(phase="generating")
-    prompts_of = _Prompts(ask, grounding, passages, meant)
-    guarded = bool(passages) or ask.quoted_before
-    weave = Composer(passages, ask.retriever, _known(ask, passages) if guarded else None)
-    now = ask.candidates[0]
+    prompts_of = _Prompts(inputs, grounding, passages, meaning)
+    guarded = bool(passages) or inputs.quoted_before
+    composer = Composer(passages, inputs.retriever, _known_urls(inputs, passages) if guarded else None)
+    now = inputs.candidates[0]
     try:
-        async with aclosing(attempt(ask.candidates, prompts_of, ask.attempts)) as outputs:
+        async with aclosing(attempt(inputs.candidates, prompts_of, inputs.attempts)) as outputs:
             async for output in outputs:
                 if isinstance(output, Switched):
-                    if output.asked:
-                        for event in _broken_off(weave, now, prompts_of, output.error):
+                    if output.was_tried:
+                        for event in _end_broken_call(composer, now, prompts_of, output.error):
                             yield event
                     now = output.now
                     yield ev.ModelSwitched(before=output.before.name, now=now.name, reason=output.error.code)
                     continue
-                async for event in weave.take(output):
+                async for event in composer.take(output):
                     yield event
-        async for event in weave.close():
+        async for event in composer.close():
             yield event
     except (asyncio.CancelledError, RunError) as error:
-        for event in _broken_off(weave, now, prompts_of, error):
+        for event in _end_broken_call(composer, now, prompts_of, error):
             yield event
         raise
-    yield _spent(weave, now, prompts_of(now))
-    yield Finished(weave.reason)
+    yield _answer_usage(composer, now, prompts_of(now))
+    yield Finished(composer.reason)
 
 
-def _broken_off(
-    weave: Composer, candidate: ModelCandidate, prompts_of: "_Prompts", why: RunError | asyncio.CancelledError
+def _end_broken_call(
+    composer: Composer, candidate: ModelCandidate, prompts_of: "_Prompts", error: RunError | asyncio.CancelledError
 ) -> list[ev.AnyEvent]:
-    """The end of what a model wrote until it failed or was stopped, and what it read: it was paid for."""
-    if not weave.length and weave.tokens is None and not prompt_was_billed(why):
+    """The events that end the text of a call that failed or was stopped, with the usage that the provider charges."""
+    if not composer.length and composer.tokens is None and not prompt_was_billed(error):
         return []
-    how: ev.CallStatus = "failed" if isinstance(why, RunError) else "cancelled"
-    events = [*weave.stop(), _spent(weave, candidate, prompts_of(candidate), how)]
-    weave.forget()
+    status: ev.CallStatus = "failed" if isinstance(error, RunError) else "cancelled"
+    events = [*composer.stop(), _answer_usage(composer, candidate, prompts_of(candidate), status)]
+    composer.forget()
     return events
 
 
-async def _queries(ask: AnswerInput) -> tuple[list[tuple[str, float]], ev.Usage | None]:
-    """What to look for: the question, and what a follow-up means in its conversation."""
-    if not ask.history:
-        return [(ask.question, 1.0)], None
+async def _queries(inputs: AnswerInput) -> tuple[list[tuple[str, float]], ev.Usage | None]:
+    """Queries with weights: the question, and a follow-up as it is meant in its conversation. And what that cost."""
+    if not inputs.history:
+        return [(inputs.question, 1.0)], None
     rewritten, used = None, None
-    if ask.first.model.writes:
+    if inputs.first.model.writes:
         try:
-            async with asyncio.timeout(ask.attempts.limits.first_token):
-                rewritten, tokens = await standalone_question(ask.first.model, ask.history, ask.question)
+            async with asyncio.timeout(inputs.attempts.limits.first_token):
+                rewritten, tokens = await standalone_question(inputs.first.model, inputs.history, inputs.question)
         except TimeoutError:
-            used = _condensing(ask, None, "failed")
+            used = _rewrite_usage(inputs, None, "failed")
         else:
             if tokens is not None:
-                used = _usage(ask.first.name, tokens, "condense")
+                used = _usage(inputs.first.name, tokens, "condense")
             elif rewritten is not None:
-                used = _condensing(ask, rewritten)
+                used = _rewrite_usage(inputs, rewritten)
     if rewritten is not None:
-        return [(rewritten, 1.0), (ask.question, 0.5)], used
-    return related_queries(ask.history, ask.question), used
+        return [(rewritten, 1.0), (inputs.question, 0.5)], used
+    return related_queries(inputs.history, inputs.question), used
 
 
-def _condensing(ask: AnswerInput, wrote: str | None, how: ev.CallStatus = "completed") -> ev.Usage:
-    """What that call took, when the provider doesn't say."""
-    told = REWRITE_SYSTEM + rewrite_request(ask.history, ask.question)
+def _rewrite_usage(inputs: AnswerInput, text: str | None, status: ev.CallStatus = "completed") -> ev.Usage:
+    """An estimate of the usage of the call that rewrites a follow-up, if the provider doesn't count."""
+    request = REWRITE_SYSTEM + rewrite_request(inputs.history, inputs.question)
     return ev.Usage(
-        model=ask.first.name,
+        model=inputs.first.name,
         purpose="condense",
-        status=how,
-        input_tokens=estimate_tokens(told),
-        output_tokens=_written(ask.first, estimate_tokens(wrote or ""), REWRITING.max_tokens, how),
+        status=status,
+        input_tokens=estimate_tokens(request),
+        output_tokens=_output_tokens(inputs.first, estimate_tokens(text or ""), REWRITING.max_tokens, status),
         estimated=True,
     )
 
 
-def _meant(queries: list[tuple[str, float]]) -> str:
-    """What a model that doesn't read the conversation is to answer: the question, with what it follows if it must."""
+def _question_in_context(queries: list[tuple[str, float]]) -> str:
+    """The question for a model that doesn't read the history: with the turns before it, if it needs them."""
     return queries[1][0] if len(queries) > 1 and queries[1][1] >= 1.0 else queries[0][0]
 
 
-def _fitting(ask: AnswerInput, passages: list[Passage], meant: str) -> list[Passage]:
-    """The best passages with which the prompt keeps to its limit."""
-    while passages and ask.input_limit is not None:
-        if prompt_at_most(_Prompts(ask, "passages", passages, meant)(ask.first)) <= ask.input_limit:
+def _fit_passages(inputs: AnswerInput, passages: list[Passage], meaning: str) -> list[Passage]:
+    """The best passages, as many as the limit of the prompt allows."""
+    while passages and inputs.input_limit is not None:
+        prompt = _Prompts(inputs, "passages", passages, meaning)(inputs.first)
+        if prompt_at_most(prompt) <= inputs.input_limit:
             break
         passages = passages[:-1]
     return passages
 
 
 class _Prompts:
-    """What each candidate is asked: the same, but for its parameters."""
+    """The prompt of each candidate. Prompts differ in their parameters, and in images for a model that can't see."""
 
-    def __init__(self, ask: AnswerInput, grounding: Grounding, passages: list[Passage], meant: str) -> None:
+    def __init__(self, inputs: AnswerInput, grounding: Grounding, passages: list[Passage], meaning: str) -> None:
+        history = shorten_history(inputs.summary, inputs.history[inputs.covered :], inputs.history_tokens)
+        question = inputs.wrapped_question
         self._prompt = Prompt(
-            system=system_prompt(ask.system, grounding),
-            history=(*ask.examples, *shorten_history(ask.summary, ask.history[ask.covered :], ask.history_tokens)),
-            content=grounded_message(ask.told, passages) if passages else ask.told,
-            question=meant,
-            parameters=ask.first.parameters,
-            images=ask.images,
+            system=system_prompt(inputs.system, grounding),
+            history=(*inputs.examples, *history),
+            content=grounded_message(question, passages) if passages else question,
+            question=meaning,
+            parameters=inputs.first.parameters,
+            images=inputs.images,
             grounding=grounding,
             passages=tuple(passages),
-            similarity=ask.retriever.similarity if ask.retriever is not None else None,
+            similarity=inputs.retriever.similarity if inputs.retriever is not None else None,
         )
 
     def __call__(self, candidate: ModelCandidate) -> Prompt:
@@ -206,12 +213,12 @@ class _Prompts:
         return prompt if candidate.sees else prompt.without_images()
 
 
-def _known(ask: AnswerInput, passages: list[Passage]) -> KnownUrls:
-    """The URLs that an answer may hold: those that the passages hold, or that the user wrote."""
-    found = (text for p in passages for text in (p.title, p.heading, p.context, p.text) if text)
-    wrote = (m.text for m in ask.history if m.role == "user")
-    ours = (ask.system or "", *(m.text for m in ask.examples))
-    return KnownUrls([*found, *wrote, ask.question, ask.told, *ours], ask.link_hosts)
+def _known_urls(inputs: AnswerInput, passages: list[Passage]) -> KnownUrls:
+    """The URLs that an answer may contain: those in the passages, and those that the user wrote."""
+    quoted = (text for p in passages for text in (p.title, p.heading, p.context, p.text) if text)
+    written = (m.text for m in inputs.history if m.role == "user")
+    ours = (inputs.system or "", *(m.text for m in inputs.examples))
+    return KnownUrls([*quoted, *written, inputs.question, inputs.wrapped_question, *ours], inputs.link_hosts)
 
 
 def _source(n: int, passage: Passage) -> ev.Source:
@@ -230,30 +237,32 @@ def _source(n: int, passage: Passage) -> ev.Source:
     )
 
 
-def _spent(weave: Composer, candidate: ModelCandidate, prompt: Prompt, how: ev.CallStatus = "completed") -> ev.Usage:
+def _answer_usage(
+    composer: Composer, candidate: ModelCandidate, prompt: Prompt, status: ev.CallStatus = "completed"
+) -> ev.Usage:
     """What the provider counted, or an estimate."""
-    if weave.tokens is not None:
-        return _usage(candidate.name, weave.tokens, "answer", how)
-    told = "".join([prompt.system, *(message.text_for_model for message in prompt.messages)])
+    if composer.tokens is not None:
+        return _usage(candidate.name, composer.tokens, "answer", status)
+    text = "".join([prompt.system, *(message.text_for_model for message in prompt.messages)])
     return ev.Usage(
         model=candidate.name,
-        status=how,
-        input_tokens=estimate_tokens(told) + IMAGE_TOKENS * prompt.image_count,
-        output_tokens=_written(candidate, estimate_bytes(weave.length), prompt.parameters.max_tokens, how),
+        status=status,
+        input_tokens=estimate_tokens(text) + IMAGE_TOKENS * prompt.image_count,
+        output_tokens=_output_tokens(candidate, estimate_bytes(composer.length), prompt.parameters.max_tokens, status),
         estimated=True,
     )
 
 
-def _written(candidate: ModelCandidate, shown: int, most: int, how: ev.CallStatus) -> int:
-    """Tokens that nobody counted, never more than were allowed."""
-    return min(candidate.wrote(shown, most, whole=how == "completed"), most)
+def _output_tokens(candidate: ModelCandidate, shown: int, limit: int, status: ev.CallStatus) -> int:
+    """An estimate of the output tokens, at most `limit`. `shown`: the tokens of the text in the stream."""
+    return min(candidate.output_tokens(shown, limit, is_complete=status == "completed"), limit)
 
 
-def _usage(model: str, tokens: Tokens, purpose: ev.Purpose, how: ev.CallStatus = "completed") -> ev.Usage:
+def _usage(model: str, tokens: Tokens, purpose: ev.Purpose, status: ev.CallStatus = "completed") -> ev.Usage:
     return ev.Usage(
         model=model,
         purpose=purpose,
-        status=how,
+        status=status,
         input_tokens=tokens.input,
         output_tokens=tokens.output,
         reasoning_tokens=tokens.reasoning,

@@ -15,6 +15,7 @@ import structlog
 
 from backend.chains.models.prompt import Output, Prompt
 from backend.chains.models.provider import ChatModel
+from backend.config.groups.models import ModelSettings
 from backend.errors import ProviderTimeout, RunError, UpstreamStalled
 
 log = structlog.get_logger(__name__)
@@ -27,7 +28,7 @@ Limit = Literal["first", "idle", "total"]
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """Seconds: until the first output of a try, between outputs, of the whole call, and for trying again (0: never)."""
+    """Seconds: until the first output of a try, between outputs, for the whole call, and for retries (0: none)."""
 
     first_token: float
     idle: float
@@ -35,52 +36,62 @@ class CallLimits:
     retry: float
 
 
-def _untold(error: RunError) -> None:
+def call_limits(settings: ModelSettings) -> CallLimits:
+    """The limits of the settings."""
+    return CallLimits(
+        first_token=settings.first_token_timeout,
+        idle=settings.idle_timeout,
+        total=settings.total_timeout,
+        retry=settings.retry_seconds,
+    )
+
+
+def _ignore(error: RunError) -> None:
     del error
 
 
 async def call(
-    model: ChatModel, prompt: Prompt, limits: CallLimits, retrying: Callable[[RunError], None] = _untold
+    model: ChatModel, prompt: Prompt, limits: CallLimits, retrying: Callable[[RunError], None] = _ignore
 ) -> AsyncGenerator[Output]:
-    """The model's outputs; `retrying` is told of refusals after which it is asked again.
+    """The model's outputs. `retrying` is called with the error before each retry.
 
     Raises RunError; ProviderTimeout and UpstreamStalled when a deadline passes.
     """
-    watch = _Watch(limits)
+    deadlines = _Deadlines(limits)
     retries = _Retries(limits.retry)
     begun = False
     try:
         while True:
             try:
                 async with aclosing(model.stream(prompt)) as outputs:
-                    watch.wait("first", limits.first_token)
+                    deadlines.wait("first", limits.first_token)
                     async for output in outputs:
-                        watch.rest()
+                        deadlines.rest()
                         begun = True
                         yield output
-                        watch.wait("idle", limits.idle)
+                        deadlines.wait("idle", limits.idle)
                     return
             except RunError as error:
                 pause = None if begun else retries.pause(error)
                 if pause is None:
                     raise
                 retrying(error)
-            watch.wait("total", limits.total)
+            deadlines.wait("total", limits.total)
             await asyncio.sleep(pause)
     except asyncio.CancelledError:
-        passed = watch.caught()
+        passed = deadlines.caught()
         if passed is None:
             raise
         raise _too_late(passed, limits, begun) from None
     finally:
-        watch.close()
+        deadlines.close()
 
 
-def prompt_was_billed(why: RunError | asyncio.CancelledError) -> bool:
-    """Whether a model has read its prompt, and is paid for that, although the call ended so before its first output: it
-    was stopped, or we wait for it no longer. One that fails otherwise mostly hasn't."""
-    # A timeout that came as a refusal says when to ask again.
-    return not isinstance(why, RunError) or (isinstance(why, ProviderTimeout) and why.retry_after is None)
+def prompt_was_billed(error: RunError | asyncio.CancelledError) -> bool:
+    """Whether the provider charges for the prompt of a call that ended without output: yes if we cancelled it or gave
+    up waiting; a provider that refuses charges nothing."""
+    # A timeout that the provider reports as a refusal has a `retry_after`.
+    return not isinstance(error, RunError) or (isinstance(error, ProviderTimeout) and error.retry_after is None)
 
 
 def _too_late(passed: Limit, limits: CallLimits, begun: bool) -> RunError:
@@ -97,7 +108,7 @@ def _too_late(passed: Limit, limits: CallLimits, begun: bool) -> RunError:
 
 
 class _Retries:
-    """How long to wait before the next try: exponential with jitter, and what the provider asks for."""
+    """How long to wait before each retry: exponential with jitter, and at least as long as the provider asks for."""
 
     def __init__(self, budget: float) -> None:
         self._budget = budget
@@ -105,7 +116,7 @@ class _Retries:
         self._tried = 0
 
     def pause(self, error: RunError) -> float | None:
-        """Seconds; None when there is no next try. One is always made, however long the first took to fail."""
+        """Seconds until the next try; None if there is none. The first retry is made however long the call took."""
         if error.retry_after is None or not self._budget:
             return None
         backoff = min(_FIRST_PAUSE * 2**self._tried, _LONGEST_PAUSE) * random.uniform(0.75, 1.25)
@@ -118,9 +129,9 @@ class _Retries:
         return pause
 
 
-class _Watch:
-    """Cancels the task that waits for the provider when a deadline passes. One timer an answer: what is put off again
-    at each output is only a number."""
+class _Deadlines:
+    """Cancels the task that waits for the provider when a deadline passes. A call has one timer; each output only moves
+    a number."""
 
     def __init__(self, limits: CallLimits) -> None:
         self._loop = asyncio.get_running_loop()
@@ -133,24 +144,24 @@ class _Watch:
         self._passed: Limit | None = None
 
     def wait(self, what: Limit, seconds: float) -> None:
-        """The task is going to wait for the provider, this long at most."""
+        """The task begins to wait for the provider, at most this many seconds."""
         due = self._loop.time() + seconds
         self._due, self._waits_for = (due, what) if due < self._end else (self._end, "total")
         if self._timer is None or self._due < self._looks_at:
             self._look_at(self._due)
 
     def rest(self) -> None:
-        """The task does something else than waiting for the provider."""
+        """The task stops waiting for the provider."""
         self._due = None
 
     def caught(self) -> Limit | None:
-        """The deadline whose cancelling was just caught; it is undone. None: it was somebody else's."""
+        """The deadline that cancelled the task just now; the cancel is undone. None: something else cancelled it."""
         if self._passed is not None and self._task is not None and self._task.uncancel() == 0:
             return self._passed
         return None
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Stop the timer."""
         self._task = None
         if self._timer is not None:
             self._timer.cancel()

@@ -29,8 +29,8 @@ from backend.errors import (
 
 log = structlog.get_logger(__name__)
 
-_LONGEST_REST = 600.0
-"""Seconds; a provider may ask for hours, and be well again sooner."""
+_MAX_COOLDOWN = 600.0
+"""Seconds; a provider may ask for hours, and work again sooner."""
 _MAX_FAILURES = 1000
 
 
@@ -48,41 +48,42 @@ class ModelCandidate:
     count: Count | None = None
     """Counts the tokens of a text with the model's own tokenizer, if there is one."""
 
-    def wrote(self, shown: int, most: int, *, whole: bool) -> int:
-        """Tokens that nobody counted, of an answer of which so many were shown. What a model thought out of sight until
-        it was stopped may be all it was allowed."""
-        return shown if whole or not self.hides_reasoning else most
+    def output_tokens(self, shown: int, limit: int, *, is_complete: bool) -> int:
+        """An estimate, for a call whose provider didn't count. `shown`: the tokens of the text in the stream. A model
+        that hides its reasoning and was stopped may have used all tokens up to its `limit`."""
+        return shown if is_complete or not self.hides_reasoning else limit
 
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """Another model takes over. `error` is why: of the call that has just failed, or of an earlier one where the model
-    rests and was not `asked`."""
+    """Another model takes over. `error` is the reason: that of the call that has just failed, or of an earlier call,
+    for which the model was skipped without being tried."""
 
     before: ModelCandidate
     now: ModelCandidate
     error: RunError
-    asked: bool = True
+    was_tried: bool = True
 
 
 class Health:
-    """Which models failed lately, and why. `seconds`: how long a failure counts; 0, and none does."""
+    """Which models failed lately, and why. A failure counts for `seconds`; with 0, no failure counts."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._failures: dict[str, tuple[float, RunError]] = {}
 
     def failed(self, name: str, error: RunError) -> None:
-        """A call of the model failed: for a fault of its own, it is passed over for a while."""
+        """A call of the model failed. If that was the model's or its provider's fault, the model is skipped for a
+        while."""
         if not self._seconds or isinstance(error, ContextOverflow | ContentFiltered | PromptRefused):
             return
-        # A wrong key or a server that is down concerns all of a provider's models; a limit, a missing model or a slow
-        # answer one.
+        # A wrong key or a server that is down concerns all models of a provider; a rate limit, a missing model or a
+        # slow answer concerns one model.
         alone = isinstance(error, RateLimited | ModelNotFound | ProviderTimeout | UpstreamStalled)
         key = name if alone else _provider(name)
         if len(self._failures) >= _MAX_FAILURES:
             self._failures.pop(next(iter(self._failures)))
-        seconds = max(self._seconds, min(error.retry_after or 0.0, _LONGEST_REST))
+        seconds = max(self._seconds, min(error.retry_after or 0.0, _MAX_COOLDOWN))
         self._failures[key] = (time.monotonic() + seconds, error)
 
     def worked(self, name: str) -> None:
@@ -102,13 +103,13 @@ class Health:
         return None
 
     def order(self, candidates: Sequence[ModelCandidate]) -> list[ModelCandidate]:
-        """Those that work first; those that rest are the last resort."""
+        """The candidates, those that failed lately last."""
         return sorted(candidates, key=lambda candidate: self.rests(candidate.name) is not None)
 
 
 class Observed:
-    """One call of a model, for whom it may concern; entered when it begins, left with the error that ends it. This one
-    concerns nobody. What is done here is quick and raises nothing."""
+    """Hears how one call of a model goes; the base class ignores everything. It is entered when the call begins and
+    left with the error that ends the call. Methods must be quick and must not raise."""
 
     def __enter__(self) -> Self:
         return self
@@ -117,20 +118,20 @@ class Observed:
         return None
 
     def output(self) -> None:
-        """The first output is there."""
+        """The first output has arrived."""
 
     def retrying(self, error: RunError) -> None:
-        """It was refused and is tried again."""
+        """The provider refused the call, and it is tried again."""
 
 
 _UNOBSERVED = Observed()
 
 
 class CallObserver:
-    """Is told of calls of models. This one doesn't care."""
+    """Hears of each call of a model; the base class ignores them."""
 
     def calling(self, candidate: ModelCandidate, prompt: Prompt) -> Observed:
-        """A model is called."""
+        """The observer of the call that begins."""
         del candidate, prompt
         return _UNOBSERVED
 
@@ -140,12 +141,12 @@ _NOBODY = CallObserver()
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How several models are tried. `patience` is the longest wait for a first output where another model is next;
-    `after_output`: one that breaks off in its answer is followed, too."""
+    """How several models are tried. If another model is next, `first_token_timeout` is the longest wait for a first
+    output, in seconds. `after_output`: another model also takes over if one fails within its answer."""
 
     limits: CallLimits
     health: Health
-    patience: float
+    first_token_timeout: float
     after_output: bool = False
     observer: CallObserver = _NOBODY
 
@@ -156,13 +157,13 @@ async def attempt(
     """The outputs of the first model that answers. Raises the RunError of the last that didn't."""
     now, *rest = how.health.order(candidates)
     if now is not candidates[0] and (error := how.health.rests(candidates[0].name)) is not None:
-        yield Switched(candidates[0], now, error, asked=False)
-    patient = how.limits
-    # Another model is quicker than another try.
-    hasty = replace(patient, first_token=min(how.patience, patient.first_token), retry=0.0)
+        yield Switched(candidates[0], now, error, was_tried=False)
+    last_limits = how.limits
+    # Another model is quicker than a retry.
+    early_limits = replace(last_limits, first_token=min(how.first_token_timeout, last_limits.first_token), retry=0.0)
     while True:
         begun = False
-        limits = hasty if rest else patient
+        limits = early_limits if rest else last_limits
         asked = prompt(now)
         try:
             with how.observer.calling(now, asked) as observed:
@@ -176,7 +177,7 @@ async def attempt(
             return
         except RunError as error:
             how.health.failed(now.name, error)
-            if not rest or (begun and not how.after_output) or not _mendable(error):
+            if not rest or (begun and not how.after_output) or not _may_help(error):
                 raise
             before, now = now, rest.pop(0)
             log.info("model_switched", before=before.name, now=now.name, code=error.code)
@@ -187,6 +188,6 @@ def _provider(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _mendable(error: RunError) -> bool:
-    """Whether another model may do better."""
+def _may_help(error: RunError) -> bool:
+    """Whether another model may succeed after this error."""
     return not isinstance(error, ContentFiltered)

@@ -1,16 +1,17 @@
-"""Pictures: reading them, and how many of a conversation a model is shown."""
+"""Images: reading them, and how many earlier ones a model is sent."""
 
 import base64
 import binascii
 
 from backend.chains.models.prompt import Image
 
-MOST_SHOWN = 8
-MOST_BYTES = 8_000_000
-"""Of all pictures in a prompt, the message's own first: what one request can bring, and every provider takes."""
+MAX_PROMPT_IMAGES = 8
+MAX_PROMPT_BYTES = 8_000_000
+"""The most bytes of all images in a prompt, the new message's first: every provider takes so much in one request."""
 IMAGE_TOKENS = 1_000
-"""Of a picture, where nobody has counted."""
+"""The estimate for one image, if the provider doesn't count."""
 _HISTORY_TOKENS = 500
+"""The tokens of LLM_HISTORY_TOKENS that allow one image."""
 
 _BEGINNINGS = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -21,24 +22,25 @@ _BEGINNINGS = {
 
 
 def read_image(media_type: str, data: str) -> Image:
-    """A picture of its base64. Raises ValueError, also when it is of another type than it says."""
+    """The image that the base64 text encodes. Raises ValueError, also if its type isn't `media_type`."""
     try:
-        found = base64.b64decode(data, validate=True)
+        content = base64.b64decode(data, validate=True)
     except binascii.Error:
-        said = 'data must be base64 alone: without line breaks and without "data:image/png;base64,"'
-        raise ValueError(said) from None
-    actual = _media_type(found)
+        raise ValueError(
+            'data must be base64 alone: without line breaks and without "data:image/png;base64,"'
+        ) from None
+    actual = _media_type(content)
     if actual is None:
         raise ValueError("data must be a PNG, JPEG, WebP or GIF: it begins like none of them")
     if actual != media_type:
         raise ValueError(f"data is {actual}, not {media_type}")
-    return Image(media_type, found)
+    return Image(media_type, content)
 
 
 def images_that_fit(history_tokens: int, own: int) -> int:
-    """How many pictures of earlier messages a model is shown beside a message with `own` pictures. Words have their
-    own room: LLM_HISTORY_TOKENS bounds both, each for itself."""
-    return max(0, min(MOST_SHOWN - own, history_tokens // _HISTORY_TOKENS))
+    """How many images of earlier messages a model is sent with a message that has `own` images. LLM_HISTORY_TOKENS
+    limits the images and the words separately."""
+    return max(0, min(MAX_PROMPT_IMAGES - own, history_tokens // _HISTORY_TOKENS))
 
 
 def _media_type(data: bytes) -> str | None:

@@ -1,6 +1,7 @@
 """How a caller may ask a model to write: the fields that requests and prompts share."""
 
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, Field, field_validator
@@ -10,6 +11,20 @@ from backend.kit.text import is_clean
 
 _DEEPEST, _LONGEST = 32, 50_000
 """Of a schema: levels, and characters as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """The parameters of a model that a caller chose. None, and `()` for `stop`, leave a parameter to the settings or to
+    the model. `response_schema` is a JSON schema as text, its keys sorted."""
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    reasoning_effort: Effort | None = None
+    response_schema: str | None = None
 
 
 class Writing(BaseModel):
@@ -47,12 +62,10 @@ class Writing(BaseModel):
             raise ValueError(f"must have at most {_LONGEST} characters, and no NUL characters or lone surrogates")
         return value
 
-    def named(self) -> dict[str, Any]:
-        """What was asked for, by field of `Parameters` and in its types."""
-        asked = {name: getattr(self, name) for name in Writing.model_fields}
-        found = {name: value for name, value in asked.items() if value is not None}
-        if "stop" in found:
-            found["stop"] = tuple(found["stop"])
-        if "response_schema" in found:
-            found["response_schema"] = json.dumps(found["response_schema"], sort_keys=True)
-        return found
+    def options(self) -> ModelOptions:
+        """The parameters as the services take them."""
+        fields = {name: getattr(self, name) for name in Writing.model_fields}
+        fields["stop"] = tuple(self.stop or ())
+        if self.response_schema is not None:
+            fields["response_schema"] = json.dumps(self.response_schema, sort_keys=True)
+        return ModelOptions(**fields)

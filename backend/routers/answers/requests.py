@@ -1,7 +1,5 @@
 """What requests that are answered have in common: how to answer, and the stream that comes back."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, Literal, Self, cast
 
 from fastapi import Request, Response
@@ -15,6 +13,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import override
 
 from backend.chains.history.images import read_image
 from backend.chains.models.parameters import Writing
@@ -26,13 +25,9 @@ from backend.routers.answers.cursor import parse_cursor
 from backend.routers.answers.documentation import STREAM_PARAMETERS, header_parameter
 from backend.routers.answers.respond import run_response
 from backend.routers.dialects import dialect_of
-from backend.routers.edge.problems import request_id_of
-from backend.routers.edge.services import Services, owner_of, ready_services
+from backend.routers.edge.services import owner_of, ready_services, request_id_of
 from backend.services.answers.request import AnswerRequest, IfBusy
 from backend.services.prompts.prompts import PromptChoice
-
-Start = Callable[[Services, str, str | None, str | None], Awaitable[str]]
-"""Starts the run, given the services, the owner, the Idempotency-Key and the request's id; returns the run's id."""
 
 
 def _each(value: Any) -> list[Any]:
@@ -121,23 +116,21 @@ class AnswerOptions(Writing):
             raise ValueError("must be true, false, or 1 to 100 document ids")
         return found
 
-    def options(self, message: str, idempotency_key: str | None, **place: str | None) -> AnswerRequest:
-        """The request as the service takes it; `place` is where the message stands."""
-        documents = self.documents if isinstance(self.documents, bool) else tuple(self.documents)
+    def answer_request(self, idempotency_key: str | None, **place: Any) -> AnswerRequest:
+        """The request as the service takes it; `place` has the fields that say where the message belongs."""
         return AnswerRequest(
-            message=message,
             **place,
+            idempotency_key=idempotency_key,
             model=self.model,
-            documents=documents,
+            options=self.options(),
+            documents=self.documents if isinstance(self.documents, bool) else tuple(self.documents),
             collections=None if self.collections is None else tuple(self.collections),
             system_prompt=self.system_prompt,
             prompt=self.prompt,
-            **self.named(),
             fallbacks=None if self.fallbacks is None else tuple(self.fallbacks),
             fallback_after_output=self.fallback_after_output,
             if_busy=self.if_busy,
             on_disconnect=self.on_disconnect,
-            idempotency_key=idempotency_key,
         )
 
 
@@ -156,10 +149,10 @@ class NewMessage(AnswerOptions):
             raise ValueError("must not be empty")
         return value
 
-    def turn(self, idempotency_key: str | None, **place: str | None) -> AnswerRequest:
-        """The request as the service takes it; `place` is where the message stands."""
-        images = None if self.images is None else tuple(each.image for each in self.images)
-        return replace(self.options(self.message, idempotency_key, **place), images=images)
+    @override
+    def answer_request(self, idempotency_key: str | None, **place: Any) -> AnswerRequest:
+        images = None if self.images is None else tuple(item.image for item in self.images)
+        return super().answer_request(idempotency_key, message=self.message, images=images, **place)
 
 
 _KEY = (
@@ -168,26 +161,27 @@ _KEY = (
 )
 
 
-def _key_of(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key and len(key) > 200:
-        raise Invalid("Idempotency-Key: must have at most 200 characters. Use a UUID.")
-    return key or None
-
-
 ANSWER_PARAMETERS = [*STREAM_PARAMETERS, header_parameter("Idempotency-Key", _KEY)]
 
 
-async def answered(request: Request, start: Start) -> Response:
-    """Start the run and stream its events; with `Last-Event-ID`, go on with the run that it names."""
+async def start_and_stream(request: Request, body: AnswerOptions, **place: Any) -> Response:
+    """Start the run that answers and stream its events; with `Last-Event-ID`, continue the stream of that run.
+
+    `place` has the fields of `AnswerRequest` that say where the message belongs.
+    """
     # Not FastAPI's dependencies and parameters: these five are a twentieth of the CPU of a short answer.
     dialect = dialect_of(request)
     services, owner = await ready_services(request), await owner_of(request)
-    if last_event_id := request.headers.get("last-event-id"):
+    headers = request.headers
+    if last_event_id := headers.get("last-event-id"):
         run_id = last_event_id.rpartition(":")[0]
         if not run_id:
             raise BadRequest("Last-Event-ID must be <run_id>:<seq>.", code="bad_cursor")
         after = parse_cursor(run_id, last_event_id, None)
     else:
-        run_id, after = await start(services, owner, _key_of(request), request_id_of(request)), 0
+        key = headers.get("idempotency-key") or None
+        if key is not None and len(key) > 200:
+            raise Invalid("Idempotency-Key: must have at most 200 characters. Use a UUID.")
+        request_id = request_id_of(request)
+        run_id, after = await services.answers.start(owner, body.answer_request(key, **place), request_id), 0
     return await run_response(services, owner, run_id, after, request, dialect)

@@ -13,6 +13,7 @@ from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.types import Scope
 
 from backend.errors import RequestError, StreamForgeError, TooLarge
+from backend.routers.edge.services import request_id_of
 from backend.routers.edge.view import View
 
 log = structlog.get_logger(__name__)
@@ -140,11 +141,6 @@ _EXAMPLES = {
     504: ("provider_timeout", "The provider did not answer in time. Try again."),
     507: ("storage_full", "The disk under DATA_DIR is full."),
 }
-
-
-def request_id_of(request: Request) -> str | None:
-    """The id that the guard gave to this request."""
-    return request.scope.get("streamforge.request_id")
 
 
 def install(app: FastAPI) -> None:

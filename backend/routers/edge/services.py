@@ -6,9 +6,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from backend.config.settings import Settings
-from backend.services.answers.start import ChatService
-from backend.services.conversations.images import Pictures
-from backend.services.conversations.session_export import Transcripts
+from backend.services.answers.start import Answers
+from backend.services.conversations.images import ImageService
+from backend.services.conversations.session_export import SessionExport
+from backend.services.conversations.session_import import SessionImport
 from backend.services.conversations.sessions import SessionService
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
@@ -27,10 +28,10 @@ class Services:
 
     settings: Settings
     readiness: Readiness
-    chat: ChatService
+    answers: Answers
     hub: RunHub
     sessions: SessionService
-    pictures: Pictures
+    images: ImageService
     documents: DocumentService
     collections: CollectionService
     fetcher: Fetcher
@@ -38,7 +39,8 @@ class Services:
     models: Models
     usage: UsageService
     prompts: PromptService
-    transcripts: Transcripts
+    session_export: SessionExport
+    session_import: SessionImport
 
 
 # Dependencies are async although they don't wait: FastAPI runs others in a thread, at 0.3 ms each.
@@ -53,10 +55,16 @@ async def owner_of(request: Request) -> str:
     return request.scope["streamforge.owner"]
 
 
+def request_id_of(request: Request) -> str | None:
+    """The id that the guard gave to this request."""
+    return request.scope.get("streamforge.request_id")
+
+
 async def ready_services(request: Request) -> Services:
     """The services, once the models are loaded: a request that comes before /ready waits."""
     services: Services = request.app.state.services
-    await services.readiness.wait()
+    if not services.readiness.is_ready:
+        await services.readiness.wait()
     return services
 
 

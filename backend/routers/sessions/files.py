@@ -17,7 +17,7 @@ from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import iso
 from backend.routers.sessions.sessions import Session, session_of
-from backend.services.conversations.images import Pictures
+from backend.services.conversations.images import ImageService
 from backend.services.conversations.session_export import Transcript
 from backend.services.conversations.session_file import read_file
 from backend.services.conversations.sessions import MessageRow
@@ -58,10 +58,10 @@ async def export(
     citations as footnotes and images as links to this server.
     """
     if format == "markdown":
-        text = await services.transcripts.markdown(owner, session_id)
+        text = await services.session_export.markdown(owner, session_id)
         return Response(text, media_type="text/markdown; charset=utf-8", headers=_named(f"{session_id}.md"))
-    found = await services.transcripts.export(owner, session_id)
-    pieces = _written(found, services.pictures if pictures else None)
+    found = await services.session_export.export(owner, session_id)
+    pieces = _written(found, services.images if pictures else None)
     return StreamingResponse(pieces, media_type="application/json", headers=_named(f"{session_id}.json"))
 
 
@@ -72,18 +72,18 @@ async def export(
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _FILE}}}},
     summary="Import a session",
 )
-async def bring_in(request: Request, services: ServicesDep, owner: Owner) -> Session:
+async def import_session(request: Request, services: ServicesDep, owner: Owner) -> Session:
     """Creates a new session with new ids. Nothing in the file is executed, and its usage isn't counted again."""
     if not _JSON.match(request.headers.get("content-type", "")):
         raise Invalid("The body must be a JSON object; send Content-Type: application/json.")
-    return session_of(await services.transcripts.bring_in(owner, await read_file(await request.body())))
+    return session_of(await services.session_import.import_session(owner, await read_file(await request.body())))
 
 
 def _named(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
-async def _written(found: Transcript, pictures: Pictures | None) -> AsyncGenerator[bytes]:
+async def _written(found: Transcript, images: ImageService | None) -> AsyncGenerator[bytes]:
     """The file in pieces: all of its pictures may be more than there is memory."""
     head = {
         "format": "streamforge.session",
@@ -97,7 +97,7 @@ async def _written(found: Transcript, pictures: Pictures | None) -> AsyncGenerat
         told = _message(row, found)
         if row.role == "user" and images_of(parts := decode_parts(row.parts)):
             bare = [part for part in parts if not isinstance(part, ImagePart)]
-            told["parts"] = await pictures.written(row.session_id, parts) if pictures is not None else bare
+            told["parts"] = await images.export_parts(row.session_id, parts) if images is not None else bare
         piece += comma + msgspec.json.encode(told)
         comma = b","
         if len(piece) >= _PIECE:

@@ -1,56 +1,42 @@
-"""What a caller asks in one turn."""
+"""Everything that a caller asks for when a message is to be answered."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from backend.chains.models.prompt import Effort, Image
+from backend.chains.models.parameters import ModelOptions
+from backend.chains.models.prompt import Image
 from backend.config.groups.runs import OnDisconnect
 from backend.messages import ImagePart
 from backend.services.prompts.prompts import PromptChoice
 
 IfBusy = Literal["reject", "queue", "replace"]
-_PARAMETERS = (
-    "temperature",
-    "max_tokens",
-    "top_p",
-    "seed",
-    "stop",
-    "reasoning_effort",
-    "response_schema",
-    "images",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """What a caller asks. `documents`: True all, False none, or the ids of some. `collections`, `model`, `prompt` and
-    `system_prompt`: None is as the session says.
+    """A message to answer, and how. Without `session_id` and `sibling_of` the message begins a new session.
 
-    `beside` is an earlier message of the user's: this one stands beside it, or with `again` it is answered once more.
-    `images` are new pictures, `kept` those of that message which this one shows, too.
+    `sibling_of` is the id of an earlier message, which has the same parent as this one. With `regenerate`, the earlier
+    message is answered again; then `message` is ignored. `images` are new images; `kept_images` are the images of the
+    earlier message that this one has, too. `documents`: True means all, False none; a tuple has the ids of some.
+    For `collections`, `model`, `prompt` and `system_prompt`, None means: as the session says.
     """
 
-    message: str
+    message: str = ""
     session_id: str | None = None
     parent_id: str | None = None
     expect_head: str | None = None
-    beside: str | None = None
-    again: bool = False
+    sibling_of: str | None = None
+    regenerate: bool = False
     model: str | None = None
+    options: ModelOptions = field(default_factory=ModelOptions)
     documents: bool | tuple[str, ...] = True
     collections: tuple[str, ...] | None = None
     system_prompt: str | None = None
     prompt: PromptChoice | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    reasoning_effort: Effort | None = None
-    response_schema: str | None = None
     images: tuple[Image, ...] | None = None
-    kept: tuple[ImagePart, ...] = ()
+    kept_images: tuple[ImagePart, ...] = ()
     fallbacks: tuple[str, ...] | None = None
     fallback_after_output: bool = False
     if_busy: IfBusy = "reject"
@@ -58,18 +44,13 @@ class AnswerRequest:
     idempotency_key: str | None = None
 
     @property
-    def shows(self) -> int:
-        """How many pictures the message has."""
-        return len(self.images or ()) + len(self.kept)
-
-    def asked(self) -> dict[str, object]:
-        """What is asked of the model, by name."""
-        named = {name: getattr(self, name) for name in _PARAMETERS}
-        return {name: said for name, said in named.items() if said not in (None, ())}
+    def image_count(self) -> int:
+        """How many images the message has."""
+        return len(self.images or ()) + len(self.kept_images)
 
     def fingerprint(self) -> str:
-        """Tells whether two requests ask the same (SHA-256, hex)."""
-        told = hashlib.sha256(repr(self).encode("utf-8", "surrogatepass"))
+        """A hash that is equal for equal requests (SHA-256, hex)."""
+        digest = hashlib.sha256(repr(self).encode("utf-8", "surrogatepass"))
         for image in self.images or ():
-            told.update(hashlib.sha256(image.data).digest())
-        return told.hexdigest()
+            digest.update(hashlib.sha256(image.data).digest())
+        return digest.hexdigest()

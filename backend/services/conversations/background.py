@@ -1,4 +1,4 @@
-"""What models write beside the answers: titles and summaries, mostly while nobody waits for them."""
+"""Short texts that models write besides the answers: titles and summaries, mostly in the background."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,20 +18,20 @@ from backend.kit.text import clean_text
 
 log = structlog.get_logger(__name__)
 
-_AT_ONCE = 4
-_AT_MOST = 100
-"""Under way or waiting; what comes on top is left undone."""
-_TOKENS_AROUND = 100
+_MAX_ACTIVE = 4
+_MAX_TASKS = 100
+"""Active or waiting; with more, nothing is scheduled."""
+_EXTRA_TOKENS = 100
 """What a provider may add to a prompt."""
 
 Booking = Callable[[str, str, str, Tokens], AbstractAsyncContextManager[list[ev.Usage]]]
-"""Opens a call of an owner's, in a session, of a model, with the tokens that it may take at most; what is added to the
-list is booked at the end."""
+"""Reserves what a call may cost; its arguments are the owner, the session's id, the model and the highest number of
+tokens. The usage that is added to the list is booked at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShortText:
-    """A short text to be written, for whom and what for. `max_tokens` are those of the text."""
+    """A request for a short text. `system` and `content` are the prompt; the text has at most `max_tokens`."""
 
     owner: str
     session_id: str
@@ -42,25 +42,25 @@ class ShortText:
 
 
 class BackgroundWriter:
-    """Calls of models that are no answers, each booked by itself."""
+    """Calls models for texts that aren't answers. Each call is booked by itself."""
 
     def __init__(self, limits: CallLimits, booking: Booking) -> None:
         self._limits = replace(limits, retry=0.0)
         self._booking = booking
         self._tasks: set[asyncio.Task[None]] = set()
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._places = asyncio.Semaphore(_MAX_ACTIVE)
 
-    async def write(self, errand: ShortText, by: ModelCandidate) -> str:
-        """The text, by that model with parameters of our own. Raises RunError, and what the booking raises."""
-        system, content = errand.system, errand.content
-        prompt = Prompt(system, (), content, content, Parameters(max_tokens=errand.max_tokens))
-        most = Tokens(len((system + content).encode()) + _TOKENS_AROUND, errand.max_tokens)
+    async def write(self, request: ShortText, model: ModelCandidate) -> str:
+        """The text, written by the model with default parameters. Raises RunError, and what the booking raises."""
+        system, content = request.system, request.content
+        prompt = Prompt(system, (), content, content, Parameters(max_tokens=request.max_tokens))
+        most = Tokens(len((system + content).encode()) + _EXTRA_TOKENS, request.max_tokens)
         pieces: list[str] = []
         tokens: Tokens | None = None
-        async with self._booking(errand.owner, errand.session_id, by.name, most) as used:
-            read, whole = True, False
+        async with self._booking(request.owner, request.session_id, model.name, most) as used:
+            was_billed, is_complete = True, False
             try:
-                async with aclosing(call(by.model, prompt, self._limits)) as outputs:
+                async with aclosing(call(model.model, prompt, self._limits)) as outputs:
                     async for output in outputs:
                         match output:
                             case Text(text):
@@ -69,48 +69,54 @@ class BackgroundWriter:
                                 tokens = output
                             case _:
                                 pass
-                whole = True
+                is_complete = True
             except (asyncio.CancelledError, RunError) as error:
-                read = prompt_was_billed(error)
+                was_billed = prompt_was_billed(error)
                 raise
             finally:
-                # What broke off was paid for, too.
-                if pieces or tokens is not None or read:
-                    used.append(_usage(errand, by, tokens, "".join(pieces), whole=whole))
+                # A text that broke off was paid for, too.
+                if pieces or tokens is not None or was_billed:
+                    used.append(_usage(request, model, tokens, "".join(pieces), is_complete=is_complete))
         return clean_text("".join(pieces)).strip()
 
-    def later(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None] | None:
-        """Do it in the background, a few at a time; None when too much waits already. What fails is left undone."""
-        if len(self._tasks) >= _AT_MOST:
+    def schedule(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None] | None:
+        """The task that does the work in the background, a few at a time; None if too much is waiting already.
+
+        A failure is only logged.
+        """
+        if len(self._tasks) >= _MAX_TASKS:
             return None
-        task = asyncio.create_task(self._quietly(work), name="aside")
+        task = asyncio.create_task(self._log_failures(work), name="background-writer")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self) -> None:
-        """End what is under way."""
+        """End the work that is active or waiting."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _quietly(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _log_failures(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             async with self._places:
                 await work()
         except StreamForgeError as error:
-            log.info("aside_failed", code=error.code)
+            log.info("background_failed", code=error.code)
         except Exception:
-            log.exception("aside_crashed")
+            log.exception("background_crashed")
 
 
-def _usage(errand: ShortText, by: ModelCandidate, tokens: Tokens | None, text: str, *, whole: bool) -> ev.Usage:
-    wrote = by.wrote(estimate_tokens(text), errand.max_tokens, whole=whole)
-    counted = tokens or Tokens(estimate_tokens(errand.system + errand.content), wrote)
+def _usage(
+    request: ShortText, model: ModelCandidate, tokens: Tokens | None, text: str, *, is_complete: bool
+) -> ev.Usage:
+    """The tokens that the provider counted, or an estimate."""
+    output = model.output_tokens(estimate_tokens(text), request.max_tokens, is_complete=is_complete)
+    counted = tokens or Tokens(estimate_tokens(request.system + request.content), output)
     return ev.Usage(
-        model=by.name,
-        purpose=errand.purpose,
+        model=model.name,
+        purpose=request.purpose,
         input_tokens=counted.input,
         output_tokens=counted.output,
         reasoning_tokens=counted.reasoning,

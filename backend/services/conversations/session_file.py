@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from backend.chains.history.images import MOST_SHOWN
+from backend.chains.history.images import MAX_PROMPT_IMAGES
 from backend.errors import BadRequest, Invalid
 from backend.kit.yielding import in_pieces
 from backend.messages import MessageStatus, SourcesPart, TextPart, encode_parts
-from backend.services.conversations.images import FilePart, taken_in
+from backend.services.conversations.images import FilePart, import_parts
 from backend.storage.conversations.images import ImageRow
 from backend.storage.conversations.messages import MessageRow
 
@@ -144,7 +144,7 @@ def _row(raw: msgspec.Raw, at: str, images: list[ImageRow]) -> MessageRow:
         raise Invalid(f"{at}: has more than {_MAX_BRACES} braces. So many parts, citations and sources aren't taken.")
     try:
         message = _message.decode(text)
-        kept, shown = taken_in(message.parts)
+        kept, shown = import_parts(message.parts)
         parts = encode_parts(kept)
     except msgspec.ValidationError as error:
         raise Invalid(_said(error, at)) from None
@@ -157,8 +157,8 @@ def _row(raw: msgspec.Raw, at: str, images: list[ImageRow]) -> MessageRow:
     images += shown
     if shown and message.role != "user":
         raise Invalid(f"{at}: is an answer: pictures belong to messages of the user's.")
-    if len(shown) > MOST_SHOWN:
-        raise Invalid(f"{at}: has more than {MOST_SHOWN} pictures, the most that a model is shown at once.")
+    if len(shown) > MAX_PROMPT_IMAGES:
+        raise Invalid(f"{at}: has more than {MAX_PROMPT_IMAGES} pictures, the most that a model is shown at once.")
     if len(images) > _MAX_PICTURES:
         raise Invalid(f"{at}: more than {_MAX_PICTURES} pictures can't be imported.")
     return MessageRow(

@@ -57,7 +57,7 @@ class SessionService:
         await self._sessions.get(owner, session_id)
         runs = self._hub.all_in_session(session_id)
         for run in runs:
-            self._hub.cancel(run, "session_deleted")
+            run.cancel("session_deleted")
         await asyncio.gather(*(run.log.finished() for run in runs))
         await self._sessions.delete(owner, session_id)
 

@@ -1,6 +1,6 @@
 """Stored runs: folding them, ending those that a crash cut, and shortening old logs to a snapshot."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -11,7 +11,6 @@ from backend.chains.history.images import IMAGE_TOKENS
 from backend.chains.text.tokens import estimate_tokens
 from backend.errors import ServerRestarted
 from backend.events import status_of
-from backend.kit.times import now_ms
 from backend.messages import decode_parts, encode_parts, images_of, text_of
 from backend.services.runs.fold import RunFold
 from backend.services.usage.report import calls_of
@@ -36,10 +35,9 @@ class RunArchive:
         state, _ = await self._fold(stored)
         return state
 
-    async def recover(self) -> None:
-        """At the start, under the lock on DATA_DIR: end every run that an earlier process left unfinished."""
-        await self._turns.release_leases()
-        for stored in await self._turns.unfinished(now_ms()):
+    async def recover(self, abandoned: Sequence[StoredRun]) -> None:
+        """End the runs that an earlier process left unfinished. Only at the start, under the lock on DATA_DIR."""
+        for stored in abandoned:
             await self._end(stored)
         await self._turns.drop_reservations()
 

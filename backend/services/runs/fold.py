@@ -3,27 +3,29 @@
 The same fold serves the live run (what to store at its end), recovery (what a crash left) and the JSON form.
 """
 
+from dataclasses import dataclass, field
 from typing import Literal
 
 from backend import events as ev
 from backend.messages import CitationRef, MessagePart, MessageStatus, ReasoningPart, SourcesPart, TextPart
 
 
+@dataclass(slots=True, eq=False)
 class RunFold:
-    """What a run's events say so far. Feed it every event in order."""
+    """The state that results from a run's events. Every event must be applied, in order."""
 
-    def __init__(self) -> None:
-        self.started: ev.RunStarted | ev.Snapshot | None = None
-        self.sources: list[ev.Source] = []
-        self.citations: list[ev.Citation] = []
-        self.usage: list[ev.Usage] = []
-        self.terminal: ev.Terminal | None = None
-        self.model: str | None = None
-        """The model that took over, if one did."""
-        self.retrieval: str | None = None
-        """How its passages were found, JSON text: kept with the answer, no part of the stream."""
-        self._parts: list[_OpenPart] = []
-        self._counted = 0
+    started: ev.RunStarted | ev.Snapshot | None = None
+    sources: list[ev.Source] = field(default_factory=list[ev.Source])
+    citations: list[ev.Citation] = field(default_factory=list[ev.Citation])
+    usage: list[ev.Usage] = field(default_factory=list[ev.Usage])
+    terminal: ev.Terminal | None = None
+    model: str | None = None
+    """The model that took over, if one did."""
+    retrieval: str | None = None
+    """How the passages were found, JSON text. It is stored with the answer, and is no part of the stream."""
+    _parts: "list[_OpenPart]" = field(default_factory=list["_OpenPart"], init=False)
+    _counted: int = field(default=0, init=False)
+    """How many parts a usage event has counted."""
 
     def apply(self, event: ev.AnyEvent) -> None:
         """Take one event in."""

@@ -1,4 +1,4 @@
-"""A run while it lives: its log, its state, its task, and who watches."""
+"""A live run: its log, its fold, its task, and who watches it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,28 +16,29 @@ CancelledBy = Literal["user", "replaced", "session_deleted", "no_watcher"]
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """A live run. `body` appends events through `emit`; the hub appends the terminal one. `charge` puts the cost into a
-    usage.
+    """A live run. Its body appends events with `emit`; the hub appends the terminal one. `charge` puts the cost into a
+    usage event.
 
-    `leave_after`: seconds without a watcher after which it is cancelled; None, and it goes on.
+    A run that nobody watches for `leave_after` seconds is cancelled; with None it continues.
     """
 
     owner: str
     started: ev.RunStarted
     log: RunLog
     charge: Callable[[ev.Usage], None]
-    watch: RunObserver
+    observer: RunObserver
     state: RunFold
     request_id: str | None = None
-    ending: bool = False
+    is_ending: bool = False
     cancelled_by: CancelledBy | Literal["shutdown"] | None = None
     task: asyncio.Task[None] | None = None
-    begun: bool = False
-    backlog: asyncio.Event = field(default_factory=asyncio.Event)
-    backlog_size: int = 500
+    has_begun: bool = False
+    checkpoint_now: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when so many events are in memory only that they should be stored at once."""
+    checkpoint_events: int = 500
     leave_after: float | None = None
-    watchers: int = 0
-    unwatched: asyncio.TimerHandle | None = None
+    watcher_count: int = 0
+    leave_timer: asyncio.TimerHandle | None = None
 
     @property
     def id(self) -> str:
@@ -46,19 +47,28 @@ class Run:
 
     @property
     def session_id(self) -> str:
-        """Its session's."""
+        """The id of the run's session."""
         return self.started.session_id
 
     def emit(self, event: ev.AnyEvent) -> None:
-        """Append one event to the log. Raises LogFull when storage has been gone for too long."""
+        """Append one event to the log. Raises LogFull if the database has been gone for too long."""
         if type(event) not in _DELTAS:
             if isinstance(event, ev.Usage):
                 self.charge(event)
-            self.watch.noticed(event)
+            self.observer.noticed(event)
         self.log.append(event)
         self.state.apply(event)
-        if self.log.unstored >= self.backlog_size or self.log.half_full:
-            self.backlog.set()
+        if self.log.unstored >= self.checkpoint_events or self.log.half_full:
+            self.checkpoint_now.set()
+
+    def cancel(self, by: CancelledBy | Literal["shutdown"]) -> None:
+        """Ask the run to end. A run that is ending already ends as it was going to."""
+        if self.is_ending or self.cancelled_by is not None or self.task is None:
+            return
+        self.cancelled_by = by
+        # A task that is cancelled before its first step never runs, and would leave the run without an end.
+        if self.has_begun:
+            self.task.cancel()
 
 
 Body = Callable[[Run], Awaitable[str]]

@@ -47,6 +47,8 @@ class Budgets:
         self, budgets: Mapping[str, Budget], models: Models, writing: ModelSettings, reading: LibrarySettings
     ) -> None:
         self._budgets = budgets
+        self.is_off = not budgets
+        """Whether no owner has a budget."""
         self._models = models
         self._history = writing.llm_history_tokens
         self._passages = passages_at_most(reading.top_k, reading.passage_size)

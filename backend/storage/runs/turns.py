@@ -27,7 +27,7 @@ class NewTurn:
 
     `beside` is an earlier message of the user's that this one stands beside; the same id means that it is answered once
     more. `images` are new pictures that the message shows. `prompt` is JSON text. `reservation`: what the run may cost,
-    where the owner has a budget.
+    where the owner has a budget. For `lease_ms`, only the instance `instance_id` may work on the run.
     """
 
     owner: str
@@ -39,7 +39,7 @@ class NewTurn:
     parts: str
     model: str
     instance_id: str
-    lease_until: int
+    lease_ms: int
     images: tuple[ImageRow, ...] = ()
     prompt: str | None = None
     parent_id: str | None = None
@@ -305,7 +305,7 @@ def _insert(tx: Tx, turn: NewTurn, parent: str | None, now: int) -> None:
         model=turn.model,
         prompt=turn.prompt,
         instance_id=turn.instance_id,
-        lease_until=turn.lease_until,
+        lease_until=now + turn.lease_ms,
         idempotency_key=turn.idempotency_key,
         request_hash=turn.request_hash,
         now=now,

@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from backend.chains.passages import Passage
+import msgspec
+
+from backend.chains.passages import Passage, SearchTrace
 from backend.chains.retrieval.embeddings import Embedders
 from backend.chains.retrieval.ranking import RankedPassage
 from backend.services.library.search.engine import Found, Mode, SearchEngine, SearchPart, SearchRequest
@@ -91,8 +93,8 @@ class LibrarySearch:
 
     async def check(self, owner: str, collections: Sequence[str] | None = None) -> None:
         """Raises EmbeddingMismatch when this server can't embed as one of the collections (None: all) is embedded."""
-        for row in await self._searched(owner, collections):
-            if row.fingerprint is not None:
+        for row in await self._collections.by_owner(owner):
+            if row.fingerprint is not None and (collections is None or row.id in collections):
                 await self._embedders.of(row.fingerprint)
 
     async def _searched(self, owner: str, collections: Sequence[str] | None) -> list[CollectionRow]:
@@ -187,35 +189,33 @@ class LibrarySearch:
         return pages[max(at, 0)][1] if pages else None
 
 
+@dataclass(slots=True)
 class LibraryRetriever:
-    """The retriever of one conversation: what it may see of an owner's documents."""
+    """The retriever of one conversation: at most `top_k` passages of the owner's documents in `scope`."""
 
-    def __init__(self, knowledge: LibrarySearch, owner: str, top_k: int, scope: Scope) -> None:
-        self._knowledge = knowledge
-        self._owner = owner
-        self._top_k = top_k
-        self._scope = scope
-        self._known: dict[str, Vector] = {}
-        self.trace: dict[str, object] | None = None
-        """How the last `retrieve` went."""
+    search: LibrarySearch
+    owner: str
+    top_k: int
+    scope: Scope
+    known: "dict[str, Vector]" = field(default_factory=dict[str, "Vector"])
+    """Vectors of texts that were compared before."""
 
     async def has_documents(self) -> bool:
         """Whether anything searchable is there at all."""
-        return await self._knowledge.has_documents(self._owner)
+        return await self.search.has_documents(self.owner)
 
-    async def retrieve(self, queries: Sequence[tuple[str, float]]) -> list[Passage]:
-        """Relevant passages, best first; maybe none."""
-        found = await self._knowledge.search(self._owner, queries, self._top_k, self._scope)
-        self.trace = found.trace
-        return found.passages
+    async def retrieve(self, queries: Sequence[tuple[str, float]]) -> tuple[list[Passage], SearchTrace]:
+        """Relevant passages, best first; maybe none. And how they were found."""
+        result = await self.search.search(self.owner, queries, self.top_k, self.scope)
+        return result.passages, SearchTrace(msgspec.json.encode(result.trace).decode())
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
         """Cosines between a text and others."""
-        return await self._knowledge.similarity(self._owner, text, others, self._known) if others else []
+        return await self.search.similarity(self.owner, text, others, self.known) if others else []
 
     async def page_at(self, version: str, offset: int) -> int | None:
         """The page on which the code point stands."""
-        return await self._knowledge.page_at(version, offset)
+        return await self.search.page_at(version, offset)
 
 
 def _distinct(queries: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:

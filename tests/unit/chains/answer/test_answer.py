@@ -17,7 +17,7 @@ from backend.chains.calling.fallback import Attempts, Health, ModelCandidate
 from backend.chains.history.fit import fit
 from backend.chains.history.follow_up import related_queries, standalone_question
 from backend.chains.models.prompt import Finish, Message, Output, Parameters, Prompt, Reasoning, Text, Tokens
-from backend.chains.passages import Passage
+from backend.chains.passages import Passage, SearchTrace
 from backend.chains.text.tokens import estimate_tokens
 from backend.errors import ProviderFailed, RunError
 from tests.scenarios.support import ordered
@@ -125,9 +125,9 @@ class Retrieval:
     async def has_documents(self) -> bool:
         return True
 
-    async def retrieve(self, queries: Sequence[tuple[str, float]]) -> list[Passage]:
+    async def retrieve(self, queries: Sequence[tuple[str, float]]) -> tuple[list[Passage], SearchTrace]:
         self.queries.append(queries)
-        return self.passages
+        return self.passages, SearchTrace(f'{{"passages":{len(self.passages)}}}')
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
         return [0.0] * len(others)
@@ -138,12 +138,20 @@ class Retrieval:
 
 def asked(model: Scripted, retrieval: Retrieval | None, *history: Message) -> AnswerInput:
     candidate = ModelCandidate("test/model", model, Parameters(max_tokens=100))
-    attempts = Attempts(CallLimits(5, 5, 60, 0), Health(0), patience=5)
+    attempts = Attempts(CallLimits(5, 5, 60, 0), Health(0), first_token_timeout=5)
     return AnswerInput((candidate,), attempts, "How long is it?", history, retrieval, None, 6_000)
 
 
 async def told(ask: AnswerInput) -> list[ev.AnyEvent]:
-    return [e async for e in answer(ask) if not isinstance(e, Finished)]
+    return [e async for e in answer(ask) if not isinstance(e, Finished | SearchTrace)]
+
+
+async def test_how_the_passages_were_found_comes_before_the_answer_begins() -> None:
+    model = Scripted([[Text("30 days. [1]"), Finish("stop")]])
+    outputs = [output async for output in answer(asked(model, Retrieval(passage("The notice is 30 days."))))]
+    trace = outputs.index(SearchTrace('{"passages":1}'))
+    assert [type(output).__name__ for output in outputs[: trace + 2]] == ["Status", "SearchTrace", "Sources"]
+    assert isinstance(outputs[-1], Finished)
 
 
 async def test_parts_never_interleave_and_no_text_is_lost_between_them() -> None:

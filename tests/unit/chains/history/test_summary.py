@@ -15,7 +15,7 @@ from backend.chains.history.summary import (
 from backend.chains.models.prompt import Message
 from backend.chains.text.tokens import clip, estimate_tokens
 from backend.messages import TextPart, encode_parts
-from backend.services.conversations.history import said_of
+from backend.services.conversations.history import past_messages
 from backend.storage.conversations.messages import StoredMessage
 
 texts = st.text(min_size=1, max_size=400)
@@ -68,7 +68,7 @@ def test_a_tokenizer_reads_only_what_may_fit() -> None:
 
     def talk(*texts: str) -> list[Message]:
         rows = [StoredMessage(text, "user", "complete", encode_parts([TextPart(text=text)])) for text in texts]
-        return [each.message for each in said_of(rows, count)]
+        return [each.message for each in past_messages(rows, count)]
 
     long = talk(*(f"{n:0500}" for n in range(100)))
     assert not is_short_enough(None, long, 2_000)

@@ -133,14 +133,14 @@ async def test_a_few_at_a_time_and_not_endlessly_many() -> None:
         running -= 1
         done += 1
 
-    tasks = [aside.later(work) for _ in range(150)]
+    tasks = [aside.schedule(work) for _ in range(150)]
     taken = [task for task in tasks if task is not None]
     assert len(taken) == 100
     await asyncio.sleep(0)
     gate.set()
     await asyncio.gather(*taken)
     assert (most, done) == (4, 100)
-    assert aside.later(work) is not None, "there is room again"
+    assert aside.schedule(work) is not None, "there is room again"
     await aside.close()
 
 
@@ -150,7 +150,7 @@ async def test_what_fails_in_the_background_harms_nobody() -> None:
     async def fails(error: Exception) -> None:
         raise error
 
-    tasks = [aside.later(lambda error=error: fails(error)) for error in (ProviderFailed("No."), ValueError("a bug"))]
+    tasks = [aside.schedule(lambda error=error: fails(error)) for error in (ProviderFailed("No."), ValueError("a bug"))]
     for task in tasks:
         assert task is not None
         await task
@@ -166,7 +166,7 @@ async def test_closing_ends_what_is_under_way_and_what_waits() -> None:
         finally:
             ended.append(True)
 
-    tasks = [aside.later(work) for _ in range(6)]
+    tasks = [aside.schedule(work) for _ in range(6)]
     await asyncio.sleep(0)
     await aside.close()
     assert len(ended) == 4

@@ -13,10 +13,11 @@ from backend import events as ev
 from backend.config.groups.runs import RunSettings
 from backend.errors import BadRequest, TooManyRuns, Unavailable
 from backend.kit.ids import new_id
-from backend.kit.times import now_ms
 from backend.routers.answers.cursor import parse_cursor
 from backend.routers.dialects.events import DIALECT
-from backend.services.runs.hub import LEASE_MS, Run, RunHub
+from backend.services.runs.hub import RunHub
+from backend.services.runs.keep import LEASE_MS
+from backend.services.runs.run import Run
 from backend.storage.engine.database import Database
 from backend.storage.runs.turns import NewTurn, Turns
 
@@ -60,7 +61,7 @@ async def started(turns: Turns, hub: RunHub, body: Any) -> Run:
             parts="[]",
             model="test/model",
             instance_id=hub.instance_id,
-            lease_until=now_ms() + LEASE_MS,
+            lease_ms=LEASE_MS,
             **ids,
         )
     )
@@ -172,7 +173,7 @@ async def test_places_are_given_back_however_a_run_ends(turns: Turns) -> None:
         with pytest.raises(TooManyRuns):
             hub.reserve()
         if code is None:
-            hub.cancel(run, "user")
+            run.cancel("user")
         await asyncio.wait_for(run.log.finished(), 5)
         terminal = run.state.terminal
         assert isinstance(terminal, ev.RunCancelled if code is None else ev.RunFailed)

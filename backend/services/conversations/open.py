@@ -1,0 +1,60 @@
+"""Opens conversations: sessions with their messages, images, titles and summaries, and files of sessions."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from backend.chains.calling.call import call_limits
+from backend.config.groups.conversations import ConversationSettings
+from backend.config.groups.models import ModelSettings
+from backend.services.conversations.background import BackgroundWriter, Booking
+from backend.services.conversations.images import ImageService
+from backend.services.conversations.session_export import SessionExport
+from backend.services.conversations.session_import import SessionImport
+from backend.services.conversations.sessions import SessionService
+from backend.services.conversations.summaries import Summarizer
+from backend.services.conversations.titles import Titles
+from backend.services.core import Core
+from backend.services.models.catalog import Models
+from backend.services.runs.hub import RunHub
+from backend.storage.conversations.images import Images
+from backend.storage.conversations.sessions import Sessions
+from backend.storage.conversations.summaries import Summaries
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    """Sessions, and what belongs to them. `rows` are the stored sessions, for answers."""
+
+    sessions: SessionService
+    images: ImageService
+    titles: Titles
+    summarizer: Summarizer
+    session_export: SessionExport
+    session_import: SessionImport
+    rows: Sessions
+
+
+@asynccontextmanager
+async def opened(
+    settings: ConversationSettings, calls: ModelSettings, core: Core, hub: RunHub, models: Models, booking: Booking
+) -> AsyncGenerator[Conversations]:
+    """The conversations, until titles and summaries that are under way have ended.
+
+    `calls` limits calls of models and the length of a history; `booking` books the calls for titles and summaries.
+    """
+    rows, summaries = Sessions(core.database), Summaries(core.database)
+    sessions = SessionService(rows, summaries, hub)
+    writer = BackgroundWriter(call_limits(calls), booking)
+    try:
+        yield Conversations(
+            sessions=sessions,
+            images=ImageService(Images(core.database)),
+            titles=Titles(rows, writer, settings.auto_title),
+            summarizer=Summarizer(summaries, writer, models, settings, calls.llm_history_tokens),
+            session_export=SessionExport(rows, sessions),
+            session_import=SessionImport(rows),
+            rows=rows,
+        )
+    finally:
+        await writer.close()

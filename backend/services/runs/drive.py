@@ -1,0 +1,124 @@
+"""One run from its first step to its stored end."""
+
+import asyncio
+from collections.abc import Callable, MutableMapping
+from math import ceil
+from typing import Any
+
+import structlog
+
+from backend import events as ev
+from backend.errors import InternalError, NotSaved, RunError, ShuttingDown, StreamForgeError
+from backend.events import status_of
+from backend.services.runs.archive import closed_turn
+from backend.services.runs.log import LogFull
+from backend.services.runs.run import Body, Run
+from backend.services.runs.watch import ARRIVAL_SECONDS, schedule_leave
+from backend.storage.runs.turns import ClosedTurn, Turns
+
+log = structlog.get_logger(__name__)
+
+_MAX_RETRY_AFTER = 86_400
+"""Seconds; a provider may ask for any number of them."""
+
+
+class RunDriver:
+    """Drives runs. An end that can't be stored is put into `unsaved`; `forget` is called when a run has ended."""
+
+    def __init__(self, turns: Turns, unsaved: MutableMapping[Run, ClosedTurn], forget: Callable[[Run], None]) -> None:
+        self._turns = turns
+        self._unsaved = unsaved
+        self._forget = forget
+
+    async def drive(self, run: Run, body: Body) -> None:
+        """Run the body, then end the run with exactly one terminal event. This is the run's task."""
+        structlog.contextvars.bind_contextvars(run_id=run.id)
+        terminal: ev.Terminal
+        run.has_begun = True
+        run.observer.began()
+        schedule_leave(run, ARRIVAL_SECONDS)
+        try:
+            if run.cancelled_by is not None:
+                raise asyncio.CancelledError
+            finish_reason = await body(run)
+            terminal = ev.RunCompleted(finish_reason=finish_reason, **_totals(run))
+        except asyncio.CancelledError:
+            # Only `Run.cancel` cancels this task, and the task must live on to store the partial answer.
+            if run.task is not None:
+                run.task.uncancel()
+            terminal = _cancelled(run)
+        except LogFull:
+            log.warning("log_full", run_id=run.id)
+            terminal = _failed(run, _not_saved())
+        except RunError as error:
+            terminal = _failed(run, error)
+        except StreamForgeError as error:
+            # Storage or embeddings: the code says so, as it does before a stream begins.
+            terminal = _failed(run, error)
+            log.warning("run_failed", code=error.code, run_id=run.id)
+        except Exception:
+            log.exception("run_crashed", run_id=run.id)
+            terminal = _failed(run, InternalError("Something went wrong here. The server's log has the details."))
+        run.is_ending = True
+        schedule_leave(run)
+        try:
+            await self._end(run, terminal)
+        finally:
+            self._forget(run)
+
+    async def _end(self, run: Run, terminal: ev.Terminal) -> None:
+        """Store the end, then show it to the watchers."""
+        last: list[ev.AnyEvent] = [*run.state.closing_events(), terminal]
+        for event in last:
+            run.state.apply(event)
+        try:
+            if not await self._turns.close(closed_turn(run, run.state, terminal, run.log.encode_next(last))):
+                # The session was deleted during the run: no client may be told that the answer is there.
+                last[-1] = terminal = ev.RunCancelled(by="session_deleted", usage=run.state.total())
+            run.log.finish(last, stored=True)
+        except Exception as error:
+            log.error("run_not_saved", run_id=run.id, exc_info=not isinstance(error, StreamForgeError))
+            terminal = _failed(run, _not_saved())
+            ends = run.log.drop_hidden()
+            last = [*(last[:-1] if ends is None else ends), terminal]
+            self._unsaved[run] = closed_turn(run, run.state, terminal, run.log.encode_next(last))
+            run.log.finish(last, stored=False)
+        run.observer.ended(terminal)
+        code = terminal.error.code if isinstance(terminal, ev.RunFailed) else None
+        log.info("run_ended", run_id=run.id, status=status_of(terminal), code=code, events=run.log.head)
+
+
+def _cancelled(run: Run) -> ev.Terminal:
+    match run.cancelled_by:
+        case "shutdown":
+            message = "The server was stopped while it answered. Ask again, or continue from the partial answer."
+            return _failed(run, ShuttingDown(message))
+        case None:
+            return _failed(run, InternalError("The answer was broken off by the server."))
+        case by:
+            return ev.RunCancelled(by=by, **_totals(run))
+
+
+def _totals(run: Run) -> dict[str, Any]:
+    """The fields of a terminal event that count the whole answer."""
+    fold = run.state
+    return {"usage": fold.total(), "citation_counts": fold.citation_counts(), "unlinked": fold.unlinked()}
+
+
+def _failed(run: Run, error: StreamForgeError) -> ev.RunFailed:
+    wait = error.retry_after if isinstance(error, RunError) else None
+    fault = ev.RunFault(
+        code=error.code,
+        message=error.message,
+        retryable=error.retryable,
+        request_id=run.request_id,
+        retry_after=ceil(min(wait, _MAX_RETRY_AFTER)) if wait else None,
+    )
+    return ev.RunFailed(error=fault)
+
+
+def _not_saved() -> NotSaved:
+    return NotSaved(
+        "The answer could not be stored: the database is gone, or the disk is full or too slow. It may be missing from "
+        "the history."
+    )

@@ -1,0 +1,37 @@
+"""Opens the runs: recovers what a crash left, then keeps live runs until the server stops."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from backend import events as ev
+from backend.config.groups.runs import RunSettings
+from backend.services.core import Core
+from backend.services.runs.hub import RunHub
+from backend.storage.runs.turns import Turns
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Live and stored runs; `turns` opens and reads what runs belong to."""
+
+    hub: RunHub
+    turns: Turns
+
+
+@asynccontextmanager
+async def opened(
+    settings: RunSettings, core: Core, charge: Callable[[ev.Usage], None], *, retention_hours: float
+) -> AsyncGenerator[Runs]:
+    """The runs; `charge` puts the cost into a usage event.
+
+    Live runs use capabilities that open later. So they must be drained before those close: `core.draining` ends them.
+    """
+    turns = Turns(core.database)
+    hub = RunHub(turns, settings, retention_hours, charge, core.telemetry)
+    await hub.open()
+    core.draining.add(hub.close)
+    try:
+        yield Runs(hub, turns)
+    finally:
+        await hub.close(0)

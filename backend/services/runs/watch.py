@@ -1,0 +1,76 @@
+"""Watching runs: their events in a dialect, live or stored, and DISCONNECT_GRACE for runs that nobody watches."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, contextmanager
+
+from backend.errors import Conflict
+from backend.services.runs.dialect import Dialect
+from backend.services.runs.log import replay
+from backend.services.runs.run import Run
+from backend.storage.runs.turns import Turns
+
+ARRIVAL_SECONDS = 1.0
+"""The client that asked for a run watches it some steps of the loop after the run begins, at the latest after this."""
+
+
+def follow_live(run: Run, after: int, dialect: Dialect, turns: Turns) -> AsyncGenerator[bytes] | None:
+    """The bytes of a live run's events after seq `after`. None: the terminal event was delivered before.
+
+    Raises Conflict (`cursor_ahead`).
+    """
+    if after > run.log.head:
+        raise _ahead(after, run.log.head)
+    if run.log.done and after == run.log.head:
+        return None
+    stream = run.log.follow(after, dialect, turns.events)
+    return stream if run.leave_after is None else _counted(run, stream)
+
+
+async def follow_stored(run_id: str, after: int, dialect: Dialect, turns: Turns) -> AsyncGenerator[bytes] | None:
+    """The bytes of a stored run's events after seq `after`. None: the terminal event was delivered before.
+
+    Raises Conflict (`cursor_ahead`).
+    """
+    rows = await turns.events(run_id, 0, 1)
+    last = await turns.last_seq(run_id)
+    if after > last:
+        raise _ahead(after, last)
+    # A log that was shortened begins with a snapshot; the seq before it was the terminal event's.
+    if after == last or (rows and rows[0].first_seq > 1 and after == rows[0].first_seq - 1):
+        return None
+    return replay(run_id, after, dialect, turns.events)
+
+
+@contextmanager
+def watching(run: Run) -> Generator[None]:
+    """While this is open, the run has one more watcher."""
+    run.watcher_count += 1
+    schedule_leave(run)
+    try:
+        yield
+    finally:
+        run.watcher_count -= 1
+        schedule_leave(run)
+
+
+def schedule_leave(run: Run, at_least: float = 0.0) -> None:
+    """Cancel the run after its grace, if nobody watches it and nobody comes until then. `at_least`: seconds."""
+    if run.leave_timer is not None:
+        run.leave_timer.cancel()
+        run.leave_timer = None
+    if run.leave_after is not None and not run.watcher_count and not run.is_ending:
+        loop = asyncio.get_running_loop()
+        run.leave_timer = loop.call_later(max(run.leave_after, at_least), run.cancel, "no_watcher")
+
+
+async def _counted(run: Run, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The stream, whose reader counts as a watcher."""
+    with watching(run):
+        async with aclosing(stream):
+            async for chunk in stream:
+                yield chunk
+
+
+def _ahead(after: int, head: int) -> Conflict:
+    return Conflict(f"The cursor {after} is ahead of the run, which is at {head}.", code="cursor_ahead", head=head)
