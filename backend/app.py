@@ -87,11 +87,12 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
 def _include_routers(app: FastAPI, settings: Settings) -> None:
     # Limits are the routers', not the app's: FastAPI would apply the app's before the guard has seen the request.
     # What is asked for most comes first: routes are tried one after the other.
-    for module in (chat, messages, uploads, files):
+    for module in (chat, messages, files):
         app.include_router(module.router, max_body_size=_MAX_TEXT)
+    most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
+    app.include_router(uploads.router, max_body_size=most)
     for module in (runs, sessions, images, models, prompts, usage, system, metrics, search, collections):
         app.include_router(module.router, max_body_size=_MAX_BODY)
-    most = settings.knowledge.max_upload_mb * 1_000_000 * _FILES_A_REQUEST + _MAX_BODY
     app.include_router(documents.router, max_body_size=most)
     system.install_docs(app)
     install_openapi(app, [views.DocumentEvent])

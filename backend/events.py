@@ -32,7 +32,10 @@ class Place(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class Source(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A passage that the answer may cite. `n` is its number in the answer's `[n]` marks, from 1; `score` is 0 to 1."""
+    """A passage that the answer may cite. `n` is its number in the answer's `[n]` marks, from 1; `score` is 0 to 1.
+
+    `title` is the name of the document; in code it is `Passage.document_name`. Clients depend on the older name.
+    """
 
     source_id: str
     n: int

@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 _RETRY_SECONDS = 5.0
 _WAIT_SECONDS = 120.0
 
-Load = Callable[[], Awaitable[None]]
+Load = Callable[[], Awaitable[object]]
 """Loads one part of what answers need. Raises StreamForgeError with a message for the operator."""
 End = Callable[[float], Awaitable[None]]
 """Ends what a capability still does for clients, within the given seconds. The server may call it twice."""

@@ -51,7 +51,7 @@ async def test_documents_of_0_1_0_are_indexed_again(tmp_path: Path) -> None:
     await index.close()
     async with serving(folder) as running:
         for document_id in ("doc_1", "doc_2", "doc_3"):
-            await running.services.documents.settled("local", document_id)
+            await running.services.library.documents.settled("local", document_id)
         await idle(running)
         statuses = {d["id"]: d["status"] for d in (await running.client.get("/documents")).json()["items"]}
         assert statuses == {"doc_1": "ready", "doc_2": "failed", "doc_3": "ready"}

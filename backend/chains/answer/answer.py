@@ -208,7 +208,7 @@ class _Prompts:
 
 def _known(ask: AnswerInput, passages: list[Passage]) -> KnownUrls:
     """The URLs that an answer may hold: those that the passages hold, or that the user wrote."""
-    found = (text for p in passages for text in (p.title, p.heading, p.context, p.text) if text)
+    found = (text for p in passages for text in (p.document_name, p.heading, p.context, p.text) if text)
     wrote = (m.text for m in ask.history if m.role == "user")
     ours = (ask.system or "", *(m.text for m in ask.examples))
     return KnownUrls([*found, *wrote, ask.question, ask.told, *ours], ask.link_hosts)
@@ -219,7 +219,7 @@ def _source(n: int, passage: Passage) -> ev.Source:
     return ev.Source(
         source_id=source_id(n),
         n=n,
-        title=passage.title,
+        title=passage.document_name,
         document_id=passage.document_id,
         version=passage.version,
         chunk_id=passage.chunk_id,

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pydantic import SecretStr
 
 MIN_KEY_LENGTH = 24
+LOCAL_OWNER = "local"
+"""The only owner of a server without API_KEYS."""
 
 
 def parse_keys(value: SecretStr | None) -> dict[str, str]:
@@ -27,7 +29,7 @@ def parse_keys(value: SecretStr | None) -> dict[str, str]:
 
 def check_callers(keys: SecretStr | None, **settings: Iterable[str]) -> None:
     """Raises ValueError for a name in one of the settings that is nobody's who may call."""
-    known = sorted(parse_keys(keys).values()) if keys is not None else ["local"]
+    known = sorted(parse_keys(keys).values()) if keys is not None else [LOCAL_OWNER]
     callers = f"API_KEYS has {', '.join(known)}" if keys is not None else "while API_KEYS is unset, everybody is local"
     for setting, names in settings.items():
         for name in names:

@@ -1,7 +1,7 @@
 """What the endpoints get from the app: the services, and who is calling."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
@@ -10,15 +10,15 @@ from backend.services.answers.start import ChatService
 from backend.services.conversations.images import Pictures
 from backend.services.conversations.session_export import Transcripts
 from backend.services.conversations.sessions import SessionService
-from backend.services.library.collections import CollectionService
-from backend.services.library.documents import DocumentService
-from backend.services.library.search.search import LibrarySearch
+from backend.services.library.open import Library
 from backend.services.lifecycle import Readiness
 from backend.services.models.catalog import Models
 from backend.services.prompts.prompts import PromptService
 from backend.services.runs.hub import RunHub
 from backend.services.usage.report import UsageService
-from backend.services.web.fetching import Fetcher
+
+if TYPE_CHECKING:
+    from backend.services.web.fetching import Fetcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,8 @@ class Services:
     hub: RunHub
     sessions: SessionService
     pictures: Pictures
-    documents: DocumentService
-    collections: CollectionService
-    fetcher: Fetcher
-    knowledge: LibrarySearch
+    library: Library
+    fetcher: "Fetcher | None"
     models: Models
     usage: UsageService
     prompts: PromptService

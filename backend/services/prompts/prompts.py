@@ -22,8 +22,9 @@ class PromptValues(BaseModel):
 
     version: int | None = Field(None, ge=1, le=1_000_000)
     label: str | None = Field(
-        None, max_length=64, description="Without label and version, the version with the label `production` is used, else the "
-            "newest."
+        None,
+        max_length=64,
+        description="Without label and version, the version with the label `production` is used, else the newest.",
     )
     variables: dict[Annotated[str, Field(max_length=50)], Value | None] = Field({}, max_length=50)
 

@@ -21,15 +21,30 @@ _WHOLE = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
 METRICS: Mapping[str, tuple[str, str, tuple[str, ...], tuple[float, ...]]] = {
     "http_requests": ("Counter", "HTTP requests.", ("method", "route", "status"), ()),
-    "http_request_seconds": ("Histogram", "Time until the last byte of a response, also for streams.", ("route",), _WHOLE),
+    "http_request_seconds": (
+        "Histogram",
+        "Time until the last byte of a response, also for streams.",
+        ("route",),
+        _WHOLE,
+    ),
     "event_streams": ("Gauge", "Open responses that stream events.", (), ()),
     "runs_started": ("Counter", "Answers that were started.", (), ()),
     "runs_ended": ("Counter", "Answers that ended; model is the one that answered last.", ("status", "model"), ()),
     "runs_live": ("Gauge", "Live answers.", (), ()),
     "run_seconds": ("Histogram", "Duration of answers.", ("model",), _WHOLE),
-    "run_first_token_seconds": ("Histogram", "Time until an answer's first token, including retrieval.", ("model",), _FIRST),
+    "run_first_token_seconds": (
+        "Histogram",
+        "Time until an answer's first token, including retrieval.",
+        ("model",),
+        _FIRST,
+    ),
     "model_calls": ("Counter", "Calls of models.", ("model", "purpose", "status"), ()),
-    "model_first_token_seconds": ("Histogram", "Time until a model's first token, including retries.", ("model",), _FIRST),
+    "model_first_token_seconds": (
+        "Histogram",
+        "Time until a model's first token, including retries.",
+        ("model",),
+        _FIRST,
+    ),
     "model_retries": ("Counter", "Retries, by the error code of the failure.", ("model", "code"), ()),
     "model_switches": ("Counter", "How often another model took over from this one.", ("model", "code"), ()),
     "tokens": ("Counter", "Tokens; direction is input or output.", ("model", "direction"), ()),

@@ -1,0 +1,44 @@
+"""What answers use to search: one owner's documents, within the scope of one request."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from backend.chains.passages import Passage, Retriever
+from backend.services.library.search.search import LibrarySearch, Scope
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class LibraryRetriever(Retriever):
+    """Searches what one request may see. `top_k` is the maximum number of passages."""
+
+    def __init__(self, search: LibrarySearch, owner: str, top_k: int, scope: Scope) -> None:
+        self._search = search
+        self._owner = owner
+        self._top_k = top_k
+        self._scope = scope
+        self._known: dict[str, NDArray[np.float32]] = {}
+        self.trace: dict[str, object] | None = None
+        """The explanation of the last `retrieve`, as JSON."""
+
+    @override
+    async def has_documents(self) -> bool:
+        return await self._search.has_documents(self._owner)
+
+    @override
+    async def retrieve(self, queries: Sequence[tuple[str, float]]) -> list[Passage]:
+        outcome = await self._search.search(self._owner, queries, self._top_k, self._scope)
+        self.trace = outcome.explanation
+        return outcome.passages
+
+    @override
+    async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
+        return await self._search.similarity(self._owner, text, others, self._known) if others else []
+
+    @override
+    async def page_at(self, version: str, offset: int) -> int | None:
+        return await self._search.page_at(version, offset)
