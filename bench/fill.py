@@ -11,8 +11,8 @@ import numpy as np
 from backend.chains.retrieval import entries
 from backend.chains.retrieval.embeddings import EmbeddingSettings, open_embedder
 from backend.chains.retrieval.index import VectorIndex, index_key
+from backend.config.groups.accounts import LOCAL_OWNER
 from backend.kit.ids import new_id
-from backend.routers.edge.authentication import LOCAL
 from backend.storage.engine.database import Database
 from backend.storage.library.chunks import NewChunk
 from backend.storage.library.collections import Collections
@@ -48,7 +48,7 @@ async def fill(data_dir: Path, chunks: int, language: Language) -> Filled:
     await index.open()
     try:
         centres = await embedder.embed_passages([language.text(topic, CHUNK) for topic in range(TOPICS)])
-        collection = await Collections(database).default(LOCAL)
+        collection = await Collections(database).default(LOCAL_OWNER)
         key = index_key(collection.id, collection.generation)
         document_id = ""
         for number in range(chunks // CHUNKS_A_DOCUMENT):
@@ -56,7 +56,7 @@ async def fill(data_dir: Path, chunks: int, language: Language) -> Filled:
             texts = [language.text(topic, CHUNK) for _ in range(CHUNKS_A_DOCUMENT)]
             text = BETWEEN.join(texts)
             sha256, size = hashlib.sha256(text.encode()).hexdigest(), len(text.encode())
-            await versions.add(LOCAL, collection.id, new_id("ver"), name, sha256, size)
+            await versions.add(LOCAL_OWNER, collection.id, new_id("ver"), name, sha256, size)
             job = await jobs.claim("bench", _LEASE_MS, "")
             assert job is not None
             parsed = ParsedText(text, {"pages": [], "headings": []}, "text/plain", None, LANGUAGE, None)
@@ -85,7 +85,7 @@ def _rows(first: int, name: str, texts: list[str], vectors: Any, random: np.rand
     rows: list[NewChunk] = []
     start = 0
     for ordinal, text in enumerate(texts):
-        spans = entries.spans_of(text)
+        spans = entries.sentence_offsets(text)
         about, body = entries.terms(entries.ChunkText(text, None, None, None), spans, name, LANGUAGE)
         matrix = np.vstack([vectors[ordinal], _around(vectors[ordinal], len(spans), random)])
         rows.append(
@@ -99,7 +99,7 @@ def _rows(first: int, name: str, texts: list[str], vectors: Any, random: np.rand
                 context=None,
                 text=text,
                 after=BETWEEN if ordinal + 1 < len(texts) else None,
-                spans=entries.pack_spans(spans),
+                spans=entries.pack_offsets(spans),
                 vectors=entries.pack_vectors(matrix),
                 about_terms=about,
                 body_terms=body,

@@ -68,7 +68,7 @@ async def vectors(folder: Path) -> list[int]:
     index = VectorIndex(folder / "vectors")
     await index.open()
     try:
-        return sorted([n for key in await index.collections() for n in await index.numbers(key)])
+        return sorted([n for key in await index.keys() for n in await index.numbers(key)])
     finally:
         await index.close()
 

@@ -62,6 +62,6 @@ async def test_documents_of_0_1_0_are_indexed_again(tmp_path: Path) -> None:
         assert (await running.client.get("/sessions/ses_1")).json()["title"] == "Old talk"
         assert set((await running.client.post("/documents/sweep")).json().values()) == {0}
     await index.open()
-    assert await index.collections() == {"col_1-1"}
+    assert await index.keys() == {"col_1-1"}
     assert await index.numbers("col_1-1") == [n for (n,) in rows(folder, "SELECT n FROM chunks ORDER BY n")]
     await index.close()

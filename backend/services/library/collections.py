@@ -120,7 +120,7 @@ class CollectionService:
         """
         row = await self._rows.get(owner, collection_id)
         try:
-            await self._holdings.embedders.named(model)
+            await self._holdings.embedders.by_name(model)
         except ValueError as error:
             raise Invalid(f"model: {error}", code="unknown_model") from None
         async with self._locks.get(collection_id):

@@ -118,7 +118,7 @@ class Sweep:
     async def _sweep_orphans(self, report: SweepReport) -> None:
         """Remove vectors and indexes that belong to no collection, and files that belong to no version."""
         holdings = self._holdings
-        existing = await holdings.index.collections()
+        existing = await holdings.index.keys()
         rows = await holdings.collections.every()
         embedding = await holdings.transfers.embeddings([row.id for row in rows])
         keys = {index_key(row.id, row.generation) for row in rows}

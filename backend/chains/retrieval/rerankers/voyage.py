@@ -1,8 +1,8 @@
 """Voyage's API. It refuses Cohere's `top_n`, and calls its list `data`."""
 
-from backend.chains.retrieval.rerankers._remote import Dialect
+from backend.chains.retrieval.rerankers._remote import RerankProtocol
 
-PLUGIN = Dialect(
+PLUGIN = RerankProtocol(
     name="voyage",
     example="voyage:https://api.voyageai.com/v1",
     body=lambda query, texts: {"query": query, "documents": texts, "top_k": len(texts)},

@@ -47,7 +47,7 @@ class IngestJob:
 
         Raises JobObsolete, JobOutdated, DocumentUnreadable, EmbeddingError.
         """
-        embedder = await self._holdings.embedders.of(self._job.fingerprint)
+        embedder = await self._holdings.embedders.by_fingerprint(self._job.fingerprint)
         parsed = self._parsed or await self._prepare()
         batch = self._todo[:BATCH]
         self._progress.enter("embedding")
@@ -127,8 +127,8 @@ class IngestJob:
         """The rows of these chunks, to be stored, and their vectors, float32 (len(batch), dimension)."""
         import numpy as np
 
-        texts = [entries.ChunkText.of(parsed, self._chunks[n]) for n in batch]
-        spans = [entries.spans_of(text.text) for text in texts]
+        texts = [entries.ChunkText.from_document(parsed, self._chunks[n]) for n in batch]
+        spans = [entries.sentence_offsets(text.text) for text in texts]
         matrices = await entries.embed(embedder, texts, spans)
         rows = await asyncio.to_thread(
             lambda: [self._row(parsed, *row) for row in zip(batch, texts, spans, matrices, strict=True)]
@@ -151,7 +151,7 @@ class IngestJob:
             context=text.context,
             text=text.text,
             after=parsed.text[c.end : following.start] if following is not None else None,
-            spans=entries.pack_spans(spans),
+            spans=entries.pack_offsets(spans),
             vectors=entries.pack_vectors(vectors),
             about_terms=about,
             body_terms=body,

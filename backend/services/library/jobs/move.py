@@ -34,7 +34,7 @@ class MoveJob:
         return target.fingerprint is None and source.fingerprint == await self._default_fingerprint()
 
     async def _default_fingerprint(self) -> str:
-        return (await self._holdings.embedders.of(None)).fingerprint
+        return (await self._holdings.embedders.by_fingerprint(None)).fingerprint
 
     async def step(self) -> bool:
         """Handle one batch. Returns whether it was the last one.
@@ -81,7 +81,7 @@ class MoveJob:
             if numbers:
                 await holdings.index.upsert(key, fingerprint, numbers, vectors)
         else:
-            embedder = await holdings.embedders.of(target.fingerprint)
+            embedder = await holdings.embedders.by_fingerprint(target.fingerprint)
             fingerprint = embedder.fingerprint
             await embed_stored(holdings, embedder, key, chunks)
         return fingerprint, self._batches.count_done(chunks, origin.chunks)

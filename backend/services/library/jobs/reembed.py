@@ -34,7 +34,7 @@ class ReembedJob:
         """
         self._progress.enter("embedding")
         try:
-            embedder = await self._holdings.embedders.named(self._job.progress["model"])
+            embedder = await self._holdings.embedders.by_name(self._job.progress["model"])
         except ValueError as error:
             raise EmbeddingMismatch(f"This server can't embed by that model: {error}") from None
         self._fingerprint = embedder.fingerprint

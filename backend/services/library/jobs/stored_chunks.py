@@ -37,7 +37,7 @@ async def embed_stored(holdings: Holdings, embedder: Embedder, key: str, chunks:
     import numpy as np
 
     texts = [entries.ChunkText(c.text, c.title, c.heading, c.context) for c in chunks]
-    matrices = await entries.embed(embedder, texts, [entries.unpack_spans(c.spans) for c in chunks])
+    matrices = await entries.embed(embedder, texts, [entries.unpack_offsets(c.spans) for c in chunks])
     numbers = [c.n for c in chunks]
     packed = [entries.pack_vectors(matrix) for matrix in matrices]
     await holdings.chunks.add_vectors(embedder.fingerprint, list(zip(numbers, packed, strict=True)))

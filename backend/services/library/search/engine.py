@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from backend.chains.retrieval import ranking
 from backend.chains.retrieval.embeddings import Embedder, Embedders
-from backend.chains.retrieval.entries import ChunkText, unpack_spans, unpack_vectors
+from backend.chains.retrieval.entries import ChunkText, unpack_offsets, unpack_vectors
 from backend.chains.retrieval.index import VectorIndex, index_key
 from backend.chains.retrieval.ranking import ChunkCandidate, Query, RankedPassage, Sentence
 from backend.chains.text.terms import query_terms
@@ -139,7 +139,7 @@ class SearchEngine:
     ) -> SearchFindings:
         findings = SearchFindings()
         timer = _StageTimer(findings.seconds)
-        embedder = await self._embedders.of(parts[0].fingerprint)
+        embedder = await self._embedders.by_fingerprint(parts[0].fingerprint)
         languages = tuple(dict.fromkeys(language for part in parts for language in part.languages))
         queries = await self._queries(embedder, languages, request)
         findings.terms = [list(query.terms) for query in queries]
@@ -242,7 +242,7 @@ class SearchEngine:
             dimension = int(part.fingerprint.rpartition(":")[2])
             known.update((c.n, c) for c in _candidates(rows, dimension, None, queries))
         findings.chunks = await self._chunks.rows([n for _, n in scores if n in known])
-        words = ranking.weigh(queries, findings.ranked)
+        words = ranking.word_weights(queries, findings.ranked)
         sentences: dict[int, list[Sentence]] = {}
         for (document_id, n), score in scores.items():
             chunk, row = known.get(n), findings.chunks.get(n)
@@ -250,9 +250,9 @@ class SearchEngine:
                 sentences[n] = ranking.rank_sentences(chunk, _sentence_offsets(row), score, queries, words)
         runs = _runs(sentences, findings.chunks)
         if request.max_chars is None:
-            findings.passages = ranking.passages(runs, words, request.width, request.count)
+            findings.passages = ranking.select_passages(runs, words, request.width, request.count)
         else:
-            findings.passages = ranking.within_budget(runs, request.max_chars, request.count)
+            findings.passages = ranking.select_sentences(runs, request.max_chars, request.count)
 
 
 class _StageTimer:
@@ -270,7 +270,7 @@ class _StageTimer:
 
 def _sentence_offsets(row: ChunkRow) -> list[tuple[int, int]]:
     """The offsets of a chunk's sentences in the document."""
-    return [(row.start + start, row.start + end) for start, end in unpack_spans(row.spans)]
+    return [(row.start + start, row.start + end) for start, end in unpack_offsets(row.spans)]
 
 
 def _candidates(
@@ -290,7 +290,7 @@ def _candidates(
         yield ChunkCandidate(
             n=row.n,
             document_id=row.document_id,
-            held=terms.intersection(row.about.split()).union(*sentences),
+            terms=terms.intersection(row.about.split()).union(*sentences),
             sentences=sentences,
             vectors=vectors[start:end],
             lexical=[leg.get(row.n, 0.0) for leg in legs.lexical] if legs is not None else [0.0] * len(queries),

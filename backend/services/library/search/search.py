@@ -93,7 +93,7 @@ class LibrarySearch:
         """Raises EmbeddingMismatch if this server can't use the embedding of one of the collections (None: all)."""
         for row in await self._collection_rows(owner, collections):
             if row.fingerprint is not None:
-                await self._embedders.of(row.fingerprint)
+                await self._embedders.by_fingerprint(row.fingerprint)
 
     async def _collection_rows(self, owner: str, collections: Sequence[str] | None) -> list[CollectionRow]:
         """The owner's collections with these ids (None: all)."""
