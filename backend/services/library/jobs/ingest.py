@@ -128,19 +128,19 @@ class IngestJob:
         import numpy as np
 
         texts = [entries.ChunkText.from_document(parsed, self._chunks[n]) for n in batch]
-        spans = [entries.sentence_offsets(text.text) for text in texts]
-        matrices = await entries.embed(embedder, texts, spans)
+        offsets = [entries.sentence_offsets(text.text) for text in texts]
+        matrices = await entries.embed(embedder, texts, offsets)
         rows = await asyncio.to_thread(
-            lambda: [self._row(parsed, *row) for row in zip(batch, texts, spans, matrices, strict=True)]
+            lambda: [self._row(parsed, *row) for row in zip(batch, texts, offsets, matrices, strict=True)]
         )
         first = [matrix[0] for matrix in matrices]
         return rows, np.stack(first) if first else np.empty((0, embedder.dimension), np.float32)
 
     def _row(
-        self, parsed: ParsedDocument, n: int, text: entries.ChunkText, spans: entries.SentenceOffsets, vectors: Any
+        self, parsed: ParsedDocument, n: int, text: entries.ChunkText, offsets: entries.SentenceOffsets, vectors: Any
     ) -> NewChunk:
         c, following = self._chunks[n], self._chunks.get(n + 1)
-        about, body = entries.terms(text, spans, self._job.name, self._language)
+        about, body = entries.terms(text, offsets, self._job.name, self._language)
         return NewChunk(
             n=n,
             ordinal=c.ordinal,
@@ -151,7 +151,7 @@ class IngestJob:
             context=text.context,
             text=text.text,
             after=parsed.text[c.end : following.start] if following is not None else None,
-            spans=entries.pack_offsets(spans),
+            spans=entries.pack_offsets(offsets),
             vectors=entries.pack_vectors(vectors),
             about_terms=about,
             body_terms=body,
