@@ -69,7 +69,7 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
         core = Core(database, settings.storage.data_dir, telemetry, Draining(), Readiness())
         core.readiness.add(load)
         library = await stack.enter_async_context(
-            library_open.opened(settings.knowledge, settings.models, core, asking.usage.embedding)
+            library_open.opened(settings.library, settings.models, core, asking.usage.embedding)
         )
         core.readiness.add(settle)
         services = await _services(stack, settings, core, asking, library)
@@ -96,7 +96,7 @@ async def _asking(stack: AsyncExitStack, settings: Settings, database: Database,
     hub = RunHub(Turns(database), settings.runs, kept, language_models.charge, telemetry)
     await hub.open()
     limits = parse_budgets(settings.usage.budgets)
-    budgets = Budgets(limits, language_models, settings.models, settings.knowledge)
+    budgets = Budgets(limits, language_models, settings.models, settings.library)
     booked = UsageService(Ledger(database), budgets, language_models, settings.usage.usage_admins, telemetry)
     stack.push_async_callback(booked.close)
     return _Asking(hub, language_models, budgets, booked)
@@ -118,11 +118,11 @@ async def _services(
         library.documents,
         library.collections,
         library.search,
-        settings.knowledge,
+        settings.library,
         asking.budgets,
         pictures,
     )
-    fetcher = await stack.enter_async_context(web_open.opened(settings.knowledge, core))
+    fetcher = await stack.enter_async_context(web_open.opened(settings.library, core))
     return Services(
         settings=settings,
         readiness=core.readiness,
@@ -136,7 +136,7 @@ async def _services(
             session_rows,
             pictures,
             settings.models,
-            settings.knowledge,
+            settings.library,
             settings.runs.max_message_chars,
         ),
         hub=asking.hub,
@@ -160,6 +160,7 @@ async def _load(services: Services) -> None:
 
 def _settle() -> None:
     """What is loaded stays: looking through all of it for garbage would hold every stream for a quarter of a second."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
@@ -189,7 +190,7 @@ def _announce(settings: Settings, language_models: Models) -> None:
     """What a person who started the server wants to know first."""
     default = language_models.default
     log.info("chat_model", model=default.name, why=default.reason)
-    log.info("embedding", model=settings.knowledge.embedding_model, why=_why_embedding(settings))
+    log.info("embedding", model=settings.library.embedding_model, why=_why_embedding(settings))
     log.info("data", folder=str(settings.storage.data_dir.resolve()))
     if language_models.missed:
         log.warning("no_language_model", why=default.reason, look="GET /models says why; it is looked for at requests")
@@ -198,4 +199,4 @@ def _announce(settings: Settings, language_models: Models) -> None:
 
 
 def _why_embedding(settings: Settings) -> str:
-    return "built in, no download" if settings.knowledge.embedding_model.startswith("minilm/") else "EMBEDDING_MODEL"
+    return "built in, no download" if settings.library.embedding_model.startswith("minilm/") else "EMBEDDING_MODEL"

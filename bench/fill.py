@@ -11,7 +11,7 @@ import numpy as np
 from backend.chains.retrieval import entries
 from backend.chains.retrieval.embeddings import EmbeddingSettings, open_embedder
 from backend.chains.retrieval.index import VectorIndex, index_key
-from backend.config.groups.accounts import LOCAL_OWNER
+from backend.config.groups.accounts import LOCAL
 from backend.kit.ids import new_id
 from backend.storage.engine.database import Database
 from backend.storage.library.chunks import NewChunk
@@ -48,7 +48,7 @@ async def fill(data_dir: Path, chunks: int, language: Language) -> Filled:
     await index.open()
     try:
         centres = await embedder.embed_passages([language.text(topic, CHUNK) for topic in range(TOPICS)])
-        collection = await Collections(database).default(LOCAL_OWNER)
+        collection = await Collections(database).default(LOCAL)
         key = index_key(collection.id, collection.generation)
         document_id = ""
         for number in range(chunks // CHUNKS_A_DOCUMENT):
@@ -56,7 +56,7 @@ async def fill(data_dir: Path, chunks: int, language: Language) -> Filled:
             texts = [language.text(topic, CHUNK) for _ in range(CHUNKS_A_DOCUMENT)]
             text = BETWEEN.join(texts)
             sha256, size = hashlib.sha256(text.encode()).hexdigest(), len(text.encode())
-            await versions.add(LOCAL_OWNER, collection.id, new_id("ver"), name, sha256, size)
+            await versions.add(LOCAL, collection.id, new_id("ver"), name, sha256, size)
             job = await jobs.claim("bench", _LEASE_MS, "")
             assert job is not None
             parsed = ParsedText(text, {"pages": [], "headings": []}, "text/plain", None, LANGUAGE, None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from backend.config.settings import LogSettings
+from backend.config.groups.logs import LogSettings
 
 _QUIET = (
     "httpx",

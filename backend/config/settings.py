@@ -1,421 +1,124 @@
-"""Settings: groups in code, plain names in the environment and in `.env` (environment first).
+"""All settings, read from the environment and from `.env`; the environment wins.
 
-Each field's environment variable is its name in capitals; its description is what `.env.example` and
-docs/configuration.md say. A wrong value raises `SettingsError`, whose text is one line that names the variable.
+Each capability has its group in `groups/`. The environment variable of a field is its name in capitals; its description
+is what `.env.example` and docs/configuration.md say. A wrong value raises `SettingsError`.
 """
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ValidationError
 
 from backend.config.budgets import EVERYBODY, parse_budgets
-from backend.config.fields import parse_hosts
-from backend.config.groups.accounts import MIN_KEY_LENGTH, check_callers, parse_keys
+from backend.config.fields import SettingsGroup
+from backend.config.groups.accounts import check_callers
+from backend.config.groups.conversations import ConversationSettings
+from backend.config.groups.library import LibrarySettings
+from backend.config.groups.logs import LogSettings
+from backend.config.groups.models import ModelSettings
+from backend.config.groups.runs import RunSettings
+from backend.config.groups.server import ServerSettings
+from backend.config.groups.storage import StorageSettings
+from backend.config.groups.telemetry import TelemetrySettings
+from backend.config.groups.usage import UsageSettings
 from backend.config.models_file import ProvidersError, ProviderTable, load_providers
-
-OnDisconnect = Literal["continue", "cancel"]
 
 
 class SettingsError(ValueError):
-    """A setting is wrong. The message is one line: the variable, what is allowed."""
+    """A setting is wrong. The message is one line: the variable, and what is allowed."""
 
 
-def _split(value: object) -> object:
-    return tuple(each.strip() for each in value.split(",") if each.strip()) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-"""Names, comma-separated."""
-
-
-class _Group(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_file=None, extra="ignore", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
-    )
-
-
-class ServerSettings(_Group):
-    """Where the server listens and who may call it."""
-
-    host: str = Field("127.0.0.1", description="Address to listen on. Beyond loopback, API_KEYS must be set.")
-    port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    reload: bool = Field(False, description="1 restarts the server when its code changes (for development).")
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("http://localhost:3000", "http://localhost:5173"),
-        description="Web origins whose pages may call the API, comma-separated. `*` is refused: list each origin.",
-    )
-    api_keys: SecretStr | None = Field(
-        None,
-        description="`name:key,name:key`; a key has at least 24 characters. Each name has its own sessions and "
-        "documents. Unset: only programs on this machine may call, as the owner `local`.",
-    )
-    shutdown_grace: float = Field(
-        5.0, ge=0, le=60, description="Seconds that live answers get to finish when the server is asked to stop."
-    )
-
-    @field_validator("cors_origins", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(o.strip().rstrip("/") for o in value.split(",") if o.strip()) if isinstance(value, str) else value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
-                raise ValueError("must be origins like http://localhost:3000, comma-separated; `*` is refused")
-        return value
-
-    @field_validator("api_keys")
-    @classmethod
-    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            parse_keys(value)
-        return value
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach `host`."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    @model_validator(mode="after")
-    def _authenticated(self) -> Self:
-        if not self.loopback and self.api_keys is None:
-            raise ValueError(
-                f"HOST={self.host} can be reached from other machines, so API_KEYS must be set "
-                f"(name:key, at least {MIN_KEY_LENGTH} characters a key); or use HOST=127.0.0.1"
-            )
-        return self
-
-
-class StorageSettings(_Group):
-    """Where data is stored."""
-
-    data_dir: Path = Field(Path("data"), description="Folder for everything that is stored: database, vectors, files.")
-    database_url: str | None = Field(
-        None, description="`sqlite:///path`. Unset: streamforge.db in DATA_DIR. Other databases are not supported yet."
-    )
-    chroma_url: str | None = Field(None, description="Not supported yet: leave it unset. Vectors are in DATA_DIR.")
-    event_retention_hours: float = Field(
-        24.0, gt=0, description="Hours for which a finished run's events are kept; later it replays as a snapshot."
-    )
-
-    @field_validator("database_url")
-    @classmethod
-    def _sqlite(cls, value: str | None) -> str | None:
-        if value is not None and (not value.startswith("sqlite:///") or value[10:] in ("", ":memory:")):
-            raise ValueError("must be sqlite:///path (other databases are not supported yet), or unset")
-        return value
-
-    @field_validator("chroma_url")
-    @classmethod
-    def _embedded(cls, value: str | None) -> str | None:
-        if value is not None:
-            raise ValueError("must be unset: a Chroma server is not supported yet, vectors lie in DATA_DIR")
-        return value
-
-    @property
-    def database_path(self) -> Path:
-        """The SQLite file."""
-        if self.database_url is None:
-            return self.data_dir / "streamforge.db"
-        return Path(self.database_url.removeprefix("sqlite:///"))
-
-
-class LogSettings(_Group):
-    """What the server logs."""
-
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
-    log_format: Literal["console", "json"] = Field("console", description="`json` logs one JSON object per line.")
-    log_provider_text: bool = Field(False, description="1 logs providers' own error texts; they may quote the prompt.")
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
-
-
-class ModelSettings(_Group):
-    """Which model answers."""
-
-    llm_model: str | None = Field(
-        None,
-        description="Default model: `provider/model` or an alias of MODELS_FILE. Unset: the first provider that is "
-        "set up (openai, anthropic, google, cohere, then those of MODELS_FILE), else a local Ollama, "
-        "else extractive/quotes, which answers by quoting the documents.",
-    )
-    llm_temperature: float = Field(0.7, ge=0, le=2, description="Default temperature.")
-    llm_max_tokens: int = Field(2000, ge=1, le=1_000_000, description="Default limit of an answer, in tokens.")
-    llm_history_tokens: int = Field(
-        6000, ge=0, description="Tokens of earlier messages that the model is given; the oldest are left out first."
-    )
-    models_file: Path | None = Field(
-        None,
-        description="YAML or TOML file with more providers, the abilities and prices of models, aliases and "
-        "fallbacks; see docs/models.md.",
-    )
-    attempt_timeout: float = Field(
-        30.0, gt=0, description="Seconds to wait for a model's first token if another model can take over."
-    )
-    cooldown_seconds: float = Field(
-        30.0, ge=0, description="Seconds for which a model that failed is skipped, if there is another one."
-    )
-    openai_api_key: SecretStr | None = Field(None, description="Key of OpenAI, or of a server that speaks its API.")
-    openai_base_url: str | None = Field(
-        None, description="Base URL of an OpenAI-compatible server, e.g. http://localhost:8080/v1."
-    )
-    ollama_base_url: str = Field("http://127.0.0.1:11434", description="URL of Ollama.")
-    stream_delay: float = Field(0.1, ge=0, le=60, description="Seconds between the words of the simulated model.")
-    connect_timeout: float = Field(10.0, gt=0, description="Seconds to wait for a connection to a provider.")
-    first_token_timeout: float = Field(120.0, gt=0, description="Seconds to wait for a provider's first token.")
-    idle_timeout: float = Field(60.0, gt=0, description="Seconds of silence after which an unfinished answer fails.")
-    total_timeout: float = Field(900.0, gt=0, description="Seconds that one answer of a provider may take in total.")
-    retry_seconds: float = Field(
-        10.0,
-        ge=0,
-        description="Seconds of retries if a provider fails temporarily before its first token; 0: no retries.",
-    )
-
-    @field_validator("openai_base_url", "ollama_base_url")
-    @classmethod
-    def _url(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("must be an http:// or https:// URL")
-        return value
-
-    @field_validator("llm_model")
-    @classmethod
-    def _named(cls, value: str | None) -> str | None:
-        # Without a slash it is an alias: see `load`.
-        if value is not None and "/" in value and not all(value.partition("/")):
-            raise ValueError("must be provider/model, e.g. openai/gpt-5-mini or ollama/llama3.2")
-        return value
-
-
-class LibrarySettings(_Group):
-    """How documents become searchable."""
-
-    enable_rag: bool = Field(True, description="0 answers without the documents.")
-    embedding_model: str = Field(
-        "minilm/all-MiniLM-L6-v2",
-        description="`provider/model`: minilm (built in), openai (e.g. openai/text-embedding-3-small), ollama.",
-    )
-    chunk_size: int = Field(500, ge=100, le=8000, description="Characters of a chunk, the unit that is embedded.")
-    passage_size: int = Field(
-        1000, ge=100, le=20_000, description="Maximum characters of a passage: good sentences of a chunk, joined."
-    )
-    top_k: int = Field(6, ge=1, le=50, description="Number of passages that the model is given.")
-    relevance_floor: float = Field(
-        0.5,
-        ge=0,
-        le=1.5,
-        description="Minimum relevance (0 to 1.5) that a passage needs. Relevance = semantic similarity + 0.5 x "
-        "weighted share of the question's keywords in the passage.",
-    )
-    reranker: str | None = Field(
-        None,
-        description="A model that reads the question together with each of the best candidates and orders them: the "
-        "URL of an API like Cohere's (e.g. http://localhost:8080/v1), `voyage:` or `tei:` and a URL, or "
-        "`onnx:` and a folder. Unset: no reranker.",
-    )
-    reranker_model: str | None = Field(
-        None, description="The model that the reranker's API should use, if it has several."
-    )
-    reranker_api_key: SecretStr | None = Field(None, description="Key of the reranker's API.")
-    reranker_timeout: float = Field(
-        2.0, gt=0, le=60, description="Seconds that a search waits for the reranker; then it goes on without it."
-    )
-    rerank_candidates: int = Field(30, ge=2, le=100, description="Number of candidates that the reranker reads.")
-    allowed_link_hosts: Names = Field(
-        (),
-        description="`host` or `host:port`, comma-separated. Answers from documents may link to these hosts and show "
-        "images from them, even if no passage contains the URL.",
-    )
-    max_upload_mb: int = Field(50, ge=1, le=4096, description="Largest file, in MB.")
-    max_upload_files: int = Field(20, ge=1, le=1000, description="Maximum number of files in one upload.")
-    parse_timeout: float = Field(120.0, gt=0, description="Seconds that reading one file may take.")
-    url_fetch: bool = Field(True, description="0 refuses POST /documents/url.")
-    url_allowed_hosts: Names = Field(
-        (),
-        description="`host` or `host:port`, comma-separated. URLs of these hosts are fetched even if the address is "
-        "private or the port is not 80 or 443.",
-    )
-    url_timeout: float = Field(60.0, gt=0, le=3600, description="Seconds that fetching one URL may take.")
-
-    @field_validator("embedding_model")
-    @classmethod
-    def _named(cls, value: str) -> str:
-        if not all(value.partition("/")):
-            raise ValueError("must be provider/model, e.g. minilm/all-MiniLM-L6-v2")
-        return value
-
-    @field_validator("url_allowed_hosts", "allowed_link_hosts")
-    @classmethod
-    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        parse_hosts(value)
-        return value
-
-
-class UsageSettings(_Group):
-    """What owners may spend on models, and who may see the usage of all owners."""
-
-    budgets: Names = Field(
-        (),
-        description="`owner=amount/period`, comma-separated, e.g. `alice=5/day,*=20/month`: US dollars that the "
-        "owner's answers may cost per day, week or month (UTC); `*` is each owner without an entry.",
-    )
-    usage_admins: Names = Field((), description="Owners who may see the usage of all owners, comma-separated.")
-
-    @field_validator("budgets")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        parse_budgets(value)
-        return value
-
-
-class TelemetrySettings(_Group):
-    """Metrics and traces."""
-
-    metrics: bool = Field(False, description="1 serves Prometheus metrics at GET /metrics.")
-    otel: bool | None = Field(
-        None,
-        description="1 sends traces with OpenTelemetry, 0 never does. Unset: only if OTEL_EXPORTER_OTLP_ENDPOINT is "
-        "set. OpenTelemetry's other variables are read from the environment only, not from .env.",
-    )
-
-
-class RunSettings(_Group):
-    """Limits of answers and their streams."""
-
-    max_runs: int = Field(100, ge=1, description="Maximum number of live answers; one more request gets 429.")
-    max_message_chars: int = Field(32_000, ge=1, le=1_000_000, description="Longest message, in characters.")
-    checkpoint_seconds: float = Field(1.0, gt=0, le=60, description="Most seconds of an answer that a crash can lose.")
-    checkpoint_events: int = Field(500, ge=1, le=900, description="An answer is also stored after so many new events.")
-    log_tail_events: int = Field(5000, ge=100, description="Number of a live run's events that are kept in memory.")
-    log_tail_mb: float = Field(8.0, gt=0, description="Megabytes of a live run's events that are kept in memory.")
-    send_window_ms: float = Field(
-        20.0, ge=0, le=1000, description="Milliseconds for which text is collected and then sent together."
-    )
-    heartbeat_seconds: float = Field(15.0, gt=0, description="Seconds of silence after which a heartbeat is sent.")
-    send_timeout: float = Field(30.0, gt=0, description="Seconds after which a client that reads nothing is dropped.")
-    on_disconnect: OnDisconnect = Field(
-        "continue",
-        description="What happens to an answer that no client watches: `continue`, or `cancel` after DISCONNECT_GRACE.",
-    )
-    disconnect_grace: float = Field(
-        30.0, ge=0, description="Seconds without a watcher after which `cancel` takes effect."
-    )
-
-    @model_validator(mode="after")
-    def _room(self) -> Self:
-        if self.log_tail_events < 2 * self.checkpoint_events:
-            raise ValueError("LOG_TAIL_EVENTS: must be at least twice CHECKPOINT_EVENTS")
-        return self
-
-
-class ConversationSettings(_Group):
-    """Titles and summaries of conversations."""
-
-    auto_title: bool = Field(True, description="0 keeps a session's first title: its first message.")
-    summaries: bool = Field(
-        True, description="0 turns summaries off: the oldest messages beyond LLM_HISTORY_TOKENS are left out."
-    )
-    summary_model: str | None = Field(
-        None,
-        description="Model that summarises older messages, `provider/model` or alias. Unset: the one that answers.",
-    )
-    summary_timeout: float = Field(20.0, gt=0, description="Maximum seconds that an answer waits for a summary.")
-
-
-GROUPS: dict[str, type[_Group]] = {
-    "server": ServerSettings,
-    "storage": StorageSettings,
-    "log": LogSettings,
-    "models": ModelSettings,
-    "knowledge": LibrarySettings,
-    "usage": UsageSettings,
-    "telemetry": TelemetrySettings,
-    "runs": RunSettings,
-    "conversations": ConversationSettings,
-}
-"""Every group by its name in `Settings`."""
-
-
-class Settings(BaseModel):
-    """All groups. `load()` reads them from the environment and `.env`."""
+class Groups(BaseModel):
+    """Every group under the name of its capability. A new group is one line here."""
 
     model_config = {"frozen": True}
 
     server: ServerSettings
     storage: StorageSettings
-    log: LogSettings
+    logs: LogSettings
     models: ModelSettings
-    knowledge: LibrarySettings
+    library: LibrarySettings
     usage: UsageSettings
     telemetry: TelemetrySettings
     runs: RunSettings
     conversations: ConversationSettings
+
+
+GROUPS = cast("dict[str, type[SettingsGroup]]", {name: field.annotation for name, field in Groups.model_fields.items()})
+"""The class of each group, by its name."""
+
+
+class Settings(Groups):
+    """All settings, and the providers of MODELS_FILE."""
+
     providers: ProviderTable = ProviderTable()
 
     @classmethod
     def load(cls, env_file: Path | None = Path(".env"), **overrides: Any) -> Self:
-        """Settings from the environment over `env_file`; `overrides` are variables in lower case, for tests.
+        """The settings of the environment, over those of `env_file`.
 
-        Raises SettingsError on a wrong value.
+        `overrides` are variables in lower case, for tests. Raises SettingsError if a value is wrong.
         """
-        groups: dict[str, _Group] = {}
-        for name, group in GROUPS.items():
-            mine = {k: v for k, v in overrides.items() if k in group.model_fields}
-            try:
-                groups[name] = group(_env_file=env_file, **mine)  # pyright: ignore[reportCallIssue] undeclared
-            except ValidationError as error:
-                raise SettingsError(_one_line(error)) from None
-            except UnicodeDecodeError:
-                raise SettingsError(f"{env_file}: is not UTF-8 text") from None
-        try:
-            models = cast(ModelSettings, groups["models"])
-            table = load_providers(models.models_file, _environment(env_file, models, overrides))
-        except ProvidersError as error:
-            raise SettingsError(f"MODELS_FILE: {error}") from None
-        if models.llm_model is not None and "/" not in models.llm_model and models.llm_model not in table.aliases:
-            raise SettingsError("LLM_MODEL: must be provider/model, e.g. openai/gpt-5-mini, or an alias of MODELS_FILE")
-        keys, usage = cast(ServerSettings, groups["server"]).api_keys, cast(UsageSettings, groups["usage"])
-        budgeted = parse_budgets(usage.budgets).keys() - {EVERYBODY}
-        try:
-            check_callers(keys, BUDGETS=budgeted, USAGE_ADMINS=usage.usage_admins)
-        except ValueError as error:
-            raise SettingsError(str(error)) from None
-        return cls.model_validate({**groups, "providers": table})
+        groups = Groups.model_validate(
+            {name: _load_group(group, env_file, overrides) for name, group in GROUPS.items()}
+        )
+        providers = _load_providers(groups.models, env_file, overrides)
+        _check_default_model(groups.models, providers)
+        _check_owners(groups)
+        return cls.model_validate({**dict(groups), "providers": providers})
+
+
+def _load_group(group: type[SettingsGroup], env_file: Path | None, overrides: Mapping[str, Any]) -> SettingsGroup:
+    values = {name: value for name, value in overrides.items() if name in group.model_fields}
+    try:
+        return group(_env_file=env_file, **values)  # pyright: ignore[reportCallIssue] undeclared
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{env_file}: is not UTF-8 text") from None
+
+
+def _load_providers(models: ModelSettings, env_file: Path | None, overrides: Mapping[str, Any]) -> ProviderTable:
+    try:
+        return load_providers(models.models_file, _environment(env_file, models, overrides))
+    except ProvidersError as error:
+        raise SettingsError(f"MODELS_FILE: {error}") from None
 
 
 def _environment(env_file: Path | None, models: ModelSettings, overrides: Mapping[str, Any]) -> dict[str, str | None]:
-    """The environment over `env_file`, and what the settings have read of it or were given."""
+    """The variables of the environment over those of `env_file`. The fields of `models` win over both."""
     key = models.openai_api_key
     return {
         **(dotenv_values(env_file) if env_file is not None else {}),
         **os.environ,
-        **{name.upper(): said for name, said in overrides.items() if isinstance(said, str)},
+        **{name.upper(): value for name, value in overrides.items() if isinstance(value, str)},
         "OPENAI_API_KEY": key.get_secret_value() if key is not None else None,
         "OPENAI_BASE_URL": models.openai_base_url,
         "OLLAMA_BASE_URL": models.ollama_base_url,
     }
 
 
+def _check_default_model(models: ModelSettings, providers: ProviderTable) -> None:
+    if models.llm_model is not None and "/" not in models.llm_model and models.llm_model not in providers.aliases:
+        raise SettingsError("LLM_MODEL: must be provider/model, e.g. openai/gpt-5-mini, or an alias of MODELS_FILE")
+
+
+def _check_owners(groups: Groups) -> None:
+    """Raises SettingsError if a setting names an owner without a key."""
+    owners_with_budget = parse_budgets(groups.usage.budgets).keys() - {EVERYBODY}
+    try:
+        check_callers(groups.server.api_keys, BUDGETS=owners_with_budget, USAGE_ADMINS=groups.usage.usage_admins)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
 def _one_line(error: ValidationError) -> str:
     problems: list[str] = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         name = ".".join(str(p) for p in problem["loc"]).upper()
-        said = problem["msg"].removeprefix("Value error, ")
-        problems.append(f"{name}: {said[0].lower()}{said[1:]}" if name else said)
+        text = problem["msg"].removeprefix("Value error, ")
+        problems.append(f"{name}: {text[0].lower()}{text[1:]}" if name else text)
     return "; ".join(problems)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Scope
 
-from backend.config.settings import ServerSettings
+from backend.config.groups.server import ServerSettings
 from backend.routers.edge.guard import Guard
 from tests.api.helpers import ALICE, bearer, multipart, problem, stored, unique
 from tests.api.routes import PRIVATE, Endpoint

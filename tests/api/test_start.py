@@ -174,7 +174,7 @@ def test_the_first_lines_tell_where_and_what(tmp_path: Path) -> None:
 CRASH = """
 import logging, sys
 from backend.config.logging import configure_logging
-from backend.config.settings import LogSettings
+from backend.config.groups.logs import LogSettings
 import structlog
 configure_logging(LogSettings(_env_file=None, log_format=sys.argv[1]))
 def crash(message, api_key):

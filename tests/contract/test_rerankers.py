@@ -124,7 +124,7 @@ async def test_tei_is_asked_32_texts_at_a_time(server: RerankerServer) -> None:
 
 
 def entries(*pairs: tuple[Any, Any]) -> dict[str, list[dict[str, Any]]]:
-    """An answer that every dialect reads (TEI's is the list itself)."""
+    """An answer that every protocol reads (TEI's is the list itself)."""
     return {"entries": [{"index": index, "relevance_score": score, "score": score} for index, score in pairs]}
 
 

@@ -203,7 +203,7 @@ class _Prompts:
 
     def __call__(self, candidate: ModelCandidate) -> Prompt:
         prompt = replace(self._prompt, parameters=candidate.parameters)
-        return prompt if candidate.sees else prompt.blind()
+        return prompt if candidate.sees else prompt.without_images()
 
 
 def _known(ask: AnswerInput, passages: list[Passage]) -> KnownUrls:
@@ -234,11 +234,11 @@ def _spent(weave: Composer, candidate: ModelCandidate, prompt: Prompt, how: ev.C
     """What the provider counted, or an estimate."""
     if weave.tokens is not None:
         return _usage(candidate.name, weave.tokens, "answer", how)
-    told = "".join([prompt.system, *(message.told for message in prompt.messages)])
+    told = "".join([prompt.system, *(message.text_for_model for message in prompt.messages)])
     return ev.Usage(
         model=candidate.name,
         status=how,
-        input_tokens=estimate_tokens(told) + IMAGE_TOKENS * prompt.pictures,
+        input_tokens=estimate_tokens(told) + IMAGE_TOKENS * prompt.image_count,
         output_tokens=_written(candidate, estimate_bytes(weave.length), prompt.parameters.max_tokens, how),
         estimated=True,
     )

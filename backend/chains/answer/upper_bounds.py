@@ -20,8 +20,8 @@ _HISTORY = 4
 def prompt_at_most(prompt: Prompt) -> int:
     """Tokens of this prompt, at most."""
     schema = prompt.parameters.response_schema
-    messages = (prompt.system, *(message.told for message in prompt.messages))
-    return _tokens(messages, prompt.pictures, schema)
+    messages = (prompt.system, *(message.text_for_model for message in prompt.messages))
+    return _tokens(messages, prompt.image_count, schema)
 
 
 def answer_at_most(texts: Sequence[str], pictures: int, schema: str | None, history: int, passages: int) -> int:
@@ -43,5 +43,5 @@ def rewrite_at_most(question: str) -> int:
 
 def _tokens(messages: Sequence[str], pictures: int, schema: str | None) -> int:
     texts = (*messages, schema or "")
-    told = sum(len(text.encode("utf-8", "replace")) for text in texts) + _A_MESSAGE * len(messages)
-    return _A_CALL + told + _AN_IMAGE * pictures
+    length = sum(len(text.encode("utf-8", "replace")) for text in texts) + _A_MESSAGE * len(messages)
+    return _A_CALL + length + _AN_IMAGE * pictures

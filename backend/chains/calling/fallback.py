@@ -36,21 +36,22 @@ _MAX_FAILURES = 1000
 
 @dataclass(frozen=True, slots=True)
 class ModelCandidate:
-    """A model that may answer, and how it is asked to write. `unseen`: it may think what is paid for and not shown.
-    `sees`: it can be shown pictures, as far as anybody knows. `count`: the tokens of a text by its tokenizer, where
-    that is at hand."""
+    """A model that may answer, with the parameters of its call."""
 
     name: str
     model: ChatModel
     parameters: Parameters
-    unseen: bool = False
+    hides_reasoning: bool = False
+    """Whether the model may bill reasoning tokens that its stream doesn't contain."""
     sees: bool = True
+    """Whether the model can read images, as far as is known."""
     count: Count | None = None
+    """Counts the tokens of a text with the model's own tokenizer, if there is one."""
 
     def wrote(self, shown: int, most: int, *, whole: bool) -> int:
         """Tokens that nobody counted, of an answer of which so many were shown. What a model thought out of sight until
         it was stopped may be all it was allowed."""
-        return shown if whole or not self.unseen else most
+        return shown if whole or not self.hides_reasoning else most
 
 
 @dataclass(frozen=True, slots=True)

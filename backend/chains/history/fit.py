@@ -15,7 +15,7 @@ _MAX_COUNTED = 32_000
 def cost(message: Message) -> int:
     """Tokens of a message's words: counted, or rather too many than too few. Pictures have their own room."""
     if message.count is None or len(message.text) > _MAX_COUNTED:
-        return estimate_tokens(message.told) + _TOKENS_A_MESSAGE
+        return estimate_tokens(message.text_for_model) + _TOKENS_A_MESSAGE
     return message.count(message.text) + estimate_tokens(message.note) + _TOKENS_A_MESSAGE
 
 

@@ -65,5 +65,7 @@ async def standalone_question(
 
 def rewrite_request(history: Sequence[Message], question: str) -> str:
     """The conversation and the follow-up, for the model that rewrites it."""
-    told = "\n".join(f"{m.role}: {m.blind().told[:_TOLD_CHARACTERS]}" for m in history[-_TOLD_TURNS:])
+    told = "\n".join(
+        f"{m.role}: {m.without_images().text_for_model[:_TOLD_CHARACTERS]}" for m in history[-_TOLD_TURNS:]
+    )
     return f"Conversation:\n{told}\n\nLast message:\n{question}"

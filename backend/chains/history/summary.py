@@ -52,7 +52,7 @@ def split_conversation(messages: Sequence[Message], budget: int) -> list[str]:
     found: list[list[str]] = [[]]
     room = budget
     for message in messages:
-        line = Message(message.role, f"{message.role}: {message.blind().told[:_LONGEST_TOLD]}")
+        line = Message(message.role, f"{message.role}: {message.without_images().text_for_model[:_LONGEST_TOLD]}")
         if found[-1] and cost(line) > room:
             found.append([])
             room = budget

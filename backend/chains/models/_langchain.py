@@ -19,7 +19,7 @@ from backend.chains.models.prompt import (
     chat_messages,
 )
 from backend.chains.models.provider import Endpoint, Listing
-from backend.config.settings import ModelSettings
+from backend.config.groups.models import ModelSettings
 from backend.errors import ProviderFailed, ProviderRefused, RunError
 
 if TYPE_CHECKING:

@@ -97,7 +97,7 @@ PLUGIN = Plugin(
             refuses=frozenset({"seed"}),
             profiles="langchain_anthropic",
             prices="anthropic",
-            unseen="asked",
+            hides_reasoning="if_asked",
             default_rank=12,
         ),
     ),

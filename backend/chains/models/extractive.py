@@ -11,7 +11,7 @@ from backend.chains.models.provider import FREE, Endpoint, Kind, Listing, Plugin
 from backend.chains.passages import RELEVANCE_OF_WORDS, Passage
 from backend.chains.text.sentences import sentences
 from backend.chains.text.words import words
-from backend.config.settings import ModelSettings
+from backend.config.groups.models import ModelSettings
 from backend.errors import ModelNotFound
 
 MODEL = "quotes"

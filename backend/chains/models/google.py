@@ -66,7 +66,7 @@ PLUGIN = Plugin(
             base_url="https://generativelanguage.googleapis.com",
             profiles="langchain_google_genai",
             prices="google",
-            unseen="model",
+            hides_reasoning="by_model",
             default_rank=14,
         ),
     ),

@@ -11,7 +11,7 @@ from backend.chains.models._langchain import listed, outputs_of, tokens_of
 from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
 from backend.chains.models.prompt import Finish, Output, Parameters, Prompt, chat_messages
 from backend.chains.models.provider import Endpoint, Kind, Listing, Plugin
-from backend.config.settings import ModelSettings
+from backend.config.groups.models import ModelSettings
 from backend.errors import ProviderRefused, RunError
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ _KINDS = (
         base_url="https://api.openai.com/v1",
         profiles="langchain_openai",
         prices="openai",
-        unseen="model",
+        hides_reasoning="by_model",
         default_rank=10,
         quirks=Quirks(limit="max_completion_tokens", default="gpt-4.1-mini"),
     ),
@@ -229,7 +229,7 @@ _KINDS = (
         summary="Azure OpenAI: AZURE_BASE_URL is https://<name>.openai.azure.com/openai/v1, models are deployments",
         profiles="langchain_openai",
         prices="azure",
-        unseen="model",
+        hides_reasoning="by_model",
         quirks=Quirks(limit="max_completion_tokens", key_header="api-key"),
     ),
     Kind(
@@ -237,7 +237,7 @@ _KINDS = (
         summary="OpenRouter, many vendors' models behind one key",
         base_url="https://openrouter.ai/api/v1",
         prices="openrouter",
-        unseen="model",
+        hides_reasoning="by_model",
         quirks=Quirks(effort="reasoning"),
     ),
     Kind(
@@ -261,7 +261,7 @@ _KINDS = (
         prices="mistral",
         quirks=Quirks(seed="random_seed", stream_options=False),
     ),
-    Kind(name="xai", summary="xAI", base_url="https://api.x.ai/v1", prices="x-ai", unseen="model"),
+    Kind(name="xai", summary="xAI", base_url="https://api.x.ai/v1", prices="x-ai", hides_reasoning="by_model"),
     Kind(name="together", summary="Together", base_url="https://api.together.xyz/v1", prices="together"),
     Kind(name="fireworks", summary="Fireworks", base_url="https://api.fireworks.ai/inference/v1", prices="fireworks"),
     Kind(

@@ -12,43 +12,49 @@ Grounding = Literal["off", "no_documents", "nothing_relevant", "passages"]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture that the user shows."""
+    """An image of a message."""
 
     media_type: str
     data: bytes = field(repr=False)
 
     @property
     def url(self) -> str:
-        """As a data URL."""
+        """The image as a data URL."""
         return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of the conversation. `images` are shown to the model; of `unseen` further ones it is only told.
-    `count`: the model's own tokenizer, where that is at hand; it is slow, and asked only of what may fit."""
+    """A message of the conversation."""
 
     role: Literal["user", "assistant"]
     text: str
     images: tuple[Image, ...] = ()
-    unseen: int = 0
+    """The images that the model is sent."""
+    hidden_images: int = 0
+    """The number of further images, which the model is not sent; `note` mentions them."""
     count: Count | None = field(default=None, repr=False, compare=False)
+    """Counts tokens with the model's own tokenizer, if there is one. It is slow: call it only for what may fit."""
 
     @property
     def note(self) -> str:
-        """What stands in the place of the pictures that aren't shown."""
-        if not self.unseen:
+        """A line for the model that stands for the hidden images; empty without any."""
+        if not self.hidden_images:
             return ""
-        return "[1 picture, not shown here]" if self.unseen == 1 else f"[{self.unseen} pictures, not shown here]"
+        return (
+            "[1 picture, not shown here]"
+            if self.hidden_images == 1
+            else f"[{self.hidden_images} pictures, not shown here]"
+        )
 
     @property
-    def told(self) -> str:
-        """The text with the note."""
-        return f"{self.text}\n{self.note}" if self.text and self.unseen else self.text or self.note
+    def text_for_model(self) -> str:
+        """What the model reads: the text, and the note about hidden images."""
+        return f"{self.text}\n{self.note}" if self.text and self.hidden_images else self.text or self.note
 
-    def blind(self) -> Self:
-        """The message for one who can't see."""
-        return replace(self, images=(), unseen=self.unseen + len(self.images)) if self.images else self
+    def without_images(self) -> Self:
+        """This message for a model that can't read images."""
+        return replace(self, images=(), hidden_images=self.hidden_images + len(self.images)) if self.images else self
 
 
 WRITING = frozenset({"top_p", "seed", "stop", "reasoning_effort", "response_schema", "images"})
@@ -102,16 +108,16 @@ class Prompt:
         return (*self.history, Message("user", self.content, self.images))
 
     @property
-    def pictures(self) -> int:
-        """How many pictures it shows."""
+    def image_count(self) -> int:
+        """The number of images in all messages."""
         return sum(len(message.images) for message in self.messages)
 
-    def blind(self) -> Self:
-        """The prompt for a model that can't see."""
-        if not self.pictures:
+    def without_images(self) -> Self:
+        """This prompt for a model that can't read images."""
+        if not self.image_count:
             return self
-        *history, last = (message.blind() for message in self.messages)
-        return replace(self, history=tuple(history), content=last.told, images=())
+        *history, last = (message.without_images() for message in self.messages)
+        return replace(self, history=tuple(history), content=last.text_for_model, images=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +179,7 @@ def chat_messages(prompt: Prompt) -> list[tuple[str, Any]]:
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
     if not message.images:
-        return message.told
+        return message.text_for_model
     shown = [{"type": "image_url", "image_url": {"url": image.url}} for image in message.images]
     # A part without text is refused by some.
-    return [*([{"type": "text", "text": message.told}] if message.told else []), *shown]
+    return [*([{"type": "text", "text": message.text_for_model}] if message.text_for_model else []), *shown]

@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol
 from pydantic import SecretStr
 
 from backend.chains.models.prompt import Output, Prompt
+from backend.config.groups.models import ModelSettings
 from backend.config.models_file import Price, variable
-from backend.config.settings import ModelSettings
 
 EXTRA = "pip install --no-deps -r backend/requirements-providers.txt"
 """The line that adds what doesn't come with the server."""
@@ -59,23 +59,30 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of provider: a row of a wire's table. `base_url` None: it must be set. `key`: it wants one. `refuses` are
-    the fields of `Parameters` (and `images`) that it has no word for. `profiles` is the LangChain package that knows
-    what its models can, `prices` its name in genai-prices; `price` is what all of its models cost where that is sure.
-    `unseen`: when its models think what isn't shown, or only summed up, yet paid for: where reasoning is `asked` for,
-    or as each `model` is used to. `quirks` is read by the wire alone."""
+    """A kind of provider: a row in the table of a protocol's module."""
 
     name: str
     summary: str
+    """What people read about the kind in GET /models."""
     base_url: str | None = None
+    """The address. None: it must be set."""
     key: bool = True
+    """Whether a key is required."""
     refuses: frozenset[str] = frozenset()
+    """The fields of `Parameters`, and `images`, that the provider's API doesn't have."""
     profiles: str | None = None
+    """The LangChain package that lists the abilities of its models."""
     prices: str | None = None
+    """The provider's name in genai-prices."""
     price: Price | None = None
+    """The price of all its models, if it is the same for all."""
     default_rank: int | None = None
-    unseen: Literal["asked", "model"] | None = None
+    """The lowest rank is tried first when the server looks for a default model. None: never."""
+    hides_reasoning: Literal["if_asked", "by_model"] | None = None
+    """When its models bill reasoning tokens that the stream doesn't contain: `if_asked`, only with `reasoning_effort`;
+    `by_model`, whenever the model reasons."""
     quirks: Any = None
+    """Details that only the protocol's own module reads."""
 
 
 @dataclass(frozen=True, slots=True)

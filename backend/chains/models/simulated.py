@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 from backend.chains.models.prompt import WRITING, Finish, Output, Prompt, Text, Tokens
 from backend.chains.models.provider import FREE, Endpoint, Kind, Listing, Plugin
-from backend.config.settings import ModelSettings
+from backend.config.groups.models import ModelSettings
 from backend.errors import ModelNotFound
 
 MODEL = "words"

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 from pydantic import SecretStr
 
+LOCAL = "local"
+"""The owner of all data while API_KEYS is unset."""
 MIN_KEY_LENGTH = 24
-LOCAL_OWNER = "local"
-"""The only owner of a server without API_KEYS."""
 
 
 def parse_keys(value: SecretStr | None) -> dict[str, str]:
-    """`name:key,name:key` as {key: name}. Raises ValueError that never quotes a key."""
+    """`name:key,name:key` as {key: name}. Raises ValueError, whose text never quotes a key."""
     keys: dict[str, str] = {}
     for number, pair in enumerate(p for p in (value.get_secret_value() if value else "").split(",") if p.strip()):
         name, _, key = pair.strip().partition(":")
@@ -28,8 +28,8 @@ def parse_keys(value: SecretStr | None) -> dict[str, str]:
 
 
 def check_callers(keys: SecretStr | None, **settings: Iterable[str]) -> None:
-    """Raises ValueError for a name in one of the settings that is nobody's who may call."""
-    known = sorted(parse_keys(keys).values()) if keys is not None else [LOCAL_OWNER]
+    """Raises ValueError if one of the settings, each a list of names, has a name without a key."""
+    known = sorted(parse_keys(keys).values()) if keys is not None else [LOCAL]
     callers = f"API_KEYS has {', '.join(known)}" if keys is not None else "while API_KEYS is unset, everybody is local"
     for setting, names in settings.items():
         for name in names:

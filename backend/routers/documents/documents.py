@@ -7,7 +7,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse
 
-from backend.config.groups.accounts import LOCAL_OWNER
+from backend.config.groups.accounts import LOCAL
 from backend.errors import NotFound
 from backend.routers.answers.respond import stream_response
 from backend.routers.documents.views import (
@@ -15,6 +15,7 @@ from backend.routers.documents.views import (
     Document,
     DocumentChange,
     DocumentEvent,
+    DocumentId,
     DocumentList,
     DocumentText,
     SweepResult,
@@ -30,8 +31,10 @@ from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.services.library.documents import DocumentRow, Status
 
 router = APIRouter(prefix="/documents", tags=["documents"])
+TAG = {"name": "documents", "description": "The files that answers are based on."}
+SCHEMAS = (DocumentEvent,)
 
-CollectionId = Annotated[str | None, Query(description="The id of one of your collections.")]
+FilterCollection = Annotated[str | None, Query(description="The id of one of your collections.")]
 
 
 @router.get("", responses=responses(400, 401, 404, 422), summary="Your documents")
@@ -40,7 +43,7 @@ async def documents(
     owner: Owner,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Cursor = None,
-    collection: CollectionId = None,
+    collection: FilterCollection = None,
     status: Annotated[Status | None, Query(description="Only documents with this status.")] = None,
 ) -> DocumentList:
     """Returns a page of your documents, newest first. You can filter by collection and status."""
@@ -51,7 +54,7 @@ async def documents(
 
 
 @router.get("/{document_id}", responses=responses(401, 404), summary="One document")
-async def document(document_id: str, services: ServicesDep, owner: Owner) -> Document:
+async def document(document_id: DocumentId, services: ServicesDep, owner: Owner) -> Document:
     """Returns the document's status and progress, and the reason if it failed."""
     return document_view(await services.library.documents.get(owner, document_id))
 
@@ -69,7 +72,7 @@ async def document(document_id: str, services: ServicesDep, owner: Owner) -> Doc
     },
     summary="Watch the progress of a document",
 )
-async def document_events(document_id: str, services: ServicesDep, owner: Owner) -> Response:
+async def document_events(document_id: DocumentId, services: ServicesDep, owner: Owner) -> Response:
     """Streams Server-Sent Events: one for each change of status or progress."""
     changes = services.library.documents.watch(owner, document_id)
     first = await anext(changes)
@@ -88,7 +91,7 @@ async def document_events(document_id: str, services: ServicesDep, owner: Owner)
 
 @router.get("/{document_id}/text", responses=responses(401, 404, 409, 422), summary="Canonical text of a document")
 async def text(
-    document_id: str,
+    document_id: DocumentId,
     services: ServicesDep,
     owner: Owner,
     version: Annotated[
@@ -108,7 +111,7 @@ async def text(
     responses={200: {"content": {"application/octet-stream": {}}}, **responses(401, 404)},
     summary="Original file of a document",
 )
-async def content(document_id: str, services: ServicesDep, owner: Owner) -> FileResponse:
+async def content(document_id: DocumentId, services: ServicesDep, owner: Owner) -> FileResponse:
     """Returns the file as a download; browsers don't display it, because a document may contain scripts."""
     row, path = await services.library.documents.original(owner, document_id)
     headers = {
@@ -120,7 +123,7 @@ async def content(document_id: str, services: ServicesDep, owner: Owner) -> File
 
 
 @router.get("/{document_id}/versions", responses=responses(401, 404), summary="Versions of a document")
-async def versions(document_id: str, services: ServicesDep, owner: Owner) -> VersionList:
+async def versions(document_id: DocumentId, services: ServicesDep, owner: Owner) -> VersionList:
     """Returns all versions, newest first: pending, searchable and old ones. Citations name the version that they
     quote.
     """
@@ -138,7 +141,7 @@ async def versions(document_id: str, services: ServicesDep, owner: Owner) -> Ver
     summary="Rename or move a document",
 )
 async def change(
-    document_id: str, body: DocumentChange, services: ReadyServices, owner: Owner, response: Response
+    document_id: DocumentId, body: DocumentChange, services: ReadyServices, owner: Owner, response: Response
 ) -> Document:
     """Changes the name or moves the document. If both collections use the same embedding model, the move is done at
     once. Otherwise searches find the document in its old collection until the move is done.
@@ -154,7 +157,7 @@ async def change(
 
 
 @router.post("/{document_id}/cancel", responses=responses(401, 403, 404, 503), summary="Stop reading a document")
-async def cancel(document_id: str, services: ReadyServices, owner: Owner) -> Document:
+async def cancel(document_id: DocumentId, services: ReadyServices, owner: Owner) -> Document:
     """Cancels what waits or is running. A version that was searchable before stays searchable. If there is nothing
     to cancel, this does nothing.
     """
@@ -164,13 +167,13 @@ async def cancel(document_id: str, services: ReadyServices, owner: Owner) -> Doc
 @router.post(
     "/{document_id}/retry", status_code=202, responses=responses(401, 403, 404, 503), summary="Try a document again"
 )
-async def retry(document_id: str, services: ReadyServices, owner: Owner) -> Document:
+async def retry(document_id: DocumentId, services: ReadyServices, owner: Owner) -> Document:
     """Continues now what failed, was cancelled, or waits for its next attempt, from where it stopped."""
     return document_view(await services.library.documents.retry(owner, document_id))
 
 
 @router.delete("/{document_id}", responses=responses(401, 403, 404, 503), summary="Delete a document")
-async def delete(document_id: str, services: ReadyServices, owner: Owner) -> DeletionReceipt:
+async def delete(document_id: DocumentId, services: ReadyServices, owner: Owner) -> DeletionReceipt:
     """Removes database rows, vectors and the file, and returns their numbers. Answers that quoted the document keep
     their quotes.
     """
@@ -182,7 +185,7 @@ async def sweep(services: ReadyServices, owner: Owner) -> SweepResult:
     """Compares your documents with vectors, lexical indexes and files. Removes what belongs to no document, and
     indexes again what is missing.
     """
-    report = await services.library.sweep.sweep_owner(owner, include_orphans=owner == LOCAL_OWNER)
+    report = await services.library.sweep.sweep_owner(owner, include_orphans=owner == LOCAL)
     return sweep_view(report)
 
 

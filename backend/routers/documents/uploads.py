@@ -8,20 +8,30 @@ from typing import Annotated, BinaryIO
 from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from backend.config.settings import Settings
 from backend.errors import Forbidden, Invalid, NotFound, StreamForgeError
 from backend.kit.text import clean_text
-from backend.routers.documents.views import Replaced, Uploaded, Uploads, replaced_view
+from backend.routers.documents.views import DocumentId, Replaced, Uploaded, Uploads, replaced_view
+from backend.routers.edge.limits import JSON_BODY, TEXT_BODY
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.services.library.file_names import display_name
 
 router = APIRouter(prefix="/documents", tags=["documents"])
+FILE_PATHS = re.compile(r"/documents/(upload|[^/]+/content)")
+"""Paths whose bodies are files. Every other body is JSON."""
+_FILES_PER_REQUEST = 4
+"""How many files of the largest size fit into one upload. Further files go into another upload."""
+
+
+def max_body(settings: Settings) -> int:
+    """The most bytes that a request of this router may have; JSON requests have a limit of their own."""
+    return settings.library.max_upload_mb * 1_000_000 * _FILES_PER_REQUEST + JSON_BODY
+
 
 Collection = Annotated[str | None, Query(description="Id of one of your collections. Unset: the default collection.")]
 Wait = Annotated[bool, Query(description="true: respond only when the document can be searched, or has failed.")]
 _AFTER_WAITING = {200: {"model": Uploads, "description": "With wait=true: the document is ready or has failed."}}
-_MAX_TEXT = 10_000_000
-"""Bytes of a JSON request that contains a text: decoding holds every stream, for 3 to 7 ms per megabyte."""
 _MAX_NAME = 60
 _MARKS = re.compile(r"[\s#>*_`=~-]+")
 
@@ -74,7 +84,7 @@ class UrlRequest(_NewContent):
 @router.post(
     "/text",
     status_code=202,
-    max_body_size=_MAX_TEXT,
+    max_body_size=TEXT_BODY,
     responses={**_AFTER_WAITING, **responses(400, 401, 403, 404, 409, 413, 422, 503, 507)},
     summary="Store a text as a document",
 )
@@ -94,7 +104,7 @@ async def add_text(
 @router.post(
     "/url",
     status_code=202,
-    max_body_size=_MAX_TEXT,
+    max_body_size=TEXT_BODY,
     responses={**_AFTER_WAITING, **responses(400, 401, 403, 404, 409, 413, 422, 502, 503, 504, 507)},
     summary="Fetch a page or a file",
 )
@@ -149,7 +159,7 @@ async def upload(
     if unknown:
         raise Invalid(f"{sorted(unknown)[0]}: is no field of an upload. Its fields are file and collection.")
     collection = collection or collection_field
-    limit = services.settings.knowledge.max_upload_files
+    limit = services.settings.library.max_upload_files
     if len(file) > limit:
         raise Invalid(f"file: {len(file)} files, the limit of one upload is {limit} (MAX_UPLOAD_FILES).")
     if len(file) == 1:
@@ -176,7 +186,7 @@ async def upload(
     summary="Replace a document's content",
 )
 async def replace(
-    document_id: str,
+    document_id: DocumentId,
     file: UploadFile,
     services: ReadyServices,
     owner: Owner,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backend.config.groups.accounts import LOCAL_OWNER
+from backend.config.groups.accounts import LOCAL
 from backend.errors import Unauthorized
 from backend.routers.edge.problems import problem_of
 
@@ -25,7 +25,7 @@ class KeyGate:
         """One request."""
         if scope["type"] == "http" and not is_public(scope["path"]):
             try:
-                scope["streamforge.owner"] = self._owner(scope) if self._keys else LOCAL_OWNER
+                scope["streamforge.owner"] = self._owner(scope) if self._keys else LOCAL
             except Unauthorized as error:
                 await problem_of(error, scope.get("streamforge.request_id"))(scope, receive, send)
                 return

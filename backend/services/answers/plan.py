@@ -7,7 +7,7 @@ from typing import Any
 from backend.chains.answer.grounding import base_system
 from backend.chains.calling.fallback import ModelCandidate
 from backend.chains.models.prompt import Message
-from backend.config.settings import LibrarySettings
+from backend.config.groups.library import LibrarySettings
 from backend.services.answers.request import AnswerRequest
 from backend.services.conversations.images import Pictures
 from backend.services.library.collections import CollectionService

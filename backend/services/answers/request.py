@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backend.chains.models.prompt import Effort, Image
-from backend.config.settings import OnDisconnect
+from backend.config.groups.runs import OnDisconnect
 from backend.messages import ImagePart
 from backend.services.prompts.prompts import PromptChoice
 

@@ -13,7 +13,9 @@ from backend.chains.calling.call import CallLimits
 from backend.chains.calling.fallback import Attempts
 from backend.chains.history.images import images_that_fit
 from backend.chains.models.prompt import Image, Message
-from backend.config.settings import LibrarySettings, ModelSettings, parse_hosts
+from backend.config.fields import parse_hosts
+from backend.config.groups.library import LibrarySettings
+from backend.config.groups.models import ModelSettings
 from backend.errors import Conflict, Invalid, NotFound
 from backend.kit.ids import new_id
 from backend.kit.times import now_ms
@@ -234,7 +236,7 @@ class ChatService:
         by = next((c for c in answering.candidates if c.name == answered), answering.candidates[0])
         if first:
             self._titles.follow(run, answering.turn.message, by)
-        question = Message("user", answering.turn.message, unseen=answering.turn.shows)
+        question = Message("user", answering.turn.message, hidden_images=answering.turn.shows)
         self._memory.follow(run, told, question, by)
 
     async def _seen(self, run: Run, answering: AnswerPlan, told: History) -> tuple[tuple[Image, ...], History]:

@@ -25,7 +25,7 @@ from backend.chains.history.summary import (
 )
 from backend.chains.models.prompt import Message
 from backend.chains.models.tokenizers import Count
-from backend.config.settings import ConversationSettings
+from backend.config.groups.conversations import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.messages import ImagePart, SourcesPart, decode_parts, images_of, text_of
 from backend.services.conversations.background import BackgroundWriter, ShortText
@@ -115,7 +115,7 @@ class Summarizer:
             PastMessage(started.user_message_id, replace(question, count=candidate.count)),
             PastMessage(started.message_id, Message("assistant", run.state.text(), count=candidate.count)),
         )
-        said = [*told.said, *(each for each in new if each.message.told)]
+        said = [*told.said, *(each for each in new if each.message.text_for_model)]
         if self._fits(said):
             return
         task = self._aside.later(lambda: self._prepare(run, said, candidate))
@@ -193,7 +193,7 @@ def said_of(history: Sequence[StoredMessage], count: Count | None = None) -> lis
         text, pictures = text_of(parts), images_of(parts) if row.role == "user" else ()
         if text or pictures:
             role = "user" if row.role == "user" else "assistant"
-            message = Message(role, text, unseen=len(pictures), count=count)
+            message = Message(role, text, hidden_images=len(pictures), count=count)
             quotes = any(isinstance(part, SourcesPart) for part in parts)
             found.append(PastMessage(row.id, message, row.summary, pictures, quotes))
         elif row.summary is not None and found:

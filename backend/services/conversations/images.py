@@ -56,8 +56,8 @@ class Pictures:
         for n, each in enumerate(said[told.covered :], told.covered):
             images = tuple(_image(found[part.image_id]) for part in each.pictures if part.image_id in found)
             if images:
-                unseen = each.message.unseen - len(images)
-                said[n] = replace(each, message=replace(each.message, images=images, unseen=unseen))
+                hidden_images = each.message.hidden_images - len(images)
+                said[n] = replace(each, message=replace(each.message, images=images, hidden_images=hidden_images))
         return replace(told, said=said)
 
     async def written(self, session_id: str, parts: Sequence[MessagePart]) -> list[FilePart]:

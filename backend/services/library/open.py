@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from backend.chains.reading.parser import Parser
 from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
-from backend.config.settings import LibrarySettings, ModelSettings, Settings, SettingsError
+from backend.config.groups.library import LibrarySettings
+from backend.config.groups.models import ModelSettings
+from backend.config.settings import Settings, SettingsError
 from backend.kit.locks import KeyedLocks
 from backend.services.core import Core
 from backend.services.library.collections import CollectionService
@@ -117,11 +119,11 @@ def _library(
 def check(settings: Settings) -> None:
     """Raises SettingsError if EMBEDDING_MODEL or RERANKER names something that can't exist. Sends no request."""
     try:
-        _embedders(settings.knowledge, settings.models, settings.storage.data_dir)
+        _embedders(settings.library, settings.models, settings.storage.data_dir)
     except ValueError as error:
         raise SettingsError(f"EMBEDDING_MODEL: {error}") from None
     try:
-        _reranking(settings.knowledge)
+        _reranking(settings.library)
     except ValueError as error:
         raise SettingsError(f"RERANKER: {error}") from None
 

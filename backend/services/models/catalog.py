@@ -19,8 +19,8 @@ from backend.chains.models.prices import charge, charge_at_most
 from backend.chains.models.prompt import Parameters, Tokens
 from backend.chains.models.provider import ChatModel, Endpoint, Kind, Listing, Plugin, Provider
 from backend.chains.models.tokenizers import Count, counter
+from backend.config.groups.models import ModelSettings
 from backend.config.models_file import ModelSpec, Price, ProviderTable
-from backend.config.settings import ModelSettings
 from backend.errors import Invalid, RunError
 
 BUILT_IN = "extractive/quotes"
@@ -75,14 +75,14 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A model that was opened: `cannot` says why it doesn't take a parameter; `unseen` as in `Kind`, `count` as in
-    `ModelCandidate`."""
+    """An opened model, with what its provider's kind says about it."""
 
     name: str
     model: ChatModel
     spec: ModelSpec
     cannot: Mapping[str, str]
-    unseen: Literal["asked", "model"] | None
+    """The reason for each parameter that the model doesn't take."""
+    hides_reasoning: Literal["if_asked", "by_model"] | None
     count: Count | None
 
 
@@ -264,7 +264,7 @@ class Models:
         count = counter(spec.tokenizer) if spec.tokenizer is not None else None
         if len(self._opened) >= _MAX_KNOWN:
             self._opened.clear()
-        known = self._opened[full] = _Known(full, opened, spec, _cannot(kind, spec), kind.unseen, count)
+        known = self._opened[full] = _Known(full, opened, spec, _cannot(kind, spec), kind.hides_reasoning, count)
         return known
 
     def _candidate(self, name: str, asked: Mapping[str, object]) -> ModelCandidate:
@@ -278,11 +278,13 @@ class Models:
         limit, most = asked.get("max_tokens"), known.spec.max_output
         if isinstance(limit, int) and most is not None and limit > most:
             raise Invalid(f"max_tokens: {name} writes at most {most} tokens.", code="unsupported_parameter")
-        unseen = known.unseen is not None and (
-            "reasoning_effort" in asked or (known.unseen == "model" and known.spec.reasoning is True)
+        hides_reasoning = known.hides_reasoning is not None and (
+            "reasoning_effort" in asked or (known.hides_reasoning == "by_model" and known.spec.reasoning is True)
         )
         parameters = self._parameters(known.spec, asked)
-        return ModelCandidate(known.name, known.model, parameters, unseen, "images" not in known.cannot, known.count)
+        return ModelCandidate(
+            known.name, known.model, parameters, hides_reasoning, "images" not in known.cannot, known.count
+        )
 
     def _parameters(self, spec: ModelSpec, asked: Mapping[str, object]) -> Parameters:
         settings = self._settings

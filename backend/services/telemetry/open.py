@@ -1,6 +1,7 @@
 """What is measured of this server, by its settings."""
 
-from backend.config.settings import SettingsError, TelemetrySettings
+from backend.config.groups.telemetry import TelemetrySettings
+from backend.config.settings import SettingsError
 from backend.services.telemetry.metrics import Metrics
 from backend.services.telemetry.telemetry import Telemetry
 from backend.services.telemetry.tracing import Tracing, missing, wanted

@@ -236,7 +236,7 @@ def _contents(call: CallRecord) -> dict[str, Any]:
     kept."""
     if call.prompt is None:
         return {}
-    asked = [_message(message.role, message.told, message.images) for message in call.prompt.messages]
+    asked = [_message(message.role, message.text_for_model, message.images) for message in call.prompt.messages]
     wrote = {**_message("assistant", call.text or ""), "finish_reason": call.finish or call.error or ""}
     return {
         "gen_ai.system_instructions": _json(_system(call.prompt)),

@@ -9,7 +9,8 @@ from backend.chains.history.follow_up import REWRITING
 from backend.chains.history.images import images_that_fit
 from backend.chains.models.prompt import Tokens
 from backend.config.budgets import EVERYBODY, Budget
-from backend.config.settings import LibrarySettings, ModelSettings
+from backend.config.groups.library import LibrarySettings
+from backend.config.groups.models import ModelSettings
 from backend.errors import PriceUnknown
 from backend.services.models.catalog import Models
 from backend.storage.usage.ledger import Reservation

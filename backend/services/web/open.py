@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from backend.config.settings import LibrarySettings, parse_hosts
+from backend.config.fields import parse_hosts
+from backend.config.groups.library import LibrarySettings
 from backend.services.core import Core
 
 if TYPE_CHECKING:

@@ -7,7 +7,9 @@ from typing import cast
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from backend.config.settings import Settings, SettingsError, parse_hosts, parse_keys
+from backend.config.fields import parse_hosts
+from backend.config.groups.accounts import parse_keys
+from backend.config.settings import Settings, SettingsError
 
 ALICE = "alice-0123456789abcdefghijkl"
 BOB = "bob-9876543210zyxwvutsrqponm"
@@ -124,7 +126,7 @@ def test_beyond_loopback_keys_are_wanted(monkeypatch: pytest.MonkeyPatch, host: 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.8.7"])
 def test_on_loopback_none_are_wanted(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    assert load(monkeypatch, HOST=host).server.loopback
+    assert load(monkeypatch, HOST=host).server.is_loopback
 
 
 @pytest.mark.parametrize(
@@ -143,9 +145,7 @@ def test_cors_origins_are_split_at_commas(
 
 
 def test_allowed_hosts_are_pairs_of_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    hosts = load(
-        monkeypatch, URL_ALLOWED_HOSTS=" Intranet , [::1]:8080, bücher.example:9 ,"
-    ).knowledge.url_allowed_hosts
+    hosts = load(monkeypatch, URL_ALLOWED_HOSTS=" Intranet , [::1]:8080, bücher.example:9 ,").library.url_allowed_hosts
     assert parse_hosts(hosts) == {
         ("intranet", 80),
         ("intranet", 443),
@@ -167,7 +167,7 @@ def test_env_file_is_read_the_environment_wins_unknown_names_are_ignored(
     env.write_text('# hello\nMAX_RUNS=7\nCHUNK_SIZE=300\nPOSTGRES_PASSWORD=x\nLLM_MODEL="simulated/words"\nTOP_K=\n')
     monkeypatch.setenv("MAX_RUNS", "9")
     loaded = Settings.load(env_file=env)
-    assert (loaded.runs.max_runs, loaded.knowledge.chunk_size, loaded.knowledge.top_k) == (9, 300, 6)
+    assert (loaded.runs.max_runs, loaded.library.chunk_size, loaded.library.top_k) == (9, 300, 6)
     assert loaded.models.llm_model == "simulated/words"
 
 
@@ -184,7 +184,7 @@ def test_an_env_file_that_is_no_text_is_told(tmp_path: Path) -> None:
 
 
 def test_names_are_the_plain_ones_in_any_case_of_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(monkeypatch, LOG_LEVEL="debug").log.log_level == "DEBUG"
+    assert load(monkeypatch, LOG_LEVEL="debug").logs.log_level == "DEBUG"
 
 
 def test_no_secret_is_in_a_representation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ _MAX_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class RerankProtocol:
+class RerankerProtocol:
     """How one kind of API is spoken to.
 
     `body` makes the request from query and texts (the model is added to it). `entries` finds the list in the response;
@@ -46,7 +46,7 @@ class RerankProtocol:
 class RemoteReranker(Reranker):
     """A reranker behind an HTTP API."""
 
-    def __init__(self, protocol: RerankProtocol, url: str, settings: RerankerSettings) -> None:
+    def __init__(self, protocol: RerankerProtocol, url: str, settings: RerankerSettings) -> None:
         self._name = f"{protocol.name}:{settings.model or urlsplit(url).hostname}"
         self._protocol = protocol
         self._url = f"{url.rstrip('/')}/rerank"

@@ -1,8 +1,8 @@
 """Cohere's API (v2), which most others speak as well: Jina, vLLM, llama.cpp's server, LocalAI, Infinity."""
 
-from backend.chains.retrieval.rerankers._remote import RerankProtocol
+from backend.chains.retrieval.rerankers._remote import RerankerProtocol
 
-PLUGIN = RerankProtocol(
+PLUGIN = RerankerProtocol(
     name="cohere",
     example="cohere:https://api.cohere.com/v2",
     # Some servers require `top_n`; others return only some of the texts without it.

@@ -36,7 +36,9 @@ def test_the_room_for_earlier_pictures(history_tokens: int, own: int, expected: 
 
 def test_a_note_stands_for_what_is_not_shown() -> None:
     image = Image("image/png", b"PNG")
-    assert Message("user", "Hi", (image,)).told == "Hi"
-    assert Message("user", "Hi", (image,)).blind().told == "Hi\n[1 picture, not shown here]"
-    assert Message("user", "", (image,), unseen=1).blind().told == "[2 pictures, not shown here]"
-    assert Message("user", "Hi", unseen=3).blind() == Message("user", "Hi", unseen=3)
+    assert Message("user", "Hi", (image,)).text_for_model == "Hi"
+    assert Message("user", "Hi", (image,)).without_images().text_for_model == "Hi\n[1 picture, not shown here]"
+    assert (
+        Message("user", "", (image,), hidden_images=1).without_images().text_for_model == "[2 pictures, not shown here]"
+    )
+    assert Message("user", "Hi", hidden_images=3).without_images() == Message("user", "Hi", hidden_images=3)

@@ -13,7 +13,7 @@ from backend.chains.models.prompt import Finish, Parameters, Prompt, Quote, Text
 from backend.chains.models.provider import Endpoint
 from backend.chains.passages import Passage, Similarity
 from backend.chains.retrieval.embeddings import Embedder, EmbeddingSettings, open_embedder
-from backend.config.settings import ModelSettings
+from backend.config.groups.models import ModelSettings
 
 BRIDGE = (
     "The bridge spans the river Lowe. It was designed by Ada Quist. "

@@ -27,7 +27,7 @@ from backend.chains.models.prompt import (
     chat_messages,
 )
 from backend.chains.models.provider import Endpoint
-from backend.config.settings import ModelSettings
+from backend.config.groups.models import ModelSettings
 from tests.support.provider_protocol import (
     Gate,
     Send,

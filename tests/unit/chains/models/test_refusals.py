@@ -8,8 +8,8 @@ from pydantic import SecretStr
 from backend.chains.models import _refusals
 from backend.chains.models._openai_stream import StreamError
 from backend.chains.models.provider import Endpoint, Kind
+from backend.config.groups.logs import LogSettings
 from backend.config.logging import _processors
-from backend.config.settings import LogSettings
 
 KEY = "sk-0123456789-secret"
 

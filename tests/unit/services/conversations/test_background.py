@@ -53,8 +53,8 @@ class Booked:
             self.usage += used
 
 
-def by(model: Scripted, *, unseen: bool = False) -> ModelCandidate:
-    return ModelCandidate("p/m", model, Parameters(max_tokens=1), unseen)
+def by(model: Scripted, *, hides_reasoning: bool = False) -> ModelCandidate:
+    return ModelCandidate("p/m", model, Parameters(max_tokens=1), hides_reasoning)
 
 
 async def test_a_call_is_booked_as_the_provider_counted_it() -> None:
@@ -100,7 +100,7 @@ async def test_one_that_thinks_out_of_sight_and_is_stopped_may_have_used_it_all(
 ) -> None:
     booked = Booked()
     with suppress(UpstreamStalled):
-        await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(*steps), unseen=True))
+        await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(*steps), hides_reasoning=True))
     assert [use.output_tokens for use in booked.usage] == [tokens]
 
 

@@ -9,7 +9,7 @@ from backend.services.models.catalog import ModelChoice, Models
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "unseen"),
+    ("name", "asked", "hides_reasoning"),
     [
         ("openai/gpt-4.1", {}, False),
         ("openai/gpt-5", {}, True),
@@ -22,9 +22,9 @@ from backend.services.models.catalog import ModelChoice, Models
         ("extractive/quotes", {}, False),
     ],
 )
-def test_who_thinks_out_of_sight(tmp_path: Path, name: str, asked: dict[str, object], unseen: bool) -> None:
+def test_who_thinks_out_of_sight(tmp_path: Path, name: str, asked: dict[str, object], hides_reasoning: bool) -> None:
     keys = [f"{provider}_API_KEY=sk-0123456789" for provider in ("OPENAI", "ANTHROPIC", "GOOGLE", "DEEPSEEK")]
     (tmp_path / ".env").write_text("\n".join(keys))
     settings = Settings.load(env_file=tmp_path / ".env", data_dir=tmp_path)
     (candidate,) = Models(settings.models, settings.providers).choose(ModelChoice(name, asked=asked))
-    assert candidate.unseen is unseen
+    assert candidate.hides_reasoning is hides_reasoning

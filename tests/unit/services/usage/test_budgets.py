@@ -128,9 +128,9 @@ def test_a_prompt_is_never_longer_than_the_bound_that_is_known_before(
     )
     known = (base_system(own), question)
     # Texts of passages may grow a little on their way into the prompt: `rag` looks again, and leaves some out.
-    most = answer_at_most(known, prompt.pictures, parameters.response_schema, budget, passages_at_most(6, 600))
+    most = answer_at_most(known, prompt.image_count, parameters.response_schema, budget, passages_at_most(6, 600))
     assert prompt_at_most(prompt) <= most
-    assert prompt_at_most(prompt.blind()) <= most
+    assert prompt_at_most(prompt.without_images()) <= most
     assert prompt_at_most(prompt) >= len("".join([prompt.system, prompt.content]).encode())
 
 

@@ -1,0 +1,19 @@
+"""Titles and summaries of conversations."""
+
+from pydantic import Field
+
+from backend.config.fields import SettingsGroup
+
+
+class ConversationSettings(SettingsGroup):
+    """Titles and summaries of conversations."""
+
+    auto_title: bool = Field(True, description="0 keeps a session's first title: its first message.")
+    summaries: bool = Field(
+        True, description="0 turns summaries off: the oldest messages beyond LLM_HISTORY_TOKENS are left out."
+    )
+    summary_model: str | None = Field(
+        None,
+        description="Model that summarises older messages, `provider/model` or alias. Unset: the one that answers.",
+    )
+    summary_timeout: float = Field(20.0, gt=0, description="Maximum seconds that an answer waits for a summary.")

@@ -1,0 +1,69 @@
+"""Where the server listens and who may call it."""
+
+import ipaddress
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+from backend.config.fields import SettingsGroup
+from backend.config.groups.accounts import MIN_KEY_LENGTH, parse_keys
+
+
+class ServerSettings(SettingsGroup):
+    """Where the server listens and who may call it."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Beyond loopback, API_KEYS must be set.")
+    port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    reload: bool = Field(False, description="1 restarts the server when its code changes (for development).")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("http://localhost:3000", "http://localhost:5173"),
+        description="Web origins whose pages may call the API, comma-separated. `*` is refused: list each origin.",
+    )
+    api_keys: SecretStr | None = Field(
+        None,
+        description="`name:key,name:key`; a key has at least 24 characters. Each name has its own sessions and "
+        "documents. Unset: only programs on this machine may call, as the owner `local`.",
+    )
+    shutdown_grace: float = Field(
+        5.0, ge=0, le=60, description="Seconds that live answers get to finish when the server is asked to stop."
+    )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        return tuple(o.strip().rstrip("/") for o in value.split(",") if o.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
+                raise ValueError("must be origins like http://localhost:3000, comma-separated; `*` is refused")
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_keys(value)
+        return value
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach `host`."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @model_validator(mode="after")
+    def _check_reach(self) -> Self:
+        if not self.is_loopback and self.api_keys is None:
+            raise ValueError(
+                f"HOST={self.host} can be reached from other machines, so API_KEYS must be set "
+                f"(name:key, at least {MIN_KEY_LENGTH} characters a key); or use HOST=127.0.0.1"
+            )
+        return self

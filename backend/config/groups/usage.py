@@ -1,0 +1,23 @@
+"""What owners may spend on models, and who may see the usage of all owners."""
+
+from pydantic import Field, field_validator
+
+from backend.config.budgets import parse_budgets
+from backend.config.fields import Names, SettingsGroup
+
+
+class UsageSettings(SettingsGroup):
+    """What owners may spend on models, and who may see the usage of all owners."""
+
+    budgets: Names = Field(
+        (),
+        description="`owner=amount/period`, comma-separated, e.g. `alice=5/day,*=20/month`: US dollars that the "
+        "owner's answers may cost per day, week or month (UTC); `*` is each owner without an entry.",
+    )
+    usage_admins: Names = Field((), description="Owners who may see the usage of all owners, comma-separated.")
+
+    @field_validator("budgets")
+    @classmethod
+    def _check_budgets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_budgets(value)
+        return value
