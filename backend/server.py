@@ -113,7 +113,7 @@ class Server(uvicorn.Server):
         try:
             if services is not None:
                 log.info("stopping")
-                services.documents.dismiss_watchers()
+                services.library.board.dismiss_watchers()
                 await services.hub.close(grace)
                 await self._hang_up_on_frozen()
         finally:

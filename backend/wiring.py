@@ -2,49 +2,35 @@
 
 import asyncio
 import gc
-import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
 
-from backend.chains.calling.call import call_limits
-from backend.chains.reading.parser import Parser
-from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
-from backend.chains.retrieval.index import VectorIndex
-from backend.chains.retrieval.rerankers import RerankerSettings, open_reranker
 from backend.config.budgets import parse_budgets
-from backend.config.fields import parse_hosts
 from backend.config.settings import Settings, SettingsError
 from backend.errors import Invalid
-from backend.kit.locks import KeyedLocks
 from backend.routers.edge.services import Services
-from backend.services.answers.perform import AnswerWriter
 from backend.services.answers.plan import Planner
-from backend.services.answers.start import Answers
+from backend.services.answers.start import ChatService, call_limits
 from backend.services.conversations.background import BackgroundWriter
-from backend.services.conversations.images import ImageService
-from backend.services.conversations.session_export import SessionExport
-from backend.services.conversations.session_import import SessionImport
+from backend.services.conversations.history import Summarizer
+from backend.services.conversations.images import Pictures
+from backend.services.conversations.session_export import Transcripts
 from backend.services.conversations.sessions import SessionService
-from backend.services.conversations.summaries import Summarizer
 from backend.services.conversations.titles import Titles
-from backend.services.library.collections import CollectionService
-from backend.services.library.documents import DocumentService
-from backend.services.library.holdings import Holdings
-from backend.services.library.jobs.workers import JobWorkers
-from backend.services.library.search.engine import SearchEngine
-from backend.services.library.search.reranking import Reranking
-from backend.services.library.search.search import LibrarySearch
-from backend.services.lifecycle import Readiness
+from backend.services.core import Core
+from backend.services.library import open as library_open
+from backend.services.library.open import Library
+from backend.services.lifecycle import Draining, Readiness
 from backend.services.models.catalog import Models
 from backend.services.prompts.prompts import PromptService
 from backend.services.runs.hub import RunHub
 from backend.services.telemetry.telemetry import Telemetry
 from backend.services.usage.budgets import Budgets
 from backend.services.usage.report import UsageService
-from backend.services.web.fetching import Fetcher
+from backend.services.web import open as web_open
 from backend.storage.conversations.images import Images
 from backend.storage.conversations.sessions import Sessions
 from backend.storage.conversations.summaries import Summaries
@@ -57,8 +43,6 @@ from backend.storage.usage.ledger import Ledger
 log = structlog.get_logger("streamforge")
 
 _GC_THRESHOLDS = (50_000, 20, 50)
-_THREADS = max(1, (os.cpu_count() or 2) // 2)
-"""Of each model that runs in this process."""
 
 
 @asynccontextmanager
@@ -73,17 +57,22 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
         asking = await _asking(stack, settings, database, telemetry)
-        library = _library(stack, settings, database, asking.usage, telemetry)
 
         async def load() -> None:
-            await _load(services, library)
+            await _load(services)
+
+        async def settle() -> None:
             if own_process:
                 _settle()
             log.info("ready")
 
-        readiness = Readiness()
-        readiness.add(load)
-        services = _services(stack, settings, database, asking, library, readiness)
+        core = Core(database, settings.storage.data_dir, telemetry, Draining(), Readiness())
+        core.readiness.add(load)
+        library = await stack.enter_async_context(
+            library_open.opened(settings.library, settings.models, core, asking.usage.embedding)
+        )
+        core.readiness.add(settle)
+        services = await _services(stack, settings, core, asking, library)
         services.readiness.open()
         stack.push_async_callback(services.readiness.close)
         stack.push_async_callback(asking.hub.close, settings.server.shutdown_grace)
@@ -113,129 +102,60 @@ async def _asking(stack: AsyncExitStack, settings: Settings, database: Database,
     return _Asking(hub, language_models, budgets, booked)
 
 
-@dataclass(frozen=True, slots=True)
-class _Library:
-    """What stores documents, indexes them and finds them again."""
-
-    index: VectorIndex
-    embedders: Embedders
-    reranking: Reranking | None
-    corpus: Holdings
-    knowledge: LibrarySearch
-    ingestion: JobWorkers
-
-
-def _library(
-    stack: AsyncExitStack, settings: Settings, database: Database, booked: UsageService, telemetry: Telemetry
-) -> _Library:
-    wanted, files = settings.library, settings.storage.data_dir / "files"
-    files.mkdir(exist_ok=True)
-    index = VectorIndex(settings.storage.data_dir / "vectors")
-    stack.push_async_callback(index.close)
-    embedders = _embedders(settings)
-    stack.push_async_callback(embedders.aclose)
-    reranking = _reranking(settings)
-    if reranking is not None:
-        stack.push_async_callback(reranking.close)
-    corpus = Holdings(database, index, embedders, files)
-    stack.push_async_callback(corpus.aclose)
-    knowledge = LibrarySearch(
-        corpus.documents,
-        corpus.collections,
-        corpus.chunks,
-        SearchEngine(corpus.chunks, index, embedders, reranking),
-        embedders,
-        floor=wanted.relevance_floor,
-        width=wanted.passage_size,
-        metering=booked.embedding,
-        telemetry=telemetry,
-    )
-    parser = Parser(timeout=wanted.parse_timeout)
-    ingestion = JobWorkers(corpus, parser, knowledge, wanted.chunk_size, booked.embedding, telemetry)
-    stack.push_async_callback(ingestion.close)
-    return _Library(index, embedders, reranking, corpus, knowledge, ingestion)
-
-
-def _services(
-    stack: AsyncExitStack,
-    settings: Settings,
-    database: Database,
-    asking: _Asking,
-    library: _Library,
-    readiness: Readiness,
+async def _services(
+    stack: AsyncExitStack, settings: Settings, core: Core, asking: _Asking, library: Library
 ) -> Services:
-    wanted, session_rows = settings.library, Sessions(database)
-    max_bytes = wanted.max_upload_mb * 1_000_000
-    docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
-    collection_service = CollectionService(library.corpus, library.ingestion, library.knowledge)
-    allowed = parse_hosts(wanted.url_allowed_hosts)
+    database, session_rows = core.database, Sessions(core.database)
     aside = BackgroundWriter(call_limits(settings.models), asking.usage.aside)
     stack.push_async_callback(aside.close)
     summaries = Summaries(database)
     session_service = SessionService(session_rows, summaries, asking.hub)
-    prompt_service, images = PromptService(Prompts(database)), ImageService(Images(database))
+    prompt_service, pictures = PromptService(Prompts(database)), Pictures(Images(database))
     planner = Planner(
         asking.models,
         prompt_service,
         session_rows,
-        docs,
-        collection_service,
-        library.knowledge,
-        wanted,
+        library.documents,
+        library.collections,
+        library.search,
+        settings.library,
         asking.budgets,
-        images,
+        pictures,
     )
-    writer = AnswerWriter(
-        Turns(database),
-        asking.models,
-        Summarizer(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
-        Titles(session_rows, aside, settings.conversations.auto_title),
-        images,
-        settings.models,
-        wanted,
-    )
-    fetcher = Fetcher(settings.storage.data_dir, max_bytes=max_bytes, allowed=allowed, seconds=wanted.url_timeout)
-    stack.callback(fetcher.close)
+    fetcher = await stack.enter_async_context(web_open.opened(settings.library, core))
     return Services(
         settings=settings,
-        readiness=readiness,
-        answers=Answers(
-            asking.hub,
+        readiness=core.readiness,
+        chat=ChatService(
             Turns(database),
-            session_rows,
+            asking.hub,
+            asking.models,
             planner,
-            writer,
-            KeyedLocks(),
+            Summarizer(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
+            Titles(session_rows, aside, settings.conversations.auto_title),
+            session_rows,
+            pictures,
+            settings.models,
+            settings.library,
             settings.runs.max_message_chars,
         ),
         hub=asking.hub,
         sessions=session_service,
-        session_export=SessionExport(session_rows, session_service),
-        session_import=SessionImport(session_rows),
-        images=images,
-        documents=docs,
-        collections=collection_service,
+        transcripts=Transcripts(session_rows, session_service),
+        pictures=pictures,
+        library=library,
         fetcher=fetcher,
-        knowledge=library.knowledge,
         models=asking.models,
         usage=asking.usage,
         prompts=prompt_service,
     )
 
 
-async def _load(services: Services, library: _Library) -> None:
+async def _load(services: Services) -> None:
     """What answers need, loaded after the port is open. Raises StreamForgeError."""
     await services.models.open()
     _announce(services.settings, services.models)
-    # One after the other: packages with import cycles (numpy) break when two threads import them at once.
-    await library.index.open()
-    await library.embedders.default.prepare()
-    if library.reranking is not None:
-        await library.reranking.open()
     await asyncio.to_thread(services.models.warm)
-    await services.documents.open()
-    await services.collections.open()
-    await library.ingestion.open()
 
 
 def _settle() -> None:
@@ -246,42 +166,9 @@ def _settle() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-def _embedders(settings: Settings) -> Embedders:
-    key = settings.models.openai_api_key
-    options = EmbeddingSettings(
-        cache_dir=settings.storage.data_dir / "cache",
-        openai_api_key=key.get_secret_value() if key is not None else None,
-        openai_base_url=settings.models.openai_base_url,
-        ollama_base_url=settings.models.ollama_base_url,
-        threads=_THREADS,
-    )
-    return Embedders(settings.library.embedding_model, options)
-
-
-def _reranking(settings: Settings) -> Reranking | None:
-    knowledge = settings.library
-    if knowledge.reranker is None:
-        return None
-    key = knowledge.reranker_api_key
-    options = RerankerSettings(
-        model=knowledge.reranker_model,
-        api_key=key.get_secret_value() if key is not None else None,
-        threads=_THREADS,
-    )
-    reranker = open_reranker(knowledge.reranker, options)
-    return Reranking(reranker, timeout=knowledge.reranker_timeout, candidates=knowledge.rerank_candidates)
-
-
 def check_models(settings: Settings) -> None:
     """Raises SettingsError when a setting names a model that can't be. Calls nobody."""
-    try:
-        _embedders(settings)
-    except ValueError as error:
-        raise SettingsError(f"EMBEDDING_MODEL: {error}") from None
-    try:
-        _reranking(settings)
-    except ValueError as error:
-        raise SettingsError(f"RERANKER: {error}") from None
+    library_open.check(settings)
     try:
         models = Models(settings.models, settings.providers)
     except Invalid as error:

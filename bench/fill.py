@@ -86,7 +86,7 @@ def _rows(first: int, name: str, texts: list[str], vectors: Any, random: np.rand
     rows: list[NewChunk] = []
     start = 0
     for ordinal, text in enumerate(texts):
-        spans = entries.spans_of(text)
+        spans = entries.sentence_offsets(text)
         about, body = entries.terms(entries.ChunkText(text, None, None, None), spans, name, LANGUAGE)
         matrix = np.vstack([vectors[ordinal], _around(vectors[ordinal], len(spans), random)])
         rows.append(
@@ -100,7 +100,7 @@ def _rows(first: int, name: str, texts: list[str], vectors: Any, random: np.rand
                 context=None,
                 text=text,
                 after=BETWEEN if ordinal + 1 < len(texts) else None,
-                spans=entries.pack_spans(spans),
+                spans=entries.pack_offsets(spans),
                 vectors=entries.pack_vectors(matrix),
                 about_terms=about,
                 body_terms=body,

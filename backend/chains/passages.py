@@ -1,25 +1,29 @@
-"""What retrieval hands to a model: passages of documents."""
+"""What retrieval returns to answers and models: passages of documents. Everything in `chains` may use it."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 Similarity = Callable[[str, Sequence[str]], Awaitable[list[float]]]
-"""Of a text and others: how close each is in meaning, as a cosine (-1 to 1)."""
+"""Compares the meaning of a text with each of the others: cosines, -1 to 1."""
+
+RELEVANCE_OF_WORDS = 0.5
+"""How much relevance a passage has for its words: this, times the weighted share of the question's words in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """`text` is `[start:end]` of the document's canonical text (code points).
+    """A piece of a document: `text` is `[start:end]` of the canonical text, in code points.
 
-    `score` (0 to 1) orders the passages of one search; `relevance` (0 to 1.5) holds from search to search. `context` is
-    what belongs to the text without standing in it, like the header of a table.
+    `document_name` is the file name; events and the API call it `title` (`events.Source.title`) and `filename`.
+    `score` (0 to 1) sorts the passages of one search; `relevance` (0 to 1.5) is comparable between searches. `context`
+    belongs to the text but is not part of it: the header of a table.
     """
 
     chunk_id: str
     document_id: str
     version: str
-    title: str
+    document_name: str
     text: str
     start: int
     end: int
@@ -30,10 +34,6 @@ class Passage:
     context: str | None = None
 
 
-RELEVANCE_OF_WORDS = 0.5
-"""What the share of a question's words adds to the relevance of a passage that has them all."""
-
-
 @dataclass(frozen=True, slots=True)
 class SearchTrace:
     """How passages were found, as JSON text. It is stored with the answer; no model and no client is sent it."""
@@ -42,21 +42,21 @@ class SearchTrace:
 
 
 class Retriever(Protocol):
-    """Finds passages in the documents that this conversation may see."""
+    """Finds passages in the documents that one request may see."""
 
     async def has_documents(self) -> bool:
-        """Whether anything searchable is there at all."""
+        """Whether there is a searchable document at all."""
         ...
 
     async def retrieve(self, queries: Sequence[tuple[str, float]]) -> tuple[list[Passage], SearchTrace | None]:
-        """The passages relevant to the queries (text, weight), the question itself first; best first, maybe none. And
-        how they were found, if the retriever can tell."""
+        """The relevant passages for the queries (text, weight), best first, and how they were found, if the retriever can
+        tell. The first query is the question itself."""
         ...
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
-        """See `Similarity`."""
+        """Compares the meaning of a text with each of the others: cosines, -1 to 1."""
         ...
 
     async def page_at(self, version: str, offset: int) -> int | None:
-        """The page on which that offset of the canonical text stands."""
+        """The page that contains this offset of the canonical text; None if the document has no pages."""
         ...

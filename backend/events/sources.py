@@ -16,7 +16,10 @@ class Place(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class Source(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A passage that the answer may cite. `n` is its number in the answer's `[n]` marks, from 1; `score` is 0 to 1."""
+    """A passage that the answer may cite. `n` is its number in the answer's `[n]` marks, from 1; `score` is 0 to 1.
+
+    `title` is the name of the document, `Passage.document_name` in code: clients depend on the older word.
+    """
 
     source_id: str
     n: int

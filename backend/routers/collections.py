@@ -1,4 +1,4 @@
-"""Collections: make, list, rename, embed anew, delete."""
+"""Collections: create, list, rename, re-embed, delete."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View
-from backend.services.library import collections as service
+from backend.services.library.collections import CollectionDetails
 
 router = APIRouter(prefix="/collections", tags=["collections"])
 CollectionId = Annotated[str, Path(description="A collection's id: an `id` in GET /collections.")]
@@ -119,31 +119,33 @@ class CollectionReceipt(View):
 @router.get("", responses=responses(401), summary="Your collections")
 async def collections(services: ServicesDep, owner: Owner) -> CollectionList:
     """Returns your collections, sorted by name. Uploads that name no collection go into `default`."""
-    return CollectionList(items=[_collection(each) for each in await services.collections.all(owner)])
+    return CollectionList(
+        items=[_collection_view(details) for details in await services.library.collections.all(owner)]
+    )
 
 
 @router.post("", status_code=201, responses=responses(400, 401, 403, 409, 422), summary="Create a collection")
 async def create(body: CollectionName, services: ServicesDep, owner: Owner) -> Collection:
     """Creates an empty collection. When it gets its first document, EMBEDDING_MODEL becomes its embedding model."""
-    return _collection(await services.collections.create(owner, body.name))
+    return _collection_view(await services.library.collections.create(owner, body.name))
 
 
 @router.get("/{collection_id}", responses=responses(401, 404), summary="One collection")
 async def collection(collection_id: CollectionId, services: ServicesDep, owner: Owner) -> Collection:
     """Returns the collection's size, and the progress of a re-embedding."""
-    return _collection(await services.collections.get(owner, collection_id))
+    return _collection_view(await services.library.collections.get(owner, collection_id))
 
 
 @router.patch("/{collection_id}", responses=responses(400, 401, 403, 404, 409, 422), summary="Rename a collection")
 async def rename(collection_id: CollectionId, body: CollectionName, services: ServicesDep, owner: Owner) -> Collection:
     """Changes the name; nothing else changes."""
-    return _collection(await services.collections.rename(owner, collection_id, body.name))
+    return _collection_view(await services.library.collections.rename(owner, collection_id, body.name))
 
 
 @router.delete("/{collection_id}", responses=responses(401, 403, 404, 503), summary="Delete a collection")
 async def delete(collection_id: CollectionId, services: ReadyServices, owner: Owner) -> CollectionReceipt:
     """Deletes the collection with all its documents. The next upload creates `default` again if needed."""
-    receipt = await services.collections.delete(owner, collection_id)
+    receipt = await services.library.collections.delete(owner, collection_id)
     return CollectionReceipt(
         collection_id=receipt.collection_id,
         documents=receipt.documents,
@@ -164,22 +166,22 @@ async def embed(collection_id: CollectionId, body: EmbedRequest, services: Ready
     """Searches use the present vectors until every chunk is embedded; then one commit switches to the new ones.
     `embedding` shows the progress.
     """
-    return _collection(await services.collections.embed(owner, collection_id, body.model))
+    return _collection_view(await services.library.collections.embed(owner, collection_id, body.model))
 
 
 @router.delete("/{collection_id}/embed", responses=responses(401, 403, 404, 503), summary="Stop a re-embedding")
 async def cancel_embed(collection_id: CollectionId, services: ReadyServices, owner: Owner) -> Collection:
     """Stops the re-embedding; the collection stays unchanged. If none is running, this does nothing."""
-    return _collection(await services.collections.cancel_embed(owner, collection_id))
+    return _collection_view(await services.library.collections.cancel_embed(owner, collection_id))
 
 
-def _collection(found: service.Collection) -> Collection:
-    row, embedding = found.row, found.embedding
+def _collection_view(details: CollectionDetails) -> Collection:
+    row, embedding = details.row, details.embedding
     return Collection(
         id=row.id,
         name=row.name,
-        documents=found.counts.documents,
-        chunks=found.counts.chunks,
+        documents=details.counts.documents,
+        chunks=details.counts.chunks,
         fingerprint=row.fingerprint,
         generation=row.generation,
         embedding=Embedding(

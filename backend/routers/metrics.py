@@ -27,6 +27,6 @@ async def metrics(request: Request, services: ServicesDep) -> Response:
     counted: Metrics | None = request.app.state.metrics
     if counted is None:
         raise NotFound("There are no metrics: set METRICS=1 and restart.")
-    jobs, documents, chunks = await services.documents.levels()
-    text, media_type = counted.text(Levels(services.hub.live_count, jobs, documents, chunks))
+    size = await services.library.documents.size()
+    text, media_type = counted.text(Levels(services.hub.live_count, size.jobs, size.documents, size.chunks))
     return Response(text, headers={"Content-Type": media_type})

@@ -1,4 +1,4 @@
-"""Search: what retrieval sees, and how an answer's passages were found."""
+"""Search in the documents, and how the passages of an answer were found."""
 
 from typing import Annotated, Any, Literal
 
@@ -169,22 +169,23 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
     passages below RELEVANCE_FLOOR; their `relevant` is false.
     """
     if body.documents is not None:
-        await services.documents.check_exist(owner, body.documents)
+        await services.library.documents.check_exist(owner, body.documents)
     if body.collections is not None:
-        await services.collections.check_exist(owner, body.collections)
+        await services.library.collections.check_exist(owner, body.collections)
     history = [Message(turn.role, turn.content) for turn in body.history]
     scope = Scope(
         tuple(body.collections) if body.collections is not None else None,
         tuple(body.documents) if body.documents is not None else None,
     )
-    found = await services.knowledge.search(
-        owner, related_queries(history, body.query), body.top_k, scope, mode=body.mode, budget=body.budget_chars
+    queries = related_queries(history, body.query)
+    outcome = await services.library.search.search(
+        owner, queries, body.top_k, scope, mode=body.mode, max_chars=body.budget_chars
     )
-    passages = sorted((*found.passages, *found.irrelevant), key=lambda p: -p.score)
-    relevant = {(p.version, p.start) for p in found.passages}
+    passages = sorted((*outcome.passages, *outcome.irrelevant), key=lambda p: -p.score)
+    relevant = {(p.version, p.start) for p in outcome.passages}
     return SearchResult(
-        passages=[_passage(p, (p.version, p.start) in relevant) for p in passages],
-        explanation=_retrieval(found.trace) if body.explain else None,
+        passages=[_passage_view(p, (p.version, p.start) in relevant) for p in passages],
+        explanation=_retrieval_view(outcome.explanation) if body.explain else None,
     )
 
 
@@ -194,14 +195,14 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
 async def retrieval(message_id: MessageId, services: ServicesDep, owner: Owner) -> MessageRetrieval:
     """Returns the same as `explain` of a search; it is stored with each answer."""
     stored = await services.sessions.retrieval(owner, message_id)
-    return MessageRetrieval(message_id=message_id, retrieval=_retrieval(stored) if stored is not None else None)
+    return MessageRetrieval(message_id=message_id, retrieval=_retrieval_view(stored) if stored is not None else None)
 
 
-def _passage(p: Passage, relevant: bool) -> FoundPassage:
+def _passage_view(p: Passage, relevant: bool) -> FoundPassage:
     return FoundPassage(
         text=p.text,
         document_id=p.document_id,
-        filename=p.title,
+        filename=p.document_name,
         version=p.version,
         chunk_id=p.chunk_id,
         page=p.page,
@@ -215,5 +216,5 @@ def _passage(p: Passage, relevant: bool) -> FoundPassage:
     )
 
 
-def _retrieval(trace: dict[str, Any]) -> Retrieval:
-    return Retrieval.model_validate(trace)
+def _retrieval_view(explanation: dict[str, Any]) -> Retrieval:
+    return Retrieval.model_validate(explanation)

@@ -17,7 +17,7 @@ _WAIT_SECONDS = 120.0
 _PORT_SECONDS = 0.02
 """Seconds in which the server opens its port. Loading holds the event loop while it imports packages."""
 
-Load = Callable[[], Awaitable[None]]
+Load = Callable[[], Awaitable[object]]
 """Loads one part of what answers need. Raises StreamForgeError with a message for the operator."""
 End = Callable[[float], Awaitable[None]]
 """Ends what a capability still does for clients, within the given seconds. The server may call it twice."""

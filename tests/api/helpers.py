@@ -93,8 +93,9 @@ async def document_events(running: Running, document_id: str, **kwargs: Any) -> 
 
 async def idle(running: Running) -> None:
     """Return when no job is at work and nothing is left to be cleaned up."""
-    ingestion, corpus = running.services.documents._ingestion, running.services.documents._corpus
-    while tasks := [*(task for _, task in ingestion._active.values()), *corpus._later]:
+    documents = running.services.library.documents
+    workers, holdings = documents._workers, documents._holdings
+    while tasks := [*(task for _, task in workers._active.values()), *holdings._cleaning]:
         await asyncio.wait(tasks)
 
 

@@ -170,7 +170,7 @@ async def test_delete_removes_rows_file_and_vectors(tmp_path: Path) -> None:
 async def test_delete_during_a_watch_ends_the_stream(api: Running, tmp_path: Path) -> None:
     path = samples.scanned_pdf(tmp_path / "scan.pdf")
     document = await api.upload("scan.pdf", path.read_bytes() + b"\n% deleted while watched")
-    watched = api.services.documents.watch("local", document["id"])
+    watched = api.services.library.documents.watch("local", document["id"])
     assert (await anext(watched)).status == "failed"
     await api.client.delete(f"/documents/{document['id']}")
     assert [row async for row in watched] == []

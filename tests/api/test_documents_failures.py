@@ -120,7 +120,7 @@ async def test_failed_documents_do_not_count_as_documents(fresh: Running, tmp_pa
     document = await fresh.upload("a.pdf", samples.encrypted_pdf(tmp_path / "a.pdf").read_bytes())
     assert document["status"] == "failed"
     assert await search(fresh, "anything") == []
-    assert not await fresh.services.knowledge.has_documents("local")
+    assert not await fresh.services.library.search.has_documents("local")
 
 
 async def test_a_failed_document_can_be_deleted_and_downloaded(api: Running, tmp_path: Path) -> None:

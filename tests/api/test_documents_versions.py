@@ -159,11 +159,11 @@ async def test_bytes_that_were_replaced_come_back_as_a_new_version(api: Running)
 async def test_a_crash_between_the_flip_and_the_cleaning_is_swept(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as running:
         document = await running.upload("a.txt", unique("The whale is grey."))
-        async with hold(running.services.documents._corpus, "remove_versions") as held:
+        async with hold(running.services.library.documents._holdings, "remove_versions") as held:
             await put(running, document["id"], unique("The whale is blue."))
             await held.reached.wait()
             assert ["blue" in p["text"] for p in await search(running, "whale", top_k=50)] == [True]
-            await running.services.documents._ingestion.close()
+            await running.services.library.documents._workers.close()
     async with serving(tmp_path / "data") as running:
         end = (await running.client.get(f"/documents/{document['id']}")).json()
         assert (await stored(running))["files"] == [end["version"]]

@@ -60,7 +60,7 @@ async def vectors(folder: Path) -> dict[str, list[int]]:
     index = VectorIndex(folder / "vectors")
     await index.open()
     try:
-        return {key: await index.numbers(key) for key in await index.collections()}
+        return {key: await index.numbers(key) for key in await index.keys()}
     finally:
         await index.close()
 
@@ -137,7 +137,7 @@ async def test_a_collection_is_embedded_anew_while_it_serves(tmp_path: Path, emb
         changed = await running.upload("changed.txt", unique("The balloon is red."))
         collection = await the_collection(running)
         gate = asyncio.Event()
-        embedder = await running.services.collections._corpus.embedders.named(REMOTE)
+        embedder = await running.services.library.collections._holdings.embedders.by_name(REMOTE)
         real = embedder.embed_chunks
 
         async def held(chunks: Any) -> Any:
@@ -182,7 +182,7 @@ async def test_embedding_anew_is_cancelled_and_nothing_is_left_of_it(
     async with serving(folder, **access(embeddings)) as running:
         document = await running.upload("book.txt", BOOK.encode())
         collection = await the_collection(running)
-        embedder = await running.services.collections._corpus.embedders.named(REMOTE)
+        embedder = await running.services.library.collections._holdings.embedders.by_name(REMOTE)
         began, real = asyncio.Event(), embedder.embed_chunks
 
         async def slow(chunks: Any) -> Any:
@@ -208,7 +208,7 @@ async def test_killed_while_it_embeds_anew_it_goes_on(tmp_path: Path, embeddings
         one = await running.upload("one.txt", unique("The zeppelin lands."))
         await running.upload("book.txt", BOOK.encode())
         collection = await the_collection(running)
-        embedder = await running.services.collections._corpus.embedders.named(REMOTE)
+        embedder = await running.services.library.collections._holdings.embedders.by_name(REMOTE)
         real, calls, stuck = embedder.embed_chunks, 0, asyncio.Event()
 
         async def dies(chunks: Any) -> Any:
@@ -274,10 +274,10 @@ async def test_a_job_left_over_from_another_embedding_fails_with_the_reason(
     async with remote(folder, embeddings) as running:
         await running.upload("a.txt", unique("The zeppelin lands on Tuesday."))
         # Stopped before it was read: as if the process had ended there.
-        running.services.documents._ingestion._tasks[0].cancel()
+        running.services.library.documents._workers._tasks[0].cancel()
         response = await running.client.post("/documents/upload", files={"file": ("b.txt", unique("Later."))})
     async with serving(folder) as running:
-        row = await running.services.documents.settled("local", response.json()["id"])
+        row = await running.services.library.documents.settled("local", response.json()["id"])
         assert (row.status, row.reason_code) == ("failed", "embedding_mismatch")
 
 

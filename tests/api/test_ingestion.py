@@ -24,15 +24,15 @@ LONG = "\n\n".join(f"Paragraph {n}: the lighthouse of harbour {n} burns oil numb
 
 def parts(running: Running) -> dict[str, Any]:
     """What a job works with."""
-    ingestion = running.services.documents._ingestion
-    corpus = ingestion._corpus
-    embedder = corpus.embedders.default
+    workers = running.services.library.documents._workers
+    holdings = workers._holdings
+    embedder = holdings.embedders.default
     return {
-        "parser": ingestion._parser,
+        "parser": workers._parser,
         "embedder": embedder,
-        "index": corpus.index,
-        "jobs": corpus.jobs,
-        "chunks": corpus.chunks,
+        "index": holdings.index,
+        "jobs": holdings.jobs,
+        "chunks": holdings.chunks,
     }
 
 
@@ -68,7 +68,7 @@ async def vectors(folder: Path) -> list[int]:
     index = VectorIndex(folder / "vectors")
     await index.open()
     try:
-        return sorted([n for key in await index.collections() for n in await index.numbers(key)])
+        return sorted([n for key in await index.keys() for n in await index.numbers(key)])
     finally:
         await index.close()
 
@@ -229,7 +229,7 @@ async def test_what_a_crash_left_behind_is_swept_at_the_next_start(tmp_path: Pat
         document = await running.upload("keep.txt", unique("Keep."))
         lost = await running.upload("lost.txt", unique("Lost."))
         # As if the process had died right after the first commit of the deletion.
-        await running.services.documents._corpus.versions.begin_delete([lost["id"]])
+        await running.services.library.documents._holdings.versions.begin_delete([lost["id"]])
         assert (await running.client.get(f"/documents/{lost['id']}")).status_code == 404
         index = parts(running)["index"]
         ((collection,),) = rows(data_dir(running), "SELECT id FROM collections")

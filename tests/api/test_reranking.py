@@ -135,7 +135,7 @@ async def test_a_bug_of_it_is_no_error_of_the_search(
     tmp_path: Path, server: RerankerServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with harbour(tmp_path, reranker=server.url) as running:
-        reranking = running.services.knowledge._search._reranking
+        reranking = running.services.library.search._engine._reranking
         assert reranking is not None
         monkeypatch.setattr(reranking._reranker, "scores", None)
         names, explained = await search(running)

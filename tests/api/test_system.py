@@ -99,7 +99,7 @@ async def test_a_crash_is_a_problem_with_the_request_id_and_no_details(
     async def broken(*_: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(api.services.documents._rows, "page", broken)
+    monkeypatch.setattr(api.services.library.documents._rows, "page", broken)
     response = await api.client.get("/documents", headers={"X-Request-ID": "crash-1"})
     assert response.status_code == 500
     assert response.json()["code"] == "internal"

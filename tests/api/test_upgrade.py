@@ -52,7 +52,7 @@ async def test_documents_of_0_1_0_are_indexed_again(tmp_path: Path) -> None:
     await index.close()
     async with serving(folder) as running:
         for document_id in ("doc_1", "doc_2", "doc_3"):
-            await running.services.documents.settled("local", document_id)
+            await running.services.library.documents.settled("local", document_id)
         await idle(running)
         statuses = {d["id"]: d["status"] for d in (await running.client.get("/documents")).json()["items"]}
         assert statuses == {"doc_1": "ready", "doc_2": "failed", "doc_3": "ready"}
@@ -63,6 +63,6 @@ async def test_documents_of_0_1_0_are_indexed_again(tmp_path: Path) -> None:
         assert (await running.client.get("/sessions/ses_1")).json()["title"] == "Old talk"
         assert set((await running.client.post("/documents/sweep")).json().values()) == {0}
     await index.open()
-    assert await index.collections() == {"col_1-1"}
+    assert await index.keys() == {"col_1-1"}
     assert await index.numbers("col_1-1") == [n for (n,) in rows(folder, "SELECT n FROM chunks ORDER BY n")]
     await index.close()

@@ -18,8 +18,8 @@ import pytest
 from numpy.typing import NDArray
 
 from backend.chains.retrieval.embeddings import (
-    EmbeddedText,
     Embedder,
+    EmbeddingInput,
     EmbeddingSettings,
     _bert,
     minilm,
@@ -222,8 +222,8 @@ async def test_minilm_is_close_to_a_forward_pass_in_float32(settings: EmbeddingS
 async def test_minilm_does_not_look_at_the_batch(settings: EmbeddingSettings) -> None:
     """Its int8 products give a token the same value whatever else is multiplied with it."""
     spans = [(0, 10), (12, 30)]
-    texts = [EmbeddedText("A cat sits on the mat. " * number, spans) for number in (1, 2, 2, 3, 9)]
-    texts += [EmbeddedText("qzx \u6570 !!! " * 8, spans), EmbeddedText("x" * 2000, spans)]
+    texts = [EmbeddingInput("A cat sits on the mat. " * number, spans) for number in (1, 2, 2, 3, 9)]
+    texts += [EmbeddingInput("qzx \u6570 !!! " * 8, spans), EmbeddingInput("x" * 2000, spans)]
     embedder = open_embedder(MODELS["minilm"], settings)
     together = await embedder.embed_chunks(texts)
     for text, matrix in zip(texts, together, strict=True):

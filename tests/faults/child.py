@@ -54,7 +54,7 @@ def leave_out() -> None:
         return set()
 
     VectorIndex.open = MiniLM.prepare = nothing
-    VectorIndex.collections = no_keys
+    VectorIndex.keys = no_keys
 
 
 def _announce(control: "_Control") -> None:

@@ -88,7 +88,7 @@ async def whole(folder: Path, documents: int) -> None:
     index = VectorIndex(folder / "vectors")
     await index.open()
     try:
-        assert await index.collections() == {f"{collection}-1"}
+        assert await index.keys() == {f"{collection}-1"}
         assert await index.numbers(f"{collection}-1") == chunks
     finally:
         await index.close()

@@ -1,6 +1,6 @@
 """A document of one chunk, put into a database without a server."""
 
-from backend.chains.retrieval.entries import pack_spans
+from backend.chains.retrieval.entries import pack_offsets
 from backend.kit.ids import new_id
 from backend.storage.engine.database import Database
 from backend.storage.library.chunks import NewChunk
@@ -17,7 +17,7 @@ VECTORS = bytes([127, 0, 0, 0] * 2)
 
 
 def new_chunk(n: int, text: str = "words", ordinal: int = 0) -> NewChunk:
-    spans = pack_spans([(0, len(text))])
+    spans = pack_offsets([(0, len(text))])
     return NewChunk(n, ordinal, 0, len(text), None, None, None, text, None, spans, VECTORS, "a txt", text)
 
 

@@ -215,7 +215,7 @@ class _Prompts:
 
 def _known_urls(inputs: AnswerInput, passages: list[Passage]) -> KnownUrls:
     """The URLs that an answer may contain: those in the passages, and those that the user wrote."""
-    quoted = (text for p in passages for text in (p.title, p.heading, p.context, p.text) if text)
+    quoted = (text for p in passages for text in (p.document_name, p.heading, p.context, p.text) if text)
     written = (m.text for m in inputs.history if m.role == "user")
     ours = (inputs.system or "", *(m.text for m in inputs.examples))
     return KnownUrls([*quoted, *written, inputs.question, inputs.wrapped_question, *ours], inputs.link_hosts)
@@ -226,7 +226,7 @@ def _source(n: int, passage: Passage) -> ev.Source:
     return ev.Source(
         source_id=source_id(n),
         n=n,
-        title=passage.title,
+        title=passage.document_name,
         document_id=passage.document_id,
         version=passage.version,
         chunk_id=passage.chunk_id,

@@ -62,7 +62,7 @@ def grounded_message(question: str, passages: Sequence[Passage]) -> str:
     """The question under its passages. The fence is random, so that no document can close it and speak for itself."""
     fence = f"passage-{secrets.token_hex(4)}"
     blocks = [
-        f'<{fence} n="{n}" document="{_label(p.title)}"{_place(p)}>\n{_inert(p.text)}\n</{fence}>'
+        f'<{fence} n="{n}" document="{_label(p.document_name)}"{_place(p)}>\n{_inert(p.text)}\n</{fence}>'
         for n, p in enumerate(passages, 1)
     ]
     return "\n\n".join([*blocks, question])

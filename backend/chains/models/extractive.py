@@ -136,7 +136,7 @@ def _candidates(passages: Sequence[Passage], wanted: set[str]) -> list[_QuoteCan
     seen = Counter(word for candidate in found for word in candidate.words)
     weight = {w: math.log(1 + (len(found) + 1) / (seen[w] + 0.5)) for w in wanted}
     total = sum(weight.values()) or 1.0
-    about = [set(words(f"{p.title} {p.heading or ''} {p.context or ''}")) for p in passages]
+    about = [set(words(f"{p.document_name} {p.heading or ''} {p.context or ''}")) for p in passages]
     for candidate in found:
         for word in wanted & (candidate.words | about[candidate.n - 1] | set(words(candidate.lead))):
             candidate.held[word] = weight[word] / total * (1.0 if word in candidate.words else 0.5)

@@ -1,4 +1,4 @@
-"""What every document becomes: one text, and a map from places in it to pages, headings and tables."""
+"""A document as text, with its pages, headings and tables by offset; and how formats build it."""
 
 import re
 from bisect import bisect_right
@@ -7,21 +7,18 @@ from functools import cached_property
 
 import msgspec
 
-# Longer ones are no headings but text that someone has styled as one.
+# Characters. A longer heading is text that only looks like one.
 MAX_HEADING = 300
-# A header row of a thousand columns would drown the rows that it is put before.
+# Characters. The header of a table with a thousand columns would be longer than its rows.
 MAX_CONTEXT = 300
 
 _NEWLINES = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-# Controls other than tab and newline, surrogates, byte order marks, and what Unicode says is never a
-# character.
-_UNWANTED = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+# Controls other than tab and newline, surrogates, byte order marks, and code points that are never characters.
+_FORBIDDEN = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 class PageStart(msgspec.Struct, frozen=True):
-    """Page `page`, counted from 1, begins at the code point `start`. An empty page begins where the next one
-    does.
-    """
+    """Page `page`, counted from 1, begins at the code point `start`. An empty page begins where the next one begins."""
 
     page: int
     start: int
@@ -30,7 +27,7 @@ class PageStart(msgspec.Struct, frozen=True):
 class Heading(msgspec.Struct, frozen=True):
     """A heading that begins at the code point `start`, at the beginning of a line; level 1 is the highest.
 
-    An empty title only ends what is under headings of its level and below: what follows goes on above them.
+    An empty title only ends the sections of its level and below: the text after it belongs to the heading above them.
     """
 
     start: int
@@ -39,10 +36,10 @@ class Heading(msgspec.Struct, frozen=True):
 
 
 class Context(msgspec.Struct, frozen=True):
-    """Lines text[start:end] of which each stands for itself, as the rows of a table do: none is cut in half.
+    """Lines text[start:end] that are independent of each other, like the rows of a table: no line is cut.
 
-    `text` goes before what begins among them, to be understood: the table's header. `row` is the number of the
-    first line's row in the source, from 1, where rows have numbers; the lines behind it count on from there.
+    `text` is needed to understand them: the table's header; it is put in front of chunks that begin in these lines. If
+    the rows have numbers, `row` is that of the first line, from 1; the following lines have the following numbers.
     """
 
     start: int
@@ -54,9 +51,9 @@ class Context(msgspec.Struct, frozen=True):
 class ParsedDocument(msgspec.Struct, frozen=True, dict=True):
     """A document as text.
 
-    `text` is canonical (see `canonical`): citations point into it and never change, so it is stored as it is.
-    All offsets are code points, that is indexes of a Python string. `pages`, `headings` and `contexts` are in
-    order of `start`; `pages` is empty for what has no pages; contexts do not overlap.
+    `text` is canonical (see `canonical`). Citations point into it and never change, so it is stored unchanged. All
+    offsets are code points, that is indexes of a Python string. `pages`, `headings` and `contexts` are sorted by
+    `start`; `pages` is empty if the document has no pages; contexts don't overlap.
     """
 
     text: str
@@ -67,7 +64,7 @@ class ParsedDocument(msgspec.Struct, frozen=True, dict=True):
     contexts: list[Context] = []
 
     def page_at(self, offset: int) -> int | None:
-        """The page that holds the code point, counted from 1; None when there are no pages."""
+        """The page that contains the code point, counted from 1; None if there are no pages."""
         place = bisect_right(self._page_starts, offset)
         return self.pages[max(place - 1, 0)].page if self.pages else None
 
@@ -77,7 +74,7 @@ class ParsedDocument(msgspec.Struct, frozen=True, dict=True):
         return self._heading_paths[place - 1] if place else None
 
     def context_at(self, offset: int) -> Context | None:
-        """The context that holds the code point."""
+        """The context that contains the code point."""
         place = bisect_right(self._context_starts, offset)
         context = self.contexts[place - 1] if place else None
         return context if context is not None and offset < context.end else None
@@ -103,24 +100,24 @@ class ParsedDocument(msgspec.Struct, frozen=True, dict=True):
                 above.pop()
             if heading.title:
                 above.append(heading)
-            paths.append(" > ".join(each.title for each in above) or None)
+            paths.append(" > ".join(parent.title for parent in above) or None)
         return paths
 
 
 def canonical(text: str) -> str:
-    """Lines end with a newline and nothing else; no NUL or other control but tab, no surrogate, no byte order
-    mark.
+    """The text with newlines as the only line ends, without NUL and other controls except tab, without surrogates and
+    byte order marks.
     """
-    return _UNWANTED.sub("", _NEWLINES.sub("\n", text))
+    return _FORBIDDEN.sub("", _NEWLINES.sub("\n", text))
 
 
 def one_line(text: str) -> str | None:
-    """A title or a heading: white space folded, cut to MAX_HEADING characters; None when nothing is left."""
+    """A title or heading on one line, cut to MAX_HEADING characters; None if nothing is left."""
     return " ".join(canonical(text[: 4 * MAX_HEADING]).split())[:MAX_HEADING].rstrip() or None
 
 
 def row_text(cells: Sequence[str]) -> str:
-    """A row of a table as one line, `Name | Year | Price`; empty when all of its cells are."""
+    """A row of a table as one line, `Name | Year | Price`; empty if all cells are empty."""
     folded = [" ".join(canonical(cell).split()) for cell in cells]
     while folded and not folded[-1]:
         folded.pop()
@@ -128,7 +125,7 @@ def row_text(cells: Sequence[str]) -> str:
 
 
 class TextBuilder:
-    """Collects a canonical text piece by piece, and where its headings, pages and tables begin."""
+    """Builds a canonical text piece by piece, with the places of its headings, pages and tables."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
@@ -139,10 +136,9 @@ class TextBuilder:
         self._rows = 0  # in the last context
 
     def add(self, piece: str, separator: str = "\n\n") -> None:
-        """Append a piece, which is made canonical and stripped of newlines around it; an empty one changes
-        nothing.
+        """Append a piece, in canonical form and without newlines around it. An empty one changes nothing.
 
-        `separator` goes between it and what is there already.
+        `separator` is put between the piece and the text before it.
         """
         piece = canonical(piece).strip("\n")
         if not piece.strip():
@@ -161,15 +157,15 @@ class TextBuilder:
             self.add(" ".join(canonical(title).split()))
 
     def end_headings(self) -> None:
-        """What is added next is under no heading."""
+        """The text that is added next has no heading."""
         if self.headings:
             self.headings.append(Heading(self.length + (2 if self._pieces else 0), 1, ""))
 
     def row(self, cells: Sequence[str], header: str = "", number: int | None = None) -> None:
         """Append a table's row as a line; an empty one changes nothing.
 
-        `header` is the table's header as `row_text`, empty for the header row itself. `number`: see
-        `Context.row`; where numbers are left out, an empty line stands.
+        `header` is the table's header as `row_text`, empty for the header row itself. `number`: see `Context.row`; if
+        numbers are missing between two rows, they are separated by an empty line.
         """
         line = row_text(cells)
         if not line:
@@ -186,10 +182,10 @@ class TextBuilder:
             self._rows = 1
 
     def page(self, number: int) -> None:
-        """What is added next is on this page."""
+        """The text that is added next is on this page."""
         self.pages.append(PageStart(number, self.length + (2 if self._pieces else 0)))
 
     def build(self, media_type: str, title: str | None) -> ParsedDocument:
         """The document. Pages after the last text begin at its end."""
-        pages = [PageStart(each.page, min(each.start, self.length)) for each in self.pages]
+        pages = [PageStart(page.page, min(page.start, self.length)) for page in self.pages]
         return ParsedDocument("".join(self._pieces), media_type, title, pages, self.headings, self.contexts)

@@ -1,8 +1,8 @@
-"""Reads files in child processes, so that a hostile one can cost no more than its own rejection.
+"""Reads files in child processes, so that a hostile file can do no harm except that it is refused.
 
-A child has a limit of memory, little priority, none of the server's environment (keys!) and one file at a
-time; it lives on from file to file. Whatever happens to it, the next file gets a new one. There are a few, so
-that a file that takes until its timeout holds up no other.
+A child has a memory limit, a low priority, none of the server's environment (which has keys), and reads one file at a
+time. It is used for several files; if anything goes wrong, the next file gets a new one. There are several children, so
+that a file that runs into its timeout doesn't block the others.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ _ENVIRONMENT = (
 
 
 class Parser:
-    """Turns files into text, `workers` of them at a time; further calls wait, and come in their order.
+    """Reads files as text, `workers` of them at a time; further calls wait in their order.
 
-    `timeout` seconds and `memory` bytes of address space (POSIX only) a file; a child is replaced after
-    `recycle` files, and let go after `idle` seconds without one.
+    A file has `timeout` seconds and `memory` bytes of address space (POSIX only). A child is replaced after `recycle`
+    files, and ended after `idle` seconds without a file.
     """
 
     def __init__(
@@ -54,20 +54,20 @@ class Parser:
     ) -> None:
         self._memory = memory
         self._children = [_Child(timeout, recycle, idle) for _ in range(workers)]
-        # The last one back goes first: the others may retire.
+        # The child that was used last is used first: the others may end.
         self._free = list(self._children)
         self._turns = asyncio.Semaphore(workers)
 
     async def parse(self, path: Path, name: str) -> ParsedDocument:
-        """The file as text. `name` is what its owner calls it: it decides only what the content leaves open.
+        """The file as text. The owner's file name `name` is used only if the content is ambiguous.
 
-        Raises DocumentUnreadable with any of its codes, OSError when the file cannot be opened here.
+        Raises DocumentUnreadable with any of its codes, OSError if the file can't be opened.
         """
         path.stat()
         async with self._turns:
             child = self._free.pop()
             try:
-                reply = await child.ask(ParseRequest(str(path.resolve()), name, self._memory))
+                reply = await child.send(ParseRequest(str(path.resolve()), name, self._memory))
             finally:
                 self._free.append(child)
         if reply.document is None:
@@ -77,14 +77,12 @@ class Parser:
         return reply.document
 
     async def aclose(self) -> None:
-        """End the children. A `parse` that is under way, and any later one, raises RuntimeError: the file is not
-        to blame.
-        """
+        """End the children. A `parse` that runs now or later raises RuntimeError, because the file is not the cause."""
         await asyncio.gather(*(child.aclose() for child in self._children))
 
 
 class _Child:
-    """A process, when there is one, and its replacements. It takes one request at a time."""
+    """One process at a time, and its replacements. It takes one request at a time."""
 
     def __init__(self, timeout: float, recycle: int, idle: float) -> None:
         self._timeout = timeout
@@ -95,29 +93,29 @@ class _Child:
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def ask(self, request: ParseRequest) -> ParseReply:
-        """What the process makes of the file. Raises DocumentUnreadable when it dies of it, or takes too long."""
+    async def send(self, request: ParseRequest) -> ParseReply:
+        """The reply to a request. Raises DocumentUnreadable if the process dies or takes too long."""
         self._stop_alarm()
         try:
-            reply = await self._answer(msgspec.msgpack.encode(request))
+            reply = await self._wait_for_reply(msgspec.msgpack.encode(request))
         except BaseException:
-            # Also when the caller was cancelled: an answer may be on its way that nobody waits for.
+            # Also if the caller was cancelled: the reply that is still coming must not be read as the next one.
             await self._end()
             raise
         self._files += 1
-        if reply.spent or self._files >= self._recycle:
+        if reply.ends_child or self._files >= self._recycle:
             await self._end()
         else:
             self._alarm = asyncio.get_running_loop().call_later(self._idle, self._retire)
         return reply
 
     async def aclose(self) -> None:
-        """End the process, now and for ever."""
+        """End the process. It is not replaced."""
         self._closed = True
         self._stop_alarm()
         await self._end()
 
-    async def _answer(self, request: bytes) -> ParseReply:
+    async def _wait_for_reply(self, request: bytes) -> ParseReply:
         if self._closed:
             raise RuntimeError("the parser is closed")
         process = self.process or await self.start()
@@ -133,10 +131,10 @@ class _Child:
             await self._end()
             if self._closed:
                 raise RuntimeError("the parser is closed") from None
-            raise _death(await process.wait()) from None
+            raise _exit_error(await process.wait()) from None
 
     async def start(self) -> asyncio.subprocess.Process:
-        """A new process, in a group of its own: programs that it calls end with it."""
+        """A new process, in a process group of its own, so that programs that it calls end with it."""
         environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
         self._files = 0
         self.process = await asyncio.create_subprocess_exec(
@@ -162,7 +160,7 @@ class _Child:
             await process.wait()
 
     def _retire(self) -> None:
-        """Let an idle process go: it ends when its input does."""
+        """End an idle process: it ends when its input ends."""
         process, self.process = self.process, None
         if process is not None and process.stdin is not None:
             process.stdin.close()
@@ -174,7 +172,7 @@ class _Child:
 
 
 async def _exchange(child: asyncio.subprocess.Process, request: bytes) -> ParseReply:
-    """One message each way, each behind its length."""
+    """Send one message and receive one. Each begins with its length."""
     assert child.stdin is not None and child.stdout is not None
     child.stdin.write(LENGTH.pack(len(request)) + request)
     await child.stdin.drain()
@@ -182,8 +180,8 @@ async def _exchange(child: asyncio.subprocess.Process, request: bytes) -> ParseR
     return msgspec.msgpack.decode(await child.stdout.readexactly(length), type=ParseReply)
 
 
-def _death(returncode: int) -> DocumentUnreadable:
-    """What to say when the child died over a file. By SIGKILL it was the system, short of memory."""
+def _exit_error(returncode: int) -> DocumentUnreadable:
+    """The error of a file over which the child died. SIGKILL comes from the system if it has no more memory."""
     if returncode == -9:
         return DocumentUnreadable(
             "document_too_large",

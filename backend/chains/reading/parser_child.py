@@ -1,7 +1,6 @@
-"""The child process of `Parser`: reads requests from stdin, parses, writes replies to stdout, until stdin
-ends.
+"""The child process of `Parser`: reads requests from stdin, parses, writes replies to stdout, until stdin ends.
 
-Both ways, a message is its length in four bytes (big endian) and that many bytes of MessagePack.
+In both directions, a message is its length in four bytes (big endian) and that many bytes of MessagePack.
 """
 
 import os
@@ -24,7 +23,7 @@ LENGTH = struct.Struct(">I")
 
 
 class ParseRequest(msgspec.Struct, frozen=True):
-    """Parse the file at `path` within `memory` bytes of address space; see `Parser.parse` for `name`."""
+    """Asks to parse the file at `path` with at most `memory` bytes of address space. `name`: see `Parser.parse`."""
 
     path: str
     name: str
@@ -34,19 +33,18 @@ class ParseRequest(msgspec.Struct, frozen=True):
 class ParseReply(msgspec.Struct, frozen=True):
     """The document, or the code and message of a DocumentUnreadable.
 
-    `detail` is a traceback for the log, when the failure was nobody's intention. `spent`: use this process no
-    more.
+    `detail` is a traceback for the log, if the failure was unexpected. `ends_child`: don't use this process again.
     """
 
     document: ParsedDocument | None = None
     code: str = ""
     message: str = ""
     detail: str = ""
-    spent: bool = False
+    ends_child: bool = False
 
 
 def main() -> None:
-    """Serve until stdin ends, even in the middle of a file: then nobody is left to answer."""
+    """Serve until stdin ends, even in the middle of a file: then the parent doesn't wait for a reply any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us when it has finished
     replies = _own_stdout()
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -63,7 +61,7 @@ def main() -> None:
 
 
 def _own_stdout() -> BinaryIO:
-    """The pipe to the parent, moved where no library's print can reach it; stdout becomes stderr."""
+    """The pipe to the parent, under a descriptor that no library prints to; stdout becomes stderr."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return replies
@@ -77,14 +75,14 @@ def _receive(requests: "queue.SimpleQueue[bytes]") -> None:
 
 
 def _limit(memory: int) -> None:
-    """No core dumps (they would hold documents), a bound on memory, and way for the server. POSIX only."""
+    """No core dumps (they would contain documents), a memory limit, a lower priority than the server. POSIX only."""
     if sys.platform != "win32":
         import resource
 
         os.nice(10)
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            # macOS knows no such limit.
+            # macOS has no such limit.
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
@@ -97,10 +95,12 @@ def _answer(request: ParseRequest) -> ParseReply:
         return ParseReply(code=error.code, message=str(error))
     except MemoryError:
         message = "Reading this file takes too much memory. Split it into parts and try again."
-        return ParseReply(code="document_too_large", message=message, spent=True)
+        return ParseReply(code="document_too_large", message=message, ends_child=True)
     except Exception:
         message = "This file could not be read: it is damaged, or of a kind that the reader does not know."
-        return ParseReply(code="document_corrupt", message=message, detail=traceback.format_exc(limit=-8), spent=True)
+        return ParseReply(
+            code="document_corrupt", message=message, detail=traceback.format_exc(limit=-8), ends_child=True
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Cuts a document into chunks: what is embedded, found and quoted as one."""
+"""Cuts a document into chunks, the pieces that are embedded and indexed."""
 
 import re
 from bisect import bisect_left, bisect_right
@@ -10,21 +10,22 @@ import msgspec
 from backend.chains.reading.parsed import Context, ParsedDocument
 from backend.chains.text.sentences import sentences
 
-# A chunk may end early at a paragraph's end once it has this share of its size.
+# A chunk may end early at the end of a paragraph if it has at least this share of its size.
 _EARLY = 0.6
-# A smaller rest goes with the chunk before it, as long as that does not grow beyond _OVERFULL.
+# A chunk with less than this share is merged with the one before it, unless that becomes larger than _OVERFULL.
 _TINY = 0.3
 _OVERFULL = 1.3
 
 Offsets = tuple[int, int]
+"""(start, end) in a text, in code points."""
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """A passage: text[start:end] of the canonical text, in code points, without white space around it.
+    """A chunk: text[start:end] of the canonical text, in code points, without white space around it.
 
-    `page` is the page where it starts, `heading` the path of headings above it (`Part > Chapter`), and in a
-    sheet the rows in it (`Budget > rows 12-18`). `context` is what it needs before it to be understood: the
-    header of the table that it begins in.
+    `page` is the page where the chunk starts. `heading` is the path of headings above it (`Part > Chapter`); in a sheet
+    it also names the rows (`Budget > rows 12-18`). `context` is text that the chunk needs to be understood: the header
+    of the table that it begins in.
     """
 
     ordinal: int
@@ -36,35 +37,34 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 def chunk(parsed: ParsedDocument, size: int) -> list[Chunk]:
-    """Chunks of about `size` code points, in order, without overlap; together they hold all but white space.
+    """Chunks of about `size` code points, in order, without overlap. Together they contain everything but white space.
 
-    A chunk ends where a sentence or a row ends; only one that is longer than `size` is cut. A section (a
-    heading and what is under it) never shares a chunk with another one, except that headings with nothing
-    under them go with the next.
+    A chunk ends where a sentence or a row ends; only a sentence or row that is longer than `size` is cut. Two sections
+    (a heading and the text under it) never share a chunk, but a heading without text belongs to the next section.
     """
     if size < 1:
         raise ValueError("size must be positive")
     chunks: list[Chunk] = []
-    rows = _Rows(parsed)
+    rows = _RowNumbers(parsed)
     for section, heading in _sections(parsed):
-        for start, end in _packed(parsed, section, size):
-            path = " > ".join(filter(None, (heading, rows.of(start, end)))) or None
+        for start, end in _pack(parsed, section, size):
+            path = " > ".join(filter(None, (heading, rows.label(start, end)))) or None
             context = parsed.context_at(start)
-            above = context.text or None if context else None
-            chunks.append(Chunk(len(chunks), start, end, parsed.page_at(start), path, above))
+            header = context.text or None if context else None
+            chunks.append(Chunk(len(chunks), start, end, parsed.page_at(start), path, header))
     return chunks
 
 
-class _Rows:
-    """Says which rows of a sheet a span holds. Ask in order: it counts on from the last place."""
+class _RowNumbers:
+    """The row numbers of a sheet. Call `label` in the order of the text: it continues counting from the last place."""
 
     def __init__(self, parsed: ParsedDocument) -> None:
         self._parsed = parsed
         self._at = -1
         self._row = 0
 
-    def of(self, start: int, end: int) -> str | None:
-        """`rows 12-18`; None where there are none, or they have no numbers."""
+    def label(self, start: int, end: int) -> str | None:
+        """The rows in text[start:end], as `rows 12-18`; None if there are none, or if they have no numbers."""
         contexts = self._parsed.contexts
         top = bisect_right(contexts, start, key=lambda context: context.end)
         bottom = bisect_left(contexts, end, key=lambda context: context.start) - 1
@@ -87,9 +87,7 @@ class _Rows:
 
 
 def _sections(parsed: ParsedDocument) -> Iterator[tuple[Offsets, str | None]]:
-    """Spans between headings, with the path above; a heading without any text of its own is left to the next
-    section.
-    """
+    """The offsets between headings, with the path of headings. A heading without text belongs to the next section."""
     text = parsed.text
     borders = sorted({0, *(heading.start for heading in parsed.headings), len(text)})
     ends = _line_ends(parsed)
@@ -102,9 +100,7 @@ def _sections(parsed: ParsedDocument) -> Iterator[tuple[Offsets, str | None]]:
 
 
 def _line_ends(parsed: ParsedDocument) -> dict[int, int]:
-    """Where the line of each heading ends, by its start. A setext heading's underline is white space for
-    this.
-    """
+    """The end of each heading's line, by its start. The underline of a Markdown heading belongs to its line."""
     ends: dict[int, int] = {}
     for heading in parsed.headings:
         if not heading.title:
@@ -117,17 +113,16 @@ def _line_ends(parsed: ParsedDocument) -> dict[int, int]:
 _HEADING_LINES = re.compile(r"[^\n]*(?:\n[ ]{0,3}(?:=+|-+)[ \t]*(?=\n|\Z))?")
 
 
-def _packed(parsed: ParsedDocument, section: Offsets, size: int) -> list[Offsets]:
-    """The spans of a section's chunks: sentences and rows put together greedily."""
+def _pack(parsed: ParsedDocument, section: Offsets, size: int) -> list[Offsets]:
+    """The offsets of a section's chunks: each takes as many sentences or rows as fit."""
     packed: list[list[Offsets]] = []
-    for span in _pieces(parsed, section, size):
+    for piece in _pieces(parsed, section, size):
         current = packed[-1] if packed else None
-        if current is None or _is_full(parsed.text, current, span, size):
-            packed.append([span])
+        if current is None or _is_full(parsed.text, current, piece, size):
+            packed.append([piece])
         else:
-            current.append(span)
-    spans = [(each[0][0], each[-1][1]) for each in packed]
-    return _without_tiny(spans, size)
+            current.append(piece)
+    return _merge_tiny([(pieces[0][0], pieces[-1][1]) for pieces in packed], size)
 
 
 def _is_full(text: str, current: list[Offsets], following: Offsets, size: int) -> bool:
@@ -138,12 +133,10 @@ def _is_full(text: str, current: list[Offsets], following: Offsets, size: int) -
     return paragraph_ends and end - start >= _EARLY * size and len(current) > 1
 
 
-def _without_tiny(spans: list[Offsets], size: int) -> list[Offsets]:
-    """A chunk too small to mean anything goes with the one before it, or the first one with the one behind
-    it.
-    """
+def _merge_tiny(chunks: list[Offsets], size: int) -> list[Offsets]:
+    """Merge chunks that are too small with the one before them; the first one with the one after it."""
     merged: list[Offsets] = []
-    for start, end in spans:
+    for start, end in chunks:
         if merged:
             before = merged[-1]
             tiny = min(end - start, before[1] - before[0]) < _TINY * size
@@ -155,18 +148,18 @@ def _without_tiny(spans: list[Offsets], size: int) -> list[Offsets]:
 
 
 def _pieces(parsed: ParsedDocument, section: Offsets, size: int) -> Iterator[Offsets]:
-    """The sentences and rows; one that is longer than `size` is cut at the best place."""
+    """The sentences and rows. One that is longer than `size` is cut at the best place."""
     text = parsed.text
-    for span, in_context in _stretches(parsed, section):
+    for stretch, in_context in _stretches(parsed, section):
         if not in_context:
-            yield from _bounded(text, sentences(text, *span), size)
+            yield from _cut_long(text, sentences(text, *stretch), size)
             continue
-        for row in _lines(text, *span):
-            yield from [row] if row[1] - row[0] <= size else _bounded(text, sentences(text, *row), size)
+        for row in _lines(text, *stretch):
+            yield from [row] if row[1] - row[0] <= size else _cut_long(text, sentences(text, *row), size)
 
 
 def _stretches(parsed: ParsedDocument, section: Offsets) -> Iterator[tuple[Offsets, bool]]:
-    """The section in spans that are in a context, or in none."""
+    """The section in parts, and whether each part is in a context (a table)."""
     start, end = section
     after = bisect_right(parsed.contexts, start, key=lambda context: context.end)
     for context in islice(parsed.contexts, after, None):
@@ -181,6 +174,7 @@ def _stretches(parsed: ParsedDocument, section: Offsets) -> Iterator[tuple[Offse
 
 
 def _lines(text: str, start: int, end: int) -> Iterator[Offsets]:
+    """The offsets of the lines that are not blank, without white space around them."""
     while start < end:
         stop = text.find("\n", start, end)
         stop = end if stop < 0 else stop
@@ -191,10 +185,11 @@ def _lines(text: str, start: int, end: int) -> Iterator[Offsets]:
         start = stop + 1
 
 
-def _bounded(text: str, spans: Iterable[Offsets], size: int) -> Iterator[Offsets]:
-    for start, end in spans:
+def _cut_long(text: str, pieces: Iterable[Offsets], size: int) -> Iterator[Offsets]:
+    """The pieces; those longer than `size` in several parts."""
+    for start, end in pieces:
         while end - start > size:
-            cut = _cut(text, start, start + size)
+            cut = _best_cut(text, start, start + size)
             yield start, start + len(text[start:cut].rstrip())
             rest = _SOLID.search(text, cut, end)
             start = rest.start() if rest else end
@@ -206,9 +201,9 @@ _SOLID = re.compile(r"\S")
 _PLACES = (re.compile(r"\n"), re.compile(r"[;:,|、，；]\s?"), re.compile(r"\s"))
 
 
-def _cut(text: str, start: int, limit: int) -> int:
-    """Where to cut text[start:limit]: after the last newline, else clause, else word in its second half, else
-    anywhere.
+def _best_cut(text: str, start: int, limit: int) -> int:
+    """Where to cut text[start:limit]: after the last newline in its second half, else after the last clause, else after
+    the last word, else at the limit.
     """
     middle = start + (limit - start) // 2
     for place in _PLACES:

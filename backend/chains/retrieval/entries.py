@@ -1,4 +1,4 @@
-"""What the indexes hold of a chunk: its vectors, where its sentences stand, its terms. And how that is stored."""
+"""What the indexes store of a chunk: its vectors, the offsets of its sentences, its terms."""
 
 import sys
 from array import array
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from backend.chains.reading.parsed import ParsedDocument
 from backend.chains.retrieval.chunking import Chunk
-from backend.chains.retrieval.embeddings import EmbeddedText, Embedder
+from backend.chains.retrieval.embeddings import Embedder, EmbeddingInput
 from backend.chains.text.sentences import sentences
 from backend.chains.text.terms import about_terms, body_terms
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 SentenceOffsets = list[tuple[int, int]]
 
-_SHORT = 12
-"""Characters."""
+_SHORT_SENTENCE = 12
+"""Characters. A shorter sentence is joined with its neighbour."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkText:
-    """A chunk as it is read: its own text below what stands above it (title, headings, a table's header)."""
+    """A chunk with what gives its text a meaning: the document's title, the headings, a table's header (`context`)."""
 
     text: str
     title: str | None
@@ -34,67 +34,66 @@ class ChunkText:
     context: str | None
 
     @classmethod
-    def of(cls, parsed: ParsedDocument, chunk: Chunk) -> Self:
-        """A chunk of a document."""
+    def from_document(cls, parsed: ParsedDocument, chunk: Chunk) -> Self:
+        """The text of a chunk of a document."""
         return cls(parsed.text[chunk.start : chunk.end], parsed.title, chunk.heading, chunk.context)
 
     def indexed(self) -> str:
-        """What is embedded."""
+        """The text that is embedded: title, headings and context as lines above the chunk's own text."""
         above = [part for part in (self.title, self.heading, self.context) if part]
         if self.title and self.heading and self.heading.split(" > ", 1)[0] == self.title:
             del above[0]
         return "\n".join([*above, self.text])
 
 
-def terms(chunk: ChunkText, spans: SentenceOffsets, name: str, language: str | None) -> tuple[str, str]:
-    """Terms of what stands above a chunk (and the document's name), and of its own text, a line a sentence."""
+def terms(chunk: ChunkText, offsets: SentenceOffsets, name: str, language: str | None) -> tuple[str, str]:
+    """The terms of title, name, headings and context, and those of the chunk's own text, one line per sentence."""
     about = about_terms(language, chunk.title, name, chunk.heading, chunk.context)
-    return about, body_terms([chunk.text[start:end] for start, end in spans], language)
+    return about, body_terms([chunk.text[start:end] for start, end in offsets], language)
 
 
-def spans_of(text: str) -> SentenceOffsets:
-    """Where the sentences of a chunk stand in it. Those that are too short to say something go with their neighbours:
-    each costs a vector."""
-    spans: SentenceOffsets = []
+def sentence_offsets(text: str) -> SentenceOffsets:
+    """The offsets of a chunk's sentences. Very short ones are joined with a neighbour, because each costs a vector."""
+    offsets: SentenceOffsets = []
     for start, end in sentences(text):
-        if spans and spans[-1][1] - spans[-1][0] < _SHORT:
-            spans[-1] = (spans[-1][0], end)
+        if offsets and offsets[-1][1] - offsets[-1][0] < _SHORT_SENTENCE:
+            offsets[-1] = (offsets[-1][0], end)
         else:
-            spans.append((start, end))
-    if len(spans) > 1 and spans[-1][1] - spans[-1][0] < _SHORT:
-        start, end = spans.pop()
-        spans[-1] = (spans[-1][0], end)
-    return spans or [(0, len(text))]
+            offsets.append((start, end))
+    if len(offsets) > 1 and offsets[-1][1] - offsets[-1][0] < _SHORT_SENTENCE:
+        start, end = offsets.pop()
+        offsets[-1] = (offsets[-1][0], end)
+    return offsets or [(0, len(text))]
 
 
-async def embed(embedder: Embedder, chunks: Sequence[ChunkText], spans: Sequence[SentenceOffsets]) -> "list[Vectors]":
-    """A matrix a chunk: its vector, then one for each of its sentences (see `Embedder.embed_chunks`)."""
-    texts: list[EmbeddedText] = []
-    for chunk, own in zip(chunks, spans, strict=True):
+async def embed(embedder: Embedder, chunks: Sequence[ChunkText], offsets: Sequence[SentenceOffsets]) -> "list[Vectors]":
+    """One matrix per chunk: the chunk's vector, then one for each of its sentences (see `Embedder.embed_chunks`)."""
+    texts: list[EmbeddingInput] = []
+    for chunk, own in zip(chunks, offsets, strict=True):
         text = chunk.indexed()
         above = len(text) - len(chunk.text)
-        texts.append(EmbeddedText(text, [(above + start, above + end) for start, end in own]))
+        texts.append(EmbeddingInput(text, [(above + start, above + end) for start, end in own]))
     return await embedder.embed_chunks(texts)
 
 
-def pack_spans(spans: SentenceOffsets) -> bytes:
-    """Pairs of little-endian uint32."""
-    offsets = array("I", [offset for span in spans for offset in span])
+def pack_offsets(offsets: SentenceOffsets) -> bytes:
+    """The offsets as stored: pairs of little-endian uint32."""
+    numbers = array("I", [number for pair in offsets for number in pair])
     if sys.byteorder == "big":
-        offsets.byteswap()
-    return offsets.tobytes()
+        numbers.byteswap()
+    return numbers.tobytes()
 
 
-def unpack_spans(stored: bytes) -> SentenceOffsets:
-    """See `pack_spans`."""
-    offsets = array("I", stored)
+def unpack_offsets(stored: bytes) -> SentenceOffsets:
+    """The offsets that `pack_offsets` stored."""
+    numbers = array("I", stored)
     if sys.byteorder == "big":
-        offsets.byteswap()
-    return [(offsets[i], offsets[i + 1]) for i in range(0, len(offsets), 2)]
+        numbers.byteswap()
+    return [(numbers[i], numbers[i + 1]) for i in range(0, len(numbers), 2)]
 
 
 def pack_vectors(vectors: "Vectors") -> bytes:
-    """Rows as int8: a quarter of the room, and cosines within half a percent."""
+    """The rows as int8: they take a quarter of the space, and cosines change by less than half a percent."""
     import numpy as np
 
     largest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12)
@@ -103,7 +102,7 @@ def pack_vectors(vectors: "Vectors") -> bytes:
 
 
 def unpack_vectors(stored: bytes, dimension: int) -> "Vectors":
-    """Stored rows as float32 rows of length 1."""
+    """The rows that `pack_vectors` stored, as float32 rows of length 1."""
     import numpy as np
 
     rows = np.frombuffer(stored, np.int8).reshape(-1, dimension).astype(np.float32)

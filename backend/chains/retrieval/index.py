@@ -1,9 +1,9 @@
-"""The vectors of every collection. Chroma is behind this file and nowhere else.
+"""The vectors of all collections. This is the only file that uses Chroma.
 
-One Chroma collection for each generation of a collection of ours (its `key`, see `index_key`), and no metadata filter
-in a query: at 100k vectors a filter costs fifty times the query itself. The database is the truth; a hit whose version
-is not active is for the caller to drop. Chroma's client is synchronous, and SQLite beneath it wants
-one writer: every call runs in one thread of our own.
+There is one Chroma collection for each generation of a library's collection (its `key`, see `index_key`). Queries have
+no metadata filter: with 100k vectors, a filter takes fifty times as long as the query itself. The database is the
+truth: the caller drops hits of versions that are not active. Chroma's client is synchronous, and its SQLite allows one
+writer, so every call runs in one thread that belongs to the index.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Chroma takes 5,461 rows in one call, as many as SQLite has variables for.
+# Chroma takes at most 5,461 rows in one call, because of the number of SQLite's variables.
 _BATCH = 5000
 _FINGERPRINT = "fingerprint"
-# Chroma's own settings (16 neighbours, 100 candidates) don't find a passage that is unlike all others: in 18,000
-# vectors they missed 21 of 60 such needles, these none (the graph is random: sometimes one). The price is 6 ms a query
-# instead of 2, and 1,000 vectors a second instead of 4,000.
+# With Chroma's defaults (16 neighbours, 100 candidates), queries miss chunks that are unlike all others: in 18,000
+# vectors, they missed 21 of 60 such chunks. With these settings they missed none (sometimes one: the graph is random).
+# The price: 6 ms per query instead of 2, and 1,000 vectors per second instead of 4,000.
 _HNSW = {"space": "cosine", "max_neighbors": 64, "ef_construction": 400, "ef_search": 800}
 _PREFIX = "sf-"
 
@@ -37,15 +37,15 @@ _Upsert = tuple[list[str], "Vectors", "asyncio.Future[None]"]
 
 
 def index_key(collection_id: str, generation: int) -> str:
-    """The key of one embedding of a collection."""
+    """The key of a generation of a collection."""
     return f"{collection_id}-{generation}"
 
 
 class VectorIndex:
     """Vectors on disk under `path`, by the numbers of their chunks.
 
-    Use `open()` first and `close()` last; calls may come from any task. A key's Chroma collection comes into being with
-    its first vectors. One process at a time may have a path open: the caller locks.
+    Call `open()` first and `close()` last; calls may come from any task. A key's Chroma collection is created with its
+    first vectors. Only one process may have a path open: the caller must hold a lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,17 +68,17 @@ class VectorIndex:
                 raise
 
     async def close(self) -> None:
-        """Finish what is queued and release every file. Again: does nothing."""
+        """Finish what is queued and release every file. A second call does nothing."""
         thread, self._thread = self._thread, None
         if thread is not None:
             await asyncio.get_running_loop().run_in_executor(thread, self._close)
             thread.shutdown(wait=False)
 
     async def upsert(self, key: str, fingerprint: str, numbers: Sequence[int], vectors: "Vectors") -> None:
-        """Store vectors, (len(numbers), dimension), of these chunks; those that are there are replaced.
+        """Store the vectors, (len(numbers), dimension), of these chunks; vectors that exist are replaced.
 
-        Calls that come while one is being stored go together into the next: Chroma takes as long for a few vectors as
-        for some dozen. Raises EmbeddingMismatch when the key holds vectors of another embedding.
+        Calls that wait while another one is stored are stored together: Chroma takes as long for a few vectors as for
+        some dozen. Raises EmbeddingMismatch if the key has vectors of another embedding.
         """
         if len(numbers) != len(vectors):
             raise ValueError(f"{len(numbers)} numbers for {len(vectors)} vectors")
@@ -91,7 +91,7 @@ class VectorIndex:
         await done
 
     async def _store(self) -> None:
-        """Store what waits until nothing does. Callers that were cancelled meanwhile don't undo theirs."""
+        """Store what waits, until nothing waits. Vectors of a caller that was cancelled meanwhile are stored, too."""
         try:
             while self._waiting:
                 target = next(iter(self._waiting))
@@ -109,22 +109,22 @@ class VectorIndex:
             self._storing = None
 
     async def query(self, key: str, fingerprint: str, vector: "Vectors", k: int) -> list[Hit]:
-        """The k chunks nearest to `vector`, (dimension,), best first. [] when there is nothing under the key.
+        """The k chunks closest to `vector`, (dimension,), best first; [] if the key has no vectors.
 
-        Raises EmbeddingMismatch when the key holds vectors of another embedding.
+        Raises EmbeddingMismatch if the key has vectors of another embedding.
         """
         return await self._run(self._query, key, fingerprint, vector, k)
 
     async def vectors(self, key: str, numbers: Sequence[int]) -> tuple[list[int], "Vectors"]:
-        """Those of the chunks that have vectors, and these, (n, dimension) in the same order."""
+        """The numbers of those chunks that have vectors, and the vectors, (n, dimension), in the same order."""
         return await self._run(self._vectors, key, list(numbers))
 
     async def present(self, key: str, numbers: Sequence[int]) -> set[int]:
-        """Those of the chunks that have vectors."""
-        found: set[int] = set()
+        """The numbers of those chunks that have vectors."""
+        numbers_found: set[int] = set()
         for at in range(0, len(numbers), _BATCH):
-            found |= await self._run(self._present, key, _ids(numbers[at : at + _BATCH]))
-        return found
+            numbers_found |= await self._run(self._present, key, _ids(numbers[at : at + _BATCH]))
+        return numbers_found
 
     async def delete(self, key: str, numbers: Sequence[int]) -> int:
         """Remove the vectors of these chunks. Returns how many there were."""
@@ -134,19 +134,19 @@ class VectorIndex:
         return removed
 
     async def drop(self, key: str) -> None:
-        """Remove everything under a key, if there is something. It may then begin with another embedding."""
+        """Remove all vectors of a key. It may then begin with another embedding."""
         await self._run(self._drop, key)
 
     async def count(self, key: str) -> int:
-        """How many vectors there are under a key; 0 when there is none."""
+        """The number of vectors of a key."""
         return await self._run(self._count, key)
 
     async def numbers(self, key: str) -> list[int]:
-        """The chunks that have vectors under a key, in order. Reads all of them: for the sweep."""
+        """The numbers of all chunks that have vectors under a key, sorted. This reads the whole key: for the sweep."""
         return await self._run(self._numbers, key)
 
-    async def collections(self) -> set[str]:
-        """All keys that exist here, for the sweep."""
+    async def keys(self) -> set[str]:
+        """All keys that have vectors, for the sweep."""
         return await self._run(self._keys)
 
     async def _run(self, call: Callable[..., T], *arguments: object) -> T:
@@ -154,14 +154,14 @@ class VectorIndex:
             raise RuntimeError("the vector index is not open")
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
-    # What follows runs in the index's own thread.
+    # The methods below run in the index's own thread.
 
     def _open(self) -> None:
         import chromadb
         from chromadb.config import Settings
 
         self._path.mkdir(parents=True, exist_ok=True)
-        # No .env: Chroma would read whatever lies in the working directory.
+        # Without this, Chroma would read an .env file in the working directory.
         settings = Settings(_env_file=None, anonymized_telemetry=False)  # pyright: ignore[reportCallIssue]
         self._client = chromadb.PersistentClient(str(self._path.resolve()), settings)
 
@@ -175,10 +175,10 @@ class VectorIndex:
 
         if key not in self._collections:
             try:
-                found = self._client.get_collection(_PREFIX + key, embedding_function=None)
+                collection = self._client.get_collection(_PREFIX + key, embedding_function=None)
             except NotFoundError:
                 return None
-            self._collections[key] = found
+            self._collections[key] = collection
         return self._collections[key]
 
     def _matching(self, key: str, fingerprint: str) -> Any | None:
@@ -213,8 +213,8 @@ class VectorIndex:
         collection = self._matching(key, fingerprint)
         if collection is None or k < 1:
             return []
-        found = collection.query(query_embeddings=[vector], n_results=k, include=["distances"])
-        return [(int(n), 1.0 - far) for n, far in zip(found["ids"][0], found["distances"][0], strict=True)]
+        hits = collection.query(query_embeddings=[vector], n_results=k, include=["distances"])
+        return [(int(n), 1.0 - distance) for n, distance in zip(hits["ids"][0], hits["distances"][0], strict=True)]
 
     def _vectors(self, key: str, numbers: list[int]) -> tuple[list[int], Any]:
         import numpy as np
@@ -222,8 +222,8 @@ class VectorIndex:
         collection = self._find(key)
         if collection is None or not numbers:
             return [], np.empty((0, 0), np.float32)
-        found = collection.get(ids=_ids(numbers), include=["embeddings"])
-        return [int(n) for n in found["ids"]], np.asarray(found["embeddings"], np.float32)
+        rows = collection.get(ids=_ids(numbers), include=["embeddings"])
+        return [int(n) for n in rows["ids"]], np.asarray(rows["embeddings"], np.float32)
 
     def _present(self, key: str, ids: list[str]) -> set[int]:
         collection = self._find(key)

@@ -1,23 +1,23 @@
-"""What models that run in this process share: onnxruntime's session, and batches of texts."""
+"""What the models in this process share: the session of onnxruntime, and batches of texts."""
 
 import importlib
 from pathlib import Path
 from typing import Any
 
-# Padded tokens of one batch. 1,024 is no faster and costs 58 MB more, which the allocator keeps.
+# Tokens of one batch, with padding. 1,024 is not faster and costs 58 MB more, which the allocator keeps.
 BATCH_TOKENS = 512
 
 
 def open_session(model: bytes | Path, threads: int, weights: Path | None = None) -> Any:
-    """An `onnxruntime.InferenceSession` on `threads` threads. `weights`: the folder of weights outside of the model, if
-    it comes as bytes. Raises what onnxruntime raises.
+    """An `onnxruntime.InferenceSession` on `threads` threads.
+
+    `weights` is the folder of weights outside of the model, if `model` is bytes. Raises what onnxruntime raises.
     """
     onnxruntime: Any = importlib.import_module("onnxruntime")  # has no types
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(1, threads)
     options.inter_op_num_threads = 1
-    # An arena would keep the peak of the largest batch for ever; threads that spin take the CPU from the
-    # server.
+    # An arena would keep the memory of the largest batch forever; threads that spin take CPU from the server.
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -28,18 +28,19 @@ def open_session(model: bytes | Path, threads: int, weights: Path | None = None)
 
 
 def batches(lengths: list[int]) -> list[list[int]]:
-    """Rows grouped so that rows x longest <= BATCH_TOKENS, alike lengths together."""
-    found: list[list[int]] = []
+    """The rows in groups with rows x longest <= BATCH_TOKENS; rows of similar length are together."""
+    groups: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if found and (len(found[-1]) + 1) * lengths[row] <= BATCH_TOKENS:
-            found[-1].append(row)
+        if groups and (len(groups[-1]) + 1) * lengths[row] <= BATCH_TOKENS:
+            groups[-1].append(row)
         else:
-            found.append([row])
-    return found
+            groups.append([row])
+    return groups
 
 
 def tokenizable(text: str, max_tokens: int) -> str:
-    """As much of a text as a tokenizer that cuts at `max_tokens` has to see; it reads all before it cuts. Lone
-    surrogates are no text at all for it.
+    """The part of a text that a tokenizer needs for `max_tokens` tokens: it would read all of the text before it cuts.
+
+    Lone surrogates are replaced, because the tokenizer can't read them.
     """
     return text[: 64 * max_tokens].encode("utf-8", "replace").decode("utf-8")

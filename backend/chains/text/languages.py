@@ -1,7 +1,7 @@
-"""Which language a text is in, told by its script and by the small words that every sentence has.
+"""Detects the language of a text by its script and by the function words that every sentence has.
 
-A short list a language is enough: what counts is that one language's words are clearly more frequent than another's.
-The same words are left out of queries. Names are those of the Snowball stemmers.
+A short list per language is enough: the words of one language must only be clearly more frequent than those of others.
+The same words are left out of queries. The names of languages are those of the Snowball stemmers.
 """
 
 import re
@@ -95,7 +95,7 @@ FUNCTION_WORDS: dict[str, frozenset[str]] = {
     ),
 }
 
-# A script that few languages share tells the language; for the rest of the Latin ones, the words do.
+# A script that few languages use decides the language. For the Latin script, the words decide.
 _SCRIPTS = (
     (re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"), None),
     (re.compile("[\u0370-\u03ff]"), "greek"),
@@ -110,7 +110,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def detect_language(text: str) -> str | None:
-    """The language of a text as its stemmer is called; None when it has none, or nothing tells."""
+    """The language of a text, by the name of its stemmer. None if it has no stemmer, or if the language is unclear."""
     sample = text[:_SAMPLE]
     letters = len(_LETTER.findall(sample))
     for script, language in _SCRIPTS:
@@ -119,7 +119,7 @@ def detect_language(text: str) -> str | None:
     counts = Counter(_WORD.findall(sample.casefold()))
     votes = {name: sum(counts[word] for word in words) for name, words in FUNCTION_WORDS.items()}
     best = max(votes, key=votes.__getitem__)
-    # Names, code and tables have few small words; what is plain ASCII is most often English.
+    # Names, code and tables have few function words. Plain ASCII is most often English.
     if votes[best] >= max(2, 0.08 * counts.total()):
         return best
     return "english" if sample.isascii() else None

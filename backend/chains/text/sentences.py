@@ -1,16 +1,15 @@
-"""Where sentences begin and end. By rule, without a model: in linear time, for any language with Western or
-CJK stops.
+"""Finds the sentences of a text: by rules, without a model, in linear time, for languages with Western or CJK stops.
 
-Offsets are code points, as everywhere.
+Offsets are code points.
 """
 
 import re
 
-# A stop with the closing marks behind it, or the break of a line. Each match is consumed whatever it turns
-# out to be, so that a megabyte of dots is one step and not a quadratic search.
+# A stop with the closing marks after it, or a line break. Each match is consumed, whether it ends a sentence or not, so
+# that a megabyte of dots is one step and not a quadratic search.
 _CANDIDATE = re.compile(r"[.!?…]+[\"'”’»)\]*_]*|[。！？｡]+[」』”’）】]*|\n[ \t\n]*")
 _WIDE = frozenset("。！？｡")
-# Looked at before a full stop to tell an abbreviation.
+# Characters before a full stop that are checked for an abbreviation.
 _LOOK_BACK = 24
 _DOTTED = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 
@@ -19,14 +18,14 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Never the end of a sentence.
+# Abbreviations that never end a sentence.
 _BOUND = _words(
     """
     e.g i.e dr mr mrs ms prof rev hon gen col capt lt sgt st vs cf ca approx resp incl fig figs eq eqs
     sec chap ch vol vols ed eds pp p al viz z.b d.h u.a bzw usw nr abb vgl
     """
 )
-# The end of a sentence, unless a number follows.
+# Abbreviations only if a number follows; otherwise they end a sentence.
 _BEFORE_NUMBER = _words(
     """
     no nos jan feb mar apr jun jul aug sep sept oct nov dec art par tab sect ver min max
@@ -34,46 +33,46 @@ _BEFORE_NUMBER = _words(
 )
 _CLOCK = frozenset(("a.m", "p.m"))
 
-# The beginning of a line that goes with no line before it: a bullet, a number, a heading, a table, a
-# quotation, code.
+# The beginning of a line that doesn't continue the line before it: a bullet, a number, a heading, a table, a quotation,
+# code.
 _OWN_LINE = re.compile(r"(?:[-*+•●◦▪‣·–—]|\(?\w{1,3}[.)])\s|#{1,6}\s|[|>]|```|~~~")
 _FENCE_OR_HEADING = re.compile(r"#{1,6}\s|\||```|~~~")
 
 
 def sentences(text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
-    """The spans (start, end) of the sentences in text[start:end], in order, white space around them left out.
+    """The offsets (start, end) of the sentences in text[start:end], in order, without white space around them.
 
-    They do not overlap, and all but white space is in one of them. A heading, a list item and the row of a
-    table each count as a sentence. A newline inside of a paragraph ends one only where the line would not
-    have had to break.
+    They don't overlap, and everything except white space is in one of them. A heading, a list item and a table's row
+    count as a sentence. A newline inside of a paragraph ends a sentence only if the line was not too long for the next
+    word.
     """
     end = len(text) if end is None else min(end, len(text))
-    spans: list[tuple[int, int]] = []
+    offsets: list[tuple[int, int]] = []
     begin = start
     lines = _Lines(text, start, end)
     for match in _CANDIDATE.finditer(text, start, end):
         first = match[0][0]
         if first == "\n":
-            stop = lines.breaks(match.start(), match.end())
+            stop = lines.is_end(match.start(), match.end())
         else:
             stop = first in _WIDE or _is_end(text, begin, match.start(), match.end(), end)
         if stop:
-            _append(spans, text, begin, match.end())
+            _append(offsets, text, begin, match.end())
             begin = match.end()
-    _append(spans, text, begin, end)
-    return spans
+    _append(offsets, text, begin, end)
+    return offsets
 
 
-def _append(spans: list[tuple[int, int]], text: str, start: int, end: int) -> None:
+def _append(offsets: list[tuple[int, int]], text: str, start: int, end: int) -> None:
     piece = text[start:end]
     stripped = piece.strip()
     if stripped:
         start += len(piece) - len(piece.lstrip())
-        spans.append((start, start + len(stripped)))
+        offsets.append((start, start + len(stripped)))
 
 
 def _is_end(text: str, begin: int, stop: int, after: int, end: int) -> bool:
-    """Whether the stop at `stop`, followed by what is at `after`, ends the sentence that began at `begin`."""
+    """Whether the stop at `stop` ends the sentence that began at `begin`. `after` is the offset behind the stop."""
     if after >= end:
         return True
     if not text[after].isspace():
@@ -87,8 +86,9 @@ def _is_end(text: str, begin: int, stop: int, after: int, end: int) -> bool:
 
 
 def _is_abbreviation(before: str, length: int, following: str) -> bool:
-    """`before` is what stands before the full stop, `length` how much of the sentence does, `following` what
-    comes.
+    """Whether a full stop belongs to an abbreviation.
+
+    `before` is the text before the stop, `length` the length of the sentence up to it, `following` the next character.
     """
     words = before.split()
     word = words[-1].lstrip("\"'“‘«([*_") if words and not before[-1].isspace() else ""
@@ -103,10 +103,10 @@ def _is_abbreviation(before: str, length: int, following: str) -> bool:
 
 
 class _Lines:
-    """Tells breaks that are meant from those that only keep a line from growing too long.
+    """Distinguishes line breaks that end a sentence from breaks that only keep lines short.
 
-    A break was meant where the first word of the next line would still have fitted: where the line, with that
-    word, is no longer than the longest of its paragraph. And always before bullets, headings, tables.
+    A break ends a sentence if the first word of the next line would still have fitted: if the line with that word is
+    not longer than the longest line of its paragraph. Before bullets, headings and tables, it always does.
     """
 
     def __init__(self, text: str, start: int, end: int) -> None:
@@ -116,9 +116,10 @@ class _Lines:
         self._paragraph_end = -1
         self._width = 0
 
-    def breaks(self, at: int, after: int) -> bool:
-        """Whether the white space from `at` to `after`, which begins with a newline, ends a sentence. Call in
-        order.
+    def is_end(self, at: int, after: int) -> bool:
+        """Whether the white space from `at` to `after`, which begins with a newline, ends a sentence.
+
+        Call this in the order of the text.
         """
         text = self._text
         line, self._line = self._line, after

@@ -1,20 +1,20 @@
-"""Tokens of a text, estimated from its bytes."""
+"""Estimates the tokens of a text from its bytes."""
 
 import math
 
-_BYTES_A_TOKEN = 3.6
+_BYTES_PER_TOKEN = 3.6
 
 
 def estimate_tokens(text: str) -> int:
-    """Tokens of a text, rather too many than too few: about 3.6 bytes of English are one, fewer elsewhere."""
+    """The tokens of a text, rather too many than too few: 3.6 bytes per token, about as in English."""
     return estimate_bytes(len(text.encode("utf-8", "replace")))
 
 
 def estimate_bytes(count: int) -> int:
-    """The same, of so many bytes of text."""
-    return math.ceil(count / _BYTES_A_TOKEN)
+    """The tokens of a text with so many bytes."""
+    return math.ceil(count / _BYTES_PER_TOKEN)
 
 
 def clip(text: str, tokens: int) -> str:
-    """The beginning of a text that has at most so many tokens, as `estimate_tokens` counts them."""
-    return text.encode("utf-8", "replace")[: int(max(tokens, 0) * _BYTES_A_TOKEN)].decode("utf-8", "ignore")
+    """The beginning of a text, with at most so many tokens as `estimate_tokens` counts them."""
+    return text.encode("utf-8", "replace")[: int(max(tokens, 0) * _BYTES_PER_TOKEN)].decode("utf-8", "ignore")

@@ -1,4 +1,4 @@
-"""Words of a text, for comparing by what two texts share. English endings are trimmed lightly."""
+"""The content words of a text, for comparing two texts. English endings are removed roughly."""
 
 import re
 
@@ -15,19 +15,22 @@ STOPWORDS = frozenset(
 
 
 def words(text: str) -> list[str]:
-    """Content words in order, folded and trimmed; CJK text by pairs of characters."""
-    found: list[str] = []
+    """The content words in order, lower-cased and without endings; CJK text as pairs of characters."""
+    content: list[str] = []
     for match in _WORD.finditer(text.casefold()):
         word = match.group().replace("’", "'").removesuffix("'s")
         if _CJK.search(word):
-            found.extend(word[i : i + 2] for i in range(max(1, len(word) - 1)))
+            content.extend(word[i : i + 2] for i in range(max(1, len(word) - 1)))
         elif word not in STOPWORDS:
-            found.append(_trim(word))
-    return found
+            content.append(_trim(word))
+    return content
 
 
 def _trim(word: str) -> str:
-    """`limits` and `limit`, `billed` and `bill` and `billing` as one; too short or not alphabetic stays as it is."""
+    """The word without its ending: `limits` and `limit` are equal, `billed`, `billing` and `bill`, too.
+
+    Words that are short or not alphabetic stay unchanged.
+    """
     if len(word) < 5 or not word.isalpha():
         return word.removesuffix("s") if len(word) == 4 and word.isalpha() and not word.endswith("ss") else word
     for ending, replacement in (("ies", "y"), ("ing", ""), ("edly", ""), ("ed", ""), ("es", ""), ("s", ""), ("ly", "")):

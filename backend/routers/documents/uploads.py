@@ -1,29 +1,42 @@
-"""Documents that aren't uploaded as files: a text, and what a URL names."""
+"""New content: uploaded files, texts, what a URL names, and files that replace others."""
 
+import asyncio
 import io
 import re
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from backend.errors import Forbidden
+from backend.config.settings import Settings
+from backend.errors import Forbidden, Invalid, NotFound, StreamForgeError
 from backend.kit.text import clean_text
-from backend.routers.documents.documents import Collection, Uploads, stored
-from backend.routers.edge.limits import TEXT_BODY
+from backend.routers.documents.views import DocumentId, Replaced, Uploaded, Uploads, replaced_view
+from backend.routers.edge.limits import JSON_BODY, TEXT_BODY
 from backend.routers.edge.problems import responses
-from backend.routers.edge.services import Owner, ReadyServices
+from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
+from backend.services.library.file_names import display_name
 
 router = APIRouter(prefix="/documents", tags=["documents"])
-MAX_BODY = TEXT_BODY
+FILE_PATHS = re.compile(r"/documents/(upload|[^/]+/content)")
+"""Paths whose bodies are files. Every other body is JSON."""
+_FILES_PER_REQUEST = 4
+"""How many files of the largest size fit into one upload. Further files go into another upload."""
 
+
+def max_body(settings: Settings) -> int:
+    """The most bytes that a request of this router may have; JSON requests have a limit of their own."""
+    return settings.library.max_upload_mb * 1_000_000 * _FILES_PER_REQUEST + JSON_BODY
+
+
+Collection = Annotated[str | None, Query(description="Id of one of your collections. Unset: the default collection.")]
 Wait = Annotated[bool, Query(description="true: respond only when the document can be searched, or has failed.")]
-_WAITED = {200: {"model": Uploads, "description": "With wait=true: the document is ready or has failed."}}
+_AFTER_WAITING = {200: {"model": Uploads, "description": "With wait=true: the document is ready or has failed."}}
 _MAX_NAME = 60
 _MARKS = re.compile(r"[\s#>*_`=~-]+")
 
 
-class _Source(BaseModel):
+class _NewContent(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str | None = Field(None, max_length=255, description="The document's name, as a file name.")
@@ -38,7 +51,7 @@ class _Source(BaseModel):
         return value
 
 
-class TextRequest(_Source):
+class TextRequest(_NewContent):
     """A text to store. If its name ends in `.txt`, it is plain text; without a name it is Markdown."""
 
     model_config = ConfigDict(
@@ -53,7 +66,7 @@ class TextRequest(_Source):
     text: str = Field(min_length=1, description="Markdown or plain text. At most 10 MB of JSON, and MAX_UPLOAD_MB.")
 
 
-class UrlRequest(_Source):
+class UrlRequest(_NewContent):
     """A web page or a file to fetch and store."""
 
     model_config = ConfigDict(
@@ -71,7 +84,8 @@ class UrlRequest(_Source):
 @router.post(
     "/text",
     status_code=202,
-    responses={**_WAITED, **responses(400, 401, 403, 404, 409, 413, 422, 503, 507)},
+    max_body_size=TEXT_BODY,
+    responses={**_AFTER_WAITING, **responses(400, 401, 403, 404, 409, 413, 422, 503, 507)},
     summary="Store a text as a document",
 )
 async def add_text(
@@ -84,13 +98,14 @@ async def add_text(
 ) -> Uploads:
     """Stores the text like an uploaded file. If you send the same text again, you get the same document."""
     source = io.BytesIO(body.text.encode())
-    return await stored(services, owner, body.name or _name_of(body.text), source, collection, response, wait)
+    return await store_document(services, owner, body.name or _name_of(body.text), source, collection, response, wait)
 
 
 @router.post(
     "/url",
     status_code=202,
-    responses={**_WAITED, **responses(400, 401, 403, 404, 409, 413, 422, 502, 503, 504, 507)},
+    max_body_size=TEXT_BODY,
+    responses={**_AFTER_WAITING, **responses(400, 401, 403, 404, 409, 413, 422, 502, 503, 504, 507)},
     summary="Fetch a page or a file",
 )
 async def add_url(
@@ -107,15 +122,140 @@ async def add_url(
     Scripts of the page are not run. The document's name is taken from `Content-Disposition`, else from the last part of
     the path.
     """
-    if not services.settings.library.url_fetch:
-        raise Forbidden("This server fetches no URLs (URL_FETCH=0). Download it and upload the file.",
-                        code="url_fetch_off")  # fmt: skip
-    async with services.fetcher.fetch(body.url) as fetched:
-        return await stored(services, owner, body.name or fetched.name, fetched.file, collection, response, wait)
+    if services.fetcher is None:
+        message = "This server fetches no URLs (URL_FETCH=0). Download it and upload the file."
+        raise Forbidden(message, code="url_fetch_off")
+    async with services.fetcher.fetch(body.url) as page:
+        return await store_document(services, owner, body.name or page.name, page.file, collection, response, wait)
+
+
+@router.post(
+    "/upload",
+    status_code=202,
+    responses={
+        200: {"model": Uploads, "description": "With wait=true: every file is ready or has failed."},
+        **responses(400, 401, 403, 404, 409, 413, 422, 503, 507),
+    },
+    summary="Upload files",
+)
+async def upload(
+    file: list[UploadFile],
+    services: ReadyServices,
+    owner: Owner,
+    response: Response,
+    request: Request,
+    wait: Annotated[
+        bool, Query(description="true: respond only when every file can be searched, or has failed.")
+    ] = False,
+    collection: Collection = None,
+    collection_field: Annotated[
+        str | None, Form(alias="collection", description="Id of one of your collections, as a form field.")
+    ] = None,
+) -> Uploads:
+    """Stores PDF, Word, PowerPoint, Excel, CSV, EPUB, HTML, Markdown, e-mail, JSON, source code, images or plain
+    text. The format is detected from the content. If you upload the same bytes again, you get the same document.
+    """
+    unknown = (await request.form()).keys() - {"file", "collection"}
+    if unknown:
+        raise Invalid(f"{sorted(unknown)[0]}: is no field of an upload. Its fields are file and collection.")
+    collection = collection or collection_field
+    limit = services.settings.library.max_upload_files
+    if len(file) > limit:
+        raise Invalid(f"file: {len(file)} files, the limit of one upload is {limit} (MAX_UPLOAD_FILES).")
+    if len(file) == 1:
+        name, source = file[0].filename or "", file[0].file
+        return await store_document(services, owner, name, source, collection, response, wait)
+    results = [await _add_or_fail(services, owner, one, collection) for one in file]
+    if wait:
+        results = list(await asyncio.gather(*(_wait_until_settled(services, owner, result) for result in results)))
+        response.status_code = 200
+    return Uploads(id=results[0].id, status=results[0].status, documents=results)
+
+
+@router.put(
+    "/{document_id}/content",
+    status_code=202,
+    responses={
+        200: {
+            "model": Replaced,
+            "description": "The document has these bytes already. Or, with wait=true: the new version is ready, "
+            "failed or cancelled.",
+        },
+        **responses(400, 401, 403, 404, 409, 413, 422, 503, 507),
+    },
+    summary="Replace a document's content",
+)
+async def replace(
+    document_id: DocumentId,
+    file: UploadFile,
+    services: ReadyServices,
+    owner: Owner,
+    response: Response,
+    wait: Annotated[
+        bool, Query(description="true: respond only when the new content can be searched, or has failed.")
+    ] = False,
+) -> Replaced:
+    """Uploads a new version. Searches use the old version until the new one is ready. If the new one fails or is
+    cancelled, the old one stays.
+    """
+    row, changed = await services.library.uploads.replace(owner, document_id, file.file)
+    if wait:
+        row = await services.library.documents.settled(owner, document_id)
+    if wait or not changed:
+        response.status_code = 200
+    return replaced_view(row, not changed)
+
+
+async def store_document(
+    services: ServicesDep,
+    owner: str,
+    name: str,
+    source: BinaryIO,
+    collection: str | None,
+    response: Response,
+    wait: bool,
+) -> Uploads:
+    """Store one document, as an upload of one file does. `wait`: return when it can be searched or has failed."""
+    result = await _add(services, owner, name, source, collection)
+    if wait:
+        result = await _wait_until_settled(services, owner, result)
+        response.status_code = 200
+    return Uploads(id=result.id, status=result.status, documents=[result])
+
+
+async def _add(services: ServicesDep, owner: str, name: str, source: BinaryIO, collection: str | None) -> Uploaded:
+    row, is_new = await services.library.uploads.add(owner, name, source, collection)
+    return Uploaded(
+        id=row.id,
+        filename=row.name,
+        status=row.status,
+        duplicate=not is_new,
+        reason_code=row.reason_code,
+        reason=row.reason,
+    )
+
+
+async def _add_or_fail(services: ServicesDep, owner: str, file: UploadFile, collection: str | None) -> Uploaded:
+    """One file of several. If it can't be stored, the result says why, and the other files are stored."""
+    try:
+        return await _add(services, owner, file.filename or "", file.file, collection)
+    except StreamForgeError as error:
+        if error.status >= 500 or isinstance(error, NotFound):
+            raise
+        return Uploaded(
+            filename=display_name(file.filename or ""), status="failed", reason_code=error.code, reason=error.message
+        )
+
+
+async def _wait_until_settled(services: ServicesDep, owner: str, uploaded: Uploaded) -> Uploaded:
+    if uploaded.id is None:
+        return uploaded
+    row = await services.library.documents.settled(owner, uploaded.id)
+    return uploaded.model_copy(update={"status": row.status, "reason_code": row.reason_code, "reason": row.reason})
 
 
 def _name_of(text: str) -> str:
-    """A Markdown file's name from the first line that has words in it."""
+    """The name of a Markdown file, from the first line of the text that contains words."""
     for line in text.lstrip()[:4000].splitlines():
         if words := _MARKS.sub(" ", line[:400]).replace("/", "-").replace("\\", "-").strip():
             short = words if len(words) <= _MAX_NAME else words[:_MAX_NAME].rsplit(" ", 1)[0] + "…"

@@ -1,4 +1,4 @@
-"""Documents as JSON."""
+"""The schemas of documents, and how rows become them."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from backend.kit.text import clean_text
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View
-from backend.services.library.documents import MAX_NAME, DocumentRow, Receipt, VersionRow
-from backend.services.library.sweep import Swept
+from backend.services.library.documents import DocumentReceipt, DocumentRow, VersionRow
+from backend.services.library.file_names import MAX_NAME
+from backend.services.library.sweep import SweepReport
 
 DocumentId = Annotated[
     str, Path(description="A document's id: the `id` in the response to its upload, or in GET /documents.")
@@ -215,7 +216,7 @@ class DeletionReceipt(View):
 class SweepResult(View):
     """What a sweep found and repaired. All numbers are zero if there was nothing to repair."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [dict.fromkeys(Swept.__slots__, 0)]})
+    model_config = ConfigDict(json_schema_extra={"examples": [dict.fromkeys(SweepReport.__slots__, 0)]})
 
     documents_removed: int = Field(description="Number of documents whose deletion was not finished.")
     chunks_removed: int = Field(description="Number of removed chunks of versions that no document has.")
@@ -227,13 +228,13 @@ class SweepResult(View):
     )
 
 
-def document_of(row: DocumentRow) -> Document:
-    """As JSON."""
+def document_view(row: DocumentRow) -> Document:
+    """A document as the API returns it."""
     return Document(**_fields(row))
 
 
-def replaced_of(row: DocumentRow, unchanged: bool) -> Replaced:
-    """As JSON."""
+def replaced_view(row: DocumentRow, unchanged: bool) -> Replaced:
+    """A document whose content was replaced, as the API returns it."""
     return Replaced(**_fields(row), unchanged=unchanged)
 
 
@@ -262,18 +263,18 @@ def _fields(row: DocumentRow) -> dict[str, Any]:
     }
 
 
-def version_of(row: VersionRow) -> Version:
-    """As JSON."""
+def version_view(row: VersionRow) -> Version:
+    """A version as the API returns it."""
     fields: dict[str, Any] = {n: getattr(row, n) for n in Version.model_fields}
     fields["created_at"] = iso(row.created_at)
     return Version(**fields)
 
 
-def receipt_of(receipt: Receipt) -> DeletionReceipt:
-    """As JSON."""
+def receipt_view(receipt: DocumentReceipt) -> DeletionReceipt:
+    """What a deletion removed, as the API returns it."""
     return DeletionReceipt(**{n: getattr(receipt, n) for n in DeletionReceipt.model_fields})
 
 
-def swept_of(swept: Swept) -> SweepResult:
-    """As JSON."""
-    return SweepResult(**{n: getattr(swept, n) for n in SweepResult.model_fields})
+def sweep_view(report: SweepReport) -> SweepResult:
+    """What a sweep did, as the API returns it."""
+    return SweepResult(**{n: getattr(report, n) for n in SweepResult.model_fields})

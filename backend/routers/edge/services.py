@@ -1,25 +1,24 @@
 """What the endpoints get from the app: the services, and who is calling."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
 from backend.config.settings import Settings
-from backend.services.answers.start import Answers
-from backend.services.conversations.images import ImageService
-from backend.services.conversations.session_export import SessionExport
-from backend.services.conversations.session_import import SessionImport
+from backend.services.answers.start import ChatService
+from backend.services.conversations.images import Pictures
+from backend.services.conversations.session_export import Transcripts
 from backend.services.conversations.sessions import SessionService
-from backend.services.library.collections import CollectionService
-from backend.services.library.documents import DocumentService
-from backend.services.library.search.search import LibrarySearch
+from backend.services.library.open import Library
 from backend.services.lifecycle import Readiness
 from backend.services.models.catalog import Models
 from backend.services.prompts.prompts import PromptService
 from backend.services.runs.hub import RunHub
 from backend.services.usage.report import UsageService
-from backend.services.web.fetching import Fetcher
+
+if TYPE_CHECKING:
+    from backend.services.web.fetching import Fetcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +27,16 @@ class Services:
 
     settings: Settings
     readiness: Readiness
-    answers: Answers
+    chat: ChatService
     hub: RunHub
     sessions: SessionService
-    images: ImageService
-    documents: DocumentService
-    collections: CollectionService
-    fetcher: Fetcher
-    knowledge: LibrarySearch
+    pictures: Pictures
+    library: Library
+    fetcher: "Fetcher | None"
     models: Models
     usage: UsageService
     prompts: PromptService
-    session_export: SessionExport
-    session_import: SessionImport
+    transcripts: Transcripts
 
 
 # Dependencies are async although they don't wait: FastAPI runs others in a thread, at 0.3 ms each.
@@ -55,16 +51,10 @@ async def owner_of(request: Request) -> str:
     return request.scope["streamforge.owner"]
 
 
-def request_id_of(request: Request) -> str | None:
-    """The id that the guard gave to this request."""
-    return request.scope.get("streamforge.request_id")
-
-
 async def ready_services(request: Request) -> Services:
     """The services, once the models are loaded: a request that comes before /ready waits."""
     services: Services = request.app.state.services
-    if not services.readiness.is_ready:
-        await services.readiness.wait()
+    await services.readiness.wait()
     return services
 
 

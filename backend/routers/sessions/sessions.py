@@ -178,7 +178,7 @@ async def change(session_id: SessionId, body: SessionChange, services: ServicesD
     """Changes the title, or the options for answers that a request doesn't set. null removes a value."""
     settings = body.model_dump(include=body.model_fields_set - {"title"}, exclude_defaults=False)
     if body.collections is not None:
-        await services.collections.check_exist(owner, body.collections)
+        await services.library.collections.check_exist(owner, body.collections)
     if body.model is not None:
         services.models.check(body.model)
     if body.prompt is not None:

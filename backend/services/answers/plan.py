@@ -16,7 +16,8 @@ from backend.services.answers.request import AnswerRequest
 from backend.services.conversations.images import ImageService
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
-from backend.services.library.search.search import LibraryRetriever, LibrarySearch, Scope
+from backend.services.library.search.retriever import LibraryRetriever
+from backend.services.library.search.search import LibrarySearch, Scope
 from backend.services.models.catalog import ModelChoice, Models
 from backend.services.prompts.prompts import Prepared, PromptChoice, PromptService
 from backend.services.usage.budgets import Budgets, CostInput, Spending

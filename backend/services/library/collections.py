@@ -1,15 +1,15 @@
 """Collections: named sets of documents, each embedded by one model."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from weakref import WeakValueDictionary
 
 import structlog
 
 from backend.chains.retrieval.index import index_key
 from backend.errors import Invalid, NotFound
-from backend.services.library.holdings import Holdings, Removed
+from backend.kit.locks import KeyedLocks
+from backend.services.library.holdings import Holdings, RemovalCounts
+from backend.services.library.jobs.progress import ProgressBoard, embedding_progress
 from backend.services.library.jobs.workers import JobWorkers
 from backend.services.library.search.search import LibrarySearch
 from backend.storage.library.collections import CollectionCounts, CollectionRow
@@ -17,12 +17,13 @@ from backend.storage.library.transfers import Embedding
 
 log = structlog.get_logger(__name__)
 
-_AT_ONCE = 50
+_BATCH = 50
+"""Number of documents that are deleted in one commit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
-    """A collection, what it holds, and the embedding that is being built for it."""
+class CollectionDetails:
+    """A collection, the number of its documents and chunks, and its re-embedding while that runs."""
 
     row: CollectionRow
     counts: CollectionCounts
@@ -35,22 +36,23 @@ class CollectionReceipt:
 
     collection_id: str
     documents: int
-    removed: Removed
+    removed: RemovalCounts
 
 
 class CollectionService:
-    """Collections of an owner; somebody else's raise NotFound."""
+    """The collections of an owner; the collections of other owners raise NotFound."""
 
-    def __init__(self, corpus: Holdings, ingestion: JobWorkers, knowledge: LibrarySearch) -> None:
-        self._corpus = corpus
-        self._rows = corpus.collections
-        self._ingestion = ingestion
-        self._knowledge = knowledge
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+    def __init__(self, holdings: Holdings, workers: JobWorkers, board: ProgressBoard, search: LibrarySearch) -> None:
+        self._holdings = holdings
+        self._rows = holdings.collections
+        self._workers = workers
+        self._board = board
+        self._search = search
+        self._locks = KeyedLocks()
 
     async def open(self) -> None:
-        """Tell of collections that another model embedded than the one that is set."""
-        name = self._corpus.embedders.name
+        """Log a warning if collections were embedded with another model than EMBEDDING_MODEL."""
+        name = self._holdings.embedders.name
         others = [
             f"{row.id} ({row.name}): {row.fingerprint}"
             for row in await self._rows.every()
@@ -65,92 +67,89 @@ class CollectionService:
                 what="They keep serving with their own model. POST /collections/{id}/embed brings them to this one.",
             )
 
-    async def all(self, owner: str) -> list[Collection]:
-        """All of the owner's, by name; the default one too."""
+    async def all(self, owner: str) -> list[CollectionDetails]:
+        """All collections of the owner, sorted by name. Creates the default one if there is none."""
         await self._rows.default(owner)
-        return await self._whole(owner, [row.id for row in await self._rows.by_owner(owner)])
+        return await self._details(owner, [row.id for row in await self._rows.by_owner(owner)])
 
-    async def get(self, owner: str, collection_id: str) -> Collection:
+    async def get(self, owner: str, collection_id: str) -> CollectionDetails:
         """One collection. Raises NotFound."""
-        if not (found := await self._whole(owner, [collection_id])):
+        if not (collections := await self._details(owner, [collection_id])):
             raise NotFound("No such collection. GET /collections lists yours.")
-        return found[0]
+        return collections[0]
 
-    async def create(self, owner: str, name: str) -> Collection:
-        """A new, empty one. Raises Conflict (`collection_exists`)."""
-        return (await self._whole(owner, [(await self._rows.create(owner, name)).id]))[0]
+    async def create(self, owner: str, name: str) -> CollectionDetails:
+        """Create an empty collection. Raises Conflict (`collection_exists`)."""
+        return (await self._details(owner, [(await self._rows.create(owner, name)).id]))[0]
 
-    async def rename(self, owner: str, collection_id: str, name: str) -> Collection:
-        """Another name. Raises NotFound, Conflict (`collection_exists`)."""
+    async def rename(self, owner: str, collection_id: str, name: str) -> CollectionDetails:
+        """Change the name. Raises NotFound, Conflict (`collection_exists`)."""
         await self._rows.rename(owner, collection_id, name)
         return await self.get(owner, collection_id)
 
     async def check_exist(self, owner: str, ids: Sequence[str]) -> None:
-        """Raises NotFound when one of the ids is no collection of the owner's."""
+        """Raises NotFound if one of the ids is not a collection of the owner."""
         if missing := await self._rows.missing(owner, ids):
             raise NotFound(f"collections: no such collection: {missing[0]}. GET /collections lists yours.")
 
     async def delete(self, owner: str, collection_id: str) -> CollectionReceipt:
-        """With all its documents, some at a time. Raises NotFound."""
+        """Delete a collection with all its documents, a batch at a time. Raises NotFound."""
         row = await self._rows.get(owner, collection_id)
-        documents, removed = 0, Removed()
-        async with self._lock(collection_id):
-            await self._corpus.transfers.cancel_embed(collection_id)
-            await self._ingestion.abandon([collection_id])
+        documents, removed = 0, RemovalCounts()
+        async with self._locks.get(collection_id):
+            await self._holdings.transfers.cancel_embed(collection_id)
+            await self._workers.abandon([collection_id])
             while not await self._rows.remove(owner, collection_id):
-                some = await self._corpus.documents.in_collection(collection_id, _AT_ONCE)
-                gone = await self._corpus.versions.begin_delete(some)
-                await self._ingestion.abandon(some)
-                removed += await self._corpus.remove_versions(gone)
-                await self._corpus.versions.end_delete(some)
-                documents += len(some)
-                for document_id in some:
-                    self._ingestion.announce(document_id)
+                document_ids = await self._holdings.documents.in_collection(collection_id, _BATCH)
+                versions = await self._holdings.versions.begin_delete(document_ids)
+                await self._workers.abandon(document_ids)
+                removed += await self._holdings.remove_versions(versions)
+                await self._holdings.versions.end_delete(document_ids)
+                documents += len(document_ids)
+                for document_id in document_ids:
+                    self._board.announce(document_id)
             for generation in (row.generation, row.generation + 1):
-                await self._corpus.index.drop(index_key(collection_id, generation))
-        self._knowledge.changed(owner)
+                await self._holdings.index.drop(index_key(collection_id, generation))
+        self._search.forget(owner)
         return CollectionReceipt(collection_id, documents, removed)
 
-    async def embed(self, owner: str, collection_id: str, model: str) -> Collection:
-        """Embed it anew by `provider/model`, while it serves. Raises NotFound, Invalid (`unknown_model`), Conflict
-        (`embedding_running`), EmbeddingFailed."""
+    async def embed(self, owner: str, collection_id: str, model: str) -> CollectionDetails:
+        """Begin to re-embed a collection with `provider/model`; searches go on meanwhile.
+
+        Raises NotFound, Invalid (`unknown_model`), Conflict (`embedding_running`), EmbeddingFailed.
+        """
         row = await self._rows.get(owner, collection_id)
         try:
-            await self._corpus.embedders.named(model)
+            await self._holdings.embedders.by_name(model)
         except ValueError as error:
             raise Invalid(f"model: {error}", code="unknown_model") from None
-        async with self._lock(collection_id):
-            running = (await self._corpus.transfers.embeddings([collection_id])).get(collection_id)
+        async with self._locks.get(collection_id):
+            running = (await self._holdings.transfers.embeddings([collection_id])).get(collection_id)
             if running is None or running.model != model:
-                await self._corpus.transfers.begin_embed(owner, collection_id, model)
-                # What an earlier one left under this key, of whatever model.
-                await self._corpus.index.drop(index_key(collection_id, row.generation + 1))
+                await self._holdings.transfers.begin_embed(owner, collection_id, model)
+                # An earlier re-embedding, with any model, may have left vectors under this key.
+                await self._holdings.index.drop(index_key(collection_id, row.generation + 1))
             else:
-                await self._corpus.transfers.begin_embed(owner, collection_id, model)
-        self._ingestion.wake()
+                await self._holdings.transfers.begin_embed(owner, collection_id, model)
+        self._workers.wake()
         return await self.get(owner, collection_id)
 
-    async def cancel_embed(self, owner: str, collection_id: str) -> Collection:
-        """It stays as it is embedded. Raises NotFound."""
+    async def cancel_embed(self, owner: str, collection_id: str) -> CollectionDetails:
+        """Stop the re-embedding; the collection keeps its embedding. Raises NotFound."""
         row = await self._rows.get(owner, collection_id)
-        async with self._lock(collection_id):
-            if await self._corpus.transfers.cancel_embed(collection_id):
-                await self._ingestion.abandon([collection_id])
-                await self._corpus.index.drop(index_key(collection_id, row.generation + 1))
+        async with self._locks.get(collection_id):
+            if await self._holdings.transfers.cancel_embed(collection_id):
+                await self._workers.abandon([collection_id])
+                await self._holdings.index.drop(index_key(collection_id, row.generation + 1))
         return await self.get(owner, collection_id)
 
-    async def _whole(self, owner: str, ids: list[str]) -> list[Collection]:
-        # Jobs before rows: a flip between the two would else show neither the embedding nor what came of it.
-        embeddings = await self._corpus.transfers.embeddings(ids)
+    async def _details(self, owner: str, ids: list[str]) -> list[CollectionDetails]:
+        # Jobs are read before rows: if a job ends between the two, the row has its result already.
+        embeddings = await self._holdings.transfers.embeddings(ids)
         rows = [row for row in await self._rows.by_owner(owner) if row.id in ids]
         counts = await self._rows.counts([row.id for row in rows])
         for collection_id, embedding in embeddings.items():
-            if embedding.stage == "queued" and (stages := self._ingestion.stages_of(collection_id)) is not None:
-                embeddings[collection_id] = replace(embedding, stage=stages.stage, progress=stages.told())
-        return [Collection(row, count, embeddings.get(row.id)) for row, count in zip(rows, counts, strict=True)]
-
-    def _lock(self, collection_id: str) -> asyncio.Lock:
-        lock = self._locks.get(collection_id)
-        if lock is None:
-            lock = self._locks[collection_id] = asyncio.Lock()
-        return lock
+            progress = embedding_progress(self._board, collection_id)
+            if embedding.stage == "queued" and progress is not None:
+                embeddings[collection_id] = replace(embedding, stage=progress.stage, progress=progress.as_json())
+        return [CollectionDetails(row, count, embeddings.get(row.id)) for row, count in zip(rows, counts, strict=True)]

@@ -1,4 +1,4 @@
-"""Makes vectors, lexical indexes and files agree with the database: strays go, what is missing comes again."""
+"""Compares vectors, lexical indexes and files with the database: removes strays, indexes again what is missing."""
 
 import asyncio
 from bisect import bisect_right
@@ -9,6 +9,8 @@ import structlog
 
 from backend.chains.retrieval.index import index_key
 from backend.services.library.holdings import Holdings
+from backend.services.library.jobs.workers import JobWorkers
+from backend.services.library.search.search import LibrarySearch
 from backend.storage.library.collections import CollectionRow
 from backend.storage.library.strays import Range
 
@@ -16,8 +18,8 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Swept:
-    """What a sweep found and put right."""
+class SweepReport:
+    """What a sweep found and repaired."""
 
     documents_removed: int = 0
     chunks_removed: int = 0
@@ -28,100 +30,112 @@ class Swept:
 
 
 class Sweep:
-    """`arriving` are the files of uploads that are not in the database yet."""
+    """Finds and removes strays. `unstored`: the version ids of files that are not in the database yet (see Uploads)."""
 
-    def __init__(self, corpus: Holdings, arriving: set[str]) -> None:
-        self._corpus = corpus
-        self._arriving = arriving
+    def __init__(self, holdings: Holdings, workers: JobWorkers, search: LibrarySearch, unstored: set[str]) -> None:
+        self._holdings = holdings
+        self._workers = workers
+        self._search = search
+        self._unstored = unstored
 
-    async def at_start(self) -> Swept:
-        """Of everybody. Looks closely only where numbers don't agree: that is quick however much there is."""
-        swept = Swept()
-        await self._half_done(swept, None)
-        for row in await self._corpus.collections.every():
-            await self._collection(row, swept, closely=False)
-        await self._nobodys(swept)
-        if swept != Swept():
-            log.info("swept", **{name: getattr(swept, name) for name in Swept.__slots__})
-        return swept
+    async def sweep_all(self) -> SweepReport:
+        """Sweep the libraries of all owners: to be called at the start, before the workers open.
 
-    async def of(self, owner: str, *, everything: bool) -> Swept:
-        """Of one owner, closely; with `everything` also what belongs to nobody."""
-        swept = Swept()
-        await self._half_done(swept, owner)
-        for row in await self._corpus.collections.by_owner(owner):
-            await self._collection(row, swept, closely=True)
-        if everything:
-            await self._nobodys(swept)
-        return swept
+        Compares item by item only if the numbers don't agree, so it is quick for libraries of any size.
+        """
+        report = SweepReport()
+        await self._finish_deletions(report, None)
+        for row in await self._holdings.collections.every():
+            await self._sweep_collection(row, report, completely=False)
+        await self._sweep_orphans(report)
+        if report != SweepReport():
+            log.info("swept", **{name: getattr(report, name) for name in SweepReport.__slots__})
+        return report
 
-    async def _half_done(self, swept: Swept, owner: str | None) -> None:
-        """End what was begun: deletions, and the removal of superseded versions."""
-        corpus = self._corpus
-        removed = await corpus.remove_versions(await corpus.versions.superseded(owner))
-        swept.chunks_removed += removed.chunks
-        swept.vectors_removed += removed.vectors
-        swept.files_removed += removed.files
-        if owner is None and (deleted := await corpus.versions.half_deleted()):
-            await corpus.versions.end_delete(deleted)
-            swept.documents_removed += len(deleted)
+    async def sweep_owner(self, owner: str, *, include_orphans: bool) -> SweepReport:
+        """Sweep one owner's library completely; with `include_orphans` also what has no owner."""
+        report = SweepReport()
+        await self._finish_deletions(report, owner)
+        for row in await self._holdings.collections.by_owner(owner):
+            await self._sweep_collection(row, report, completely=True)
+        if include_orphans:
+            await self._sweep_orphans(report)
+        self._search.forget(owner)
+        self._workers.wake()
+        return report
 
-    async def _collection(self, row: CollectionRow, swept: Swept, *, closely: bool) -> None:
+    async def _finish_deletions(self, report: SweepReport, owner: str | None) -> None:
+        """Finish deletions that were begun, and remove superseded versions."""
+        holdings = self._holdings
+        removed = await holdings.remove_versions(await holdings.versions.superseded(owner))
+        report.chunks_removed += removed.chunks
+        report.vectors_removed += removed.vectors
+        report.files_removed += removed.files
+        if owner is None and (deleted := await holdings.versions.half_deleted()):
+            await holdings.versions.end_delete(deleted)
+            report.documents_removed += len(deleted)
+
+    async def _sweep_collection(self, row: CollectionRow, report: SweepReport, *, completely: bool) -> None:
         key = index_key(row.id, row.generation)
-        if closely or not await self._agrees(row, key):
-            # First what is there, then what should be: what comes meanwhile is no stray.
-            present = await self._corpus.index.numbers(key)
-            ranges = await self._corpus.remains.ranges(row.id)
+        if completely or not await self._has_right_count(row, key):
+            # The index is read first, then the database: what is added between the two is not taken for a stray.
+            present = await self._holdings.index.numbers(key)
+            ranges = await self._holdings.remains.ranges(row.id)
             strays = list(_outside(present, ranges))
-            swept.vectors_removed += await self._corpus.index.delete(key, strays)
-            await self._queue_again(key, ranges, present, swept)
-        chunks, terms = await self._corpus.remains.counts(row.id)
-        if closely or chunks != terms:
-            stray_terms = await self._corpus.remains.stray_terms(row.id)
-            await self._corpus.chunks.remove_terms(row.id, stray_terms)
-            swept.terms_removed += len(stray_terms)
-            if without := await self._corpus.remains.without_terms(row.id):
-                await self._corpus.remains.forget_chunks(without)
-                await self._corpus.jobs.requeue(without)
-                swept.documents_queued += len(without)
+            report.vectors_removed += await self._holdings.index.delete(key, strays)
+            await self._queue_again(key, ranges, present, report)
+        chunks, terms = await self._holdings.remains.counts(row.id)
+        if completely or chunks != terms:
+            stray_terms = await self._holdings.remains.stray_terms(row.id)
+            await self._holdings.chunks.remove_terms(row.id, stray_terms)
+            report.terms_removed += len(stray_terms)
+            if without := await self._holdings.remains.without_terms(row.id):
+                await self._holdings.remains.forget_chunks(without)
+                await self._holdings.jobs.requeue(without)
+                report.documents_queued += len(without)
 
-    async def _agrees(self, row: CollectionRow, key: str) -> bool:
-        """Whether there are as many vectors as there should be."""
-        ranges = await self._corpus.remains.ranges(row.id)
-        wanted = sum(r.chunks for r in ranges if r.active)
-        begun = [n for r in ranges if not r.active for n in r.numbers]
-        wanted += len(await self._corpus.index.present(key, begun))
-        return wanted == await self._corpus.index.count(key)
+    async def _has_right_count(self, row: CollectionRow, key: str) -> bool:
+        """Whether the index has as many vectors as it should have."""
+        ranges = await self._holdings.remains.ranges(row.id)
+        expected = sum(r.chunks for r in ranges if r.active)
+        unfinished = [n for r in ranges if not r.active for n in r.numbers]
+        expected += len(await self._holdings.index.present(key, unfinished))
+        return expected == await self._holdings.index.count(key)
 
-    async def _queue_again(self, key: str, ranges: Iterable[Range], present: Sequence[int], swept: Swept) -> None:
-        there = set(present)
-        lacking = [r for r in ranges if r.active and not there.issuperset(r.numbers)]
-        # Looked at once more: it may have become active since.
-        again = [r.version_id for r in lacking if len(await self._corpus.index.present(key, r.numbers)) < r.chunks]
-        await self._corpus.jobs.requeue(again)
-        swept.documents_queued += len(again)
+    async def _queue_again(
+        self, key: str, ranges: Iterable[Range], present: Sequence[int], report: SweepReport
+    ) -> None:
+        """Queue versions of which vectors are missing. `present`: the numbers that are in the index."""
+        numbers = set(present)
+        incomplete = [r for r in ranges if r.active and not numbers.issuperset(r.numbers)]
+        # Checked once more: the version may have become active after the index was read.
+        version_ids = [
+            r.version_id for r in incomplete if len(await self._holdings.index.present(key, r.numbers)) < r.chunks
+        ]
+        await self._holdings.jobs.requeue(version_ids)
+        report.documents_queued += len(version_ids)
 
-    async def _nobodys(self, swept: Swept) -> None:
-        """What belongs to no collection and to no version."""
-        corpus = self._corpus
-        existing = await corpus.index.collections()
-        rows = await corpus.collections.every()
-        embedding = await corpus.transfers.embeddings([row.id for row in rows])
+    async def _sweep_orphans(self, report: SweepReport) -> None:
+        """Remove vectors and indexes that belong to no collection, and files that belong to no version."""
+        holdings = self._holdings
+        existing = await holdings.index.keys()
+        rows = await holdings.collections.every()
+        embedding = await holdings.transfers.embeddings([row.id for row in rows])
         keys = {index_key(row.id, row.generation) for row in rows}
         keys |= {index_key(row.id, row.generation + 1) for row in rows if row.id in embedding}
         for key in existing - keys:
-            swept.vectors_removed += await corpus.index.count(key)
-            await corpus.index.drop(key)
-        for collection_id in await corpus.remains.orphan_indexes():
-            await corpus.collections.drop_terms(collection_id)
-        names = await asyncio.to_thread(lambda: {path.name for path in corpus.files.iterdir()})
-        names -= self._arriving
-        strays = names - await corpus.remains.wanted_files()
-        swept.files_removed += await asyncio.to_thread(corpus.unlink, sorted(strays))
+            report.vectors_removed += await holdings.index.count(key)
+            await holdings.index.drop(key)
+        for collection_id in await holdings.remains.orphan_indexes():
+            await holdings.collections.drop_terms(collection_id)
+        names = await asyncio.to_thread(lambda: {path.name for path in holdings.files.iterdir()})
+        names -= self._unstored
+        strays = names - await holdings.remains.wanted_files()
+        report.files_removed += await asyncio.to_thread(holdings.unlink, sorted(strays))
 
 
 def _outside(numbers: Iterable[int], ranges: Sequence[Range]) -> Iterable[int]:
-    """Those that are in none of the ranges, which are in order."""
+    """The numbers that are in none of the ranges. `ranges` must be sorted."""
     firsts = [r.first for r in ranges]
     for n in numbers:
         at = bisect_right(firsts, n) - 1

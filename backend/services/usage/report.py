@@ -8,7 +8,7 @@ import msgspec
 
 from backend import events as ev
 from backend.chains.models.prompt import Tokens
-from backend.chains.retrieval.embeddings import Embedded, paid_by
+from backend.chains.retrieval.embeddings import EmbeddingUsage, charge_embeddings_to
 from backend.errors import Forbidden
 from backend.kit.ids import new_id
 from backend.kit.times import now_ms
@@ -114,9 +114,9 @@ class UsageService:
         """Whatever a provider embeds within, the owner pays: each request is held, refused and booked as in `aside`."""
 
         @asynccontextmanager
-        async def request(model: str, most: int) -> AsyncGenerator[Embedded]:
+        async def request(model: str, most: int) -> AsyncGenerator[EmbeddingUsage]:
             async with self.aside(owner, None, model, Tokens(most, 0)) as used:
-                embedded = Embedded()
+                embedded = EmbeddingUsage()
                 try:
                     yield embedded
                 finally:
@@ -130,7 +130,7 @@ class UsageService:
                     if embedded.tokens:
                         used.append(call)
 
-        return paid_by(request)
+        return charge_embeddings_to(request)
 
     async def _book(self, owner: str, session_id: str | None, used: Sequence[ev.Usage], held: str | None) -> None:
         for call in used:

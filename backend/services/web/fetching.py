@@ -1,7 +1,7 @@
-"""Fetches what a URL names, for a caller who must not reach through this server what only this server can reach.
+"""Fetches URLs for callers. It must not give them access to hosts that only this server can reach.
 
-Names are harmless; addresses are not. So the check sits where a socket is made: whatever the URL, its redirects or DNS
-say, no connection is opened to an address that isn't public. Hosts that a setting names are exempt.
+The danger is in addresses, not in names. So the check is made when a socket is created: whatever the URL, its redirects
+or DNS contain, no connection is opened to an address that isn't public. Hosts in a setting are exempt.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from yarl import URL
 
 Lookup = Callable[[str, int], Sequence[tuple[Any, ...]]]
-"""Addresses of a host and port, as `socket.getaddrinfo` gives them. May block; raises OSError."""
+"""Returns the addresses of a host and port, as `socket.getaddrinfo` does. It may block, and raises OSError."""
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_AT_ONCE = 8
+_MAX_FETCHES = 8
 _CONNECT_SECONDS = 10.0
 _BLOCK = 1 << 18
 _MAX_HEADER = 32_768
@@ -44,14 +44,14 @@ _HEADERS = {
     "Accept-Encoding": "gzip",
 }
 
-# The tables of `ipaddress` differ from one Python to the next, and count relays to IPv4 as global.
+# The tables of `ipaddress` differ between versions of Python, and treat relays to IPv4 as global.
 _PRIVATE_V4 = tuple(
     ipaddress.IPv4Network(network)
     for network in (
         *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
         *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
         *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-        # Azure answers its machines' metadata at a public address.
+        # Azure has its metadata service at a public address.
         "168.63.129.16/32",
     )
 )
@@ -61,7 +61,7 @@ _PRIVATE_V6 = tuple(ipaddress.IPv6Network(n) for n in ("2001::/23", "2001:db8::/
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one that anybody on the internet could reach. What is no address is not."""
+    """Whether everybody on the internet can reach an IP address. False for a text that is not an address."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -72,18 +72,18 @@ def is_public(address: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """A page or file: what to call it, and its bytes from the beginning."""
+class FetchedFile:
+    """A page or file: its name, and its content, positioned at the beginning."""
 
     name: str
     file: BinaryIO
 
 
 class Fetcher:
-    """Fetches from public addresses, and from `allowed` (host, port) pairs wherever they are.
+    """Fetches from public addresses, and from `allowed` (host, port) pairs with any address.
 
-    `max_bytes` of content, also when it is unpacked, within `seconds` in all. Temporary files lie in `folder`. Proxies
-    of the environment are not used: they would make the check of addresses void.
+    The content has at most `max_bytes`, also after unpacking, and must arrive within `seconds`. Temporary files are in
+    `folder`. Proxies of the environment are not used, because the check of addresses would not work with them.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class Fetcher:
         self._allowed = frozenset(allowed)
         self._seconds = seconds
         self._lookup = lookup
-        # Threads of its own: a name server that doesn't answer holds one for half a minute.
-        self._threads = ThreadPoolExecutor(_AT_ONCE, "dns")
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        # Own threads for DNS: a name server that doesn't answer blocks a thread for half a minute.
+        self._threads = ThreadPoolExecutor(_MAX_FETCHES, "dns")
+        self._turns = asyncio.Semaphore(_MAX_FETCHES)
         self._tls: ssl.SSLContext | None = None
 
     @asynccontextmanager
-    async def fetch(self, url: str) -> AsyncGenerator[Fetched]:
-        """The file behind a URL, for as long as the context is open; a few at once, others wait their turn.
+    async def fetch(self, url: str) -> AsyncGenerator[FetchedFile]:
+        """The file behind a URL, while the context is open. A few are fetched at the same time; others wait.
 
         Raises UrlRefused, UrlUnreachable, UrlFailed, UrlTimeout, TooLarge (`document_too_large`), StorageFull.
         """
@@ -115,16 +115,16 @@ class Fetcher:
             async with self._turns:
                 name = await self._download(url, file)
             file.seek(0)
-            yield Fetched(name, file)
+            yield FetchedFile(name, file)
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Release the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _download(self, url: str, file: BinaryIO) -> str:
-        trail = [self._checked(url)]
+        trail = [self._check_url(url)]
         if self._tls is None:
-            self._tls = await asyncio.to_thread(_load)
+            self._tls = await asyncio.to_thread(_load_tls)
         import aiohttp
 
         try:
@@ -133,9 +133,9 @@ class Fetcher:
                     async with session.get(trail[-1], allow_redirects=False) as response:
                         if response.status not in _REDIRECTS:
                             return await self._store(response, file)
-                        trail.append(self._checked(response.headers.get("Location", ""), trail[-1]))
+                        trail.append(self._check_url(response.headers.get("Location", ""), trail[-1]))
         except aiohttp.ClientError as error:
-            raise _explained(error, trail[-1].raw_host) from None
+            raise _explain(error, trail[-1].raw_host) from None
         except TimeoutError:
             raise UrlTimeout(
                 f"{trail[-1].raw_host} took longer than {self._seconds:g} seconds (URL_TIMEOUT). Try again later, or "
@@ -143,26 +143,29 @@ class Fetcher:
             ) from None
         raise UrlFailed(f"url: redirects more than {_MAX_REDIRECTS} times. Give the address where it ends.")
 
-    def _checked(self, text: str, base: "URL | None" = None) -> "URL":
-        """A URL that may be asked for; an address behind a name is checked when a socket is made. Raises UrlRefused."""
+    def _check_url(self, text: str, base: "URL | None" = None) -> "URL":
+        """A URL that may be requested. Its address is checked later, when a socket is created. Raises UrlRefused.
+
+        `base` is the URL that redirects to it.
+        """
         from yarl import URL
 
-        where = "url" if base is None else f"{base.raw_host} redirects to a URL that is not followed"
+        subject = "url" if base is None else f"{base.raw_host} redirects to a URL that is not followed"
         try:
             url = URL(text.strip()) if base is None else base.join(URL(text))
             host, port = url.raw_host, url.port
         except ValueError:
-            raise UrlRefused(f"{where}: can't be read. Give one like https://example.com/page.") from None
+            raise UrlRefused(f"{subject}: can't be read. Give one like https://example.com/page.") from None
         if url.scheme not in ("http", "https") or not _HOST.fullmatch(host or "") or port is None:
-            raise UrlRefused(f"{where}: must begin with http:// or https:// and a host.")
+            raise UrlRefused(f"{subject}: must begin with http:// or https:// and a host.")
         if url.raw_user is not None or url.raw_password is not None:
-            raise UrlRefused(f"{where}: must not hold a user or password. Download the file and upload it.")
+            raise UrlRefused(f"{subject}: must not hold a user or password. Download the file and upload it.")
         if port not in (80, 443) and (host, port) not in self._allowed:
-            raise UrlRefused(f"{where}: port {port} is not 80 or 443. URL_ALLOWED_HOSTS={host}:{port} allows it.")
+            raise UrlRefused(f"{subject}: port {port} is not 80 or 443. URL_ALLOWED_HOSTS={host}:{port} allows it.")
         return url
 
     def _session(self, trail: "list[URL]") -> "aiohttp.ClientSession":
-        """For the URLs of one trail, the last of which is being asked for."""
+        """A session for the URLs of one trail: a URL and its redirects. The last one is requested now."""
         import aiohttp
 
         def checked_socket(info: tuple[Any, ...]) -> socket.socket:
@@ -188,7 +191,7 @@ class Fetcher:
         )
 
     async def _store(self, response: "aiohttp.ClientResponse", file: BinaryIO) -> str:
-        """Write the body to `file`; the name of what it is."""
+        """Write the body to `file`. Returns the name of the page or file."""
         status, host = response.status, response.url.raw_host
         if not 200 <= status < 300:
             raise UrlFailed(
@@ -210,10 +213,10 @@ class _NotPublicError(OSError):
     """An OSError, so that the next address of the same name is tried."""
 
 
-def _load() -> ssl.SSLContext:
-    """What the first fetch needs; it takes too long for the event loop."""
+def _load_tls() -> ssl.SSLContext:
+    """Import aiohttp and load certificates: for the first fetch, in a thread, because it takes long."""
     importlib.import_module("aiohttp")
-    # The system's authorities, which may be a company's own, and those that a slim container lacks.
+    # The authorities of the system, which may include a company's own, and certifi's for containers that have none.
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context
@@ -231,8 +234,8 @@ def _resolver(lookup: Lookup, threads: ThreadPoolExecutor) -> Any:
             except ValueError:
                 raise OSError("no name that DNS could know") from None
             return [
-                ResolveResult(hostname=host, host=str(address[0]), port=port, family=each, proto=protocol, flags=0)
-                for each, _, protocol, _, address in infos
+                ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=0)
+                for kind, _, protocol, _, address in infos
             ]
 
         async def close(self) -> None:
@@ -251,7 +254,8 @@ def _write(file: BinaryIO, block: bytes) -> None:
         raise StorageFull("The disk under DATA_DIR is full. Free some space and try again.") from None
 
 
-def _explained(error: "aiohttp.ClientError", host: str | None) -> UrlRefused | UrlUnreachable:
+def _explain(error: "aiohttp.ClientError", host: str | None) -> UrlRefused | UrlUnreachable:
+    """The error for the caller."""
     import aiohttp
 
     match error:

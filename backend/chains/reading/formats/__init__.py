@@ -1,6 +1,4 @@
-"""Files to text. One file a format, found by its `PLUGIN`; which one reads a file is told by the file's
-content.
-"""
+"""Reads files as text. There is one module per format, with a `PLUGIN`; the format is detected from the content."""
 
 import importlib
 import pkgutil
@@ -15,28 +13,27 @@ from backend.errors import DocumentUnreadable
 
 __all__ = ["Format", "detect", "formats", "parse_file", "supported"]
 
-# What a format may look at to recognise its own.
+# Bytes from the beginning of a file by which a format is detected.
 HEAD_BYTES = 65_536
-# Headings, and tables. Each heading begins a chunk: so many per book of 10,000 pages are more than authors write.
+# Maximum number of headings, and of tables. Each heading begins a chunk; no book of 10,000 pages has so many.
 MAX_PLACES = 20_000
 
 
 @cache
 def formats() -> dict[str, Format]:
-    """Every format by its name: the modules of this folder that have no underscore in front."""
+    """All formats by name: the modules of this folder whose name doesn't begin with an underscore."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     plugins: list[Format] = [importlib.import_module(f"{__name__}.{name}").PLUGIN for name in names]
     return {plugin.name: plugin for plugin in plugins}
 
 
 def supported() -> str:
-    """The formats in words, for messages."""
+    """The names of all formats, for messages."""
     return ", ".join(sorted(plugin.label for plugin in formats().values()))
 
 
 def detect(path: Path, name: str) -> Format:
-    """The format of a file. `name` is the name its owner gave it, and counts only where the content leaves it
-    open.
+    """The format of a file. The owner's file name `name` is used only if the content is ambiguous.
 
     Raises DocumentUnreadable: `document_empty`, `document_unsupported`.
     """
@@ -54,7 +51,7 @@ def detect(path: Path, name: str) -> Format:
 
 
 def parse_file(path: Path, name: str) -> ParsedDocument:
-    """A file as text. It runs in the calling thread without limits of time or memory: see `Parser`.
+    """A file as text. This runs in the calling thread, without limits of time or memory; `Parser` sets limits.
 
     Raises DocumentUnreadable.
     """
@@ -62,11 +59,11 @@ def parse_file(path: Path, name: str) -> ParsedDocument:
     if not parsed.text.strip():
         raise DocumentUnreadable("document_empty", "There is no text in this file.")
     check_length(len(parsed.text))
-    return _bounded(parsed)
+    return _limit_places(parsed)
 
 
-def _bounded(parsed: ParsedDocument) -> ParsedDocument:
-    """What comes behind the last heading or table that is kept is text under no heading."""
+def _limit_places(parsed: ParsedDocument) -> ParsedDocument:
+    """The document with at most MAX_PLACES headings and tables. The text after the last heading has no heading."""
     headings, contexts = parsed.headings, parsed.contexts
     if len(headings) > MAX_PLACES:
         headings = [*headings[: MAX_PLACES - 1], Heading(headings[MAX_PLACES - 1].start, 1, "")]

@@ -1,11 +1,11 @@
-"""What stands around the content of a web page: told by what its author calls it, and by how much of it is links."""
+"""Finds menus, footers and the like in a web page: by their names, and by how much of their text is links."""
 
 import re
 from typing import Any
 
 from backend.chains.reading.formats._html import BLOCKS, walk
 
-# In names (class, id) of elements.
+# Words in the names (class, id) of elements.
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _NAMES = frozenset(
     """
@@ -13,7 +13,7 @@ _NAMES = frozenset(
     sponsored popup footer comments disqus masthead paywall
     """.split()
 )
-# These may also be content; around it they are mostly links.
+# These may also be names of content. They are boilerplate if much of their text is links.
 _LINKED_NAMES = frozenset(
     """
     nav navbar navigation menu menus submenu share sharing social related recommended recommendations popular trending
@@ -21,36 +21,37 @@ _LINKED_NAMES = frozenset(
     """.split()
 )
 _LINKED_SHARE = 0.4
-# Lists of links, whatever they are called. Longer links are titles, which may be content where the page says that its
-# content begins, and elsewhere hardly.
+# Lists of links, whatever their names are. Long links are titles: they may be content if they are inside of an element
+# that the page marks as its content, and hardly ever elsewhere.
 _MANY_LINKS = 4
 _LIST_SHARE = 0.75
 _SHORT_LINK = 35
 _LONG_LINK = 70
-# More than so much of a page is no boilerplate, and a page has at least so much content.
-_MOST = 0.5
-_LEAST_KEPT = 0.3
+# An element with a larger share of the page's text is not boilerplate; and a page has at least this share of content.
+_MAX_SHARE = 0.5
+_MIN_CONTENT_SHARE = 0.3
 
 
-def boilerplate(root: Any) -> set[int]:
+def find_boilerplate(root: Any) -> set[int]:
     """The ids (`mem_id`) of the elements below `root` that are not the content."""
-    candidates, total = _measured(root)
+    candidates, total = _measure(root)
     longest = _LONG_LINK if root.tag == "body" else _SHORT_LINK
-    found: set[int] = set()
+    around: set[int] = set()
     dropped = 0
     until = -1
-    # In the order of the page, the outer ones before what is inside of them.
+    # In the order of the page; outer elements before the elements inside of them.
     for begin, node, length, linked, links in sorted(candidates, key=lambda candidate: (candidate[0], -candidate[2])):
-        if begin >= until and length <= _MOST * total and _is_around(node, length, linked, links, longest):
-            found.add(node.mem_id)
+        if begin >= until and length <= _MAX_SHARE * total and _is_around(node, length, linked, links, longest):
+            around.add(node.mem_id)
             dropped += length
             until = begin + length
-    return found if total - dropped >= _LEAST_KEPT * total else set()
+    return around if total - dropped >= _MIN_CONTENT_SHARE * total else set()
 
 
-def _measured(root: Any) -> tuple[list[tuple[int, Any, int, int, int]], int]:
-    """The blocks that hold text: (where it begins, node, its length, how much of it is in links, number of links); and
-    how much text there is. White space does not count.
+def _measure(root: Any) -> tuple[list[tuple[int, Any, int, int, int]], int]:
+    """The blocks with text, and the length of all text. White space doesn't count.
+
+    A block is (offset of its text, node, length, length of text in links, number of links).
     """
     candidates: list[tuple[int, Any, int, int, int]] = []
     inside: list[tuple[int, int, int]] = []

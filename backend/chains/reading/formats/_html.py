@@ -1,6 +1,4 @@
-"""HTML to lines: what a reader would see, without menus, scripts and footers. For every format that has HTML
-inside.
-"""
+"""Reads HTML as lines: what a person sees, without menus, scripts and footers. For all formats that contain HTML."""
 
 import re
 from collections import Counter
@@ -11,11 +9,11 @@ from backend.chains.reading.decoding import NotTextError, decode
 from backend.chains.reading.parsed import MAX_CONTEXT, TextBuilder, row_text
 from backend.errors import DocumentUnreadable
 
-# Elements above each tag, summed up: 31,000 that are nested in each other have so many.
+# The sum over all tags of the elements above each: 31,000 nested elements have this sum.
 _MAX_STEPS = 500_000_000
 _MAX_ATTRIBUTES = 1_000
 _TAG = re.compile(rb"<(/?)([a-z][a-z0-9]*+)([^<>]*+)", re.IGNORECASE)
-# Not those that people leave open: the parser closes them where the next one begins.
+# Without elements that are usually left open: the parser closes those when the next one begins.
 _NESTING = frozenset(
     b"""
     abbr address applet article aside b big blockquote caption center code details dialog dir div dl em fieldset
@@ -40,7 +38,7 @@ _NOISE = _words(
     """
 )
 _NOISE_ROLES = frozenset(("navigation", "banner", "contentinfo", "search", "menu", "dialog"))
-_UNSEEN = re.compile(r"\b(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+_HIDDEN_STYLE = re.compile(r"\b(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 BLOCKS = _words(
     """
     address article blockquote body caption dd details div dl dt fieldset figcaption figure header
@@ -50,21 +48,21 @@ BLOCKS = _words(
 _TIGHT = _words("li tr dt dd")
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CELLS = frozenset(("td", "th"))
-# No table of data has these in its cells.
+# A table with one of these in a cell is not data.
 _NOT_IN_DATA = _words("table h1 h2 h3 h4 form article section pre")
 
 
 def parse_html(raw: bytes, declared: str | None = None) -> Any:
-    """The tree (selectolax) of a page, whose encoding is `declared` outside of it.
+    """The tree (selectolax) of a page. `declared` is its encoding, if it is declared outside of the page.
 
     Raises DocumentUnreadable.
     """
     from selectolax.lexbor import LexborHTMLParser, SelectolaxError
 
     _check_tags(raw)
-    named = _CHARSET.search(raw[:4096])
+    meta = _CHARSET.search(raw[:4096])
     try:
-        source = decode(raw, declared=declared or (named[1].decode("ascii") if named else None))
+        source = decode(raw, declared=declared or (meta[1].decode("ascii") if meta else None))
         return LexborHTMLParser(source.replace("\0", "").encode("utf-8", "replace"))
     except NotTextError:
         raise DocumentUnreadable("document_unsupported", "This is no HTML but binary data.") from None
@@ -73,15 +71,15 @@ def parse_html(raw: bytes, declared: str | None = None) -> Any:
 
 
 def _check_tags(raw: bytes) -> None:
-    """The parser may look at all that a tag is nested in, and compares the attributes of an element with each other,
-    so that a megabyte of `<div>` would hold it for minutes.
+    """Refuse pages that take the parser minutes, like a megabyte of `<div>`. Raises DocumentUnreadable.
 
-    A close tag closes its own kind only: the parser passes over any other.
+    For each tag, the parser may look at all elements around it, and it compares the attributes of an element with each
+    other. A closing tag only closes an element of its own kind: the parser ignores all others.
     """
     opened: Counter[bytes] = Counter()
     depth = steps = 0
-    for closes, written, rest in _TAG.findall(raw):
-        name = written.lower()
+    for closes, tag, rest in _TAG.findall(raw):
+        name = tag.lower()
         if len(rest) > 2 * _MAX_ATTRIBUTES and len(_VALUES.sub(b"", rest).split()) > _MAX_ATTRIBUTES:
             raise DocumentUnreadable(
                 "document_corrupt",
@@ -99,15 +97,15 @@ def _check_tags(raw: bytes) -> None:
 
 
 def add_html(out: TextBuilder, root: Any, dropped: Set[int] = frozenset()) -> None:
-    """Append what a reader sees below `root`, without the elements whose ids (`mem_id`) are in `dropped`."""
+    """Append the visible text below `root`, without the elements whose ids (`mem_id`) are in `dropped`."""
     _Reader(out).read(root, dropped)
 
 
 class _Reader:
-    """Collects lines while the tree is walked.
+    """Collects lines while it walks through the tree.
 
-    Between two pieces of text stands the widest gap that any element border between them asks for: an empty
-    line for blocks, a newline for rows and list items.
+    The gap between two pieces of text is the widest one that the borders of elements between them need: an empty line
+    for blocks, a newline for rows and list items.
     """
 
     def __init__(self, out: TextBuilder) -> None:
@@ -163,8 +161,8 @@ class _Reader:
 
 
 def _data_tables(root: Any) -> set[int]:
-    """The ids of the tables that hold data; the others lay out a page, or a mail."""
-    found: set[int] = set()
+    """The ids of the tables with data. Other tables only lay out a page or a mail."""
+    data_tables: set[int] = set()
     inside: list[list[str]] = []
     for node, entering in walk(root):
         if entering and inside:
@@ -178,16 +176,16 @@ def _data_tables(root: Any) -> set[int]:
             cells = sum(tag in _CELLS for tag in tags)
             layout = node.attributes.get("role") in ("presentation", "none") or not _NOT_IN_DATA.isdisjoint(tags)
             if cells > 1 and not layout:
-                found.add(node.mem_id)
-    return found
+                data_tables.add(node.mem_id)
+    return data_tables
 
 
 def _add_table(out: TextBuilder, table: Any) -> None:
-    """Rows of nothing but `<th>` on top are the header, and so is the row in a `<thead>`."""
+    """Append a table. Its header is the row in a `<thead>`, or the first rows if all of their cells are `<th>`."""
     header = ""
     body = False
     for row in table.css("tr"):
-        if any(_is_noise(above) for above in (row, row.parent)):
+        if any(_is_noise(node) for node in (row, row.parent)):
             continue
         cells = [node for node in row.iter() if node.tag in _CELLS]
         is_header = not body and (row.parent.tag == "thead" or all(cell.tag == "th" for cell in cells))
@@ -211,10 +209,10 @@ def _cell(cell: Any) -> str:
 
 
 def walk(root: Any, closed: Set[int] = frozenset(), dropped: Set[int] = frozenset()) -> Iterator[tuple[Any, bool]]:
-    """Every node below `root`, on entering (True) and on leaving; noise and the nodes whose ids
-    are in `dropped` are passed over; headings and those in `closed` are not entered.
+    """Every node below `root`, once on entering (True) and once on leaving (False).
 
-    A loop, since hostile pages nest deeper than Python's stack.
+    Noise and the nodes whose ids are in `dropped` are skipped; headings and nodes in `closed` are not entered. A loop
+    and no recursion: hostile pages nest deeper than Python's stack.
     """
     node, depth = root.child, 1
     while node is not None:
@@ -241,4 +239,4 @@ def _is_noise(node: Any) -> bool:
     attributes = node.attributes
     if "hidden" in attributes or attributes.get("aria-hidden") == "true" or attributes.get("role") in _NOISE_ROLES:
         return True
-    return _UNSEEN.search(attributes.get("style") or "") is not None
+    return _HIDDEN_STYLE.search(attributes.get("style") or "") is not None

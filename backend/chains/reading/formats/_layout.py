@@ -1,4 +1,4 @@
-"""Lines at places on pages to paragraphs and headings."""
+"""Turns lines at places on pages into paragraphs and headings."""
 
 import re
 from collections import Counter
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-# How much larger than the body text a heading is set.
+# Headings are at least this much larger than the body text.
 _HEADING_SIZE = 1.15
 _MAX_HEADING_LINE = 150
 _BULLET = re.compile(r"(?:[•●◦▪‣·*–—-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)])\s")
@@ -16,9 +16,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of text; edges and height in points, `bottom` from the foot of the page. `\\xad` ends a
-    hyphenated line.
-    """
+    """A line of text; edges and size in points, `bottom` from the foot of the page. `\\xad` ends a hyphenated line."""
 
     text: str
     left: float
@@ -41,14 +39,14 @@ class Block:
 
 
 def lay_out(pages: list[PageText], *, headings: bool) -> list[list[Block]]:
-    """The blocks of each page. `headings=False` is for documents that name their headings elsewhere."""
+    """The blocks of each page. `headings=False` is for documents that list their headings elsewhere."""
     levels = _levels(pages) if headings else {}
-    words = _Words(pages)
+    words = _LineJoiner(pages)
     return [_blocks(page.lines, levels, words) for page in pages]
 
 
-def _blocks(lines: list[Line], levels: dict[float, int], words: "_Words") -> list[Block]:
-    page = _Measures(lines)
+def _blocks(lines: list[Line], levels: dict[float, int], words: "_LineJoiner") -> list[Block]:
+    page = _PageMeasures(lines)
     blocks: list[Block] = []
     last: Line | None = None
     for line in lines:
@@ -65,34 +63,33 @@ def _blocks(lines: list[Line], levels: dict[float, int], words: "_Words") -> lis
     return [Block(block.text.replace("\xad", ""), block.level) for block in blocks]
 
 
-class _Measures:
-    """What is usual on a page: distance of lines and their width, in points."""
+class _PageMeasures:
+    """The usual distance of lines on a page, and their usual width, in points."""
 
     def __init__(self, lines: list[Line]) -> None:
         steps = [above.bottom - below.bottom for above, below in pairwise(lines)]
         usual = [step for step, line in zip(steps, lines, strict=False) if 0.5 * line.size < step < 2 * line.size]
         self.leading = median(usual) if usual else 0.0
-        # The upper half: on a page of short lines (a list, a poem), none is to be taken for the end of a
-        # paragraph.
+        # The upper quartile: on a page of short lines (a list, a poem), no line should count as the end of a paragraph.
         widths = sorted(line.right - line.left for line in lines)
         self.width = widths[len(widths) * 3 // 4] if widths else 0.0
 
 
-def _gap(above: Line, below: Line, page: _Measures) -> str:
-    """What stands between two lines: a space, a newline, or an empty line between paragraphs."""
+def _gap(above: Line, below: Line, page: _PageMeasures) -> str:
+    """The separator between two lines: a space, a newline, or an empty line between paragraphs."""
     step = above.bottom - below.bottom
-    ended = _ENDS.search(above.text) is not None
+    sentence_ends = _ENDS.search(above.text) is not None
     if abs(above.size - below.size) > 0.12 * max(above.size, below.size, 0.1):
         return "\n\n"
     if step < -above.size:  # the next column, or a box beside
-        return "\n\n" if ended else " "
+        return "\n\n" if sentence_ends else " "
     if step > max(1.35 * page.leading, 0.5 * above.size) and page.leading:
         return "\n\n"
     if _BULLET.match(below.text):
         return "\n"
     if above.right - above.left < 0.75 * page.width and step > 0.3 * above.size:
-        return "\n\n" if ended else "\n"
-    return "\n\n" if ended and below.left - above.left > 0.8 * above.size else " "
+        return "\n\n" if sentence_ends else "\n"
+    return "\n\n" if sentence_ends and below.left - above.left > 0.8 * above.size else " "
 
 
 def _levels(pages: list[PageText]) -> dict[float, int]:
@@ -107,18 +104,16 @@ def _levels(pages: list[PageText]) -> dict[float, int]:
 
 
 def _level(line: Line, levels: dict[float, int]) -> int | None:
-    headed = len(line.text) <= _MAX_HEADING_LINE and not line.text.endswith((".", ",", ";"))
-    return levels.get(_rounded(line.size)) if headed and any(map(str.isalpha, line.text)) else None
+    can_be_heading = len(line.text) <= _MAX_HEADING_LINE and not line.text.endswith((".", ",", ";"))
+    return levels.get(_rounded(line.size)) if can_be_heading and any(map(str.isalpha, line.text)) else None
 
 
 def _rounded(size: float) -> float:
     return round(size * 2) / 2
 
 
-class _Words:
-    """Joins lines, and mends words that were cut at a line's end when the rest of the document knows them
-    whole.
-    """
+class _LineJoiner:
+    """Joins lines. A word that is hyphenated at a line's end is joined, unless the document has it with a hyphen."""
 
     def __init__(self, pages: list[PageText]) -> None:
         self._known: set[str] | None = None

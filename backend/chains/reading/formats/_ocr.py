@@ -1,4 +1,4 @@
-"""Pictures of text to text, by Tesseract where it is installed beside the server."""
+"""Reads the text in images with Tesseract, if it is installed on the server."""
 
 import os
 import shutil
@@ -9,23 +9,24 @@ HINT = (
     "Run OCR on it first, or have the server do it: install Tesseract there (`apt install tesseract-ocr`) and upload "
     "the file once more."
 )
-# For one picture; what takes longer is given up, so that one bad page does not cost the others.
+# Seconds for one image. A slower one is given up, so that one bad page doesn't cost the others.
 _TIMEOUT = 60
-# More languages than somebody chose to install are the whole catalogue: each one makes reading slower.
+# If more languages are installed, it is the whole catalogue, not a choice: each language makes reading slower.
 _MAX_LANGUAGES = 4
 
 
-def available() -> bool:
-    """Whether there is a Tesseract to call."""
+def is_available() -> bool:
+    """Whether Tesseract is installed."""
     return shutil.which("tesseract") is not None
 
 
-def read_picture(picture: bytes) -> list[str]:
-    """The paragraphs in a picture (PNG, JPEG, TIFF or PNM), each in one line; none when there are none, or when
-    Tesseract fails or takes longer than a minute.
+def read_image(image: bytes) -> list[str]:
+    """The paragraphs in an image (PNG, JPEG, TIFF or PNM), each as one line.
+
+    An empty list if there is no text, or if Tesseract fails or takes longer than a minute.
     """
     try:
-        text = _run("stdin", "stdout", "-l", _languages(), picture=picture)
+        text = _run("stdin", "stdout", "-l", _languages(), image=image)
     except (OSError, subprocess.SubprocessError):
         return []
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n") if paragraph.strip()]
@@ -33,21 +34,21 @@ def read_picture(picture: bytes) -> list[str]:
 
 @cache
 def _languages() -> str:
-    """All that are installed, as Tesseract wants to be told."""
+    """The installed languages as an argument of Tesseract."""
     names = [line.strip() for line in _run("--list-langs").splitlines()[1:]]
     chosen = [name for name in names if name and name != "osd" and "/" not in name]
     return "+".join(chosen) if 0 < len(chosen) <= _MAX_LANGUAGES else "eng"
 
 
-def _run(*arguments: str, picture: bytes = b"") -> str:
+def _run(*arguments: str, image: bytes = b"") -> str:
     program = shutil.which("tesseract") or "tesseract"
-    done = subprocess.run(  # noqa: S603
+    process = subprocess.run(  # noqa: S603
         [program, *arguments],
-        input=picture,
+        input=image,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         timeout=_TIMEOUT,
         check=True,
         env=os.environ | {"OMP_THREAD_LIMIT": "1"},
     )
-    return done.stdout.decode("utf-8", "replace").replace("\f", "\n\n")
+    return process.stdout.decode("utf-8", "replace").replace("\f", "\n\n")

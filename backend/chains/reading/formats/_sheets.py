@@ -1,4 +1,4 @@
-"""Rows of cells, as spreadsheets and CSV files have them, to lines of a document."""
+"""Turns the rows of spreadsheets and CSV files into lines of a document."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,19 +9,20 @@ _VALUE = re.compile(r"[\W\d_]*")
 
 
 def add_sheet(out: TextBuilder, rows: Iterable[Sequence[str]]) -> None:
-    """Append the rows, which are numbered from 1. Empty ones are left out, and end a table.
+    """Append the rows, which are numbered from 1. Empty rows are left out and end a table.
 
-    The header is the first row of a table that has two or more cells and is all words. A further table keeps
-    the header before it, unless its own is wider or narrower: people put empty rows inside of tables, too.
+    The header is the first row of a table that has two or more cells, all of them words. If the next table has as many
+    columns, it keeps the header of the one before it: people put empty rows inside of tables.
     """
-    header, width, looking = "", 0, True
+    header, width, expects_header = "", 0, True
     for number, cells in enumerate(rows, 1):
         filled = [cell for cell in cells if cell.strip()]
         if not filled:
-            looking = True
+            expects_header = True
             continue
-        found = looking and len(filled) > 1 and len(filled) != width and not any(map(_VALUE.fullmatch, filled))
-        if found:
+        is_words = not any(map(_VALUE.fullmatch, filled))
+        is_header = expects_header and len(filled) > 1 and len(filled) != width and is_words
+        if is_header:
             header, width = row_text(cells), len(filled)
-        out.row(cells, "" if found else header, number)
-        looking = looking and len(filled) == 1
+        out.row(cells, "" if is_header else header, number)
+        expects_header = expects_header and len(filled) == 1

@@ -1,4 +1,4 @@
-"""Formats that are zip archives: how they are recognised, and how a stranger's archive is unpacked."""
+"""Formats that are zip archives: how they are detected, and how an unsafe archive is unpacked."""
 
 import importlib
 import struct
@@ -12,7 +12,7 @@ from backend.errors import DocumentUnreadable
 
 MAX_UNPACKED = 200 * 1024 * 1024
 MAX_ENTRIES = 10_000
-# Deflate reaches 1,000; XML that people write stays below 30.
+# Deflate can reach 1,000; the XML of real documents stays below 30.
 MAX_RATIO = 200
 _RATIO_MATTERS_FROM = 10 * 1024 * 1024
 _MAX_NAME = 200
@@ -22,29 +22,29 @@ _TAIL_BYTES = 65_536
 _END = struct.Struct("<4s4H2LH")  # end of central directory: ..., entries, size of the directory, ...
 
 
-def holds(head: bytes, path: Path, part: bytes) -> bool:
-    """Whether the file is an archive with `part` in it, as far as its beginning and its end tell."""
-    return head.startswith(_ZIP) and (part in head or part in tail(path))
+def contains_part(head: bytes, path: Path, part: bytes) -> bool:
+    """Whether the file is an archive that contains `part`, judged by its beginning and its end."""
+    return head.startswith(_ZIP) and (part in head or part in read_tail(path))
 
 
-def tail(path: Path) -> bytes:
-    """The last bytes of a file, where archives keep their table of contents."""
+def read_tail(path: Path) -> bytes:
+    """The last bytes of a file; archives have their table of contents there."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         return file.read()
 
 
-def check(path: Path) -> None:
+def check_archive(path: Path) -> None:
     """Refuse a zip bomb by its table of contents, before anything is unpacked.
 
-    The table may lie: zipfile gives no more of an entry than the table says, and then finds its checksum wrong.
+    The table may be wrong: then zipfile reads only as much of an entry as the table says, and finds a wrong checksum.
     Raises DocumentUnreadable, zipfile.BadZipFile.
     """
-    end = tail(path)
+    end = read_tail(path)
     at = end.rfind(b"PK\x05\x06")
     if at < 0 or len(end) - at < _END.size:
         raise zipfile.BadZipFile
-    # First of all the table itself: zipfile reads all of it.
+    # The table itself is checked first, because zipfile reads all of it.
     if _END.unpack_from(end, at)[5] > MAX_ENTRIES * _MAX_NAME:
         raise _too_large()
     with zipfile.ZipFile(path) as archive:
@@ -57,11 +57,10 @@ def check(path: Path) -> None:
 
 
 @contextmanager
-def corrupt(message: str) -> Generator[None]:
-    """What goes wrong inside is a broken file's fault, and told as `message`: zipfile, lxml and those who use them have
-    a dozen ways to stumble over one.
+def report_damage(message: str) -> Generator[None]:
+    """In this context, any error means that the file is damaged: it becomes DocumentUnreadable with `message`.
 
-    Raises DocumentUnreadable.
+    zipfile, lxml and the libraries that use them raise a dozen different errors for a damaged file.
     """
     try:
         yield
@@ -86,7 +85,7 @@ class Archive:
     """
 
     def __init__(self, path: Path) -> None:
-        check(path)
+        check_archive(path)
         self._zip = zipfile.ZipFile(path)
         self.names = frozenset(self._zip.namelist())
         self._left = MAX_UNPACKED
@@ -98,7 +97,7 @@ class Archive:
         self._zip.close()
 
     def read(self, name: str) -> bytes:
-        """An entry. All that is read from an archive is bounded, however often it names the same entry."""
+        """The content of an entry. The total that is read is limited, even if the same entry is read again."""
         content = self._zip.read(name)
         self._left -= len(content)
         if self._left < 0:
@@ -106,7 +105,7 @@ class Archive:
         return content
 
     def xml(self, name: str) -> Any:
-        """An entry as an lxml element: entities stay what they are, nothing is fetched, depth is bounded by lxml."""
+        """An entry as an lxml element. Entities are not resolved, nothing is fetched, and lxml limits the depth."""
         etree: Any = importlib.import_module("lxml.etree")  # has no types
         parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True)
         return etree.fromstring(self.read(name), parser)

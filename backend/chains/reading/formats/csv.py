@@ -1,4 +1,4 @@
-"""CSV and its kin: rows of cells between commas, semicolons, tabs or bars."""
+"""CSV and similar formats: rows of cells between commas, semicolons, tabs or bars."""
 
 import csv
 import io
@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from backend.chains.reading.decoding import NotTextError, decode
-from backend.chains.reading.formats._base import Format
+from backend.chains.reading.formats._base import Format, decode_head, read_text
 from backend.chains.reading.formats._sheets import add_sheet
 from backend.chains.reading.parsed import ParsedDocument, TextBuilder
 from backend.errors import DocumentUnreadable
@@ -15,40 +14,36 @@ from backend.errors import DocumentUnreadable
 _DELIMITERS = "\t,;|"
 _SAMPLE_CHARACTERS = 20_000
 _SAMPLE_ROWS = 50
-# So many rows of one width are no prose, unless it is one comma each.
+# So many rows with the same number of cells are a table and not prose, unless each has exactly one comma.
 _SURE_ROWS = 5
-# Python's own limit is lower than texts that people put in a cell.
+# Python's default limit is too low for the texts that people put into a cell.
 _MAX_CELL = 1_000_000
 
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
-    try:
-        text = decode(head, whole=False)
-    except NotTextError:
+    text = decode_head(head)
+    if text is None:
         return 0.0
     suffix = Path(name).suffix.lower()
     if suffix in PLUGIN.suffixes:
         return 0.7
-    share, width, delimiter, rows = max(_tried(text))
+    share, width, delimiter, rows = max(_rate_delimiters(text))
     sure = share == 1 and rows >= _SURE_ROWS and (width > 2 or delimiter != ",")
     return 0.5 if sure and suffix in ("", ".txt") else 0.0
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:
-    try:
-        text = decode(path.read_bytes())
-    except NotTextError:
-        raise DocumentUnreadable("document_unsupported", "This is no CSV but binary data.") from None
+    text = read_text(path, "This is no CSV but binary data.")
     out = TextBuilder()
-    add_sheet(out, _rows(text, max(_tried(text))[2]))
+    add_sheet(out, _rows(text, max(_rate_delimiters(text))[2]))
     if not out.length:
         raise DocumentUnreadable("document_empty", "There is no text in this file.")
     return out.build(PLUGIN.media_type, None)
 
 
-def _tried(text: str) -> Iterator[tuple[float, int, str, int]]:
-    """For each delimiter: the share of rows that have the usual number of cells, this number, the delimiter, and
-    how many rows these are.
+def _rate_delimiters(text: str) -> Iterator[tuple[float, int, str, int]]:
+    """For each delimiter: the share of rows with the usual number of cells, that number, the delimiter, and the number
+    of these rows.
     """
     sample = text[:_SAMPLE_CHARACTERS]
     whole = len(sample) == len(text)
@@ -63,7 +58,7 @@ def _tried(text: str) -> Iterator[tuple[float, int, str, int]]:
 
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
-    """The rows. From where a quote glues them together beyond reason, quotes mean nothing."""
+    """The rows. If an open quote would make a cell too large, quotes have no meaning from there on."""
     lines = io.StringIO(text.replace("\0", ""), newline="")
     csv.field_size_limit(_MAX_CELL)
     rows = csv.reader(lines, delimiter=delimiter)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.chains.reading.formats._base import Format
-from backend.chains.reading.formats._zip import check, corrupt, holds, tail
+from backend.chains.reading.formats._zip import check_archive, contains_part, read_tail, report_damage
 from backend.chains.reading.parsed import ParsedDocument, TextBuilder, one_line, row_text
 from backend.errors import DocumentUnreadable
 
@@ -20,10 +20,10 @@ _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADING_STYLE = re.compile(r"heading (\d)", re.IGNORECASE)
 _WRAPPERS = frozenset(_WORD + tag for tag in ("sdt", "sdtContent", "ins", "moveTo", "customXml", "smartTag"))
 _BREAKS = {_WORD + "tab": "\t", _WORD + "br": "\n", _WORD + "cr": "\n", _WORD + "noBreakHyphen": "-"}
-_UNSEEN = frozenset(
+_HIDDEN = frozenset(
     (
         *(_WORD + tag for tag in ("pPr", "rPr", "del", "moveFrom", "instrText", "sdtPr")),
-        # The same content once more, for old programs.
+        # The same content a second time, for old programs.
         "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
     )
 )
@@ -31,8 +31,8 @@ _UNSEEN = frozenset(
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
     if head.startswith(_COMPOUND):
-        return 0.9 if _ENCRYPTED in head + tail(path) else 0.0
-    return 1.0 if holds(head, path, _MAIN_PART) else 0.0
+        return 0.9 if _ENCRYPTED in head + read_tail(path) else 0.0
+    return 1.0 if contains_part(head, path, _MAIN_PART) else 0.0
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:
@@ -41,15 +41,15 @@ def _parse(path: Path, name: str) -> ParsedDocument:
             raise DocumentUnreadable(
                 "document_encrypted", "This document has a password. Save it without one and try again."
             )
-    with corrupt("This Word document is damaged. Open it in Word, save it again and try once more."):
-        check(path)
+    with report_damage("This Word document is damaged. Open it in Word, save it again and try once more."):
+        check_archive(path)
         return _read(path)
 
 
 def _read(path: Path) -> ParsedDocument:
     import docx
 
-    # From memory: python-docx keeps a file that it failed on open.
+    # From memory: if it fails, python-docx doesn't close the file.
     try:
         document: Any = docx.Document(io.BytesIO(path.read_bytes()))
     except ValueError:
@@ -84,7 +84,7 @@ def _read(path: Path) -> ParsedDocument:
 
 
 def _level(style: Any) -> int | None:
-    """The heading level of a style: by its outline level, which any language has, or by its name."""
+    """The heading level of a style: by its outline level, which doesn't depend on the language, or by its name."""
     for element in style.element.iter(_WORD + "outlineLvl"):
         level = int(element.get(f"{_WORD}val", "9"))
         return level + 1 if level < 9 else None
@@ -94,8 +94,8 @@ def _level(style: Any) -> int | None:
 
 
 def _blocks(body: Any) -> Iterator[tuple[str, Any]]:
-    """What is in the body: (kind, element), where kind is `paragraph`, `item` (of a list) or `table`."""
-    for child in _unwrapped(body):
+    """The blocks of the body: (kind, element). The kind is `paragraph`, `item` (of a list) or `table`."""
+    for child in _unwrap(body):
         if child.tag == _WORD + "p":
             numbered = child.find(f"{_WORD}pPr/{_WORD}numPr") is not None
             yield "item" if numbered else "paragraph", child
@@ -104,41 +104,41 @@ def _blocks(body: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _add_table(out: TextBuilder, table: Any) -> None:
-    """The first row of a Word table is nearly always its header, whether the author said so or not."""
+    """Append a table. Its first row is taken as the header: in Word that is nearly always true, even if not marked."""
     header = ""
-    for row in _unwrapped(table):
+    for row in _unwrap(table):
         if row.tag == _WORD + "tr":
-            cells = [_cell(cell) for cell in _unwrapped(row) if cell.tag == _WORD + "tc"]
+            cells = [_cell(cell) for cell in _unwrap(row) if cell.tag == _WORD + "tc"]
             out.row(cells, header)
             header = header or row_text(cells)
 
 
 def _cell(cell: Any) -> str:
-    """A table inside a cell is read as a part of the cell's text."""
+    """The text of a cell; a table inside the cell is part of its text."""
     return " ".join(_text(paragraph) for paragraph in cell.iter(_WORD + "p"))
 
 
-def _unwrapped(parent: Any) -> Iterator[Any]:
-    """The children, and in place of a wrapper (content control, tracked insertion) what is inside it.
+def _unwrap(parent: Any) -> Iterator[Any]:
+    """The children; a wrapper (content control, tracked insertion) is replaced by its own children.
 
-    lxml refuses trees deeper than 256, so recursion is safe here and below.
+    lxml refuses trees deeper than 256, so recursion is safe here and in `_text`.
     """
     for child in parent:
         if child.tag in _WRAPPERS:
-            yield from _unwrapped(child)
+            yield from _unwrap(child)
         else:
             yield child
 
 
 def _text(element: Any) -> str:
-    """The text of a paragraph as one sees it: links and insertions, no deletions, text boxes once."""
+    """The visible text of a paragraph: with links and insertions, without deletions, text boxes only once."""
     pieces: list[str] = []
     for child in element:
         if child.tag == _WORD + "t":
             pieces.append(child.text or "")
         elif child.tag in _BREAKS:
             pieces.append(_BREAKS[child.tag])
-        elif child.tag not in _UNSEEN:
+        elif child.tag not in _HIDDEN:
             pieces.append(_text(child))
     return "".join(pieces)
 

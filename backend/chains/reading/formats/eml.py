@@ -1,4 +1,4 @@
-"""E-mails (EML): the headers that people look at, then the text; attachments are named and not read."""
+"""E-mails (EML): the important headers, then the text. Attachments are listed but not read."""
 
 import re
 from collections.abc import Iterator
@@ -10,6 +10,8 @@ from email.policy import Compat32
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from backend.chains.reading.decoding import NotTextError, decode
 from backend.chains.reading.formats._base import Format
 from backend.chains.reading.formats._html import add_html, parse_html
@@ -18,25 +20,28 @@ from backend.errors import DocumentUnreadable
 
 _HEADERS = ("Subject", "From", "To", "Cc", "Date")
 _FIELD = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,60}):[ \t\r\n]|[ \t]+\S|>?From \S")
-_TELLING = frozenset(("received", "message-id", "mime-version", "return-path", "delivered-to", "from", "to", "date"))
+_MAIL_FIELDS = frozenset(
+    ("received", "message-id", "mime-version", "return-path", "delivered-to", "from", "to", "date")
+)
 _MAX_PARTS = 1_000
 _MAX_HEADER = 10_000
 _MAX_CONTENT_HEADER = 2_000
 
 
-class _Bounded(Compat32):
-    """Headers are cut: the parameters in one are read in time quadratic in its length."""
+class _ShortHeaders(Compat32):
+    """Cuts long headers: parsing the parameters of a header takes time quadratic in its length."""
 
+    @override
     def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
         name, value = super().header_source_parse(sourcelines)
         return name, value[: _MAX_CONTENT_HEADER if name.lower().startswith("content-") else _MAX_HEADER]
 
 
-_POLICY = _Bounded()
+_POLICY = _ShortHeaders()
 
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
-    """The lines up to the first empty one are header fields, three of them such as mails have."""
+    """Whether all lines before the first empty one are header fields, and three of them are typical of mails."""
     fields: set[str] = set()
     for line in head[:16_384].decode("latin-1").splitlines():
         field = _FIELD.match(line + "\n")
@@ -45,8 +50,8 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
                 return 0.0
             break
         fields.add((field[1] or "").lower())
-    telling = len(fields & _TELLING)
-    return 0.9 if telling >= 3 or (telling >= 2 and Path(name).suffix.lower() in PLUGIN.suffixes) else 0.0
+    mail_fields = len(fields & _MAIL_FIELDS)
+    return 0.9 if mail_fields >= 3 or (mail_fields >= 2 and Path(name).suffix.lower() in PLUGIN.suffixes) else 0.0
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:
@@ -66,11 +71,11 @@ def _parse(path: Path, name: str) -> ParsedDocument:
 
 
 def _add_message(out: TextBuilder, message: Message) -> str | None:
-    """The headers and the text; gives the subject."""
+    """Append the headers and the text of a mail. Returns its subject."""
     subject = one_line(_header(message, "Subject"))
     headers = ((name, _header(message, name)) for name in _HEADERS)
     out.add("\n".join(f"{name}: {value}" for name, value in headers if value))
-    for count, part in enumerate(_shown(message), 1):
+    for count, part in enumerate(_visible_parts(message), 1):
         if count > _MAX_PARTS:
             raise DocumentUnreadable("document_too_large", f"This mail has more than {_MAX_PARTS:,} parts.")
         _add_part(out, part)
@@ -78,7 +83,7 @@ def _add_message(out: TextBuilder, message: Message) -> str | None:
 
 
 def _header(message: Message, name: str) -> str:
-    """A header as people read it, in one line."""
+    """The decoded text of a header, as one line."""
     raw = str(message.get(name, ""))[:_MAX_HEADER]
     try:
         text = str(make_header(decode_header(raw)))
@@ -87,8 +92,8 @@ def _header(message: Message, name: str) -> str:
     return " ".join(text.split())
 
 
-def _shown(part: Any) -> Iterator[Any]:
-    """The parts that a mail program shows: of alternatives only the best one for us, plain text before HTML."""
+def _visible_parts(part: Any) -> Iterator[Any]:
+    """The parts that a mail program displays. Of alternatives only one: plain text if there is one, else HTML."""
     if not part.is_multipart() or part.get_content_type() == "message/rfc822":
         yield part
         return
@@ -96,7 +101,7 @@ def _shown(part: Any) -> Iterator[Any]:
     if part.get_content_subtype() == "alternative":
         parts = sorted(parts, key=lambda child: _ORDER.get(child.get_content_type(), 2))[:1]
     for child in parts:
-        yield from _shown(child)
+        yield from _visible_parts(child)
 
 
 _ORDER = {"text/plain": 0, "text/html": 3, "text/calendar": 4}

@@ -1,9 +1,9 @@
-"""Pictures of text: scans and photographs, read by OCR where the server has it."""
+"""Images of text: scans and photographs, read by OCR if the server has Tesseract."""
 
 from pathlib import Path
 
 from backend.chains.reading.formats._base import Format
-from backend.chains.reading.formats._ocr import HINT, available, read_picture
+from backend.chains.reading.formats._ocr import HINT, is_available, read_image
 from backend.chains.reading.parsed import ParsedDocument, TextBuilder
 from backend.errors import DocumentUnreadable
 
@@ -24,14 +24,14 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:
-    picture = path.read_bytes()
-    media_type = _media_type(picture)
+    image = path.read_bytes()
+    media_type = _media_type(image)
     if media_type is None:
         raise DocumentUnreadable("document_corrupt", "This picture is damaged. Export it anew as PNG or JPEG.")
-    if not available():
+    if not is_available():
         raise DocumentUnreadable("document_scanned", f"This is a picture. {HINT}")
     out = TextBuilder()
-    for paragraph in read_picture(picture):
+    for paragraph in read_image(image):
         out.add(paragraph)
     if not out.length:
         raise DocumentUnreadable("document_empty", "No text was found in this picture.")

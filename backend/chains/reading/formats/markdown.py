@@ -1,12 +1,11 @@
-"""Markdown. The text stays the source as it is, so that a citation is what the author wrote."""
+"""Markdown. The text is the unchanged source, so that a citation is what the author wrote."""
 
 import re
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from backend.chains.reading.decoding import NotTextError, decode
-from backend.chains.reading.formats._base import Format
+from backend.chains.reading.formats._base import Format, decode_head, read_text
 from backend.chains.reading.parsed import (
     MAX_CONTEXT,
     MAX_HEADING,
@@ -19,37 +18,34 @@ from backend.chains.reading.parsed import (
 )
 from backend.errors import DocumentUnreadable
 
-# One of each kind, at the beginning of a line: headings, fences, lists with bold or links, tables.
+# Signs of Markdown: a heading, a fence, a link, bold text, the line below a table's header.
 _SIGNS = tuple(
     re.compile(pattern, re.MULTILINE)
     for pattern in (r"^#{1,6} \S", r"^(```|~~~)", r"\]\([^\s)]{1,500}\)", r"\*\*\w", r"^\|[ :|-]+\|$")
 )
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*\n", re.DOTALL | re.MULTILINE)
-# Of blocks, about three each. What comes behind them is read as text without structure.
+# Tokens of the parser, about three per block. The text after them has no structure.
 _MAX_TOKENS = 300_000
 _INLINE = re.compile(r"[^\w\s,.;:?()/'\"-]|_")
 _TITLE_FIELD = re.compile(r"^title:[ \t]*(.+)$", re.MULTILINE)
 
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
-    """Markdown and plain text are told apart by the name; without an ending, by two signs of Markdown."""
+    """Only the name can distinguish Markdown from plain text. Without an ending, two signs of Markdown are needed."""
     suffix = Path(name).suffix.lower()
     if suffix and suffix not in PLUGIN.suffixes:
         return 0.0
-    try:
-        text = canonical(decode(head, whole=False))
-    except NotTextError:
+    text = decode_head(head)
+    if text is None:
         return 0.0
+    text = canonical(text)
     if suffix:
         return 0.6
     return 0.4 if sum(sign.search(text) is not None for sign in _SIGNS) >= 2 else 0.0
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:
-    try:
-        text = canonical(decode(path.read_bytes()))
-    except NotTextError:
-        raise DocumentUnreadable("document_unsupported", "This is no Markdown but binary data.") from None
+    text = canonical(read_text(path, "This is no Markdown but binary data."))
     if not text.strip():
         raise DocumentUnreadable("document_empty", "There is no text in this file.")
     body, title = _without_front_matter(text)
@@ -59,9 +55,7 @@ def _parse(path: Path, name: str) -> ParsedDocument:
 
 
 def _without_front_matter(text: str) -> tuple[str, str | None]:
-    """The text with its YAML head blanked out (else the head's last line reads as a heading), and the head's
-    title.
-    """
+    """The text with its YAML head blanked out (its last line would look like a heading), and the head's title."""
     match = _FRONT_MATTER.match(text)
     if match is None:
         return text, None
@@ -74,12 +68,12 @@ def _structure(text: str) -> tuple[list[Heading], list[Context]]:
     """Headings and tables, in the order of the text."""
     from markdown_it import MarkdownIt
 
-    # Blocks only: inline syntax matters in headings alone, and is where Markdown gets slow on hostile input.
+    # Blocks only: inline syntax matters only in headings, and is what makes Markdown slow on hostile input.
     blocks: Any = MarkdownIt("commonmark").enable("table")
     blocks.core.ruler.enableOnly(["normalize", "block"])
-    # What links refer to matters to nothing here, and takes time quadratic in how many there are.
+    # Link references are not needed here, and take time quadratic in their number.
     blocks.block.ruler.disable("reference")
-    blocks.block.ruler.before("table", "enough", _enough)
+    blocks.block.ruler.before("table", "limit_structure", _limit_structure)
     inline: Any = MarkdownIt("commonmark")
     starts: list[int] = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
     headings: list[Heading] = []
@@ -97,8 +91,8 @@ def _structure(text: str) -> tuple[list[Heading], list[Context]]:
     return headings, tables
 
 
-def _enough(state: Any, line: int, end: int, silent: bool) -> bool:
-    """A rule of the parser: so much of a text may be structure, the rest of it is one block."""
+def _limit_structure(state: Any, line: int, end: int, silent: bool) -> bool:
+    """A rule of the parser: after _MAX_TOKENS, the rest of the text is one block."""
     if silent or len(state.tokens) < _MAX_TOKENS:
         return False
     state.line = end
@@ -106,7 +100,7 @@ def _enough(state: Any, line: int, end: int, silent: bool) -> bool:
 
 
 def _table(text: str, starts: list[int], first: int, end: int) -> list[Context]:
-    """A table in lines `first` to `end`: the header and the line under it, then the rows that need the header."""
+    """A table in the lines `first` to `end`: one context for the header, one for the rows, which need the header."""
     top, body, bottom = (min(starts[line], len(text)) for line in (first, min(first + 2, end), end))
     cells = text[top : starts[first + 1]].strip().strip("|").split("|")
     contexts = [Context(top, body), Context(body, bottom, row_text(cells)[:MAX_CONTEXT])]
@@ -114,7 +108,7 @@ def _table(text: str, starts: list[int], first: int, end: int) -> list[Context]:
 
 
 def _plain(tokens: list[Any]) -> str:
-    """What a reader sees of a heading."""
+    """The visible text of a heading."""
     children: list[Any] = []
     for token in tokens:
         children.extend(token.children or [])

@@ -1,8 +1,7 @@
-"""PDF, read by pdfium: lines with their places on the page, put together again as paragraphs and headings.
+"""PDF, read by pdfium: lines with their places on the page, which become paragraphs and headings.
 
-A PDF knows glyphs at places, no words in order, no paragraphs. pdfium gives the lines; two boxes a line (its
-first and its last character) tell indents, gaps, sizes and columns, at a fraction of what a box for every
-character costs.
+A PDF contains glyphs at places, not words or paragraphs. pdfium finds the lines. The boxes of a line's first and last
+character are enough to see indents, gaps, sizes and columns; boxes of all characters would take much longer.
 """
 
 import importlib
@@ -12,16 +11,16 @@ from typing import Any
 
 from backend.chains.reading.formats._base import Format, check_length, check_pages
 from backend.chains.reading.formats._layout import Block, Line, PageText, lay_out
-from backend.chains.reading.formats._ocr import HINT, available, read_picture
+from backend.chains.reading.formats._ocr import HINT, is_available, read_image
 from backend.chains.reading.parsed import Heading, ParsedDocument, TextBuilder, one_line
 from backend.errors import DocumentUnreadable
 
 _HEADER = re.compile(rb"%PDF-\d\.\d")
 _MAX_OUTLINE = 5_000
-# What Tesseract reads best, and an A3 page of it.
+# The resolution that Tesseract reads best, and the pixels of an A3 page in it.
 _OCR_DPI = 300
 _OCR_PIXELS = 18_000_000
-# Titles that programs put there and nobody wrote.
+# Titles that were set by programs, not by the author.
 _JUNK_TITLE = re.compile(
     r"(untitled.*|\(?(anonymous|unspecified)\)?|.*\.(docx?|indd|dvi|tmp|qxd|pptx?|xlsx?))", re.IGNORECASE
 )
@@ -43,9 +42,7 @@ _LIGATURES = str.maketrans(
 
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
-    """The mark stands at the beginning; readers also take it after some junk, and then there must be objects,
-    too.
-    """
+    """The mark is at the beginning. PDF readers also accept it after other bytes; then the file must have objects."""
     match = _HEADER.search(head[:1024])
     if match is None:
         return 0.0
@@ -53,7 +50,7 @@ def _sniff(head: bytes, path: Path, name: str) -> float:
 
 
 def _pdfium(part: str = "") -> Any:
-    """The library, or a part of it, which has no types. Its PdfiumError is a RuntimeError."""
+    """The library or a part of it; it has no types. Its PdfiumError is a RuntimeError."""
     return importlib.import_module(f"pypdfium2.{part}".rstrip("."))
 
 
@@ -61,11 +58,11 @@ def _parse(path: Path, name: str) -> ParsedDocument:
     try:
         pdf = _pdfium().PdfDocument(path)
     except RuntimeError as error:
-        raise _unopened(error) from error
+        raise _open_error(error) from error
     try:
         return _read(pdf)
     except RuntimeError as error:
-        raise _corrupt() from error
+        raise _damage_error() from error
     finally:
         pdf.close()
 
@@ -76,16 +73,16 @@ def _read(pdf: Any) -> ParsedDocument:
     while pages and pages[-1] is None:  # a PDF may claim more pages than it has
         del pages[-1]
     if not pages:
-        raise _corrupt()
+        raise _damage_error()
     outline = _outline(pdf)
     out = TextBuilder()
     blocks = lay_out([page or PageText([]) for page in pages], headings=not outline)
-    if available():
+    if is_available():
         for index, page in enumerate(pages):
             if page is not None and not page.lines:
-                blocks[index] = [Block(paragraph) for paragraph in _scanned(pdf, index)]
+                blocks[index] = [Block(paragraph) for paragraph in _read_scan(pdf, index)]
     if not any(blocks):
-        raise _textless(pdf)
+        raise _no_text_error(pdf)
     starts: list[list[tuple[int, str]]] = []
     for number, page_blocks in enumerate(blocks, 1):
         out.page(number)
@@ -96,14 +93,14 @@ def _read(pdf: Any) -> ParsedDocument:
                 continue
             before = out.length
             out.add(block.text, "\n\n")
-            starts[-1].append((before + 2 if before else 0, _folded(block.text[:300])))
+            starts[-1].append((before + 2 if before else 0, _fold(block.text[:300])))
     if outline:
-        out.headings = _placed(outline, starts, out)
+        out.headings = _place_outline(outline, starts, out)
     return out.build(PLUGIN.media_type, _title(pdf))
 
 
 def _pages(pdf: Any) -> list[PageText | None]:
-    """All pages; their text is counted while they are read, since a small file may show one page 20,000 times."""
+    """All pages. The text is counted while they are read: a small file can contain the same page 20,000 times."""
     pages: list[PageText | None] = []
     characters = 0
     for index in range(len(pdf)):
@@ -115,7 +112,7 @@ def _pages(pdf: Any) -> list[PageText | None]:
 
 
 def _page(pdf: Any, index: int) -> PageText | None:
-    """The lines of a page; None when pdfium cannot make sense of it."""
+    """The lines of a page; None if pdfium can't read it."""
     try:
         page = pdf[index]
     except RuntimeError:
@@ -146,7 +143,7 @@ def _lines(textpage: Any) -> list[Line]:
             _, last_bottom, right, last_top = _box(raw, textpage, last)
             if not stripped[0].isalnum():  # a bullet is often set in another font
                 bottom, top = last_bottom, last_top
-            # Old newlines inside of a line would be taken for breaks that the author made.
+            # Newlines inside of a line would look like breaks that the author made.
             content = " ".join(stripped.translate(_LIGATURES).split())
             lines.append(Line(content, left, right, bottom, top - bottom))
         unit += _units(piece) + 2
@@ -158,7 +155,7 @@ def _units(text: str) -> int:
 
 
 def _box(raw: Any, textpage: Any, text_index: int) -> tuple[float, float, float, float]:
-    """left, bottom, right, top of a character in points; zeros when pdfium has none."""
+    """left, bottom, right, top of a character in points; zeros if pdfium has no box."""
     rect = raw.FS_RECTF()
     index = raw.FPDFText_GetCharIndexFromTextIndex(textpage, text_index)
     if index < 0 or not raw.FPDFText_GetLooseCharBox(textpage, index, rect):
@@ -167,7 +164,7 @@ def _box(raw: Any, textpage: Any, text_index: int) -> tuple[float, float, float,
 
 
 def _outline(pdf: Any) -> list[tuple[int, int, str]]:
-    """The table of contents: (page from 1, level from 1, title); no entries that lead nowhere."""
+    """The table of contents: (page from 1, level from 1, title), without entries that lead nowhere."""
     entries: list[tuple[int, int, str]] = []
     try:
         for bookmark in pdf.get_toc(max_depth=6):
@@ -183,22 +180,23 @@ def _outline(pdf: Any) -> list[tuple[int, int, str]]:
     return entries
 
 
-def _placed(
+def _place_outline(
     outline: list[tuple[int, int, str]], starts: list[list[tuple[int, str]]], out: TextBuilder
 ) -> list[Heading]:
-    """The outline's entries at the paragraphs that begin with their words, or else at the beginning of their
-    page.
-    """
+    """The outline's entries as headings: at the paragraph that begins with their words, else at their page's top."""
     headings: list[Heading] = []
     for page, level, title in outline:
-        wanted = _folded(title)
-        start = next((at for at, text in starts[page - 1] if wanted and wanted in text[: len(wanted) + 20]), None)
+        folded_title = _fold(title)
+        start = next(
+            (at for at, text in starts[page - 1] if folded_title and folded_title in text[: len(folded_title) + 20]),
+            None,
+        )
         headings.append(Heading(out.pages[page - 1].start if start is None else start, level, title))
     headings.sort(key=lambda heading: heading.start)
     return [heading for heading in headings if heading.start < out.length]
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     return re.sub(r"\W+", "", text).casefold()
 
 
@@ -207,25 +205,25 @@ def _title(pdf: Any) -> str | None:
     return None if title is None or _JUNK_TITLE.fullmatch(title) else title
 
 
-def _unopened(error: Any) -> DocumentUnreadable:
+def _open_error(error: Any) -> DocumentUnreadable:
     raw = _pdfium("raw")
     if error.err_code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
         return DocumentUnreadable("document_encrypted", "This PDF has a password. Save it without one and try again.")
-    return _corrupt()
+    return _damage_error()
 
 
-def _corrupt() -> DocumentUnreadable:
+def _damage_error() -> DocumentUnreadable:
     return DocumentUnreadable(
         "document_corrupt", "This PDF is damaged or cut off. Export or download it once more and try again."
     )
 
 
-def _scanned(pdf: Any, index: int) -> list[str]:
-    """The paragraphs of a page that is a picture of text."""
+def _read_scan(pdf: Any, index: int) -> list[str]:
+    """The paragraphs of a page that is an image of text, read by OCR."""
     try:
         page = pdf[index]
         try:
-            if not _has_pictures(page):
+            if not _has_images(page):
                 return []
             width, height = page.get_size()
             scale = min(_OCR_DPI / 72, (_OCR_PIXELS / max(width * height, 1)) ** 0.5)
@@ -236,25 +234,25 @@ def _scanned(pdf: Any, index: int) -> list[str]:
         return []
     pixels = memoryview(bitmap.buffer).cast("B")
     rows = (pixels[at : at + bitmap.width] for at in range(0, bitmap.height * bitmap.stride, bitmap.stride))
-    return read_picture(b"P5 %d %d 255\n" % (bitmap.width, bitmap.height) + b"".join(rows))
+    return read_image(b"P5 %d %d 255\n" % (bitmap.width, bitmap.height) + b"".join(rows))
 
 
-def _has_pictures(page: Any) -> bool:
+def _has_images(page: Any) -> bool:
     return any(page.get_objects(filter=[_pdfium("raw").FPDF_PAGEOBJ_IMAGE], max_depth=4))
 
 
-def _textless(pdf: Any) -> DocumentUnreadable:
-    """No page has text: tell pictures of text from nothing at all."""
+def _no_text_error(pdf: Any) -> DocumentUnreadable:
+    """The error if no page has text: the pages are images of text, or they are empty."""
     for index in range(min(len(pdf), 20)):
         try:
             page = pdf[index]
-            found = _has_pictures(page)
+            has_images = _has_images(page)
             page.close()
         except RuntimeError:
             continue
-        if found and available():
+        if has_images and is_available():
             return DocumentUnreadable("document_empty", "This PDF was scanned, and OCR found no text on its pages.")
-        if found:
+        if has_images:
             return DocumentUnreadable(
                 "document_scanned", f"This PDF was scanned: it holds pictures of its pages and no text. {HINT}"
             )

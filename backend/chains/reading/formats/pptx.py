@@ -1,4 +1,4 @@
-"""PowerPoint presentations (PPTX): a slide is a page, its title a heading; the speaker's notes come behind it."""
+"""PowerPoint presentations (PPTX): a slide is a page, its title is a heading, the speaker's notes follow it."""
 
 import posixpath
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.chains.reading.formats._base import Format, check_pages
-from backend.chains.reading.formats._zip import Archive, corrupt, holds
+from backend.chains.reading.formats._zip import Archive, contains_part, report_damage
 from backend.chains.reading.parsed import ParsedDocument, TextBuilder, one_line, row_text
 from backend.errors import DocumentUnreadable
 
@@ -15,23 +15,23 @@ _P = "{http://schemas.openxmlformats.org/presentationml/2006/main}"
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
 _DC = "{http://purl.org/dc/elements/1.1/}"
-# The same content once more, for old programs.
+# The same content a second time, for old programs.
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _TITLES = frozenset(("title", "ctrTitle"))
-# What is on every slide.
-_UNREAD = frozenset(("sldNum", "dt", "ftr", "hdr"))
+# Placeholders that are on every slide.
+_REPEATED = frozenset(("sldNum", "dt", "ftr", "hdr"))
 _JUNK_TITLES = frozenset(("PowerPoint Presentation", "PowerPoint-Präsentation", "Présentation PowerPoint"))
 
 _Links = dict[str, tuple[str, str]]
 
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
-    return 1.0 if holds(head, path, _MAIN_PART.encode()) else 0.0
+    return 1.0 if contains_part(head, path, _MAIN_PART.encode()) else 0.0
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:
     damaged = "This presentation is damaged. Open it in PowerPoint, save it again and try once more."
-    with corrupt(damaged), Archive(path) as archive:
+    with report_damage(damaged), Archive(path) as archive:
         parsed = _read(archive)
     if not parsed.text:
         raise DocumentUnreadable(
@@ -64,7 +64,7 @@ def _add_slide(out: TextBuilder, archive: Archive, part: str) -> None:
         if shape.tag == _P + "graphicFrame":
             for table in shape.iter(_A + "tbl"):
                 _add_table(out, table)
-        elif kind not in _TITLES and kind not in _UNREAD:
+        elif kind not in _TITLES and kind not in _REPEATED:
             out.add("\n".join(_paragraphs(shape)))
     for kind, target in _links(archive, part).values():
         if kind == "diagramData":
@@ -76,18 +76,18 @@ def _add_slide(out: TextBuilder, archive: Archive, part: str) -> None:
 
 
 def _shapes(slide: Any) -> Iterator[Any]:
-    """The shapes of a slide in their order, those in groups too."""
+    """The shapes of a slide in their order, including those in groups."""
     return slide.iter(_P + "sp", _P + "graphicFrame")
 
 
 def _kind(shape: Any) -> str | None:
-    """What kind of placeholder a shape is; None when it is none."""
+    """The kind of a placeholder; None if the shape is not a placeholder."""
     placeholder = next(shape.iter(_P + "ph"), None)
     return None if placeholder is None else placeholder.get("type", "obj")
 
 
 def _paragraphs(shape: Any) -> list[str]:
-    """The paragraphs that are not empty, a line each."""
+    """The paragraphs that are not empty, one line each."""
     texts = ("".join(_runs(paragraph)) for paragraph in shape.iter(_A + "p") if not _is_fallback(paragraph))
     return [line for text in texts if (line := " ".join(text.split()))]
 
@@ -110,15 +110,15 @@ def _add_table(out: TextBuilder, table: Any) -> None:
 
 
 def _links(archive: Archive, part: str) -> _Links:
-    """What a part refers to: id to (kind, name of the part); links that lead out or nowhere are left out."""
+    """The links of a part by id: (kind, name of the other part). Links out of the file or to nothing are left out."""
     folder, name = posixpath.split(part)
     rels = f"{folder}/_rels/{name}.rels"
-    found: _Links = {}
+    links: _Links = {}
     for link in archive.xml(rels) if rels in archive.names else ():
         target = posixpath.normpath(posixpath.join("/", folder, link.get("Target", ""))).lstrip("/")
         if link.get("TargetMode") != "External" and target in archive.names:
-            found[link.get("Id")] = (link.get("Type", "").rsplit("/", 1)[-1], target)
-    return found
+            links[link.get("Id")] = (link.get("Type", "").rsplit("/", 1)[-1], target)
+    return links
 
 
 def _title(archive: Archive) -> str | None:

@@ -1,4 +1,4 @@
-"""Excel workbooks (XLSX): sheets as headings, rows as lines, as the program last calculated them."""
+"""Excel workbooks (XLSX): sheets as headings, rows as lines, with the values that Excel calculated last."""
 
 import importlib
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ from typing import Any
 
 from backend.chains.reading.formats._base import Format
 from backend.chains.reading.formats._sheets import add_sheet
-from backend.chains.reading.formats._zip import check, corrupt, holds
+from backend.chains.reading.formats._zip import check_archive, contains_part, report_damage
 from backend.chains.reading.parsed import ParsedDocument, TextBuilder
 from backend.errors import DocumentUnreadable
 
 
 def _sniff(head: bytes, path: Path, name: str) -> float:
-    return 1.0 if holds(head, path, b"xl/workbook.") else 0.0
+    return 1.0 if contains_part(head, path, b"xl/workbook.") else 0.0
 
 
 def _parse(path: Path, name: str) -> ParsedDocument:
-    with corrupt("This workbook is damaged. Open it in a spreadsheet program, save it again and try once more."):
-        check(path)
+    with report_damage("This workbook is damaged. Open it in a spreadsheet program, save it again and try once more."):
+        check_archive(path)
         out = TextBuilder()
         calamine: Any = importlib.import_module("python_calamine")
         with calamine.load_workbook(path) as workbook:
@@ -41,7 +41,7 @@ def _rows(sheet: Any) -> Iterator[list[str]]:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
-    if isinstance(value, float):  # as all numbers are in Excel
+    if isinstance(value, float):  # all numbers of Excel are floats
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
     if isinstance(value, date | time):
         return value.isoformat()

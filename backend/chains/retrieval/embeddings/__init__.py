@@ -1,9 +1,8 @@
-"""Text to vectors. One file a provider, found by its `PLUGIN`; a model is named `provider/model`.
+"""Computes vectors of texts. There is one file per provider, with a `PLUGIN`; a model is named `provider/model`.
 
 embedder = open_embedder("minilm/all-MiniLM-L6-v2", settings)
 await embedder.prepare()
-vectors = await embedder.embed_passages(["one", "two"])     # float32 (2, embedder.dimension), rows of length
-1
+vectors = await embedder.embed_passages(["one", "two"])  # float32 (2, embedder.dimension), rows of length 1
 """
 
 import importlib
@@ -11,42 +10,40 @@ import pkgutil
 from functools import cache
 
 from backend.chains.retrieval.embeddings._base import (
-    Embedded,
-    EmbeddedText,
     Embedder,
+    EmbeddingInput,
     EmbeddingPlugin,
     EmbeddingSettings,
-    paid_by,
+    EmbeddingUsage,
+    charge_embeddings_to,
 )
 from backend.errors import EmbeddingMismatch
 
 __all__ = [
-    "Embedded",
-    "EmbeddedText",
     "Embedder",
     "Embedders",
+    "EmbeddingInput",
     "EmbeddingPlugin",
     "EmbeddingSettings",
+    "EmbeddingUsage",
+    "charge_embeddings_to",
     "open_embedder",
-    "paid_by",
     "providers",
 ]
 
 
 @cache
 def providers() -> dict[str, EmbeddingPlugin]:
-    """Every provider by its name: the modules of this folder, less those whose name begins with an
-    underscore.
-    """
+    """All providers by name: the modules of this folder whose name doesn't begin with an underscore."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     plugins: list[EmbeddingPlugin] = [importlib.import_module(f"{__name__}.{name}").PLUGIN for name in names]
     return {plugin.name: plugin for plugin in plugins}
 
 
 def open_embedder(name: str, settings: EmbeddingSettings) -> Embedder:
-    """The embedder called `provider/model`. Loads nothing and calls nobody yet: that is `prepare()`.
+    """The embedder of a name `provider/model`. `prepare()` loads it later; this sends no request.
 
-    Raises ValueError, with what is allowed, for a name of another form or an unknown provider or model.
+    Raises ValueError with the allowed names for another form, or an unknown provider or model.
     """
     provider, slash, model = name.partition("/")
     plugin = providers().get(provider)
@@ -57,7 +54,7 @@ def open_embedder(name: str, settings: EmbeddingSettings) -> Embedder:
 
 
 class Embedders:
-    """Embedders by what they made: a collection is searched with the model that embedded it, whatever is set now."""
+    """The open embedders: a collection is searched with the model that embedded it, not with EMBEDDING_MODEL."""
 
     def __init__(self, default: str, settings: EmbeddingSettings) -> None:
         self._settings = settings
@@ -65,10 +62,10 @@ class Embedders:
         self.default = open_embedder(default, settings)
         self._open: dict[str, Embedder] = {default: self.default}
 
-    async def of(self, fingerprint: str | None) -> Embedder:
-        """The embedder of a collection, prepared; the default one for a collection that holds nothing yet.
+    async def by_fingerprint(self, fingerprint: str | None) -> Embedder:
+        """The prepared embedder of a collection. An empty collection has the fingerprint None: the default embedder.
 
-        Raises EmbeddingMismatch when this server can't embed as the collection was embedded, EmbeddingFailed.
+        Raises EmbeddingMismatch if this server can't use the collection's model, EmbeddingFailed.
         """
         if fingerprint is None:
             await self.default.prepare()
@@ -77,14 +74,14 @@ class Embedders:
         try:
             embedder = self._open.get(name) or self._open.setdefault(name, open_embedder(name, self._settings))
         except ValueError as error:
-            raise EmbeddingMismatch(_cannot(fingerprint, str(error))) from None
+            raise EmbeddingMismatch(_mismatch(fingerprint, str(error))) from None
         await embedder.prepare()
         if embedder.fingerprint != fingerprint:
-            raise EmbeddingMismatch(_cannot(fingerprint, f"it now makes {embedder.fingerprint}"))
+            raise EmbeddingMismatch(_mismatch(fingerprint, f"it now makes {embedder.fingerprint}"))
         return embedder
 
-    async def named(self, name: str) -> Embedder:
-        """The embedder called `provider/model`, prepared. Raises ValueError (see `open_embedder`), EmbeddingFailed."""
+    async def by_name(self, name: str) -> Embedder:
+        """The prepared embedder called `provider/model`. Raises ValueError (see `open_embedder`), EmbeddingFailed."""
         embedder = self._open.get(name) or self._open.setdefault(name, open_embedder(name, self._settings))
         await embedder.prepare()
         return embedder
@@ -95,7 +92,7 @@ class Embedders:
             await embedder.aclose()
 
 
-def _cannot(fingerprint: str, why: str) -> str:
+def _mismatch(fingerprint: str, why: str) -> str:
     return (
         f"This collection was embedded by {fingerprint}, which this server can't use: {why}. Make that model available "
         "again, or embed the collection anew (POST /collections/{id}/embed)."

@@ -1,4 +1,4 @@
-"""What every embedding provider offers."""
+"""The interface of embedding providers, and who pays for their requests."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """What providers may need. `threads` is for models that run in this process."""
+    """Settings that a provider may need. `threads` is for models that run in this process."""
 
     cache_dir: Path
     openai_api_key: str | None = field(default=None, repr=False)
@@ -26,30 +26,30 @@ class EmbeddingSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddedText:
-    """A text to be embedded, and spans of it (code points) that get vectors of their own."""
+class EmbeddingInput:
+    """A text, and the offsets of parts of it (code points) that get vectors of their own."""
 
     text: str
-    spans: Sequence[tuple[int, int]] = ()
+    offsets: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(slots=True)
-class Embedded:
-    """Tokens that a request of a provider took; `estimated`: it didn't say how many."""
+class EmbeddingUsage:
+    """The tokens of one request; `estimated` if the provider didn't report them."""
 
     tokens: int = 0
     estimated: bool = False
 
 
-Payer = Callable[[str, int], AbstractAsyncContextManager[Embedded]]
-"""Opens a request of a model that takes so many tokens at most, and pays for what is put into `Embedded` until its end.
-Raises what forbids it."""
+Payer = Callable[[str, int], AbstractAsyncContextManager[EmbeddingUsage]]
+"""Opens the context of one request, for a model and a maximum number of tokens. When the context ends, the tokens in
+`EmbeddingUsage` are paid for. Raises an error if the owner may not spend that."""
 _payer: ContextVar[Payer | None] = ContextVar("payer", default=None)
 
 
 @contextmanager
-def paid_by(payer: Payer) -> Generator[None]:
-    """Who pays what providers embed within, also in tasks begun there. Models of this process cost nothing."""
+def charge_embeddings_to(payer: Payer) -> Generator[None]:
+    """In this context, and in tasks that begin in it, `payer` pays for requests of providers. Local models are free."""
     token = _payer.set(payer)
     try:
         yield
@@ -57,22 +57,22 @@ def paid_by(payer: Payer) -> Generator[None]:
         _payer.reset(token)
 
 
-def paying(model: str, most: int) -> AbstractAsyncContextManager[Embedded]:
-    """One request of a provider, paid for by whoever is there to."""
+def charged_request(model: str, max_tokens: int) -> AbstractAsyncContextManager[EmbeddingUsage]:
+    """The context of one request of a provider, charged to the present payer, if there is one."""
     payer = _payer.get()
-    return payer(model, most) if payer is not None else nullcontext(Embedded())
+    return payer(model, max_tokens) if payer is not None else nullcontext(EmbeddingUsage())
 
 
 class Embedder(Protocol):
-    """Turns text into vectors of length 1, so that a dot product is a cosine.
+    """Computes vectors of length 1, so that a dot product is a cosine.
 
-    All methods but `aclose` prepare the embedder first if nobody has. They raise EmbeddingFailed when the
-    model cannot be loaded, reached or understood.
+    All methods except `aclose` prepare the embedder first if it isn't prepared. They raise EmbeddingFailed if the model
+    can't be loaded, reached or understood.
     """
 
     @property
     def fingerprint(self) -> str:
-        """`provider/model:dimension`: which vectors these are. RuntimeError before `prepare()`."""
+        """`provider/model:dimension`: equal fingerprints, comparable vectors. RuntimeError before `prepare()`."""
         ...
 
     @property
@@ -81,32 +81,32 @@ class Embedder(Protocol):
         ...
 
     async def prepare(self) -> None:
-        """Load or reach the model, so that the first use is as fast as the next. Again: does nothing."""
+        """Load or reach the model, so that the first use is as fast as the next. A second call does nothing."""
         ...
 
     async def embed_passages(self, texts: Sequence[str]) -> "Vectors":
-        """float32 (len(texts), dimension), in the order of `texts`. An empty text gives some vector, no
-        error.
-        """
+        """float32 (len(texts), dimension), in the order of `texts`. An empty text has a vector, too."""
         ...
 
-    async def embed_chunks(self, chunks: Sequence[EmbeddedText]) -> "list[Vectors]":
-        """A matrix a chunk, float32 (1 + its spans, dimension): the chunk's vector, then one for each span, read in
-        the chunk's context; (1, dimension) from models that give one vector a text. Rows of length 1.
+    async def embed_chunks(self, chunks: Sequence[EmbeddingInput]) -> "list[Vectors]":
+        """One matrix per chunk: float32 (1 + number of offsets, dimension), rows of length 1.
+
+        The first row is the chunk's vector; then there is one for each pair of offsets, computed with the chunk as
+        context. Models that have only one vector per text return (1, dimension).
         """
         ...
 
     async def embed_query(self, text: str) -> "Vectors":
-        """float32 (dimension,). Does not wait for passages that are being embedded."""
+        """float32 (dimension,). This doesn't wait for passages that are being embedded."""
         ...
 
     async def aclose(self) -> None:
-        """Give threads and connections back. The embedder is not used afterwards."""
+        """Give back threads and connections. The embedder must not be used afterwards."""
         ...
 
 
 class EmbeddingPlugin(Protocol):
-    """What a module of this folder offers as `PLUGIN`."""
+    """The interface of each module's `PLUGIN`."""
 
     @property
     def name(self) -> str:
@@ -115,9 +115,9 @@ class EmbeddingPlugin(Protocol):
 
     @property
     def example(self) -> str:
-        """A full model name, for messages."""
+        """A complete model name, for messages."""
         ...
 
     def open(self, model: str, settings: EmbeddingSettings) -> Embedder:
-        """Raises ValueError when the provider is known to have no such model, or lacks a setting."""
+        """The embedder of a model. Raises ValueError if the provider has no such model, or if a setting is missing."""
         ...

@@ -1,7 +1,7 @@
 """MiniLM's forward pass as an ONNX graph.
 
-Its matrices are int8 and in the graph (10 MB, see `_int8.py`). For the rest the graph says where it is in the
-safetensors file, and onnxruntime maps it from there: of its 90 MB, nothing else is written a second time.
+The matrices are in the graph, as int8 (10 MB, see `_int8.py`). For all other weights, the graph has their place in the
+safetensors file (90 MB), and onnxruntime maps them from there, so they are not copied.
 
     token ids (batch, tokens) --embedding, 6 x (attention, feed forward)--> states
     states --mean over real tokens, L2 norm--> vectors
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Part of the cache's file name: raise it with every change to the graph.
+# Part of the cache's file name: increase it with every change of the graph.
 GRAPH_VERSION = 4
 
 _EPSILON = 1e-12
@@ -37,9 +37,9 @@ def build(
 ) -> bytes:
     """The serialized model.
 
-    `weights` tells where every weight is in the safetensors file, `location` is that file's name, `read` gives one as
-    an array. Inputs: `ids` and `mask`, int64 (batch, tokens); outputs: `vectors`, float32 (batch, hidden), of length 1,
-    and `states`, float32 (batch, tokens, hidden), which is worth nothing where the mask is 0.
+    `weights` has the place of every weight in the safetensors file, `location` is that file's name, `read` returns a
+    weight as an array. Inputs: `ids` and `mask`, int64 (batch, tokens). Outputs: `vectors`, float32 (batch, hidden), of
+    length 1, and `states`, float32 (batch, tokens, hidden), which is meaningless for tokens with mask 0.
     """
     import numpy as np
     from onnx import TensorProto
@@ -100,6 +100,6 @@ def _pooled(graph: Graph, flat: str) -> None:
 
     real = graph.add("Unsqueeze", [graph.add("Cast", ["mask"], to=TensorProto.FLOAT), "two"])
     graph.add("Reshape", [flat, "shape"], result="states")
-    # The norm that follows makes dividing by the number of tokens needless.
+    # No division by the number of tokens is needed, because the result is normalised.
     total = graph.add("ReduceSum", [graph.add("Mul", ["states", real]), "one"], keepdims=0)
     graph.add("Div", [total, graph.add("ReduceL2", [total, "one"], keepdims=1)], result="vectors")

@@ -1,4 +1,4 @@
-"""An ONNX graph in the making. `onnx` is imported by the first one: a server whose graph is kept never needs it."""
+"""Builds an ONNX graph. `onnx` is imported only when a graph is built: a server with a cached graph never needs it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Weight:
 
 
 class Graph:
-    """Collects nodes, names their results, and keeps the constants that they take."""
+    """Collects nodes and constants, and names the results of nodes."""
 
     def __init__(self) -> None:
         from onnx import helper, numpy_helper
@@ -31,13 +31,13 @@ class Graph:
     def add(
         self, operator: str, inputs: Sequence[str], domain: str = "", result: str | None = None, **attributes: Any
     ) -> str:
-        """A node with one result; the result's name."""
+        """Add a node with one result. Returns the result's name."""
         name = result or f"n{len(self._nodes)}"
         self._nodes.append(self._make_node(operator, list(inputs), [name], domain=domain, **attributes))
         return name
 
     def constant(self, values: Any, name: str | None = None) -> str:
-        """An array that is kept in the graph; its name."""
+        """Add an array to the graph. Returns its name."""
         name = name or f"c{len(self._constants)}"
         self._constants.append(self._from_array(values, name))
         return name
@@ -49,8 +49,9 @@ class Graph:
         weights: Mapping[str, Weight],
         location: str,
     ) -> bytes:
-        """The model. `inputs` are int64 (batch, tokens), `outputs` float32 of these shapes; `weights` lie in the file
-        called `location`.
+        """The model as bytes.
+
+        `inputs` are int64 (batch, tokens), `outputs` float32 of these shapes. `weights` are in the file `location`.
         """
         from onnx import TensorProto, helper
 

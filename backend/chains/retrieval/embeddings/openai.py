@@ -1,7 +1,9 @@
-"""OpenAI's embeddings, and those of any server that speaks its API (`openai_base_url`)."""
+"""Embeddings of OpenAI, and of any server with the same API (`openai_base_url`)."""
 
 from functools import cached_property
 from typing import Any
+
+from typing_extensions import override
 
 from backend.chains.retrieval.embeddings._base import EmbeddingSettings
 from backend.chains.retrieval.embeddings._remote import RemoteEmbedder
@@ -21,7 +23,7 @@ PLUGIN = _OpenAIPlugin()
 
 
 class OpenAIEmbedder(RemoteEmbedder):
-    """See `Embedder`."""
+    """A model of OpenAI, or of a server with the same API."""
 
     def __init__(self, model: str, settings: EmbeddingSettings) -> None:
         hint = "Check OPENAI_API_KEY, OPENAI_BASE_URL and the model's name, or try again later."
@@ -29,18 +31,20 @@ class OpenAIEmbedder(RemoteEmbedder):
         self._model = model
         self._settings = settings
 
+    @override
     def _client(self) -> Any:
         return self._langchain
 
-    async def _ask(self, texts: list[str]) -> tuple[Any, int | None]:
-        # What LangChain's `aembed_documents` does, which forgets the usage.
-        made = await self._langchain.async_client.create(input=texts, model=self._model)
-        answer: dict[str, Any] = made.model_dump()
-        used: dict[str, Any] = answer.get("usage") or {}
-        return [row["embedding"] for row in answer["data"]], used.get("prompt_tokens")
+    @override
+    async def _request(self, texts: list[str]) -> tuple[Any, int | None]:
+        # LangChain's `aembed_documents` does the same, but it drops the usage.
+        response = await self._langchain.async_client.create(input=texts, model=self._model)
+        answer: dict[str, Any] = response.model_dump()
+        usage: dict[str, Any] = answer.get("usage") or {}
+        return [row["embedding"] for row in answer["data"]], usage.get("prompt_tokens")
 
+    @override
     async def aclose(self) -> None:
-        """Close the connections."""
         if "_http" in self.__dict__:
             await self._http.aclose()
 
@@ -57,14 +61,13 @@ class OpenAIEmbedder(RemoteEmbedder):
 
         return OpenAIEmbeddings(
             model=self._model,
-            # A local server needs no key, the SDK does.
+            # A local server needs no key, but the SDK does.
             api_key=SecretStr(self._settings.openai_api_key or "none"),
             base_url=self._settings.openai_base_url,
-            # Else tiktoken is asked to count tokens, and downloads its table first. Chunks are far below the
-            # limit.
+            # Otherwise tiktoken counts tokens, and first downloads its table. Chunks are far below the limit.
             check_embedding_ctx_length=False,
             chunk_size=256,
-            # Ours, so that it can be closed.
+            # Our own client, so that we can close it.
             http_async_client=self._http,
             timeout=60.0,
             max_retries=3,

@@ -12,28 +12,28 @@ from backend.chains.retrieval.rerankers._base import Reranker, RerankerPlugin, R
 
 __all__ = ["RerankFailed", "Reranker", "RerankerPlugin", "RerankerSettings", "kinds", "open_reranker"]
 
-# What a URL without a kind in front of it is taken for.
-_USUAL = "cohere"
+# The kind of a URL that names none.
+_DEFAULT_KIND = "cohere"
 
 
 @cache
 def kinds() -> dict[str, RerankerPlugin]:
-    """Every kind by its name: the modules of this folder, less those whose name begins with an underscore."""
+    """All kinds by name: the modules of this folder whose name doesn't begin with an underscore."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     plugins: list[RerankerPlugin] = [importlib.import_module(f"{__name__}.{name}").PLUGIN for name in names]
     return {plugin.name: plugin for plugin in plugins}
 
 
 def open_reranker(spec: str, settings: RerankerSettings) -> Reranker:
-    """The reranker called `kind:url` or `kind:path`. Loads nothing and calls nobody yet: that is `prepare()`.
+    """The reranker of a setting `kind:url` or `kind:path`. `prepare()` loads it later; this sends no request.
 
-    Raises ValueError, with what is allowed, for another form, an unknown kind, or a path where no model is.
+    Raises ValueError with the allowed forms for another form, an unknown kind, or a path without a model.
     """
     kind, _, where = spec.partition(":")
     if kind in ("http", "https"):
-        kind, where = _USUAL, spec
+        kind, where = _DEFAULT_KIND, spec
     plugin = kinds().get(kind)
     if plugin is None or not where:
         allowed = ", ".join(plugin.example for plugin in kinds().values())
-        raise ValueError(f"must be one of these forms: {allowed}; {_USUAL}: may be left out")
+        raise ValueError(f"must be one of these forms: {allowed}; {_DEFAULT_KIND}: may be left out")
     return plugin.open(where, settings)

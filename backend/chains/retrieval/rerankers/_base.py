@@ -1,4 +1,4 @@
-"""What every reranker offers."""
+"""The interface of rerankers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class RerankerSettings:
-    """What rerankers may need. `threads` is for models that run in this process."""
+    """Settings that a reranker may need. `threads` is for models that run in this process."""
 
     model: str | None = None
     api_key: str | None = field(default=None, repr=False)
@@ -15,13 +15,14 @@ class RerankerSettings:
 
 
 class RerankFailed(Exception):
-    """A reranker could not be loaded, reached or understood. The text is for whoever runs the server, and holds nothing
-    of what a provider said.
+    """A reranker could not be loaded, reached or understood.
+
+    The message is for the operator. It must not contain a provider's own text, which may quote the request.
     """
 
 
 class Reranker(Protocol):
-    """Reads a query and a text together, and says how well the text answers it."""
+    """A model that reads a query and a text together and rates how well the text answers the query."""
 
     @property
     def name(self) -> str:
@@ -29,23 +30,23 @@ class Reranker(Protocol):
         ...
 
     async def prepare(self) -> None:
-        """Load what is needed, so that the first use is as fast as the next. Calls nobody. Raises RerankFailed."""
+        """Load what is needed, so that the first use is as fast as the next. Sends no request. Raises RerankFailed."""
         ...
 
     async def scores(self, query: str, texts: Sequence[str]) -> list[float]:
-        """A finite score for each text, in the order of `texts`, higher for better, on a scale of the model's own.
+        """A finite score for each text, in the order of `texts`. Higher is better; each model has its own scale.
 
-        Takes as long as it takes: the caller sets the deadline, by cancelling. Raises RerankFailed.
+        There is no deadline: the caller sets one and cancels. Raises RerankFailed.
         """
         ...
 
     async def aclose(self) -> None:
-        """Give threads and connections back. The reranker is not used afterwards."""
+        """Give back threads and connections. The reranker must not be used afterwards."""
         ...
 
 
 class RerankerPlugin(Protocol):
-    """What a module of this folder offers as `PLUGIN`."""
+    """The interface of each module's `PLUGIN`."""
 
     @property
     def name(self) -> str:
@@ -58,5 +59,5 @@ class RerankerPlugin(Protocol):
         ...
 
     def open(self, where: str, settings: RerankerSettings) -> Reranker:
-        """The reranker at a URL or path. Raises ValueError when it is known that there can be none."""
+        """The reranker at a URL or path. Raises ValueError if there can be none."""
         ...

@@ -1,4 +1,4 @@
-"""Rerankers behind an HTTP API: `POST {url}/rerank`. The APIs differ in a few names, which is what a protocol says."""
+"""Rerankers behind an HTTP API: `POST {url}/rerank`. The APIs differ in a few names; a protocol has those."""
 
 import asyncio
 import math
@@ -8,20 +8,24 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from backend.chains.retrieval.rerankers._base import RerankerSettings, RerankFailed
+from typing_extensions import override
+
+from backend.chains.retrieval.rerankers._base import Reranker, RerankerSettings, RerankFailed
 
 if TYPE_CHECKING:
     import httpx
 
 _THIS_MACHINE = frozenset(("localhost", "127.0.0.1", "::1"))
-# For those who set no deadline.
-_MOST_SECONDS = 60.0
+# For callers that set no deadline.
+_MAX_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class RerankerProtocol:
-    """`body` makes a request of query and texts (the model is added to it); `entries` finds the list in an answer,
-    whose entries have an `index` and a `score`; `batch` is how many texts a request may have.
+    """How one kind of API is spoken to.
+
+    `body` makes the request from query and texts (the model is added to it). `entries` finds the list in the response;
+    each entry has an `index` and a field `score`. `batch` is the maximum number of texts in a request.
     """
 
     name: str
@@ -32,35 +36,41 @@ class RerankerProtocol:
     batch: int = 1_000
 
     def open(self, where: str, settings: RerankerSettings) -> "RemoteReranker":
-        """Raises ValueError for what is no URL."""
+        """The reranker at a URL. Raises ValueError if `where` is not a URL."""
         parts = urlsplit(where)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError(f"{self.name} needs an http:// or https:// URL, for example {self.example}")
         return RemoteReranker(self, where, settings)
 
 
-class RemoteReranker:
-    """See `Reranker`."""
+class RemoteReranker(Reranker):
+    """A reranker behind an HTTP API."""
 
     def __init__(self, protocol: RerankerProtocol, url: str, settings: RerankerSettings) -> None:
-        self.name = f"{protocol.name}:{settings.model or urlsplit(url).hostname}"
+        self._name = f"{protocol.name}:{settings.model or urlsplit(url).hostname}"
         self._protocol = protocol
         self._url = f"{url.rstrip('/')}/rerank"
         self._settings = settings
 
+    @property
+    @override
+    def name(self) -> str:
+        return self._name
+
+    @override
     async def prepare(self) -> None:
-        """Read the certificates, which takes a moment."""
+        # Reading the certificates takes a moment.
         await asyncio.to_thread(lambda: self._http)
 
+    @override
     async def scores(self, query: str, texts: Sequence[str]) -> list[float]:
-        """See `Reranker`."""
         size = self._protocol.batch
         batches = [texts[at : at + size] for at in range(0, len(texts), size)]
-        found = await asyncio.gather(*(self._ask(query, batch) for batch in batches))
-        return [score for scores in found for score in scores]
+        scores = await asyncio.gather(*(self._request(query, batch) for batch in batches))
+        return [score for batch_scores in scores for score in batch_scores]
 
+    @override
     async def aclose(self) -> None:
-        """Close the connections."""
         if "_http" in self.__dict__:
             await self._http.aclose()
 
@@ -70,11 +80,11 @@ class RemoteReranker:
 
         key = self._settings.api_key
         headers = httpx.Headers({"Authorization": f"Bearer {key}"} if key is not None else {}, encoding="utf-8")
-        # A proxy of the environment leads outside, and never back to this machine.
+        # A proxy of the environment can't reach this machine's own ports.
         outside = urlsplit(self._url).hostname not in _THIS_MACHINE
-        return httpx.AsyncClient(headers=headers, timeout=_MOST_SECONDS, trust_env=outside)
+        return httpx.AsyncClient(headers=headers, timeout=_MAX_SECONDS, trust_env=outside)
 
-    async def _ask(self, query: str, texts: Sequence[str]) -> list[float]:
+    async def _request(self, query: str, texts: Sequence[str]) -> list[float]:
         import httpx
 
         body = self._protocol.body(_sendable(query), [_sendable(text) for text in texts])
@@ -83,7 +93,7 @@ class RemoteReranker:
         try:
             response = await self._http.post(self._url, json=body)
         except httpx.HTTPError as error:
-            # What it says may quote the URL; the class tells enough.
+            # The error's own text may quote the URL: only its class is reported.
             raise RerankFailed(f"could not be reached ({type(error).__name__})") from None
         if response.status_code != 200:
             raise RerankFailed(f"answered with HTTP {response.status_code}")
@@ -93,18 +103,21 @@ class RemoteReranker:
             raise RerankFailed("sent an answer that scores not each text once") from None
 
     def _read(self, answer: Any, count: int) -> list[float]:
-        """Raises ValueError, TypeError, KeyError, OverflowError for anything but one finite score a text."""
-        found: dict[int, float] = {}
+        """The scores of a response.
+
+        Raises ValueError, TypeError, KeyError, OverflowError unless each text has exactly one finite score.
+        """
+        scores: dict[int, float] = {}
         for entry in self._protocol.entries(answer):
             index, score = entry["index"], entry[self._protocol.score]
-            if type(index) is not int or type(score) not in (int, float) or index in found:
+            if type(index) is not int or type(score) not in (int, float) or index in scores:
                 raise ValueError
-            found[index] = float(score)
-        if found.keys() != set(range(count)) or not all(map(math.isfinite, found.values())):
+            scores[index] = float(score)
+        if scores.keys() != set(range(count)) or not all(map(math.isfinite, scores.values())):
             raise ValueError
-        return [found[index] for index in range(count)]
+        return [scores[index] for index in range(count)]
 
 
 def _sendable(text: str) -> str:
-    """JSON can't carry a lone surrogate, and some providers refuse an empty string."""
+    """The text without lone surrogates, which JSON can't contain. An empty text, which some refuse, becomes "."."""
     return text.encode("utf-8", "replace").decode("utf-8").strip() or "."

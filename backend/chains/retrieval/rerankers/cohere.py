@@ -5,7 +5,7 @@ from backend.chains.retrieval.rerankers._remote import RerankerProtocol
 PLUGIN = RerankerProtocol(
     name="cohere",
     example="cohere:https://api.cohere.com/v2",
-    # Some servers insist on `top_n`, and without it others answer with fewer than all.
+    # Some servers require `top_n`; others return only some of the texts without it.
     body=lambda query, texts: {"query": query, "documents": texts, "top_n": len(texts)},
     entries=lambda answer: answer["results"],
 )

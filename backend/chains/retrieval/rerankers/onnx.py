@@ -1,4 +1,4 @@
-"""A cross-encoder in this process: a folder with `model.onnx` and `tokenizer.json`, as model hubs have them."""
+"""A cross-encoder in this process: a folder with `model.onnx` and `tokenizer.json`, as on model hubs."""
 
 import asyncio
 import math
@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from backend.chains.retrieval.local_models import batches, open_session, tokenizable
-from backend.chains.retrieval.rerankers._base import RerankerSettings, RerankFailed
+from backend.chains.retrieval.rerankers._base import Reranker, RerankerSettings, RerankFailed
 
 _MODELS = ("model.onnx", "onnx/model.onnx")
-# Tokens of query and text together; more is cut off, of the longer one first.
+# Tokens of query and text together. The longer one of both is cut first.
 _MAX_TOKENS = 512
 
 
@@ -30,11 +32,11 @@ class _OnnxPlugin:
 PLUGIN = _OnnxPlugin()
 
 
-class OnnxReranker:
-    """See `Reranker`. It has one thread of its own; searches take turns on it."""
+class OnnxReranker(Reranker):
+    """A model in this process, with one thread of its own; searches take turns."""
 
     def __init__(self, folder: Path, model: Path, settings: RerankerSettings) -> None:
-        self.name = f"onnx:{folder.resolve().name}"
+        self._name = f"onnx:{folder.resolve().name}"
         self._folder = folder
         self._file = model
         self._threads = settings.threads
@@ -42,31 +44,36 @@ class OnnxReranker:
         self._loading = asyncio.Lock()
         self._model: _Model | None = None
 
-    async def prepare(self) -> None:
-        """Load the model, and try it."""
-        await self._loaded()
+    @property
+    @override
+    def name(self) -> str:
+        return self._name
 
+    @override
+    async def prepare(self) -> None:
+        await self._loaded_model()
+
+    @override
     async def scores(self, query: str, texts: Sequence[str]) -> list[float]:
-        """See `Reranker`."""
-        model = await self._loaded()
+        model = await self._loaded_model()
         loop = asyncio.get_running_loop()
         pairs = [(query, text) for text in texts]
         tokens = await loop.run_in_executor(self._executor, model.tokenize, pairs)
-        found: dict[int, float] = {}
-        # One batch at a time, so that giving up takes effect and searches take turns.
-        for batch in batches([len(each.ids) for each in tokens]):
+        scores: dict[int, float] = {}
+        # One batch at a time, so that cancelling takes effect and searches take turns.
+        for batch in batches([len(encoding.ids) for encoding in tokens]):
             rows = [tokens[row] for row in batch]
-            found.update(zip(batch, await loop.run_in_executor(self._executor, model.run, rows), strict=True))
-        if not all(map(math.isfinite, found.values())):
+            scores.update(zip(batch, await loop.run_in_executor(self._executor, model.run, rows), strict=True))
+        if not all(map(math.isfinite, scores.values())):
             raise RerankFailed("its model gives scores that are no numbers")
-        return [found[row] for row in range(len(texts))]
+        return [scores[row] for row in range(len(texts))]
 
+    @override
     async def aclose(self) -> None:
-        """Let the thread end."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._model = None
 
-    async def _loaded(self) -> "_Model":
+    async def _loaded_model(self) -> "_Model":
         async with self._loading:
             if self._model is None:
                 loop = asyncio.get_running_loop()
@@ -74,13 +81,13 @@ class OnnxReranker:
                     load = loop.run_in_executor(self._executor, _Model, self._folder, self._file, self._threads)
                     self._model = await load
                 except Exception as error:
-                    said = str(error).partition("\n")[0][:200]
-                    raise RerankFailed(f"{self._file} can't be used as a reranker: {said}") from error
+                    reason = str(error).partition("\n")[0][:200]
+                    raise RerankFailed(f"{self._file} can't be used as a reranker: {reason}") from error
         return self._model
 
 
 class _Model:
-    """Tokenizer and session, for one thread."""
+    """The tokenizer and the session, for one thread."""
 
     def __init__(self, folder: Path, file: Path, threads: int) -> None:
         from tokenizers import Tokenizer
@@ -88,18 +95,18 @@ class _Model:
         self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(_MAX_TOKENS)
         self._tokenizer.no_padding()
-        # Models may tell from a token's id that it only pads.
+        # Some models recognise padding by the token's id.
         self._padding: int = next((n for n in map(self._tokenizer.token_to_id, ("[PAD]", "<pad>")) if n is not None), 0)
         self._session = open_session(file, threads)
-        self._inputs = {each.name for each in self._session.get_inputs()}
-        # As long as it gets: a model for shorter texts is found out here.
+        self._inputs = {node.name for node in self._session.get_inputs()}
+        # The longest possible input: a model that only reads shorter texts fails here.
         self.run(self.tokenize([("warm", "up " * _MAX_TOKENS)]))
 
     def tokenize(self, pairs: list[tuple[str, str]]) -> list[Any]:
         return [self._tokenizer.encode(*(tokenizable(text, _MAX_TOKENS) for text in pair)) for pair in pairs]
 
     def run(self, texts: list[Any]) -> list[float]:
-        """One batch: a score a text."""
+        """The scores of one batch."""
         import numpy as np
 
         shape = (len(texts), max(len(tokens.ids) for tokens in texts))
@@ -107,14 +114,14 @@ class _Model:
         for row, tokens in enumerate(texts):
             end = len(tokens.ids)
             ids[row, :end], mask[row, :end], types[row, :end] = tokens.ids, 1, tokens.type_ids
-        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        inputs = {name: value for name, value in given.items() if name in self._inputs}
+        values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        inputs = {name: value for name, value in values.items() if name in self._inputs}
         scores = np.asarray(self._session.run(None, inputs)[0], np.float32).reshape(len(texts), -1)
         match scores.shape[1]:
             case 1:
                 return scores[:, 0].tolist()
             case 2:
-                # One for "no", one for "yes".
+                # The first output is for "no", the second for "yes".
                 return (scores[:, 1] - scores[:, 0]).tolist()
             case labels:
                 raise ValueError(f"it has {labels} outputs a text, a cross-encoder has 1 or 2")

@@ -1,4 +1,4 @@
-"""Hugging Face's text-embeddings-inference. It takes at most 32 texts a request unless it is told otherwise."""
+"""Hugging Face's text-embeddings-inference. By default it takes at most 32 texts in a request."""
 
 from backend.chains.retrieval.rerankers._remote import RerankerProtocol
 

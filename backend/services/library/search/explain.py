@@ -1,39 +1,48 @@
-"""How a search went, in words and figures: for `explain`, and stored with each answer."""
+"""How the passages of a search were found: for `explain`, and stored with each answer."""
 
 import dataclasses
 from collections.abc import Sequence
 
 from backend.chains.passages import Passage
 from backend.chains.retrieval.ranking import ChunkCandidate
-from backend.services.library.search.engine import Found, SearchRequest
+from backend.services.library.search.engine import SearchFindings, SearchRequest
 
-_TOLD = 30
-"""Candidates that are told about; hundreds are looked at."""
+_MAX_CANDIDATES = 30
+"""Number of candidates in an explanation; a search looks at hundreds."""
 
 
-def trace_of(
-    wanted: SearchRequest, found: Found, kept: Sequence[Passage], irrelevant: Sequence[Passage], floor: float
+def explain_search(
+    request: SearchRequest,
+    findings: SearchFindings,
+    relevant: Sequence[Passage],
+    irrelevant: Sequence[Passage],
+    floor: float,
 ) -> dict[str, object]:
-    """Queries, legs, ranked candidates and what became of each, dropped ones with the reason; times in ms."""
-    given = {p.chunk_id: "passage" for p in kept} | {p.chunk_id: "below_floor" for p in irrelevant}
-    inside = {f"chk_{s.n}" for span in found.spans for s in span.sentences}
+    """The explanation of a search, as JSON: queries, legs, ranked candidates with their outcome, times in ms."""
+    outcomes = {p.chunk_id: "passage" for p in relevant} | {p.chunk_id: "below_floor" for p in irrelevant}
+    in_passages = {f"chk_{s.n}" for passage in findings.passages for s in passage.sentences}
     return {
-        "mode": wanted.mode,
+        "mode": request.mode,
         "queries": [
-            {"text": text, "weight": weight, "terms": found.terms[number] if found.terms else []}
-            for number, (text, weight) in enumerate(wanted.queries)
+            {"text": text, "weight": weight, "terms": findings.terms[number] if findings.terms else []}
+            for number, (text, weight) in enumerate(request.queries)
         ],
-        "budget_chars": wanted.budget,
+        "budget_chars": request.max_chars,
         "relevance_floor": floor,
-        "found": dict(found.hits),
-        "candidates": [_told(c, place, given, inside) for place, c in enumerate(found.ranked[:_TOLD], 1)],
-        "candidates_in_all": len(found.ranked),
-        "reranker": dataclasses.asdict(found.reranked) if found.reranked is not None else None,
-        "milliseconds": {name: round(1000 * spent, 2) for name, spent in found.seconds.items()},
+        "found": dict(findings.hits),
+        "candidates": [
+            _explain_candidate(c, place, outcomes, in_passages)
+            for place, c in enumerate(findings.ranked[:_MAX_CANDIDATES], 1)
+        ],
+        "candidates_in_all": len(findings.ranked),
+        "reranker": dataclasses.asdict(findings.reranker_call) if findings.reranker_call is not None else None,
+        "milliseconds": {name: round(1000 * spent, 2) for name, spent in findings.seconds.items()},
     }
 
 
-def _told(candidate: ChunkCandidate, place: int, given: dict[str, str], inside: set[str]) -> dict[str, object]:
+def _explain_candidate(
+    candidate: ChunkCandidate, place: int, outcomes: dict[str, str], in_passages: set[str]
+) -> dict[str, object]:
     chunk_id = f"chk_{candidate.n}"
     return {
         "chunk_id": chunk_id,
@@ -46,6 +55,6 @@ def _told(candidate: ChunkCandidate, place: int, given: dict[str, str], inside: 
         "lexical": round(candidate.bm25, 4),
         "coverage": round(candidate.coverage, 4),
         "reranker": round(candidate.reranker, 4) if candidate.reranker is not None else None,
-        # A chunk is the heart of a passage, or lies in another's, or others were better.
-        "outcome": given.get(chunk_id) or ("in_passage" if chunk_id in inside else "outranked"),
+        # A chunk has the best sentence of a passage, or other sentences of one, or it was not good enough.
+        "outcome": outcomes.get(chunk_id) or ("in_passage" if chunk_id in in_passages else "outranked"),
     }

@@ -1,4 +1,4 @@
-"""Search in an owner's documents: the same for POST /search and for the answers."""
+"""The search in an owner's documents, for POST /search and for answers."""
 
 import asyncio
 from bisect import bisect_right
@@ -13,8 +13,8 @@ import msgspec
 from backend.chains.passages import Passage, SearchTrace
 from backend.chains.retrieval.embeddings import Embedders
 from backend.chains.retrieval.ranking import RankedPassage
-from backend.services.library.search.engine import Found, Mode, SearchEngine, SearchPart, SearchRequest
-from backend.services.library.search.explain import trace_of
+from backend.services.library.search.engine import Mode, SearchEngine, SearchFindings, SearchPart, SearchRequest
+from backend.services.library.search.explain import explain_search
 from backend.services.telemetry.telemetry import SILENT, Telemetry
 from backend.storage.library.chunks import ChunkRow, Chunks
 from backend.storage.library.collections import CollectionRow, Collections
@@ -26,39 +26,39 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float32]
 
-_KEPT_MAPS = 256
+_CACHED_PAGE_MAPS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where to look: collections (None: all of the owner's), and in them documents (None: all)."""
+    """Where to search: in these collections (None: all of the owner), and only in these documents (None: all)."""
 
     collections: tuple[str, ...] | None = None
     documents: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """Passages, best first; what lies under the floor of relevance; and how they were found (JSON-able)."""
+class SearchOutcome:
+    """The relevant passages, best first; the passages below RELEVANCE_FLOOR; the explanation, as JSON."""
 
     passages: list[Passage] = field(default_factory=list[Passage])
     irrelevant: list[Passage] = field(default_factory=list[Passage])
-    trace: dict[str, object] = field(default_factory=dict[str, object])
+    explanation: dict[str, object] = field(default_factory=dict[str, object])
 
 
 Metering = Callable[[str], AbstractContextManager[None]]
-"""Lets an owner pay for what is embedded within. That may be refused: BudgetExceeded, PriceUnknown."""
+"""Opens a context in which an owner pays for embeddings. The budget may refuse: BudgetExceeded, PriceUnknown."""
 
 
 class LibrarySearch:
-    """Collections, embedders and indexes, as one search."""
+    """Searches the collections of an owner. `floor`: RELEVANCE_FLOOR; `width`: maximum characters of a passage."""
 
     def __init__(
         self,
         documents: Documents,
         collections: Collections,
         chunks: Chunks,
-        search: SearchEngine,
+        engine: SearchEngine,
         embedders: Embedders,
         *,
         floor: float,
@@ -69,36 +69,36 @@ class LibrarySearch:
         self._documents = documents
         self._collections = collections
         self._chunks = chunks
-        self._search = search
+        self._engine = engine
         self._embedders = embedders
         self._floor = floor
         self._width = width
         self._metering = metering
         self._telemetry = telemetry
-        self._ready: set[str] = set()
+        self._with_documents: set[str] = set()
         self._languages: dict[str, tuple[str | None, ...]] = {}
         self._pages: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
 
-    def changed(self, owner: str) -> None:
-        """Documents of the owner came or went."""
-        self._ready.discard(owner)
+    def forget(self, owner: str) -> None:
+        """Forget what is cached about the owner's documents: some were added, changed or removed."""
+        self._with_documents.discard(owner)
         self._languages.clear()
 
     async def has_documents(self, owner: str) -> bool:
-        """Whether the owner has anything searchable."""
-        # Only a yes is remembered: a no may be out of date before it is.
-        if owner not in self._ready and await self._documents.any_ready(owner):
-            self._ready.add(owner)
-        return owner in self._ready
+        """Whether the owner has a searchable document."""
+        # Only "yes" is cached: a document may become ready while the database is asked.
+        if owner not in self._with_documents and await self._documents.any_ready(owner):
+            self._with_documents.add(owner)
+        return owner in self._with_documents
 
     async def check(self, owner: str, collections: Sequence[str] | None = None) -> None:
-        """Raises EmbeddingMismatch when this server can't embed as one of the collections (None: all) is embedded."""
+        """Raises EmbeddingMismatch if this server can't use the embedding of one of the collections (None: all)."""
         for row in await self._collections.by_owner(owner):
             if row.fingerprint is not None and (collections is None or row.id in collections):
-                await self._embedders.of(row.fingerprint)
+                await self._embedders.by_fingerprint(row.fingerprint)
 
-    async def _searched(self, owner: str, collections: Sequence[str] | None) -> list[CollectionRow]:
-        """Those of the owner's collections that are asked for (None: all)."""
+    async def _collection_rows(self, owner: str, collections: Sequence[str] | None) -> list[CollectionRow]:
+        """The owner's collections with these ids (None: all)."""
         rows = await self._collections.by_owner(owner)
         return [row for row in rows if collections is None or row.id in collections]
 
@@ -110,24 +110,26 @@ class LibrarySearch:
         scope: Scope,
         *,
         mode: Mode = "hybrid",
-        budget: int | None = None,
-    ) -> Result:
-        """At most `count` passages for the queries (text, weight), the question first; see `SearchRequest`.
+        max_chars: int | None = None,
+    ) -> SearchOutcome:
+        """At most `count` passages for the queries (text, weight), the question first. See `SearchRequest`.
 
-        Collections that aren't the owner's are passed over. Raises EmbeddingMismatch, EmbeddingFailed; BudgetExceeded,
-        PriceUnknown where a provider embeds.
+        Collections of other owners are ignored. Raises EmbeddingMismatch, EmbeddingFailed; BudgetExceeded and
+        PriceUnknown if a provider embeds.
         """
-        rows = await self._searched(owner, scope.collections)
+        rows = await self._collection_rows(owner, scope.collections)
         parts = await self._parts(owner, rows, scope.documents)
-        wanted = SearchRequest(_distinct(queries), count, self._width, mode, budget)
-        with self._telemetry.retrieval(wanted.queries) as told:
+        request = SearchRequest(_distinct(queries), count, self._width, mode, max_chars)
+        collection_ids = [row.id for row in rows]
+        with self._telemetry.retrieval(request.queries) as record:
             with self._metering(owner):
-                found = await self._search.find(owner, parts, [row.id for row in rows], wanted) if parts else Found()
-            told.seconds, told.passages = found.seconds, len(found.spans)
-        passages = [await self._passage(span, found) for span in found.spans]
-        kept = [p for p in passages if p.relevance >= self._floor]
+                findings = await self._engine.find(owner, parts, collection_ids, request) if parts else SearchFindings()
+            record.seconds, record.passages = findings.seconds, len(findings.passages)
+        passages = [await self._passage(ranked, findings) for ranked in findings.passages]
+        relevant = [p for p in passages if p.relevance >= self._floor]
         irrelevant = [p for p in passages if p.relevance < self._floor]
-        return Result(kept, irrelevant, trace_of(wanted, found, kept, irrelevant, self._floor))
+        explanation = explain_search(request, findings, relevant, irrelevant, self._floor)
+        return SearchOutcome(relevant, irrelevant, explanation)
 
     async def _parts(
         self, owner: str, rows: Sequence[CollectionRow], documents: Sequence[str] | None
@@ -135,8 +137,8 @@ class LibrarySearch:
         ranges: dict[str, list[tuple[int, int]]] | None = None
         if documents is not None:
             ranges = {}
-            for found in await self._chunks.ranges(owner, documents):
-                ranges.setdefault(found.collection_id, []).append((found.first, found.last))
+            for chunks in await self._chunks.ranges(owner, documents):
+                ranges.setdefault(chunks.collection_id, []).append((chunks.first, chunks.last))
         return [
             await self._part(row, row.fingerprint, tuple(ranges[row.id]) if ranges is not None else None)
             for row in rows
@@ -150,85 +152,58 @@ class LibrarySearch:
             self._languages[row.id] = tuple(await self._chunks.languages(row.id))
         return SearchPart(row.id, row.generation, fingerprint, self._languages[row.id], ranges)
 
-    async def _passage(self, span: RankedPassage, found: Found) -> Passage:
-        row = found.chunks[span.best.n]
-        page = await self.page_at(row.version_id, span.best.start) if row.page is not None else None
+    async def _passage(self, ranked: RankedPassage, findings: SearchFindings) -> Passage:
+        row = findings.chunks[ranked.best.n]
+        page = await self.page_at(row.version_id, ranked.best.start) if row.page is not None else None
         return Passage(
             chunk_id=f"chk_{row.n}",
             document_id=row.document_id,
             version=row.version_id,
-            title=row.name,
-            text=_text(span, found.chunks),
-            start=span.start,
-            end=span.end,
+            document_name=row.name,
+            text=_text(ranked, findings.chunks),
+            start=ranked.start,
+            end=ranked.end,
             page=page,
             heading=row.heading,
-            score=min(1.0, span.score),
-            relevance=found.relevance(span),
+            score=min(1.0, ranked.score),
+            relevance=findings.relevance(ranked),
             context=row.context,
         )
 
     async def similarity(self, owner: str, text: str, others: Sequence[str], known: "dict[str, Vector]") -> list[float]:
-        """Cosines between a text and others, by the default embedder. What is embedded of the others is added to
-        `known`, and not embedded again."""
+        """Cosines between a text and each of the others, computed by the default embedder.
+
+        Vectors of `others` are added to `known`, and not computed again if they are in it.
+        """
         new = [other for other in dict.fromkeys(others) if other not in known]
         embedder = self._embedders.default
         with self._metering(owner):
-            one, many = await asyncio.gather(embedder.embed_query(text), embedder.embed_passages(new))
-        known.update(zip(new, many, strict=True))
-        return [float(known[other] @ one) for other in others]
+            vector, vectors = await asyncio.gather(embedder.embed_query(text), embedder.embed_passages(new))
+        known.update(zip(new, vectors, strict=True))
+        return [float(known[other] @ vector) for other in others]
 
     async def page_at(self, version: str, offset: int) -> int | None:
-        """The page of a version on which the code point `offset` stands."""
+        """The page of a version that contains the code point `offset`; None if it has no pages."""
         if version not in self._pages:
             self._pages[version] = await self._documents.page_starts(version)
-            if len(self._pages) > _KEPT_MAPS:
+            if len(self._pages) > _CACHED_PAGE_MAPS:
                 self._pages.popitem(last=False)
         pages = self._pages[version]
         at = bisect_right(pages, offset, key=lambda p: p[0]) - 1
         return pages[max(at, 0)][1] if pages else None
 
 
-@dataclass(slots=True)
-class LibraryRetriever:
-    """The retriever of one conversation: at most `top_k` passages of the owner's documents in `scope`."""
-
-    search: LibrarySearch
-    owner: str
-    top_k: int
-    scope: Scope
-    known: "dict[str, Vector]" = field(default_factory=dict[str, "Vector"])
-    """Vectors of texts that were compared before."""
-
-    async def has_documents(self) -> bool:
-        """Whether anything searchable is there at all."""
-        return await self.search.has_documents(self.owner)
-
-    async def retrieve(self, queries: Sequence[tuple[str, float]]) -> tuple[list[Passage], SearchTrace]:
-        """Relevant passages, best first; maybe none. And how they were found."""
-        result = await self.search.search(self.owner, queries, self.top_k, self.scope)
-        return result.passages, SearchTrace(msgspec.json.encode(result.trace).decode())
-
-    async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
-        """Cosines between a text and others."""
-        return await self.search.similarity(self.owner, text, others, self.known) if others else []
-
-    async def page_at(self, version: str, offset: int) -> int | None:
-        """The page on which the code point stands."""
-        return await self.search.page_at(version, offset)
-
-
 def _distinct(queries: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """The same text twice is one query of both weights."""
+    """The queries without duplicates; the weights of the same text are added."""
     weights: dict[str, float] = {}
     for text, weight in queries:
         weights[text] = weights.get(text, 0.0) + weight
     return list(weights.items())
 
 
-def _text(span: RankedPassage, chunks: dict[int, ChunkRow]) -> str:
-    """The passage as it stands in the document, put together from the chunks it lies in."""
-    numbers = range(span.sentences[0].n, span.sentences[-1].n + 1)
+def _text(ranked: RankedPassage, chunks: dict[int, ChunkRow]) -> str:
+    """The passage's text in the document, joined from the chunks that it is in."""
+    numbers = range(ranked.sentences[0].n, ranked.sentences[-1].n + 1)
     text = "".join(chunks[n].text + (chunks[n].after or "") for n in numbers)
     start = chunks[numbers[0]].start
-    return text[span.start - start : span.end - start]
+    return text[ranked.start - start : ranked.end - start]

@@ -66,7 +66,7 @@ def passage(
         chunk_id=f"chk_{start}",
         document_id=document,
         version="ver_1",
-        title="notes.md",
+        document_name="notes.md",
         text=text,
         start=start,
         end=start + len(text),

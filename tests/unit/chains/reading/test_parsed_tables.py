@@ -28,7 +28,7 @@ def test_a_table_that_is_cut_carries_its_header(tmp_path: Path) -> None:
     first, *rest = chunk(parsed, 120)
     assert first.context is None and "| Name |" in parsed.text[first.start : first.end]
     assert rest and all(each.context == "Name | *Draught*" for each in rest)
-    assert ChunkText.of(parsed, rest[0]).indexed().startswith("Ships\nName | *Draught*\n| Anna. Nr. ")
+    assert ChunkText.from_document(parsed, rest[0]).indexed().startswith("Ships\nName | *Draught*\n| Anna. Nr. ")
 
 
 @pytest.mark.parametrize(

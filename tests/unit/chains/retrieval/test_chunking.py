@@ -194,10 +194,12 @@ def test_pages_and_ordinals() -> None:
 def test_indexed_text_has_what_is_above() -> None:
     parsed = document("# A\n\nText.", ("# A", 1), title="Book")
     (only,) = chunk(parsed, 500)
-    assert ChunkText.of(parsed, only).indexed() == "Book\nA\n# A\n\nText."
+    assert ChunkText.from_document(parsed, only).indexed() == "Book\nA\n# A\n\nText."
     same = document("# A\n\nText.", ("# A", 1), title="A")
-    assert ChunkText.of(same, only).indexed() == "A\n# A\n\nText."
-    assert ChunkText.of(ParsedDocument("Text.", "text/plain"), Chunk(0, 0, 5, None, None)).indexed() == "Text."
+    assert ChunkText.from_document(same, only).indexed() == "A\n# A\n\nText."
+    assert (
+        ChunkText.from_document(ParsedDocument("Text.", "text/plain"), Chunk(0, 0, 5, None, None)).indexed() == "Text."
+    )
 
 
 def test_heading_paths_and_pages_by_offset() -> None:

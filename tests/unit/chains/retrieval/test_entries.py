@@ -10,11 +10,11 @@ from backend.chains.reading.parsed import ParsedDocument
 from backend.chains.retrieval.chunking import chunk
 from backend.chains.retrieval.entries import (
     ChunkText,
-    pack_spans,
+    pack_offsets,
     pack_vectors,
-    spans_of,
+    sentence_offsets,
     terms,
-    unpack_spans,
+    unpack_offsets,
     unpack_vectors,
 )
 
@@ -23,11 +23,11 @@ OFFSET = st.integers(0, 2**32 - 1)
 
 @given(st.lists(st.tuples(OFFSET, OFFSET), max_size=20))
 def test_spans_come_back(spans: list[tuple[int, int]]) -> None:
-    assert unpack_spans(pack_spans(spans)) == spans
+    assert unpack_offsets(pack_offsets(spans)) == spans
 
 
 def test_spans_are_stored_little_endian_whatever_the_machine_is() -> None:
-    assert pack_spans([(1, 258)]) == bytes([1, 0, 0, 0, 2, 1, 0, 0])
+    assert pack_offsets([(1, 258)]) == bytes([1, 0, 0, 0, 2, 1, 0, 0])
 
 
 def rows(seed: int, count: int, dimension: int, length: float) -> NDArray[np.float32]:
@@ -79,14 +79,14 @@ def test_what_stands_above_a_chunk_is_embedded_with_it_the_title_once(
 def test_terms_of_a_chunk_are_a_line_a_sentence_and_the_name_stands_above() -> None:
     text = "The rent is due. It is 40 crowns."
     chunk_text = ChunkText(text, "Lease", "Payments", None)
-    about, body = terms(chunk_text, spans_of(text), "my-lease.pdf", "english")
+    about, body = terms(chunk_text, sentence_offsets(text), "my-lease.pdf", "english")
     assert about == "leas my pdf payment"
     assert body == "the rent i due\nit i 40 crown"
 
 
 @given(st.text(alphabet="ab. \n!。A", max_size=60))
 def test_every_chunk_has_a_sentence_and_a_line_for_each(text: str) -> None:
-    spans = spans_of(text)
+    spans = sentence_offsets(text)
     assert spans
     assert all(0 <= start <= end <= len(text) for start, end in spans)
     assert len(terms(ChunkText(text, None, None, None), spans, "a", None)[1].split("\n")) == len(spans)
@@ -98,15 +98,15 @@ def test_a_chunk_of_a_document_is_its_slice() -> None:
     pieces = chunk(parsed, 300)
     assert len(pieces) > 2
     for piece in pieces:
-        found = ChunkText.of(parsed, piece)
+        found = ChunkText.from_document(parsed, piece)
         assert (found.text, found.title) == (text[piece.start : piece.end], "Title")
 
 
 def test_what_is_too_short_to_say_something_goes_with_its_neighbours() -> None:
     letters = " ".join(f"{letter}!" for letter in "ABCDEFGH" * 50)
-    spans = spans_of(letters)
+    spans = sentence_offsets(letters)
     assert (spans[0][0], spans[-1][1]) == (0, len(letters))
     assert len(spans) <= len(letters) / 12
     assert all(end - start < 40 for start, end in spans)
     yes = "Yes. The lighthouse keeper leaves at nine in the morning. No."
-    assert [yes[start:end] for start, end in spans_of(yes)] == [yes]
+    assert [yes[start:end] for start, end in sentence_offsets(yes)] == [yes]

@@ -95,7 +95,7 @@ async def test_what_is_not_there_is_empty(index: VectorIndex) -> None:
     assert await index.delete("none", [1]) == 0
     assert (await index.vectors("none", [1]))[0] == []
     await index.drop("none")
-    assert await index.collections() == set()
+    assert await index.keys() == set()
     await index.upsert("c-1", PRINT, [], vectors(0))
     assert await index.query("c-1", PRINT, vectors(1)[0], 5) == []
 
@@ -104,7 +104,7 @@ async def test_keys_are_apart(index: VectorIndex) -> None:
     await index.upsert("c-1", PRINT, [1], vectors(1))
     await index.upsert("c-2", PRINT, [2], vectors(1, 2))
     assert [n for n, _ in await index.query("c-2", PRINT, vectors(1)[0], 9)] == [2]
-    assert await index.collections() == {"c-1", "c-2"}
+    assert await index.keys() == {"c-1", "c-2"}
     await index.drop("c-1")
     assert await index.count("c-1") == 0 and await index.count("c-2") == 1
 

@@ -14,12 +14,12 @@ from backend.chains.retrieval.ranking import (
     RankedPassage,
     Sentence,
     neighbour_scores,
-    passages,
     rank_chunks,
     rank_sentences,
     rerank,
-    weigh,
-    within_budget,
+    select_passages,
+    select_sentences,
+    word_weights,
 )
 
 EAST, NORTH = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
@@ -114,7 +114,7 @@ def test_a_query_of_little_weight_makes_nothing_relevant() -> None:
 def test_nothing_ranks_as_nothing() -> None:
     assert rank_chunks([], [Query(EAST, ["rent"])]) == []
     assert neighbour_scores([]) == {}
-    assert passages([], {}, 400, 5) == within_budget([], 400, 5) == []
+    assert select_passages([], {}, 400, 5) == select_sentences([], 400, 5) == []
 
 
 # --- reranked chunks
@@ -210,14 +210,14 @@ def test_scores_are_from_0_to_1_best_first_and_the_same_in_any_order(
 def test_sentences_keep_their_order_and_score_from_0_to_1(search: tuple[list[ChunkCandidate], list[Query]]) -> None:
     chunks, queries = search
     ranked = rank_chunks(chunks, queries)
-    words = weigh(queries, ranked)
+    words = word_weights(queries, ranked)
     assert sum(words.values()) <= 1 + 1e-6
     for chunk in ranked:
         spans = [(at * 50, at * 50 + 40) for at in range(len(chunk.sentences))]
         found = rank_sentences(chunk, spans, chunk.score, queries, words)
         assert [(s.n, s.start, s.end) for s in found] == [(chunk.n, *span) for span in spans]
         assert all(0 <= s.score <= 1 + 1e-6 for s in found)
-        assert [s.held for s in found] == chunk.sentences
+        assert [s.terms for s in found] == chunk.sentences
 
 
 # --- sentences
@@ -231,7 +231,7 @@ def test_the_scores_of_sentences_by_hand() -> None:
     top = 1.2 + 1.0 + 2.0 + 0.2
     assert first.score == pytest.approx((1.2 + 1.0 + 2.0 * 0.5 + 0.2 * 0.5) / top, rel=1e-5)
     assert second.score == pytest.approx((2.0 * 0.5 + 0.2) / top, rel=1e-5)
-    assert (first.held, second.held) == ({"rent"}, frozenset())
+    assert (first.terms, second.terms) == ({"rent"}, frozenset())
 
 
 def test_the_words_of_several_queries_count_by_their_weights() -> None:
@@ -239,7 +239,7 @@ def test_the_words_of_several_queries_count_by_their_weights() -> None:
     queries = [Query(None, ["rent"]), Query(None, ["rent", "cat"], 0.5), Query(NORTH, [], 0.5)]
     # One of three has `rent`, two have `cat`: log(1 + 2.5 / 1.5) and log(1 + 1.5 / 2.5).
     rent = math.log(1 + 2.5 / 1.5) / (math.log(1 + 2.5 / 1.5) + math.log(1.6))
-    assert weigh(queries, chunks) == pytest.approx({"rent": 0.5 + 0.25 * rent, "cat": 0.25 * (1 - rent)})
+    assert word_weights(queries, chunks) == pytest.approx({"rent": 0.5 + 0.25 * rent, "cat": 0.25 * (1 - rent)})
     near = [BETWEEN, BETWEEN]
     (sentence,) = rank_sentences(candidate(1, "cat", near=near), [(0, 120)], 0.0, [Query(EAST, []), *queries[1:]], {})
     # Closeness is 0.6 to the first query, 0.8 to the last, and nothing to one without a vector.
@@ -317,7 +317,7 @@ def check_runs(spans: list[RankedPassage], runs: Runs, count: int) -> None:
 
 @given(documents(), st.integers(20, 600), st.integers(1, 30))
 def test_passages_are_runs_of_sentences_apart_and_no_wider_than_asked(runs: Runs, width: int, count: int) -> None:
-    spans = passages(runs, {"a": 0.7, "b": 0.3}, width, count)
+    spans = select_passages(runs, {"a": 0.7, "b": 0.3}, width, count)
     check_runs(spans, runs, count)
     assert spans, "there is a sentence, so there is a passage"
     assert all(span.end - span.start <= width or len(span.sentences) == 1 for span in spans)
@@ -328,7 +328,7 @@ def test_passages_are_runs_of_sentences_apart_and_no_wider_than_asked(runs: Runs
 
 @given(documents(), st.integers(1, 1200), st.integers(1, 30))
 def test_a_budget_is_never_exceeded(runs: Runs, budget: int, count: int) -> None:
-    spans = within_budget(runs, budget, count)
+    spans = select_sentences(runs, budget, count)
     check_runs(spans, runs, count)
     assert sum(span.end - span.start for span in spans) <= budget
 
@@ -337,7 +337,7 @@ def test_a_budget_is_never_exceeded(runs: Runs, budget: int, count: int) -> None
 def test_a_budget_for_all_of_it_gives_all_of_it(runs: Runs) -> None:
     every = [run for _, rs in runs for run in rs]
     whole = sum(run[-1].end - run[0].start for run in every)
-    spans = within_budget(runs, whole, len(every))
+    spans = select_sentences(runs, whole, len(every))
     assert sorted((s.sentences[0].n, s.start, s.end) for s in spans) == sorted(
         (run[0].n, run[0].start, run[-1].end) for run in every
     )
@@ -350,40 +350,42 @@ def run_of(*sentences: tuple[int, int, float]) -> list[Sentence]:
 
 def test_a_passage_grows_towards_the_better_side_while_it_is_good_enough() -> None:
     run = run_of((0, 50, 0.5), (51, 100, 0.61), (101, 150, 1.0), (151, 200, 0.7), (201, 250, 0.59))
-    assert [(s.start, s.end) for s in passages([("doc_1", [run])], {}, 1000, 1)] == [(51, 200)]
-    assert [(s.start, s.end) for s in passages([("doc_1", [run])], {}, 100, 1)] == [(101, 200)]
+    assert [(s.start, s.end) for s in select_passages([("doc_1", [run])], {}, 1000, 1)] == [(51, 200)]
+    assert [(s.start, s.end) for s in select_passages([("doc_1", [run])], {}, 100, 1)] == [(101, 200)]
 
 
 def test_passages_are_ranked_by_the_words_that_they_hold_as_a_whole_however_few_are_asked_for() -> None:
     words = {"rent": 0.6, "due": 0.4}
     one = [Sentence(1, 0, 50, 1.0, frozenset({"rent"}))]
     two = [Sentence(5, 0, 50, 0.98, frozenset({"rent"})), Sentence(5, 51, 100, 0.9, frozenset({"due", "rent"}))]
-    both = passages([("doc_1", [one, two])], words, 1000, 5)
+    both = select_passages([("doc_1", [one, two])], words, 1000, 5)
     assert [(s.sentences[0].n, s.score) for s in both] == [
         (5, pytest.approx((0.98 + 0.1 * 1.0) / 1.1)),
         (1, pytest.approx((1.0 + 0.1 * 0.6) / 1.1)),
     ]
     assert [s.best for s in both] == [two[0], one[0]]
-    assert passages([("doc_1", [one, two])], words, 1000, 1) == both[:1]
+    assert select_passages([("doc_1", [one, two])], words, 1000, 1) == both[:1]
 
 
 def test_a_passage_may_begin_in_one_chunk_and_end_in_the_next_but_not_jump_a_gap() -> None:
     run = [Sentence(1, 0, 40, 0.9), Sentence(2, 41, 80, 1.0)]
-    (span,) = passages([("doc_1", [run])], {}, 400, 5)
+    (span,) = select_passages([("doc_1", [run])], {}, 400, 5)
     assert (span.start, span.end, span.best.n) == (0, 80, 2)
-    apart = passages([("doc_1", [[run[0]], [run[1]]])], {}, 400, 5)
+    apart = select_passages([("doc_1", [[run[0]], [run[1]]])], {}, 400, 5)
     assert [(s.start, s.end) for s in apart] == [(41, 80), (0, 40)]
 
 
 def test_a_budget_takes_the_best_sentences_and_passes_over_one_that_is_too_long() -> None:
     run = run_of((0, 50, 0.5), (52, 100, 0.9), (101, 401, 0.8), (402, 452, 0.7))
-    spans = within_budget([("doc_1", [run])], 150, 5)
+    spans = select_sentences([("doc_1", [run])], 150, 5)
     # 48, then 300 is too much, then 50, then 50 and the two blanks before the first: 150.
     assert [(s.start, s.end) for s in spans] == [(0, 100), (402, 452)]
-    spans = within_budget([("doc_1", [run])], 149, 5)
+    spans = select_sentences([("doc_1", [run])], 149, 5)
     assert [(s.start, s.end) for s in spans] == [(52, 100), (402, 452)]
 
 
 def test_a_budget_is_spent_on_as_many_passages_as_are_asked_for() -> None:
     run = run_of((0, 50, 1.0), (50, 100, 0.5), (100, 150, 0.9), (200, 250, 0.8))
-    assert [(s.start, s.end) for s in within_budget([("doc_1", [run[:3]]), ("doc_2", [run[3:]])], 150, 1)] == [(0, 150)]
+    assert [(s.start, s.end) for s in select_sentences([("doc_1", [run[:3]]), ("doc_2", [run[3:]])], 150, 1)] == [
+        (0, 150)
+    ]

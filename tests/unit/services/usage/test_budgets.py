@@ -105,7 +105,7 @@ talks = st.lists(words.filter(bool), max_size=30).map(
 )
 passages = st.lists(
     st.builds(
-        Passage, chunk_id=st.just("c"), document_id=st.just("d"), version=st.just("v"), title=words, text=words,
+        Passage, chunk_id=st.just("c"), document_id=st.just("d"), version=st.just("v"), document_name=words, text=words,
         start=st.just(0), end=st.just(0), page=st.none() | st.integers(1, 99_999), heading=st.none() | words,
         score=st.just(1.0),
     ),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backend.chains.retrieval.entries import unpack_spans
+from backend.chains.retrieval.entries import unpack_offsets
 from backend.storage.engine.database import Database
 from backend.storage.library.chunks import Chunks
 from backend.storage.library.collections import Collections
@@ -16,7 +16,7 @@ async def test_a_chunk_comes_back_as_it_was_stored(database: Database) -> None:
     (row,) = (await chunks.rows([n, n + 1])).values()
     assert (row.n, row.collection_id, row.document_id, row.version_id) == (n, collection, document, version)
     assert (row.name, row.title, row.text, row.after) == ("a.txt", None, "words", None)
-    assert (row.start, row.end, unpack_spans(row.spans)) == (0, 5, [(0, 5)])
+    assert (row.start, row.end, unpack_offsets(row.spans)) == (0, 5, [(0, 5)])
     (found,) = await chunks.candidates("a", collection, [collection], MODEL, [n, n + 1])
     assert (found.document_id, found.about, found.body, found.vectors) == (document, "a txt", "words", VECTORS)
     assert await chunks.vectors(MODEL, n, n) == [(n, VECTORS)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.services.library.documents import MAX_NAME, display_name
+from backend.services.library.file_names import MAX_NAME, display_name
 
 
 @pytest.mark.parametrize(
