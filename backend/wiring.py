@@ -37,6 +37,7 @@ from backend.services.lifecycle import Readiness
 from backend.services.models.catalog import Models
 from backend.services.prompts.prompts import PromptService
 from backend.services.runs.hub import RunHub
+from backend.services.telemetry.open import opened as opened_telemetry
 from backend.services.telemetry.telemetry import Telemetry
 from backend.services.usage.budgets import Budgets
 from backend.services.usage.report import UsageService
@@ -64,8 +65,7 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
         # Who brings the lock has the process for himself.
         own_process = lock is not None
         stack.callback((lock or DataDirLock(settings.storage.data_dir)).release)
-        stack.push_async_callback(telemetry.close)
-        await telemetry.open()
+        await stack.enter_async_context(opened_telemetry(telemetry))
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
         asking = await _asking(stack, settings, database, telemetry)

@@ -46,7 +46,7 @@ class Retriever(Protocol):
         ...
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
-        """See `Similarity`."""
+        """How similar each of `others` is to `text` in meaning: cosines, in the same order."""
         ...
 
     async def page_at(self, version: str, offset: int) -> int | None:

@@ -7,6 +7,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from typing_extensions import override
+
 from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
 from backend.chains.models.prompt import (
     Finish,
@@ -18,7 +20,7 @@ from backend.chains.models.prompt import (
     Tokens,
     chat_messages,
 )
-from backend.chains.models.provider import Endpoint, Listing
+from backend.chains.models.provider import ChatModel, Endpoint, Listing, Provider
 from backend.config.groups.models import ModelSettings
 from backend.errors import ProviderFailed, ProviderRefused, RunError
 
@@ -40,7 +42,7 @@ _FAILED = frozenset({"error", "timeout", "malformed_response"})
 """What is no finish: the provider gave up."""
 
 
-class LangChainProvider(ABC):
+class LangChainProvider(Provider, ABC):
     """A provider whose models are LangChain's. A wire says how one is made, what a call adds to it, and how the
     models are listed."""
 
@@ -104,8 +106,8 @@ class LangChainProvider(ABC):
         own = self.endpoint.base_url != self.endpoint.kind.base_url
         return f"set {self.endpoint.key_setting}" if self.endpoint.key is None and not own else None
 
+    @override
     async def listing(self) -> Listing:
-        """See `Provider`."""
         if unset := self.unset():
             return Listing(False, unset)
         where = self.endpoint.set_up
@@ -119,8 +121,8 @@ class LangChainProvider(ABC):
         default = self.default if self.default in models else models[0] if models else advised
         return Listing(True, where, tuple(sorted(models)), default)
 
+    @override
     def open(self, model: str) -> "LangChainModel":
-        """See `Provider`."""
         if unset := self.unset():
             raise ProviderRefused(f"{self.endpoint.name} is not set up: {unset} and restart.")
         return LangChainModel(self, model)
@@ -143,8 +145,8 @@ class LangChainProvider(ABC):
         if making.done() and not making.cancelled() and making.exception() is None:
             await self.release(making.result())
 
+    @override
     async def aclose(self) -> None:
-        """See `Provider`."""
         for model in list(self._opened):
             await self._let_go(model)
         if self._http is not None:
@@ -152,7 +154,7 @@ class LangChainProvider(ABC):
             self._http = None
 
 
-class LangChainModel:
+class LangChainModel(ChatModel):
     """A model that streams through LangChain's `astream`."""
 
     writes = True
@@ -161,8 +163,8 @@ class LangChainModel:
         self._provider = provider
         self._model = model
 
+    @override
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
-        """See `ChatModel`."""
         finished = False
         counted = _Counter()
         try:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from backend.events import status_of
-from backend.services.telemetry.telemetry import CallRecord, JobRecord, RequestRecord, RetrievalRecord, RunRecord, Sink
+from backend.services.telemetry.records import CallRecord, JobRecord, RequestRecord, RetrievalRecord, RunRecord
+from backend.services.telemetry.telemetry import Sink
 
 _MOST_VALUES = 50
 _OTHER = "other"
@@ -88,12 +91,12 @@ class Metrics(Sink):
             self._of[name] = make(f"streamforge_{name}", about, labels, registry=self._registry, **more)
         self._lag: asyncio.Task[None] | None = None
 
+    @override
     async def open(self) -> None:
-        """See `Sink`."""
         self._lag = asyncio.create_task(self._watch_lag(), name="event-loop-lag")
 
+    @override
     async def close(self) -> None:
-        """See `Sink`."""
         if self._lag is not None:
             self._lag.cancel()
             await asyncio.gather(self._lag, return_exceptions=True)
@@ -109,25 +112,25 @@ class Metrics(Sink):
             self._of["ingestion_jobs"].labels(stage).set(count)
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
+    @override
     def request_answered(self, request: RequestRecord) -> None:
-        """See `Sink`."""
         if request.streams:
             self._of["event_streams"].inc()
 
+    @override
     def request_ended(self, request: RequestRecord) -> None:
-        """See `Sink`."""
         method = request.method if request.method in _METHODS else _OTHER
         self._at("http_requests", method=method, route=request.route, status=str(request.status)).inc()
         self._at("http_request_seconds", route=request.route).observe((request.ended - request.began) * _NS)
         if request.streams:
             self._of["event_streams"].dec()
 
+    @override
     def run_began(self, run: RunRecord) -> None:
-        """See `Sink`."""
         self._of["runs_started"].inc()
 
+    @override
     def run_ended(self, run: RunRecord) -> None:
-        """See `Sink`."""
         assert run.terminal is not None
         self._at("runs_ended", status=status_of(run.terminal), model=run.model).inc()
         self._at("run_seconds", model=run.model).observe((run.ended_at - run.began_at) * _NS)
@@ -136,10 +139,10 @@ class Metrics(Sink):
         for model, code in run.switches:
             self._at("model_switches", model=model, code=code).inc()
         for call in run.calls:
-            self.called(call)
+            self.call_ended(call)
 
-    def called(self, call: CallRecord) -> None:
-        """See `Sink`."""
+    @override
+    def call_ended(self, call: CallRecord) -> None:
         self._at("model_calls", model=call.model, purpose=call.purpose, status=call.status).inc()
         if call.first is not None and call.began is not None:
             self._at("model_first_token_seconds", model=call.model).observe((call.first - call.began) * _NS)
@@ -151,14 +154,14 @@ class Metrics(Sink):
             if call.usage.cost is not None:
                 self._at("cost_dollars", model=call.model).inc(call.usage.cost / 1_000_000)
 
-    def retrieved(self, retrieval: RetrievalRecord) -> None:
-        """See `Sink`."""
+    @override
+    def retrieval_ended(self, retrieval: RetrievalRecord) -> None:
         for stage, seconds in retrieval.seconds.items():
             self._at("retrieval_seconds", stage=stage).observe(seconds)
         self._at("retrieval_seconds", stage="all").observe((retrieval.ended - retrieval.began) * _NS)
 
+    @override
     def job_ended(self, job: JobRecord) -> None:
-        """See `Sink`."""
         self._at("ingestion_jobs_ended", kind=job.kind, outcome=job.outcome).inc()
         for stage, seconds in job.seconds.items():
             self._at("ingestion_seconds", stage=stage).observe(seconds)

@@ -6,7 +6,7 @@ answered is in them only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTEN
 """
 
 import asyncio
-import importlib.util
+import importlib
 import json
 import logging
 import os
@@ -14,17 +14,17 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+
+from typing_extensions import override
 
 from backend import __version__
 from backend import events as ev
 from backend.chains.models.prompt import Image, Prompt
 from backend.events import status_of
-from backend.services.telemetry.telemetry import CallRecord, RequestRecord, RetrievalRecord, RunRecord, Sink, now
+from backend.services.telemetry import exporter
+from backend.services.telemetry.records import CallRecord, RequestRecord, RetrievalRecord, RunRecord, now
+from backend.services.telemetry.telemetry import Sink
 
-_EXPORTERS = "opentelemetry.exporter.otlp.proto"
-_PROTOCOLS = {"grpc": "grpc", "http/protobuf": "http"}
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _CONTENTS = frozenset({"true", "span_only", "span_and_event"})
 _PROBES = frozenset({"/health", "/ready", "/chat/health", "/metrics"})
 """Asked every few seconds by machines: no span says anything of them."""
@@ -38,31 +38,6 @@ _PROVIDERS = {
 """Names in the conventions, where they aren't ours."""
 
 
-def wanted(setting: bool | None) -> bool:
-    """Whether spans are to be sent: as the setting says, or else where a collector is named."""
-    return any(os.environ.get(name) for name in _ENDPOINTS) if setting is None else setting
-
-
-def missing() -> str | None:
-    """Why spans can't be sent, or None."""
-    protocol = _protocol()
-    if protocol not in _PROTOCOLS:
-        return f"OTEL_EXPORTER_OTLP_PROTOCOL: {protocol} is not supported, use one of {', '.join(_PROTOCOLS)}"
-    package = f"{_EXPORTERS}.{_PROTOCOLS[protocol]}"
-    if importlib.util.find_spec(package) is None:
-        return f"{protocol} is not installed: pip install opentelemetry-exporter-otlp-proto-{_PROTOCOLS[protocol]}"
-    return None
-
-
-def _protocol() -> str:
-    """What the environment says, or else what listens on the collector's port by convention: 4318 is HTTP's."""
-    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-        if said := os.environ.get(name):
-            return said
-    endpoint = next((found for name in _ENDPOINTS if (found := os.environ.get(name))), "")
-    return "http/protobuf" if urlsplit(endpoint).port == 4318 else "grpc"
-
-
 class Tracing(Sink):
     """Sends what it is told as spans."""
 
@@ -71,25 +46,25 @@ class Tracing(Sink):
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        wire = importlib.import_module(f"{_EXPORTERS}.{_PROTOCOLS[_protocol()]}.trace_exporter")
+        exporter_module = importlib.import_module(exporter.module())
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)
         # What the environment names wins over these.
         ours = Resource({SERVICE_NAME: "streamforge", SERVICE_VERSION: __version__})
         self._provider = TracerProvider(resource=ours.merge(_named()), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(wire.OTLPSpanExporter()))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter_module.OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("streamforge", __version__)
         said = os.environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "")
         self.contents = said.lower() in _CONTENTS
 
+    @override
     async def close(self) -> None:
-        """See `Sink`."""
         # Its own way waits half a minute for a collector that is away.
         sending = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         sending.start()
         await asyncio.to_thread(sending.join, _CLOSING)
 
+    @override
     def request_began(self, request: RequestRecord) -> None:
-        """See `Sink`."""
         from opentelemetry import context, propagate, trace
 
         if request.path in _PROBES:
@@ -104,8 +79,8 @@ class Tracing(Sink):
         )
         request.span = (span, context.attach(trace.set_span_in_context(span)))
 
+    @override
     def request_ended(self, request: RequestRecord) -> None:
-        """See `Sink`."""
         from opentelemetry import context
 
         if request.span is None:
@@ -118,8 +93,8 @@ class Tracing(Sink):
         span.set_attribute("http.response.status_code", request.status)
         _end(span, request.ended, str(request.status) if request.status >= 500 else None)
 
+    @override
     def run_began(self, run: RunRecord) -> None:
-        """See `Sink`."""
         from opentelemetry import context, trace
 
         started = run.started
@@ -138,8 +113,8 @@ class Tracing(Sink):
         # The run's task has a context of its own, which ends with it.
         context.attach(trace.set_span_in_context(run.span))
 
+    @override
     def run_ended(self, run: RunRecord) -> None:
-        """See `Sink`."""
         from opentelemetry import trace
 
         inside = trace.set_span_in_context(run.span)
@@ -158,12 +133,12 @@ class Tracing(Sink):
         _set(run.span, said)
         _end(run.span, run.ended_at, terminal.error.code if isinstance(terminal, ev.RunFailed) else None)
 
-    def called(self, call: CallRecord) -> None:
-        """See `Sink`."""
+    @override
+    def call_ended(self, call: CallRecord) -> None:
         self._call(call, None)
 
-    def retrieved(self, retrieval: RetrievalRecord) -> None:
-        """See `Sink`."""
+    @override
+    def retrieval_ended(self, retrieval: RetrievalRecord) -> None:
         span = self._tracer.start_span("retrieval", start_time=_at(retrieval.began))
         said: dict[str, Any] = {
             "gen_ai.operation.name": "retrieval",

@@ -135,7 +135,7 @@ class UsageService:
     async def _book(self, owner: str, session_id: str | None, used: Sequence[ev.Usage], held: str | None) -> None:
         for call in used:
             self._models.charge(call)
-            self._telemetry.used(call)
+            self._telemetry.call(call)
         await self._bookings.book(Booking(owner, session_id, calls_of(used), held))
 
 

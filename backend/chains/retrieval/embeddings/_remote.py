@@ -7,7 +7,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from backend.chains.retrieval.embeddings._base import EmbeddedText, paying
+from typing_extensions import override
+
+from backend.chains.retrieval.embeddings._base import EmbeddedText, Embedder, paying
 from backend.chains.text.tokens import estimate_tokens
 from backend.errors import EmbeddingFailed
 
@@ -19,8 +21,8 @@ _TOKENS_A_TEXT = 8
 """What a tokenizer may add at the ends; of the text itself it makes no more tokens than it has bytes."""
 
 
-class RemoteEmbedder:
-    """See `Embedder`. A provider adds `_client()`, a LangChain `Embeddings`.
+class RemoteEmbedder(Embedder):
+    """An embedder behind an HTTP API. A provider adds `_client()`, a LangChain `Embeddings`.
 
     `label` is the provider's name in messages, `hint` what to check when it fails, `batch` texts of one
     request.
@@ -70,8 +72,8 @@ class RemoteEmbedder:
         return (await self._embed([text]))[0]
 
     @abstractmethod
-    async def aclose(self) -> None:
-        """See `Embedder`."""
+    @override
+    async def aclose(self) -> None: ...
 
     async def _embed(self, texts: Sequence[str]) -> "Vectors":
         # Providers refuse an empty string, and JSON cannot carry a lone surrogate.

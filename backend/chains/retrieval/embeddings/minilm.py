@@ -57,9 +57,7 @@ PLUGIN = _MiniLMPlugin()
 
 
 class MiniLM:
-    """See `Embedder`. Passages and queries have a thread each, so that a query never queues behind a
-    document.
-    """
+    """Embeds in this process. Passages and queries have a thread each, so that a query never waits for a document."""
 
     # Of the first version's float32 matrices as well: their vectors and these are the same within 0.002.
     fingerprint = f"minilm/{MODEL}:{DIMENSION}"

@@ -19,7 +19,7 @@ PLUGIN = _OllamaPlugin()
 
 
 class OllamaEmbedder(RemoteEmbedder):
-    """See `Embedder`."""
+    """Embeds with a model of Ollama."""
 
     def __init__(self, model: str, settings: EmbeddingSettings) -> None:
         hint = f"Check that Ollama is running at OLLAMA_BASE_URL and has the model: ollama pull {model}"

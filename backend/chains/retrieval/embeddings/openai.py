@@ -21,7 +21,7 @@ PLUGIN = _OpenAIPlugin()
 
 
 class OpenAIEmbedder(RemoteEmbedder):
-    """See `Embedder`."""
+    """Embeds with OpenAI, or a server that speaks its API."""
 
     def __init__(self, model: str, settings: EmbeddingSettings) -> None:
         hint = "Check OPENAI_API_KEY, OPENAI_BASE_URL and the model's name, or try again later."

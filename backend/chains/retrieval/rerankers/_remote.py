@@ -40,7 +40,7 @@ class RerankerProtocol:
 
 
 class RemoteReranker:
-    """See `Reranker`."""
+    """A reranker behind an HTTP API."""
 
     def __init__(self, protocol: RerankerProtocol, url: str, settings: RerankerSettings) -> None:
         self.name = f"{protocol.name}:{settings.model or urlsplit(url).hostname}"
@@ -53,7 +53,7 @@ class RemoteReranker:
         await asyncio.to_thread(lambda: self._http)
 
     async def scores(self, query: str, texts: Sequence[str]) -> list[float]:
-        """See `Reranker`."""
+        """A finite score for each text, in the order of `texts`. Raises RerankFailed."""
         size = self._protocol.batch
         batches = [texts[at : at + size] for at in range(0, len(texts), size)]
         found = await asyncio.gather(*(self._ask(query, batch) for batch in batches))

@@ -31,7 +31,7 @@ PLUGIN = _OnnxPlugin()
 
 
 class OnnxReranker:
-    """See `Reranker`. It has one thread of its own; searches take turns on it."""
+    """A cross-encoder in this process. It has one thread of its own; searches take turns on it."""
 
     def __init__(self, folder: Path, model: Path, settings: RerankerSettings) -> None:
         self.name = f"onnx:{folder.resolve().name}"
@@ -47,7 +47,7 @@ class OnnxReranker:
         await self._loaded()
 
     async def scores(self, query: str, texts: Sequence[str]) -> list[float]:
-        """See `Reranker`."""
+        """A finite score for each text, in the order of `texts`. Raises RerankFailed."""
         model = await self._loaded()
         loop = asyncio.get_running_loop()
         pairs = [(query, text) for text in texts]
