@@ -1,6 +1,5 @@
 """Every part, opened in order and closed in the opposite one; `main.py` puts the routers in front of them."""
 
-import asyncio
 import gc
 import os
 from collections.abc import AsyncGenerator
@@ -13,10 +12,8 @@ from backend.chains.reading.parser import Parser
 from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
 from backend.chains.retrieval.rerankers import RerankerSettings, open_reranker
-from backend.config.budgets import parse_budgets
 from backend.config.fields import parse_hosts
 from backend.config.settings import Settings, SettingsError
-from backend.errors import Invalid
 from backend.routers.edge.services import Services
 from backend.services.answers.plan import Planner
 from backend.services.answers.start import ChatService, call_limits
@@ -26,6 +23,7 @@ from backend.services.conversations.images import Pictures
 from backend.services.conversations.session_export import Transcripts
 from backend.services.conversations.sessions import SessionService
 from backend.services.conversations.titles import Titles
+from backend.services.core import Core
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
 from backend.services.library.holdings import Holdings
@@ -33,23 +31,23 @@ from backend.services.library.jobs.workers import JobWorkers
 from backend.services.library.search.engine import SearchEngine
 from backend.services.library.search.reranking import Reranking
 from backend.services.library.search.search import LibrarySearch
-from backend.services.lifecycle import Readiness
-from backend.services.models.catalog import Models
-from backend.services.prompts.prompts import PromptService
+from backend.services.lifecycle import Draining, Readiness
+from backend.services.models.open import Models
+from backend.services.models.open import check_models as check_language_models
+from backend.services.models.open import opened as opened_models
+from backend.services.prompts.open import opened as opened_prompts
 from backend.services.runs.hub import RunHub
 from backend.services.telemetry.open import opened as opened_telemetry
 from backend.services.telemetry.telemetry import Telemetry
-from backend.services.usage.budgets import Budgets
-from backend.services.usage.report import UsageService
+from backend.services.usage.open import Usage
+from backend.services.usage.open import opened as opened_usage
 from backend.services.web.fetching import Fetcher
 from backend.storage.conversations.images import Images
 from backend.storage.conversations.sessions import Sessions
 from backend.storage.conversations.summaries import Summaries
 from backend.storage.engine.database import Database
 from backend.storage.engine.lock import DataDirLock
-from backend.storage.prompts import Prompts
 from backend.storage.runs.turns import Turns
-from backend.storage.usage.ledger import Ledger
 
 log = structlog.get_logger("streamforge")
 
@@ -68,8 +66,10 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
         await stack.enter_async_context(opened_telemetry(telemetry))
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
-        asking = await _asking(stack, settings, database, telemetry)
+        core = Core(database, settings.storage.data_dir, telemetry, Draining(), Readiness())
+        asking = await _asking(stack, settings, core)
         library = _library(stack, settings, database, asking.usage, telemetry)
+        services = await _services(stack, settings, core, asking, library)
 
         async def load() -> None:
             await _load(services, library)
@@ -77,11 +77,9 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
                 _settle()
             log.info("ready")
 
-        readiness = Readiness()
-        readiness.add(load)
-        services = _services(stack, settings, database, asking, library, readiness)
-        services.readiness.open()
-        stack.push_async_callback(services.readiness.close)
+        core.readiness.add(load)
+        core.readiness.open()
+        stack.push_async_callback(core.readiness.close)
         stack.push_async_callback(asking.hub.close, settings.server.shutdown_grace)
         yield services
 
@@ -92,21 +90,19 @@ class _Asking:
 
     hub: RunHub
     models: Models
-    budgets: Budgets
-    usage: UsageService
+    usage: Usage
 
 
-async def _asking(stack: AsyncExitStack, settings: Settings, database: Database, telemetry: Telemetry) -> _Asking:
-    language_models = Models(settings.models, settings.providers)
-    stack.push_async_callback(language_models.close)
-    kept = settings.storage.event_retention_hours
-    hub = RunHub(Turns(database), settings.runs, kept, language_models.charge, telemetry)
+async def _asking(stack: AsyncExitStack, settings: Settings, core: Core) -> _Asking:
+    language_models = await stack.enter_async_context(
+        opened_models(settings.models, settings.providers, core.readiness)
+    )
+    retention_hours = settings.storage.event_retention_hours
+    charge = language_models.pricing.charge
+    hub = RunHub(Turns(core.database), settings.runs, retention_hours, charge, core.telemetry)
     await hub.open()
-    limits = parse_budgets(settings.usage.budgets)
-    budgets = Budgets(limits, language_models, settings.models, settings.library)
-    booked = UsageService(Ledger(database), budgets, language_models, settings.usage.usage_admins, telemetry)
-    stack.push_async_callback(booked.close)
-    return _Asking(hub, language_models, budgets, booked)
+    usage = await stack.enter_async_context(opened_usage(settings, core, language_models.pricing))
+    return _Asking(hub, language_models, usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +118,7 @@ class _Library:
 
 
 def _library(
-    stack: AsyncExitStack, settings: Settings, database: Database, booked: UsageService, telemetry: Telemetry
+    stack: AsyncExitStack, settings: Settings, database: Database, booked: Usage, telemetry: Telemetry
 ) -> _Library:
     wanted, files = settings.library, settings.storage.data_dir / "files"
     files.mkdir(exist_ok=True)
@@ -143,33 +139,29 @@ def _library(
         embedders,
         floor=wanted.relevance_floor,
         width=wanted.passage_size,
-        metering=booked.embedding,
+        metering=booked.metering.embedding,
         telemetry=telemetry,
     )
     parser = Parser(timeout=wanted.parse_timeout)
-    ingestion = JobWorkers(corpus, parser, knowledge, wanted.chunk_size, booked.embedding, telemetry)
+    ingestion = JobWorkers(corpus, parser, knowledge, wanted.chunk_size, booked.metering.embedding, telemetry)
     stack.push_async_callback(ingestion.close)
     return _Library(index, embedders, reranking, corpus, knowledge, ingestion)
 
 
-def _services(
-    stack: AsyncExitStack,
-    settings: Settings,
-    database: Database,
-    asking: _Asking,
-    library: _Library,
-    readiness: Readiness,
+async def _services(
+    stack: AsyncExitStack, settings: Settings, core: Core, asking: _Asking, library: _Library
 ) -> Services:
+    database = core.database
     wanted, session_rows = settings.library, Sessions(database)
     max_bytes = wanted.max_upload_mb * 1_000_000
     docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
     collection_service = CollectionService(library.corpus, library.ingestion, library.knowledge)
     allowed = parse_hosts(wanted.url_allowed_hosts)
-    aside = BackgroundWriter(call_limits(settings.models), asking.usage.aside)
+    aside = BackgroundWriter(call_limits(settings.models), asking.usage.metering.outside_run)
     stack.push_async_callback(aside.close)
     summaries = Summaries(database)
     session_service = SessionService(session_rows, summaries, asking.hub)
-    prompt_service, pictures = PromptService(Prompts(database)), Pictures(Images(database))
+    prompt_service, pictures = await stack.enter_async_context(opened_prompts(core)), Pictures(Images(database))
     planner = Planner(
         asking.models,
         prompt_service,
@@ -178,14 +170,14 @@ def _services(
         collection_service,
         library.knowledge,
         wanted,
-        asking.budgets,
+        asking.usage.budgets,
         pictures,
     )
     fetcher = Fetcher(settings.storage.data_dir, max_bytes=max_bytes, allowed=allowed, seconds=wanted.url_timeout)
     stack.callback(fetcher.close)
     return Services(
         settings=settings,
-        readiness=readiness,
+        readiness=core.readiness,
         chat=ChatService(
             Turns(database),
             asking.hub,
@@ -215,14 +207,12 @@ def _services(
 
 async def _load(services: Services, library: _Library) -> None:
     """What answers need, loaded after the port is open. Raises StreamForgeError."""
-    await services.models.open()
-    _announce(services.settings, services.models)
+    _announce(services.settings)
     # One after the other: packages with import cycles (numpy) break when two threads import them at once.
     await library.index.open()
     await library.embedders.default.prepare()
     if library.reranking is not None:
         await library.reranking.open()
-    await asyncio.to_thread(services.models.warm)
     await services.documents.open()
     await services.collections.open()
     await library.ingestion.open()
@@ -271,33 +261,13 @@ def check_models(settings: Settings) -> None:
         _reranking(settings)
     except ValueError as error:
         raise SettingsError(f"RERANKER: {error}") from None
-    try:
-        models = Models(settings.models, settings.providers)
-    except Invalid as error:
-        raise SettingsError(f"MODELS_FILE: {error.message.removeprefix('model: ')}") from None
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
-    for name, model in (
-        ("LLM_MODEL", settings.models.llm_model),
-        ("SUMMARY_MODEL", settings.conversations.summary_model),
-    ):
-        try:
-            if model is not None:
-                models.check(model)
-        except Invalid as error:
-            raise SettingsError(f"{name}: {error.message.removeprefix('model: ')}") from None
+    check_language_models(settings.models, settings.providers, settings.conversations.summary_model)
 
 
-def _announce(settings: Settings, language_models: Models) -> None:
+def _announce(settings: Settings) -> None:
     """What a person who started the server wants to know first."""
-    default = language_models.default
-    log.info("chat_model", model=default.name, why=default.reason)
     log.info("embedding", model=settings.library.embedding_model, why=_why_embedding(settings))
     log.info("data", folder=str(settings.storage.data_dir.resolve()))
-    if language_models.missed:
-        log.warning("no_language_model", why=default.reason, look="GET /models says why; it is looked for at requests")
-    elif default.name.startswith("extractive/"):
-        log.info("for_more", set="OPENAI_API_KEY, or OPENAI_BASE_URL, or start Ollama; see .env.example")
 
 
 def _why_embedding(settings: Settings) -> str:

@@ -176,7 +176,7 @@ async def test_no_secret_is_shown(file: Path, provider: ProviderServer, tmp_path
         wrong = await server.client.post("/chat", json=ask(model="wrok/small"))
         paths = ("/models", "/openapi.json", "/ready", f"/runs/{events[0]['run_id']}")
         shown += [json.dumps(events), wrong.text, *[(await server.client.get(path)).text for path in paths]]
-        shown += [repr(server.services.models._endpoints)]
+        shown += [repr(server.services.models.catalog._endpoints)]
     assert "Did you mean work" in wrong.json()["detail"]
     assert [secret for secret in (KEY, OTHER, HEADER) for text in shown if secret in text] == []
 

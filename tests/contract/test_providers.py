@@ -128,7 +128,7 @@ class TestOllama(ProviderContract):
             assert (await server.events(ask()))[0]["model"] == "extractive/quotes"
             provider.models = ["test-model"]
             assert (await server.events(ask()))[0]["model"] == "extractive/quotes", "not looked for at every request"
-            monkeypatch.setattr("backend.services.models.catalog._AGAIN", 0.0)
+            monkeypatch.setattr("backend.services.models.catalog._FAILED_LISTING_TTL_SECONDS", 0.0)
             async with asyncio.timeout(10):
                 while (await server.events(ask()))[0]["model"] != self.model:
                     await asyncio.sleep(0.05)

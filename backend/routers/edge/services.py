@@ -14,10 +14,10 @@ from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
 from backend.services.library.search.search import LibrarySearch
 from backend.services.lifecycle import Readiness
-from backend.services.models.catalog import Models
+from backend.services.models.open import Models
 from backend.services.prompts.prompts import PromptService
 from backend.services.runs.hub import RunHub
-from backend.services.usage.report import UsageService
+from backend.services.usage.open import Usage
 from backend.services.web.fetching import Fetcher
 
 
@@ -36,7 +36,7 @@ class Services:
     fetcher: Fetcher
     knowledge: LibrarySearch
     models: Models
-    usage: UsageService
+    usage: Usage
     prompts: PromptService
     transcripts: Transcripts
 

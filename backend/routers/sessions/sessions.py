@@ -177,7 +177,7 @@ async def change(session_id: str, body: SessionChange, services: ServicesDep, ow
     if body.collections is not None:
         await services.collections.check_exist(owner, body.collections)
     if body.model is not None:
-        services.models.check(body.model)
+        services.models.catalog.check(body.model)
     if body.prompt is not None:
         await services.prompts.prepare(owner, body.prompt.name, body.prompt)
     return session_of(await services.sessions.change(owner, session_id, body.title, settings))

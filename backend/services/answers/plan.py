@@ -13,7 +13,8 @@ from backend.services.conversations.images import Pictures
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
 from backend.services.library.search.search import LibraryRetriever, LibrarySearch, Scope
-from backend.services.models.catalog import ModelChoice, Models
+from backend.services.models.choose import ModelChoice
+from backend.services.models.open import Models
 from backend.services.prompts.prompts import Prepared, PromptChoice, PromptService
 from backend.services.usage.budgets import Budgets, CostInput, Spending
 from backend.storage.conversations.sessions import Sessions
@@ -71,8 +72,8 @@ class Planner:
             model = model if model is not None else content.model
             asked = {**(content.parameters.named() if content.parameters is not None else {}), **asked}
         if model is None:
-            await self._models.look()
-        candidates = tuple(self._models.choose(ModelChoice(model, turn.fallbacks, asked)))
+            await self._models.catalog.look()
+        candidates = tuple(self._models.chooser.choose(ModelChoice(model, turn.fallbacks, asked)))
         retriever = await self._retriever(owner, turn, settings)
         examples = prompt.rendered.examples if prompt is not None else ()
         wrapped = prompt.rendered.wrap(turn.message) if prompt is not None else turn.message

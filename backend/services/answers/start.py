@@ -25,7 +25,7 @@ from backend.services.answers.request import AnswerRequest
 from backend.services.conversations.history import History, Summarizer
 from backend.services.conversations.images import Pictures, new_images, part_of
 from backend.services.conversations.titles import Titles, first_title
-from backend.services.models.catalog import Models
+from backend.services.models.open import Models
 from backend.services.runs.hub import LEASE_MS, Run, RunHub
 from backend.storage.conversations.sessions import Sessions
 from backend.storage.runs.turns import NewTurn, StoredMessage, Turns

@@ -29,7 +29,8 @@ from backend.config.groups.conversations import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.messages import ImagePart, SourcesPart, decode_parts, images_of, text_of
 from backend.services.conversations.background import BackgroundWriter, ShortText
-from backend.services.models.catalog import ModelChoice, Models
+from backend.services.models.choose import ModelChoice
+from backend.services.models.open import Models
 from backend.services.runs.hub import Run
 from backend.storage.conversations.summaries import Summaries, SummaryRow
 from backend.storage.runs.turns import StoredMessage
@@ -182,7 +183,7 @@ class Summarizer:
 
     def _by(self, candidate: ModelCandidate) -> ModelCandidate:
         model = self._settings.summary_model
-        return candidate if model is None else self._models.choose(ModelChoice(model))[0]
+        return candidate if model is None else self._models.chooser.choose(ModelChoice(model))[0]
 
 
 def said_of(history: Sequence[StoredMessage], count: Count | None = None) -> list[PastMessage]:
