@@ -80,3 +80,17 @@ def text_of(parts: list[MessagePart]) -> str:
 def images_of(parts: list[MessagePart]) -> tuple[ImagePart, ...]:
     """The pictures of a message."""
     return tuple(p for p in parts if isinstance(p, ImagePart))
+
+
+def marked_text(parts: list[MessagePart]) -> str:
+    """The text of a message with ` [n]` after each sentence that has a citation."""
+    return "\n\n".join(_with_marks(p.text, p.citations) for p in parts if isinstance(p, TextPart))
+
+
+def _with_marks(text: str, citations: list[CitationRef]) -> str:
+    pieces: list[str] = []
+    at = 0
+    for citation in sorted(citations, key=lambda c: c.end):
+        pieces += [text[at : citation.end], f" [{citation.n}]"]
+        at = citation.end
+    return "".join([*pieces, text[at:]])

@@ -220,6 +220,7 @@ async def _load(services: Services, library: _Library) -> None:
 
 def _settle() -> None:
     """What is loaded stays: looking through all of it for garbage would hold every stream for a quarter of a second."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)

@@ -98,6 +98,8 @@ class Server:
         self._argv = [sys.executable, "-m", *(part.format(port=self.port) for part in module)]
         self._ready, self._core, self._patience = ready, core, patience
         self._env = {**os.environ, **(env or {}), "PORT": str(self.port)}
+        # Servers start from bytecode, as they do wherever Python may write it.
+        self._env.pop("PYTHONDONTWRITEBYTECODE", None)
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 lives as long as the process
         self.seconds_to: dict[str, float] = {}  # path -> seconds from the start to its first 200
 

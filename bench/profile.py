@@ -27,7 +27,7 @@ LAYERS = {
     "uvicorn: HTTP taken apart and put together": ("uvicorn/",),
     "FastAPI, Starlette, pydantic": ("fastapi/", "starlette/", "sse_starlette/", "pydantic/", "anyio/"),
     "routers: guard, endpoints, wire dialects, sending": ("backend/routers/",),
-    "run hub, log, state, chat service": ("backend/services/", "backend/events.py"),
+    "run hub, log, state, chat service": ("backend/services/", "backend/events/"),
     "answer chain: deadlines, parts, citations": ("backend/chains/",),
     "provider: request and parser": ("backend/chains/models/",),
     "aiohttp: towards the provider": ("aiohttp/", "yarl/", "multidict/", "aiosignal/", "frozenlist/", "propcache/"),

@@ -17,13 +17,14 @@ from .tables import print_streams
 
 SETTLED = 1.2  # seconds after which a server has done what it puts off (StreamForge checkpoints every second)
 STREAMS, RATE = 300, 10
+LONE_RATE = 100  # tokens a second of the one stream of an idle server
 SLOW_MODEL = "simulated/words"
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured. `flat`: tokens of each of 32 streams; `window`: seconds at 300 paced streams; `turns`: in
-    how many the requests are divided."""
+    """How much is measured. `flat`: tokens of each of 32 streams; `window`: seconds at 300 paced streams; `lone`:
+    tokens of each turn of the one stream; `turns`: in how many the requests are divided."""
 
     flat: int = 1000
     rounds: int = 3
@@ -31,10 +32,11 @@ class Sizes:
     turns: int = 10
     ramp: float = 4
     window: float = 10
+    lone: int = 500
     pings: int = 1000
 
 
-QUICK = Sizes(flat=300, rounds=1, requests=40, turns=2, ramp=3, window=3, pings=200)
+QUICK = Sizes(flat=300, rounds=1, requests=40, turns=2, ramp=3, window=3, lone=100, pings=200)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Figures:
     paced_us: float = 0  # CPU per token, 300 streams of 10 tokens/s
     delay_p50_ms: float = 0  # from sent to received, at that load
     delay_p99_ms: float = 0
+    lone_p50_ms: float = 0  # from sent to received, one stream of 100 tokens/s, nothing else running
+    lone_p99_ms: float = 0
     kept_up: float = 0  # share of the tokens due in the window that came
     health_ratio: float | None = None  # /health p50 over that of a bare app, the same run
     health_ms: float | None = None
@@ -128,6 +132,8 @@ async def measure(keys: Sequence[str], upstream_url: str, sizes: Sizes) -> dict[
             await one.start(upstream_url)
         print("requests of one token, in turns ...", flush=True)
         await measure_requests(list(opened.values()), sizes)
+        print(f"one stream of {LONE_RATE} tokens/s, in turns ...", flush=True)
+        await measure_lone(list(opened.values()), sizes)
         print("flat out, in turns ...", flush=True)
         await measure_flat(list(opened.values()), sizes)
         for key, one in opened.items():
@@ -174,6 +180,26 @@ async def measure_requests(opened: Sequence[Opened], sizes: Sizes) -> None:
         one.figures.first_ms = statistics.median(firsts[one.target.name]) * 1e3
 
 
+async def measure_lone(opened: Sequence[Opened], sizes: Sizes) -> None:
+    """One stream of 100 tokens/s on an idle server, three turns each."""
+    delays: dict[str, list[float]] = {}
+    for _ in range(3):
+        for one in opened:
+            arrivals = Arrivals()
+            await one.client.paced(f"bench-rate{LONE_RATE}-{sizes.lone}", arrivals)
+            if len(arrivals.delay) != sizes.lone:
+                raise BenchError(f"one stream: {len(arrivals.delay)} of {sizes.lone} tokens came")
+            delays.setdefault(one.target.name, []).extend(arrivals.delay)
+    for one in opened:
+        one.figures.lone_p50_ms, one.figures.lone_p99_ms = quantiles(delays[one.target.name])
+
+
+def quantiles(seconds: Sequence[float]) -> tuple[float, float]:
+    """The median and the 99th percentile, in milliseconds."""
+    ordered = sorted(seconds)
+    return ordered[len(ordered) // 2] * 1e3, ordered[int(len(ordered) * 0.99)] * 1e3
+
+
 async def measure_flat(opened: Sequence[Opened], sizes: Sizes) -> None:
     """32 streams as quick as they go, their requests and what is stored afterwards included."""
     costs: dict[str, list[float]] = {}
@@ -206,12 +232,11 @@ async def measure_paced(figures: Figures, server: Server, client: Client, sizes:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     if broken := [result for result in results if isinstance(result, Exception)]:
         raise BenchError(f"{len(broken)} of {STREAMS} paced streams broke: {broken[0]!r}") from broken[0]
-    delays = sorted(d for d, at in zip(arrivals.delay, arrivals.at, strict=True) if start <= at < end)
+    delays = [d for d, at in zip(arrivals.delay, arrivals.at, strict=True) if start <= at < end]
     if not delays:
         raise BenchError(f"not one token came in {sizes.window} s at {STREAMS} streams of {RATE} tokens/s")
     figures.paced_us = cpu / len(delays) * 1e6
-    figures.delay_p50_ms = delays[len(delays) // 2] * 1e3
-    figures.delay_p99_ms = delays[int(len(delays) * 0.99)] * 1e3
+    figures.delay_p50_ms, figures.delay_p99_ms = quantiles(delays)
     figures.kept_up = len(delays) / (STREAMS * RATE * (end - start))
 
 

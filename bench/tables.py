@@ -12,6 +12,8 @@ COLUMNS = (
     "CPU µs per token, 300 streams of 10 tokens/s",
     "delay p50 at that load",
     "delay p99",
+    "delay p50, one stream of 100 tokens/s",
+    "delay p99, that one",
     "CPU ms per 1-token request",
     "first token p50, idle",
     "memory, idle",
@@ -38,7 +40,7 @@ def print_streams(rows: "dict[str, Figures]") -> None:
     for base, label in (("parsed", "the hand-written parsed floor"), ("plain", "the plain app")):
         if base in rows and len(rows) > 1:
             print(f"\nAs multiples of {label}, same run:")
-            head = [COLUMNS[0], COLUMNS[1], COLUMNS[2], COLUMNS[5], COLUMNS[6], COLUMNS[7]]
+            head = [COLUMNS[0], COLUMNS[1], COLUMNS[2], *COLUMNS[7:]]
             print_table(head, [_ratios(row, rows[base]) for row in rows.values()])
     for row in rows.values():
         if row.health_ratio is not None and row.health_ms is not None and row.started_ms is not None:
@@ -55,6 +57,8 @@ def _absolute(row: "Figures") -> list[str]:
         figure(row.paced_us),
         milliseconds(row.delay_p50_ms) + late,
         milliseconds(row.delay_p99_ms),
+        milliseconds(row.lone_p50_ms),
+        milliseconds(row.lone_p99_ms),
         figure(row.request_ms),
         milliseconds(row.first_ms),
         f"{row.memory_mb:.0f} MB",

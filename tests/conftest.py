@@ -1,15 +1,28 @@
 """Fixtures that every test may use."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.harness import Running, serving
 from tests.support.provider_server import ProviderServer
+from tests.support.shared import share_in_process
 
+# How long an example takes is up to what else runs on the machine.
+settings.register_profile("beside others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("beside others")
 DAY_SECONDS, LONGEST_TEST_SECONDS = 86_400, 90
+
+
+@pytest.fixture(scope="session", autouse=True)
+def made_once() -> Iterator[None]:
+    """The servers of this process share what costs much to load."""
+    with pytest.MonkeyPatch.context() as patch:
+        share_in_process(patch)
+        yield
 
 
 @pytest.fixture

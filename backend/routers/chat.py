@@ -3,16 +3,21 @@
 from typing import Self
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from backend.kit.yielding import in_pieces
-from backend.messages import decode_parts
+from backend.messages import decode_parts, marked_text
+from backend.routers.answers.documentation import STREAM_RESPONSES
 from backend.routers.answers.requests import ANSWER_PARAMETERS, PIXEL, NewMessage, answered
-from backend.routers.answers.respond import STREAM_RESPONSES, marked_text
+from backend.routers.edge.limits import TEXT_BODY
+from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, Services, ServicesDep
+from backend.routers.edge.view import View
 
 router = APIRouter(prefix="/chat", tags=["chat"])
+TAG = {"name": "chat", "description": "Ask a question and watch the answer stream."}
+MAX_BODY = TEXT_BODY
 
 
 class ChatRequest(NewMessage):
@@ -71,7 +76,7 @@ async def chat(
     return await answered(request, start)
 
 
-class ChatHealth(BaseModel):
+class ChatHealth(View):
     """Chat is available."""
 
     service: str = "chat"
@@ -85,7 +90,7 @@ async def chat_health() -> ChatHealth:
     return ChatHealth()
 
 
-class HistoryMessage(BaseModel):
+class HistoryMessage(View):
     """One message; its text has ` [n]` after each cited sentence."""
 
     role: str
@@ -93,7 +98,7 @@ class HistoryMessage(BaseModel):
     status: str
 
 
-class History(BaseModel):
+class History(View):
     """A conversation as plain text."""
 
     session_id: str
@@ -101,7 +106,7 @@ class History(BaseModel):
 
 
 @router.get("/history/{session_id}", responses=responses(401, 404), summary="A conversation as plain text")
-async def history(session_id: str, services: ServicesDep, owner: Owner) -> History:
+async def history(session_id: SessionId, services: ServicesDep, owner: Owner) -> History:
     """Returns the messages of the session's active path, oldest first. `GET /sessions/{id}/messages` also returns
     parts and citations.
     """

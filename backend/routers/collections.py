@@ -1,20 +1,22 @@
 """Collections: make, list, rename, embed anew, delete."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from backend.kit.text import clean_text
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.routers.edge.times import Time, iso
+from backend.routers.edge.view import View
 from backend.services.library import collections as service
 
 router = APIRouter(prefix="/collections", tags=["collections"])
+CollectionId = Annotated[str, Path(description="A collection's id: an `id` in GET /collections.")]
 
 
-class Embedding(BaseModel):
+class Embedding(View):
     """A re-embedding of a collection. Searches use the present vectors until it is done."""
 
     model: str = Field(examples=["openai/text-embedding-3-small"])
@@ -24,7 +26,7 @@ class Embedding(BaseModel):
     progress: dict[str, Any] = Field(description="`done` of `total` chunks are embedded, `rate` chunks per second.")
 
 
-class Collection(BaseModel):
+class Collection(View):
     """A named set of documents, embedded with one model."""
 
     model_config = ConfigDict(
@@ -56,7 +58,7 @@ class Collection(BaseModel):
     created_at: Time
 
 
-class CollectionList(BaseModel):
+class CollectionList(View):
     """Collections, by name."""
 
     items: list[Collection]
@@ -88,7 +90,7 @@ class EmbedRequest(BaseModel):
     model: str = Field(min_length=1, max_length=200, description="`provider/model`, as for EMBEDDING_MODEL.")
 
 
-class CollectionReceipt(BaseModel):
+class CollectionReceipt(View):
     """What was removed with a collection."""
 
     model_config = ConfigDict(
@@ -127,19 +129,19 @@ async def create(body: CollectionName, services: ServicesDep, owner: Owner) -> C
 
 
 @router.get("/{collection_id}", responses=responses(401, 404), summary="One collection")
-async def collection(collection_id: str, services: ServicesDep, owner: Owner) -> Collection:
+async def collection(collection_id: CollectionId, services: ServicesDep, owner: Owner) -> Collection:
     """Returns the collection's size, and the progress of a re-embedding."""
     return _collection(await services.collections.get(owner, collection_id))
 
 
 @router.patch("/{collection_id}", responses=responses(400, 401, 403, 404, 409, 422), summary="Rename a collection")
-async def rename(collection_id: str, body: CollectionName, services: ServicesDep, owner: Owner) -> Collection:
+async def rename(collection_id: CollectionId, body: CollectionName, services: ServicesDep, owner: Owner) -> Collection:
     """Changes the name; nothing else changes."""
     return _collection(await services.collections.rename(owner, collection_id, body.name))
 
 
 @router.delete("/{collection_id}", responses=responses(401, 403, 404, 503), summary="Delete a collection")
-async def delete(collection_id: str, services: ReadyServices, owner: Owner) -> CollectionReceipt:
+async def delete(collection_id: CollectionId, services: ReadyServices, owner: Owner) -> CollectionReceipt:
     """Deletes the collection with all its documents. The next upload creates `default` again if needed."""
     receipt = await services.collections.delete(owner, collection_id)
     return CollectionReceipt(
@@ -158,7 +160,7 @@ async def delete(collection_id: str, services: ReadyServices, owner: Owner) -> C
     responses=responses(400, 401, 403, 404, 409, 422, 502, 503),
     summary="Re-embed a collection with another model",
 )
-async def embed(collection_id: str, body: EmbedRequest, services: ReadyServices, owner: Owner) -> Collection:
+async def embed(collection_id: CollectionId, body: EmbedRequest, services: ReadyServices, owner: Owner) -> Collection:
     """Searches use the present vectors until every chunk is embedded; then one commit switches to the new ones.
     `embedding` shows the progress.
     """
@@ -166,7 +168,7 @@ async def embed(collection_id: str, body: EmbedRequest, services: ReadyServices,
 
 
 @router.delete("/{collection_id}/embed", responses=responses(401, 403, 404, 503), summary="Stop a re-embedding")
-async def cancel_embed(collection_id: str, services: ReadyServices, owner: Owner) -> Collection:
+async def cancel_embed(collection_id: CollectionId, services: ReadyServices, owner: Owner) -> Collection:
     """Stops the re-embedding; the collection stays unchanged. If none is running, this does nothing."""
     return _collection(await services.collections.cancel_embed(owner, collection_id))
 

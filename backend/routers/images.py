@@ -1,11 +1,14 @@
 """Pictures of messages."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
 
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 
 router = APIRouter(prefix="/images", tags=["sessions"])
+ImageId = Annotated[str, Path(description="An image's id: `image_id` in a part of a message.")]
 
 _TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
 _BYTES = {"type": "string", "format": "binary"}
@@ -21,7 +24,7 @@ _BYTES = {"type": "string", "format": "binary"}
     },
     summary="Image of a message",
 )
-async def image(image_id: str, request: Request, services: ServicesDep, owner: Owner) -> Response:
+async def image(image_id: ImageId, request: Request, services: ServicesDep, owner: Owner) -> Response:
     """Returns the image as it was sent with the message. An image never changes; it is deleted with its session."""
     row = await services.pictures.get(owner, image_id)
     tag = f'"{row.id}"'

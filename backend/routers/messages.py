@@ -3,12 +3,15 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
+from backend.routers.answers.documentation import STREAM_RESPONSES
 from backend.routers.answers.requests import ANSWER_PARAMETERS, AnswerOptions, NewMessage, answered
-from backend.routers.answers.respond import STREAM_RESPONSES
+from backend.routers.edge.limits import TEXT_BODY
+from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Services
 
 router = APIRouter(prefix="/messages", tags=["sessions"])
+MAX_BODY = TEXT_BODY
 
 _RESPONSES = {**STREAM_RESPONSES, **responses(400, 401, 402, 403, 404, 409, 413, 421, 422, 429, 503, 507)}
 
@@ -41,7 +44,7 @@ class EditRequest(NewMessage):
     summary="Answer a message again",
     openapi_extra={"parameters": ANSWER_PARAMETERS},
 )
-async def regenerate(message_id: str, request: Request, body: RegenerateRequest = _ANYHOW) -> Response:
+async def regenerate(message_id: MessageId, request: Request, body: RegenerateRequest = _ANYHOW) -> Response:
     """Creates another answer to the same message; it streams like `POST /chat`.
 
     The id is that of the answer, or of the message that it answers. The new answer becomes the active one; the others
@@ -61,7 +64,7 @@ async def regenerate(message_id: str, request: Request, body: RegenerateRequest 
     summary="Edit a message",
     openapi_extra={"parameters": ANSWER_PARAMETERS},
 )
-async def edit(message_id: str, body: EditRequest, request: Request) -> Response:
+async def edit(message_id: MessageId, body: EditRequest, request: Request) -> Response:
     """Sends a changed version of one of your earlier messages, and answers it; the answer streams like `POST /chat`.
 
     The earlier message and its answers are kept as another branch. The new message keeps the earlier message's images,

@@ -3,16 +3,18 @@
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from backend.config.models_file import ModelSpec
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
+from backend.routers.edge.view import View
 
 router = APIRouter(prefix="/models", tags=["models"])
+TAG = {"name": "models", "description": "Which models can be used."}
 
 
-class PriceInfo(BaseModel):
+class PriceInfo(View):
     """US dollars per million tokens."""
 
     input: float
@@ -20,7 +22,7 @@ class PriceInfo(BaseModel):
     cached_input: float | None = None
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(View):
     """A model and its known abilities. null means unknown; an unknown parameter is sent to the provider."""
 
     name: str = Field(description="The name to send as `model`.", examples=["openai/gpt-4.1-mini"])
@@ -44,7 +46,7 @@ class ModelInfo(BaseModel):
         return cls(name=name, price=shown, **spec.model_dump(exclude={"price", "tokenizer"}))
 
 
-class ProviderInfo(BaseModel):
+class ProviderInfo(View):
     """A provider and its models that can be used now."""
 
     provider: str = Field(examples=["openai"])
@@ -59,7 +61,7 @@ class ProviderInfo(BaseModel):
     details: list[ModelInfo] = Field(description="The same models, with abilities and prices.")
 
 
-class ModelList(BaseModel):
+class ModelList(View):
     """Every provider, and the model that answers when a request names none."""
 
     default: str = Field(examples=["extractive/quotes"])

@@ -11,9 +11,12 @@ from backend.chains.templates import PromptContent, Value
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
+from backend.routers.edge.view import View
 from backend.services.prompts.prompts import PromptRow, PromptValues, ReadVersion, RevisionRow
 
 router = APIRouter(prefix="/prompts", tags=["prompts"])
+TAG = {"name": "prompts", "description": "Prompt templates with versions and labels."}
+PromptName = Annotated[str, Path(description="A prompt's name, see GET /prompts.")]
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -25,6 +28,10 @@ def _slug(name: str) -> str:
 
 
 Slug = Annotated[str, AfterValidator(_slug), WithJsonSchema({"type": "string", "pattern": f"^{_SLUG.pattern}$"})]
+RevisionNumber = Annotated[int, Path(ge=1, le=1_000_000, description="A version's number; the first is 1.")]
+_LABEL = "A label of the prompt, such as `production`."
+NewLabel = Annotated[Slug, Path(description=_LABEL)]
+OldLabel = Annotated[str, Path(description=_LABEL)]
 _CONTENT: dict[str, Any] = {
     "system": "You answer for {{company}}. Be {{tone}}.",
     "variables": {
@@ -80,7 +87,7 @@ class RenderRequest(PromptValues):
     message: str = Field("", max_length=20_000)
 
 
-class Prompt(BaseModel):
+class Prompt(View):
     """A prompt."""
 
     name: str
@@ -90,13 +97,13 @@ class Prompt(BaseModel):
     updated_at: Time
 
 
-class PromptList(BaseModel):
+class PromptList(View):
     """Prompts, by name."""
 
     items: list[Prompt]
 
 
-class PromptVersionInfo(BaseModel):
+class PromptVersionInfo(View):
     """A version without its content."""
 
     version: int
@@ -117,7 +124,7 @@ class PromptVersion(PromptVersionInfo):
     content: PromptContent
 
 
-class PromptDiff(BaseModel):
+class PromptDiff(View):
     """The changes as a unified diff for each field. Unchanged fields are left out."""
 
     fields: dict[str, str] = Field(
@@ -125,14 +132,14 @@ class PromptDiff(BaseModel):
     )
 
 
-class RenderedTurn(BaseModel):
+class RenderedTurn(View):
     """An example with the values inserted."""
 
     user: str
     assistant: str
 
 
-class RenderedPrompt(BaseModel):
+class RenderedPrompt(View):
     """What would be sent: `examples` come before the conversation; `message` is the user's message as the model sees
     it.
     """
@@ -159,14 +166,14 @@ async def create(body: NewPrompt, services: ServicesDep, owner: Owner) -> Prompt
 
 
 @router.get("/{name}", responses=responses(401, 404), summary="One prompt")
-async def prompt(name: str, services: ServicesDep, owner: Owner) -> PromptDetails:
+async def prompt(name: PromptName, services: ServicesDep, owner: Owner) -> PromptDetails:
     """Returns the prompt's labels, and its versions without their content."""
     row, versions = await services.prompts.get(owner, name)
     return PromptDetails(**_prompt(row).model_dump(), items=[PromptVersionInfo(**_info(each)) for each in versions])
 
 
 @router.delete("/{name}", status_code=204, responses=responses(401, 403, 404), summary="Delete a prompt")
-async def delete(name: str, services: ServicesDep, owner: Owner) -> Response:
+async def delete(name: PromptName, services: ServicesDep, owner: Owner) -> Response:
     """Deletes the prompt with all its versions. Answers keep the name, version and variables that they used."""
     await services.prompts.delete(owner, name)
     return Response(status_code=204)
@@ -178,27 +185,25 @@ async def delete(name: str, services: ServicesDep, owner: Owner) -> Response:
     responses=responses(400, 401, 403, 404, 409, 413, 422),
     summary="Add a version",
 )
-async def add(name: str, body: NewVersion, services: ServicesDep, owner: Owner) -> PromptVersion:
+async def add(name: PromptName, body: NewVersion, services: ServicesDep, owner: Owner) -> PromptVersion:
     """Adds a version with the next number. The labels in the request move to it; nothing else changes."""
     return _version(name, await services.prompts.add(owner, name, body.content(), body.note, body.labels))
 
 
 @router.get("/{name}/versions/{n}", responses=responses(401, 404, 422), summary="One version of a prompt")
-async def version(
-    name: str, n: Annotated[int, Path(ge=1, le=1_000_000)], services: ServicesDep, owner: Owner
-) -> PromptVersion:
+async def version(name: PromptName, n: RevisionNumber, services: ServicesDep, owner: Owner) -> PromptVersion:
     """Returns the version with its content."""
     return _version(name, await services.prompts.version(owner, name, n))
 
 
 @router.put("/{name}/labels/{label}", responses=responses(400, 401, 403, 404, 409, 422), summary="Set a label")
-async def label(name: str, label: Slug, body: LabelChange, services: ServicesDep, owner: Owner) -> Prompt:
+async def label(name: PromptName, label: NewLabel, body: LabelChange, services: ServicesDep, owner: Owner) -> Prompt:
     """Makes the label point to that version."""
     return _prompt(await services.prompts.label(owner, name, label, body.version))
 
 
 @router.delete("/{name}/labels/{label}", status_code=204, responses=responses(401, 403, 404), summary="Remove a label")
-async def unlabel(name: str, label: str, services: ServicesDep, owner: Owner) -> Response:
+async def unlabel(name: PromptName, label: OldLabel, services: ServicesDep, owner: Owner) -> Response:
     """Removes the label. The version is kept."""
     await services.prompts.unlabel(owner, name, label)
     return Response(status_code=204)
@@ -209,7 +214,7 @@ Number = Annotated[int, Query(ge=1, le=1_000_000, description="A version's numbe
 
 @router.get("/{name}/diff", responses=responses(401, 404, 422), summary="Compare two versions")
 async def diff(
-    name: str,
+    name: PromptName,
     services: ServicesDep,
     owner: Owner,
     before: Annotated[Number, Query(alias="from")],
@@ -220,7 +225,7 @@ async def diff(
 
 
 @router.post("/{name}/render", responses=responses(400, 401, 403, 404, 413, 422), summary="Try a prompt")
-async def render(name: str, body: RenderRequest, services: ServicesDep, owner: Owner) -> RenderedPrompt:
+async def render(name: PromptName, body: RenderRequest, services: ServicesDep, owner: Owner) -> RenderedPrompt:
     """Shows what would be sent to the model, without sending it. The instructions for answers from documents, which
     are added to the system prompt, aren't shown.
     """

@@ -1,27 +1,26 @@
 """Runs: watch, look up, cancel."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import Field
 
-from backend.routers.answers.respond import (
-    STREAM_PARAMETERS,
-    STREAM_RESPONSES,
-    AfterQuery,
-    format_of,
-    parse_cursor,
-    run_response,
-)
+from backend.routers.answers.cursor import AfterQuery, parse_cursor
+from backend.routers.answers.documentation import STREAM_PARAMETERS, STREAM_RESPONSES
+from backend.routers.answers.respond import run_response
+from backend.routers.dialects import dialect_of
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
+from backend.routers.edge.view import View
 
 router = APIRouter(prefix="/runs", tags=["runs"])
+TAG = {"name": "runs", "description": "Attempts to answer a message: watch, reconnect, cancel."}
+RunId = Annotated[str, Path(description="A run's id: `run_id` in its first event or in the answer.")]
 
 
-class RunInfo(BaseModel):
+class RunInfo(View):
     """A run: one attempt to answer one message."""
 
     id: str
@@ -37,7 +36,7 @@ class RunInfo(BaseModel):
 
 
 @router.get("/{run_id}", responses=responses(401, 404), summary="One run")
-async def run(run_id: str, services: ServicesDep, owner: Owner) -> RunInfo:
+async def run(run_id: RunId, services: ServicesDep, owner: Owner) -> RunInfo:
     """Returns status, error and usage of a run."""
     row = await services.hub.stored(owner, run_id)
     return RunInfo(
@@ -66,7 +65,7 @@ async def run(run_id: str, services: ServicesDep, owner: Owner) -> RunInfo:
     openapi_extra={"parameters": STREAM_PARAMETERS},
 )
 async def events(
-    run_id: str,
+    run_id: RunId,
     request: Request,
     services: ServicesDep,
     owner: Owner,
@@ -74,10 +73,10 @@ async def events(
 ) -> Response:
     """Sends all events after your cursor, then live events. Together, your streams equal an uninterrupted one."""
     cursor = parse_cursor(run_id, request.headers.get("last-event-id") or None, after)
-    return await run_response(services, owner, run_id, cursor, request, format_of(request))
+    return await run_response(services, owner, run_id, cursor, request, dialect_of(request))
 
 
-class Cancelled(BaseModel):
+class Cancelled(View):
     """`status` is the run's status: cancelled, or how the run had ended before."""
 
     id: str
@@ -85,7 +84,7 @@ class Cancelled(BaseModel):
 
 
 @router.post("/{run_id}/cancel", responses=responses(401, 403, 404), summary="Stop a run")
-async def cancel(run_id: str, services: ServicesDep, owner: Owner) -> Cancelled:
+async def cancel(run_id: RunId, services: ServicesDep, owner: Owner) -> Cancelled:
     """Ends the run and closes the connection to the provider. The text so far is kept. If the run has ended, this
     does nothing.
     """

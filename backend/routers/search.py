@@ -9,8 +9,10 @@ from backend.chains.history.follow_up import related_queries
 from backend.chains.models.prompt import Message
 from backend.chains.passages import Passage
 from backend.kit.text import clean_text
+from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
+from backend.routers.edge.view import View
 from backend.services.library.search.search import Scope
 
 router = APIRouter(tags=["search"])
@@ -66,7 +68,7 @@ class SearchRequest(BaseModel):
     explain: bool = Field(False, description="true: also return how the passages were found.")
 
 
-class FoundPassage(BaseModel):
+class FoundPassage(View):
     """A passage. Its text is exactly `[start:end]` of the document's canonical text, in Unicode code points."""
 
     text: str
@@ -90,7 +92,7 @@ class FoundPassage(BaseModel):
     relevant: bool = Field(description="Whether `relevance` reaches RELEVANCE_FLOOR.")
 
 
-class ExplainedQuery(BaseModel):
+class ExplainedQuery(View):
     """A query as it was searched."""
 
     text: str
@@ -98,7 +100,7 @@ class ExplainedQuery(BaseModel):
     terms: list[str] = Field(description="The terms that the lexical leg searched for.")
 
 
-class ExplainedCandidate(BaseModel):
+class ExplainedCandidate(View):
     """A chunk that was found, its scores in both legs, and what happened to it."""
 
     chunk_id: str
@@ -118,7 +120,7 @@ class ExplainedCandidate(BaseModel):
     )
 
 
-class ExplainedReranker(BaseModel):
+class ExplainedReranker(View):
     """Result of the reranker. If it failed, the order of both legs was used."""
 
     name: str
@@ -127,7 +129,7 @@ class ExplainedReranker(BaseModel):
     error: str | None = None
 
 
-class Retrieval(BaseModel):
+class Retrieval(View):
     """How the passages were found: the queries, the results of both legs, the ranking, and which chunks were dropped
     and why.
     """
@@ -145,14 +147,14 @@ class Retrieval(BaseModel):
     milliseconds: dict[str, float]
 
 
-class SearchResult(BaseModel):
+class SearchResult(View):
     """Passages, best first."""
 
     passages: list[FoundPassage]
     explanation: Retrieval | None = None
 
 
-class MessageRetrieval(BaseModel):
+class MessageRetrieval(View):
     """How the passages of an answer were found; null if nothing was searched."""
 
     message_id: str
@@ -189,7 +191,7 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
 @router.get(
     "/messages/{message_id}/retrieval", responses=responses(401, 404), summary="How an answer's passages were found"
 )
-async def retrieval(message_id: str, services: ServicesDep, owner: Owner) -> MessageRetrieval:
+async def retrieval(message_id: MessageId, services: ServicesDep, owner: Owner) -> MessageRetrieval:
     """Returns the same as `explain` of a search; it is stored with each answer."""
     stored = await services.sessions.retrieval(owner, message_id)
     return MessageRetrieval(message_id=message_id, retrieval=_retrieval(stored) if stored is not None else None)

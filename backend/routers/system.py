@@ -15,6 +15,7 @@ NAME = "StreamForge API"
 _STATIC = "/docs/static"
 
 router = APIRouter(tags=["system"])
+TAG = {"name": "system", "description": "State of the server."}
 
 
 class Endpoints(BaseModel):

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from backend.errors import Invalid
 from backend.kit.times import now_ms
@@ -12,15 +12,17 @@ from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
+from backend.routers.edge.view import View
 from backend.services.usage.report import BudgetState, Grouping, Sums
 
 router = APIRouter(prefix="/usage", tags=["usage"])
+TAG = {"name": "usage", "description": "Use and cost of models."}
 
 _DAYS = 30
 _COST = "Micro-dollars (1,000,000 are one US dollar) of the calls with a known cost; null if no call has one."
 
 
-class UsageSums(BaseModel):
+class UsageSums(View):
     """Sums over calls of models."""
 
     calls: int = Field(examples=[12])
@@ -52,7 +54,7 @@ class UsageGroup(UsageSums):
     last_at: Time = Field(description="Time at which the last of these calls was booked.")
 
 
-class BudgetInfo(BaseModel):
+class BudgetInfo(View):
     """A budget in its current period. Amounts are micro-dollars."""
 
     limit: int = Field(examples=[5_000_000])
@@ -73,7 +75,7 @@ class BudgetInfo(BaseModel):
         )
 
 
-class UsageReport(BaseModel):
+class UsageReport(View):
     """Use and cost of models: a page of groups, the sums of the whole time span, and the present budget."""
 
     begins: Time = Field(alias="from")

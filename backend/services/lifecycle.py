@@ -14,6 +14,8 @@ log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 5.0
 _WAIT_SECONDS = 120.0
+_PORT_SECONDS = 0.02
+"""Seconds in which the server opens its port. Loading holds the event loop while it imports packages."""
 
 Load = Callable[[], Awaitable[None]]
 """Loads one part of what answers need. Raises StreamForgeError with a message for the operator."""
@@ -65,6 +67,7 @@ class Readiness:
             raise Unavailable(f"The server could not get ready: {self.problem}", code="not_ready")
 
     async def _run(self) -> None:
+        await asyncio.sleep(_PORT_SECONDS)
         while not self._is_ready:
             try:
                 # One after the other: packages with import cycles (numpy) break when two threads import them at once.

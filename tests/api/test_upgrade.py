@@ -9,7 +9,8 @@ import pytest
 from backend.chains.retrieval.index import VectorIndex
 from backend.storage.migrations import upgrade
 from tests.api.helpers import idle, rows, search
-from tests.support.harness import prepare, serving
+from tests.support.harness import serving
+from tests.support.shared import prepare
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -11,6 +11,8 @@ from tests.support.harness import serving, text_of
 from tests.support.provider_protocol import Send, Sleep, Status, Step
 from tests.support.provider_server import ProviderServer
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest.mark.parametrize("name", ["anthropic", "google", "cohere"])
 async def test_a_package_that_is_missing_is_told_with_its_line(

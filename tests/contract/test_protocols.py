@@ -4,11 +4,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.contract.conftest import SharedServers
 from tests.contract.protocols import (
     WIRES,
     AnthropicWire,
@@ -20,9 +20,11 @@ from tests.contract.protocols import (
     failed,
 )
 from tests.scenarios.support import ask, only_terminal, ordered
-from tests.support.harness import serving, text_of
+from tests.support.harness import text_of
 from tests.support.provider_protocol import Send, Status, Step, answer, chunk
 from tests.support.provider_server import ProviderServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CLOUD = [wire for wire in WIRES if not isinstance(wire, OllamaWire)]
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
@@ -33,28 +35,30 @@ both = pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.name)
 
 
 @pytest.mark.parametrize("wire", CLOUD, ids=lambda w: w.name)
-async def test_a_prompt_that_is_too_long(wire: Any, provider: ProviderServer, tmp_path: Path) -> None:
-    async with serving(tmp_path / "data", **wire.settings(provider)) as server:
-        await failed(server, provider, wire.overflow(), "context_overflow", retryable=False)
+async def test_a_prompt_that_is_too_long(wire: Any, provider: ProviderServer, shared: SharedServers) -> None:
+    server = await shared.with_settings(**wire.settings(provider))
+    await failed(server, provider, wire.overflow(), "context_overflow", retryable=False)
 
 
 @pytest.mark.parametrize("wire", CLOUD, ids=lambda w: w.name)
-async def test_a_content_filter_in_the_answer(wire: Any, provider: ProviderServer, tmp_path: Path) -> None:
-    async with serving(tmp_path / "data", **wire.settings(provider)) as server:
-        script = wire.filtered("Half an answer")
-        await failed(server, provider, script, "content_filter", retryable=False, kept="Half an answer")
+async def test_a_content_filter_in_the_answer(wire: Any, provider: ProviderServer, shared: SharedServers) -> None:
+    server = await shared.with_settings(**wire.settings(provider))
+    script = wire.filtered("Half an answer")
+    await failed(server, provider, script, "content_filter", retryable=False, kept="Half an answer")
 
 
 @pytest.mark.parametrize("wire", [OpenAIWire(), AnthropicWire(), GoogleWire()], ids=lambda w: w.name)
-async def test_a_content_filter_before_it(wire: Any, provider: ProviderServer, tmp_path: Path) -> None:
-    async with serving(tmp_path / "data", **wire.settings(provider)) as server:
-        await failed(server, provider, wire.blocked(), "content_filter", retryable=False)
+async def test_a_content_filter_before_it(wire: Any, provider: ProviderServer, shared: SharedServers) -> None:
+    server = await shared.with_settings(**wire.settings(provider))
+    await failed(server, provider, wire.blocked(), "content_filter", retryable=False)
 
 
-async def reasoned(wire: Wire, provider: ProviderServer, data: Path, script: list[Step], **asked: Any) -> None:
+async def reasoned(
+    wire: Wire, provider: ProviderServer, shared: SharedServers, script: list[Step], **asked: Any
+) -> None:
     provider.script(script)
-    async with serving(data, **wire.settings(provider)) as server:
-        events = await server.events(ask(**asked))
+    server = await shared.with_settings(**wire.settings(provider))
+    events = await server.events(ask(**asked))
     ordered(events)
     assert only_terminal(events)["type"] == "run.completed"
     assert "".join(e["text"] for e in events if e["type"] == "reasoning.delta") == "Hm, let me see."
@@ -62,9 +66,9 @@ async def reasoned(wire: Wire, provider: ProviderServer, data: Path, script: lis
 
 
 @both
-async def test_what_it_thinks_aloud(wire: Wire, provider: ProviderServer, tmp_path: Path) -> None:
+async def test_what_it_thinks_aloud(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
     asked = {} if isinstance(wire, CohereWire) else {"reasoning_effort": "high"}
-    await reasoned(wire, provider, tmp_path / "data", wire.thinking("Hm, let me see.", "It is so."), **asked)
+    await reasoned(wire, provider, shared, wire.thinking("Hm, let me see.", "It is so."), **asked)
 
 
 @pytest.mark.parametrize(
@@ -77,28 +81,28 @@ async def test_what_it_thinks_aloud(wire: Wire, provider: ProviderServer, tmp_pa
     ids=["DeepSeek, xAI, vLLM", "OpenRouter, Groq, Cerebras", "Mistral"],
 )
 async def test_the_words_that_openai_kinds_have_for_it(
-    delta: dict[str, Any], provider: ProviderServer, tmp_path: Path
+    delta: dict[str, Any], provider: ProviderServer, shared: SharedServers
 ) -> None:
     wire = OpenAIWire()
-    await reasoned(wire, provider, tmp_path / "data", [chunk({"role": "assistant", **delta}), *answer("It is so.")])
+    await reasoned(wire, provider, shared, [chunk({"role": "assistant", **delta}), *answer("It is so.")])
 
 
-async def test_content_in_parts_is_text(provider: ProviderServer, tmp_path: Path) -> None:
+async def test_content_in_parts_is_text(provider: ProviderServer, shared: SharedServers) -> None:
     wire = OpenAIWire()
     provider.script([chunk({"content": [{"type": "text", "text": "In "}]}), *answer("parts.")])
-    async with serving(tmp_path / "data", **wire.settings(provider)) as server:
-        assert text_of(await server.events(ask())) == "In parts."
+    server = await shared.with_settings(**wire.settings(provider))
+    assert text_of(await server.events(ask())) == "In parts."
 
 
 @both
 async def test_one_that_asks_to_wait_for_an_hour_is_asked_once(
-    wire: Wire, provider: ProviderServer, tmp_path: Path
+    wire: Wire, provider: ProviderServer, shared: SharedServers
 ) -> None:
     (refused,) = wire.refused(429)
     assert isinstance(refused, Status)
     provider.script([replace(refused, headers={**refused.headers, "Retry-After": "3600"})])
-    async with serving(tmp_path / "data", retry_seconds=4.0, **wire.settings(provider)) as server:
-        assert only_terminal(await server.events(ask()))["error"]["code"] == "rate_limited"
+    server = await shared.with_settings(retry_seconds=4.0, **wire.settings(provider))
+    assert only_terminal(await server.events(ask()))["error"]["code"] == "rate_limited"
     assert len(provider.calls) == 1
 
 
@@ -114,10 +118,10 @@ SENT: dict[str, dict[str, Any]] = {
 }
 
 
-async def sent(wire_settings: Mapping[str, Any], provider: ProviderServer, data: Path, **asked: Any) -> Any:
+async def sent(wire_settings: Mapping[str, Any], provider: ProviderServer, shared: SharedServers, **asked: Any) -> Any:
     """The request that the provider got."""
-    async with serving(data, **wire_settings) as server:
-        assert only_terminal(await server.events(ask(**asked)))["type"] == "run.completed"
+    server = await shared.with_settings(**wire_settings)
+    assert only_terminal(await server.events(ask(**asked)))["type"] == "run.completed"
     return provider.calls[-1].json
 
 
@@ -133,24 +137,24 @@ def camel(value: Any) -> Any:
 
 
 @both
-async def test_each_parameter_has_its_own_name(wire: Wire, provider: ProviderServer, tmp_path: Path) -> None:
+async def test_each_parameter_has_its_own_name(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
     refused = {"seed"} if isinstance(wire, AnthropicWire) else set[str]()
     asked = {name: said for name, said in ASKED.items() if name not in refused}
-    options = options_of(await sent(wire.settings(provider), provider, tmp_path / "data", **asked))
+    options = options_of(await sent(wire.settings(provider), provider, shared, **asked))
     assert {name: options.get(name) for name in SENT[wire.name]} == SENT[wire.name]
 
 
 @both
-async def test_what_is_not_asked_is_not_sent(wire: Wire, provider: ProviderServer, tmp_path: Path) -> None:
-    options = options_of(await sent(wire.settings(provider), provider, tmp_path / "data"))
+async def test_what_is_not_asked_is_not_sent(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
+    options = options_of(await sent(wire.settings(provider), provider, shared))
     names = {"top_p", "topP", "p", "seed", "stop", "stop_sequences", "stopSequences", "reasoning_effort", "think"}
     assert [name for name in names if options.get(name) not in (None, [])] == []
 
 
 @both
-async def test_a_default_temperature_stands_back(wire: Wire, provider: ProviderServer, tmp_path: Path) -> None:
+async def test_a_default_temperature_stands_back(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
     """Vendors refuse it beside top_p."""
-    options = options_of(await sent(wire.settings(provider), provider, tmp_path / "data", top_p=0.5))
+    options = options_of(await sent(wire.settings(provider), provider, shared, top_p=0.5))
     assert "temperature" not in options
 
 
@@ -171,12 +175,12 @@ EFFORTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("model", EFFORTS)
-async def test_effort(model: str, provider: ProviderServer, tmp_path: Path) -> None:
+async def test_effort(model: str, provider: ProviderServer, shared: SharedServers) -> None:
     name = model.partition("/")[0]
     base = provider.base_url if name in ("openai", "openrouter", "mistral") else provider.root_url
     settings = {f"{name}_api_key": "k", f"{name}_base_url": base}
     asked = {"model": model, "reasoning_effort": "medium", "max_tokens": 20_000}
-    options = options_of(await sent(settings, provider, tmp_path / "data", **asked))
+    options = options_of(await sent(settings, provider, shared, **asked))
     expected = EFFORTS[model]
     found = {name: options.get(name) for name in expected}
     assert (camel(found) if name == "google" else found) == expected
@@ -202,16 +206,16 @@ def _schema(body: Any) -> Any:
 
 
 @both
-async def test_a_schema_for_the_answer(wire: Wire, provider: ProviderServer, tmp_path: Path) -> None:
-    body = await sent(wire.settings(provider), provider, tmp_path / "data", response_schema=STRICT)
+async def test_a_schema_for_the_answer(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
+    body = await sent(wire.settings(provider), provider, shared, response_schema=STRICT)
     assert _schema(body) == STRICT
 
 
 @pytest.mark.parametrize(("schema", "strict"), [(STRICT, True), (SCHEMA, False)])
 async def test_openai_is_held_to_a_schema_that_it_can_be_held_to(
-    schema: dict[str, Any], strict: bool, provider: ProviderServer, tmp_path: Path
+    schema: dict[str, Any], strict: bool, provider: ProviderServer, shared: SharedServers
 ) -> None:
-    body = await sent(OpenAIWire().settings(provider), provider, tmp_path / "data", response_schema=schema)
+    body = await sent(OpenAIWire().settings(provider), provider, shared, response_schema=schema)
     assert body["response_format"]["json_schema"]["strict"] is strict
 
 
@@ -225,12 +229,12 @@ SHOWN: dict[str, Any] = {
 
 
 @both
-async def test_a_picture(wire: Wire, provider: ProviderServer, tmp_path: Path) -> None:
+async def test_a_picture(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
     """Shown with its message, in the turn that brings it and in those that follow."""
     images = [{"media_type": "image/png", "data": PIXEL}]
-    async with serving(tmp_path / "data", **wire.settings(provider)) as server:
-        first = await server.events(ask("What is it?", images=images))
-        follow_up = await server.events(ask("And in its left corner?", session_id=first[0]["session_id"]))
+    server = await shared.with_settings(**wire.settings(provider))
+    first = await server.events(ask("What is it?", images=images))
+    follow_up = await server.events(ask("And in its left corner?", session_id=first[0]["session_id"]))
     assert only_terminal(follow_up)["type"] == "run.completed"
     (asked,), (before, answered, again) = (_said(wire, call.json) for call in provider.calls)
     for message in (asked, before):
@@ -276,24 +280,24 @@ def _shows(wire: Wire, message: Any, words: str) -> None:
     ],
 )
 async def test_what_a_kind_calls_it(
-    kind: str, expected: dict[str, Any], provider: ProviderServer, tmp_path: Path
+    kind: str, expected: dict[str, Any], provider: ProviderServer, shared: SharedServers
 ) -> None:
     settings = {f"{kind}_api_key": "k-1", f"{kind}_base_url": provider.base_url}
-    body = await sent(settings, provider, tmp_path / "data", model=f"{kind}/m", max_tokens=9, seed=4)
+    body = await sent(settings, provider, shared, model=f"{kind}/m", max_tokens=9, seed=4)
     assert {name: body.get(name) for name in expected} == expected
     headers = provider.calls[-1].headers
     assert headers.get("api-key" if kind == "azure" else "authorization") in ("k-1", "Bearer k-1")
 
 
-async def test_one_that_counts_in_its_last_chunk_is_counted(provider: ProviderServer, tmp_path: Path) -> None:
+async def test_one_that_counts_in_its_last_chunk_is_counted(provider: ProviderServer, shared: SharedServers) -> None:
     """Mistral: with the finish reason, unasked."""
     usage = {"prompt_tokens": 70, "completion_tokens": 3, "total_tokens": 73}
     end = {"object": "chat.completion.chunk", "usage": usage}
     last = {**end, "choices": [{"index": 0, "delta": {"content": "!"}, "finish_reason": "stop"}]}
     provider.script([chunk({"content": "Yes"}), Send(f"data: {json.dumps(last)}\n\n".encode())])
     settings = {"mistral_api_key": "k", "mistral_base_url": provider.base_url}
-    async with serving(tmp_path / "data", **settings) as server:
-        events = await server.events(ask(model="mistral/m"))
+    server = await shared.with_settings(**settings)
+    events = await server.events(ask(model="mistral/m"))
     (counted,) = [e for e in events if e["type"] == "usage"]
     assert (counted["input_tokens"], counted["output_tokens"], counted.get("estimated")) == (70, 3, None)
     assert text_of(events) == "Yes!"
@@ -316,10 +320,10 @@ async def test_one_that_counts_in_its_last_chunk_is_counted(provider: ProviderSe
         ("simulated/words", {"stop": ["x"]}, "simulated has no such parameter"),
     ],
 )
-async def test_what_a_model_does_not_take(model: str, asked: dict[str, Any], words: str, tmp_path: Path) -> None:
+async def test_what_a_model_does_not_take(model: str, asked: dict[str, Any], words: str, shared: SharedServers) -> None:
     keys = {f"{name}_api_key": "sk-1" for name in ("anthropic", "cohere", "deepseek", "openai")}
-    async with serving(tmp_path / "data", llm_model="simulated/words", **keys) as server:
-        refused = await server.client.post("/chat", json=ask(model=model, **asked))
+    server = await shared.with_settings(llm_model="simulated/words", **keys)
+    refused = await server.client.post("/chat", json=ask(model=model, **asked))
     assert (refused.status_code, refused.json()["code"]) == (422, "unsupported_parameter")
     detail = refused.json()["detail"]
     assert words in detail

@@ -2,24 +2,38 @@
 
 import io
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from tests.contract.conftest import SharedServers
 from tests.contract.protocols import KEY, RAW, WIRES, Wire, failed
 from tests.scenarios.support import ask, only_terminal, ordered, rows
 from tests.support.harness import Running, serving, text_of
 from tests.support.provider_protocol import Cut, Stall, Status, Step
 from tests.support.provider_server import ProviderServer
 
-pytestmark = pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.name)
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("used_wires"),
+    pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.name),
+]
+OPTIONS: dict[str, Any] = {"log_level": "DEBUG"}
+"""The log's level is the whole process's: each server of this module has the same."""
 
 
-@pytest.fixture
-async def server(wire: Wire, provider: ProviderServer, tmp_path: Path) -> AsyncIterator[Running]:
-    options = {"log_level": "DEBUG", "idle_timeout": 0.7, "first_token_timeout": 0.7}
-    async with serving(tmp_path / "data", **options, **wire.settings(provider)) as running:
+@pytest_asyncio.fixture(loop_scope="module")
+async def server(wire: Wire, provider: ProviderServer, shared: SharedServers) -> Running:
+    return await shared.with_settings(**OPTIONS, **wire.settings(provider))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_server(wire: Wire, provider: ProviderServer, tmp_path: Path) -> AsyncGenerator[Running]:
+    """A server with nothing in its database."""
+    async with serving(tmp_path / "data", **OPTIONS, **wire.settings(provider)) as running:
         yield running
 
 
@@ -62,17 +76,17 @@ async def test_a_model_that_is_not_listed_is_passed_on(server: Running, provider
 
 
 async def test_the_message_is_stored_before_the_provider_is_called(
-    server: Running, provider: ProviderServer, wire: Wire
+    own_server: Running, provider: ProviderServer, wire: Wire
 ) -> None:
     seen: list[object] = []
 
     def script(_: object) -> list[Step]:
-        seen.extend(rows(server, "SELECT role, parts FROM messages"))
-        seen.extend(rows(server, "SELECT status FROM runs"))
+        seen.extend(rows(own_server, "SELECT role, parts FROM messages"))
+        seen.extend(rows(own_server, "SELECT status FROM runs"))
         return wire.whole("Yes.")
 
     provider.script(script)
-    await server.events(ask("Is it there?"))
+    await own_server.events(ask("Is it there?"))
     (role, parts), (status,) = seen  # type: ignore[misc]
     assert (role, status) == ("user", "running")
     assert "Is it there?" in parts
@@ -136,13 +150,17 @@ async def test_no_finish_reason_is_not_completed(server: Running, provider: Prov
     await failed(server, provider, script, "provider_error", retryable=True, kept="Half an answer")
 
 
-async def test_a_stall_in_the_middle(server: Running, provider: ProviderServer, wire: Wire) -> None:
+async def test_a_stall_in_the_middle(shared: SharedServers, provider: ProviderServer, wire: Wire) -> None:
+    server = await shared.with_settings(**OPTIONS, idle_timeout=0.7, **wire.settings(provider))
     script = [*wire.begun("Half an answer"), Stall()]
     await failed(server, provider, script, "upstream_stalled", retryable=True, kept="Half an answer")
     await (await provider.call(0)).disconnected()
 
 
-async def test_a_stall_before_the_first_token(server: Running, provider: ProviderServer, wire: Wire) -> None:
+async def test_a_stall_before_the_first_token(shared: SharedServers, provider: ProviderServer, wire: Wire) -> None:
+    server = await shared.with_settings(**OPTIONS, first_token_timeout=0.7, **wire.settings(provider))
+    await server.events(ask())  # the client is made with the first call, which takes a part of the time
+    provider.reset()
     await failed(server, provider, [Stall()], "provider_timeout", retryable=True)
     await (await provider.call(0)).disconnected()
 
@@ -150,7 +168,7 @@ async def test_a_stall_before_the_first_token(server: Running, provider: Provide
 async def test_a_provider_that_is_not_there(wire: Wire, provider: ProviderServer, tmp_path: Path) -> None:
     options = wire.settings(provider)
     url = next(k for k in options if k.endswith("base_url"))
-    async with serving(tmp_path / "data", **{**options, url: "http://127.0.0.1:9/v1"}) as server:
+    async with serving(tmp_path / "data", **{**OPTIONS, **options, url: "http://127.0.0.1:9/v1"}) as server:
         await failed(server, provider, [], "provider_error", retryable=True)
 
 

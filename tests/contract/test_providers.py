@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.conftest import SharedServers
 from tests.contract.promises import ProviderContract
 from tests.contract.protocols import KEY, RAW, OllamaWire, OpenAIWire
 from tests.scenarios.support import ask, messages, only_terminal, ordered, rows, said
@@ -34,13 +35,13 @@ class TestOpenAI(ProviderContract):
         assert rows(server, "SELECT count(*) FROM sessions") == [(0,)]
 
     async def test_the_key_goes_to_the_provider_and_nowhere_else(
-        self, provider: ProviderServer, tmp_path: Path
+        self, provider: ProviderServer, shared: SharedServers
     ) -> None:
-        async with serving(tmp_path / "data", llm_model=self.model, **self.settings(provider)) as server:
-            events = await server.events(ask())
-            assert (await provider.call(0)).headers["authorization"] == f"Bearer {KEY}"
-            paths = ("/models", "/openapi.json", "/ready", "/", f"/runs/{events[0]['run_id']}")
-            shown = [json.dumps(events), *[(await server.client.get(path)).text for path in paths]]
+        server = await shared.with_settings(llm_model=self.model, **self.settings(provider))
+        events = await server.events(ask())
+        assert (await provider.call(0)).headers["authorization"] == f"Bearer {KEY}"
+        paths = ("/models", "/openapi.json", "/ready", "/", f"/runs/{events[0]['run_id']}")
+        shown = [json.dumps(events), *[(await server.client.get(path)).text for path in paths]]
         assert not [text for text in shown if KEY in text]
 
     async def test_an_address_without_its_end_is_told(self, provider: ProviderServer, tmp_path: Path) -> None:
@@ -154,11 +155,11 @@ class TestOllama(ProviderContract):
         async with serving(tmp_path / "data", **self.settings(provider)) as server:
             assert (await server.client.get("/models")).json()["default"] == "ollama/llama3.2"
 
-    async def test_it_may_say_nothing(self, provider: ProviderServer, tmp_path: Path) -> None:
+    async def test_it_may_say_nothing(self, provider: ProviderServer, shared: SharedServers) -> None:
         end = {"done": True, "done_reason": "stop", "prompt_eval_count": 3, "eval_count": 0}
         provider.script([Status(200, {"Content-Type": "application/x-ndjson"}), ollama_line("", **end)])
-        async with serving(tmp_path / "data", llm_model=self.model, **self.settings(provider)) as server:
-            events = await server.events(ask())
+        server = await shared.with_settings(llm_model=self.model, **self.settings(provider))
+        events = await server.events(ask())
         assert only_terminal(events)["type"] == "run.completed"
         assert text_of(events) == ""
 
@@ -197,6 +198,7 @@ class TestSimulated(ProviderContract):
         assert not (await server.client.get("/models")).json()["default"].startswith("simulated")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     ("model", "near"),
     [("opnai/gpt-4.1", "openai"), ("olama/x", "ollama"), ("gpt-4.1", ""), ("/x", ""), ("openai/", ""), ("", "")],

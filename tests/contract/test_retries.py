@@ -2,25 +2,27 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from tests.contract.conftest import SharedServers
 from tests.contract.protocols import WIRES, OpenAIWire, Wire
 from tests.scenarios.support import ask, only_terminal, ordered, watch
 from tests.support.harness import Running, serving, text_of
 from tests.support.provider_protocol import Cut, Send, Sleep, Step, error, rate_limited
 from tests.support.provider_server import ProviderServer
 
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("used_wires")]
 both = pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.name)
 
 
-@pytest.fixture
-async def server(wire: Wire, provider: ProviderServer, tmp_path: Path) -> AsyncIterator[Running]:
-    async with serving(tmp_path / "data", retry_seconds=4.0, **wire.settings(provider)) as running:
-        yield running
+@pytest_asyncio.fixture(loop_scope="module")
+async def server(wire: Wire, provider: ProviderServer, shared: SharedServers) -> Running:
+    return await shared.with_settings(retry_seconds=4.0, **wire.settings(provider))
 
 
 @both
@@ -53,12 +55,12 @@ async def test_what_does_not_pass_is_asked_once(
 
 
 @pytest.mark.parametrize("code", [400, 401, 404])
-async def test_nor_does_it_when_the_stream_says_so(tmp_path: Path, provider: ProviderServer, code: int) -> None:
+async def test_nor_does_it_when_the_stream_says_so(shared: SharedServers, provider: ProviderServer, code: int) -> None:
     """vLLM and OpenRouter refuse inside a stream, with the HTTP status as the error's code."""
     wire = OpenAIWire()
     provider.script([Send(b'data: {"error":{"message":"no","code":%d}}\n\n' % code)], wire.whole("never"))
-    async with serving(tmp_path / "data", retry_seconds=4.0, **wire.settings(provider)) as server:
-        refused = only_terminal(await server.events(ask()))["error"]
+    server = await shared.with_settings(retry_seconds=4.0, **wire.settings(provider))
+    refused = only_terminal(await server.events(ask()))["error"]
     assert refused["code"] == ("model_not_found" if code == 404 else "provider_error")
     assert not refused["retryable"]
     assert len(provider.calls) == 1
@@ -95,14 +97,14 @@ async def test_the_budget_ends_it(server: Running, provider: ProviderServer, wir
 
 
 @both
-async def test_a_whole_answer_has_a_limit(wire: Wire, provider: ProviderServer, tmp_path: Path) -> None:
-    async with serving(tmp_path / "data", total_timeout=0.6, **wire.settings(provider)) as server:
-        slow = [step for _ in range(40) for step in (wire.begun("so ")[1], Sleep(0.1))]
-        provider.script([wire.begun("")[0], *slow])
-        events = await server.events(ask())
-        assert only_terminal(events)["error"]["code"] == "provider_timeout"
-        assert text_of(events).startswith("so so")
-        await (await provider.call(0)).disconnected()
+async def test_a_whole_answer_has_a_limit(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
+    server = await shared.with_settings(total_timeout=1.5, **wire.settings(provider))
+    slow = [step for _ in range(40) for step in (wire.begun("so ")[1], Sleep(0.1))]
+    provider.script([wire.begun("")[0], *slow])
+    events = await server.events(ask())
+    assert only_terminal(events)["error"]["code"] == "provider_timeout"
+    assert text_of(events).startswith("so so")
+    await (await provider.call(0)).disconnected()
 
 
 @contextmanager

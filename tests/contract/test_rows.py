@@ -6,6 +6,7 @@ from typing import Any
 
 from backend.chains.models import plugins
 from tests.contract import test_providers
+from tests.contract.conftest import SharedServers
 from tests.contract.promises import ProviderContract, RowContract
 from tests.contract.protocols import KEY
 from tests.scenarios.support import ask, only_terminal
@@ -98,11 +99,11 @@ class TestGoogle(RowContract):
     def limited(self, events: Sequence[dict[str, Any]], provider: ProviderServer) -> None:
         assert provider.calls[-1].json["generationConfig"]["maxOutputTokens"] == 3
 
-    async def test_a_wrong_key_says_so(self, provider: ProviderServer, tmp_path: Path) -> None:
+    async def test_a_wrong_key_says_so(self, provider: ProviderServer, shared: SharedServers) -> None:
         """Google says it with a 400."""
         provider.script(google_error(400, "API key not valid. Please pass a valid API key.", "INVALID_ARGUMENT"))
-        async with serving(tmp_path / "data", **self.settings(provider)) as server:
-            fault = only_terminal(await server.events(ask(model=self.model)))["error"]
+        server = await shared.with_settings(**self.settings(provider))
+        fault = only_terminal(await server.events(ask(model=self.model)))["error"]
         assert "GOOGLE_API_KEY" in fault["message"]
 
 

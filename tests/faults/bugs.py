@@ -8,8 +8,9 @@ from typing import Any
 from backend import events as ev
 from backend.routers.edge import event_stream
 from backend.services.runs import archive
+from backend.services.runs.dialect import Watcher
 from backend.services.runs.hub import Run, RunHub
-from backend.services.runs.log import FrameEncoder, RunLog
+from backend.services.runs.log import RunLog
 from tests.faults.failpoints import POINTS
 
 
@@ -27,12 +28,11 @@ def _skipped_event() -> None:
     """A watcher that is given several events at once misses one, though the log has it."""
     original = RunLog._chunk
 
-    def chunk(self: RunLog, cursor: int, frame: FrameEncoder) -> tuple[int, bytes]:
-        upto, joined = original(self, cursor, frame)
-        frames = joined.split(b"\n\n")
+    def chunk(self: RunLog, watcher: Watcher) -> bytes | None:
+        frames = (original(self, watcher) or b"").split(b"\n\n")
         if len(frames) > 3:
             del frames[1]
-        return upto, b"\n\n".join(frames)
+        return b"\n\n".join(frames)
 
     RunLog._chunk = chunk
 

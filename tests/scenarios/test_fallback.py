@@ -77,7 +77,7 @@ async def test_before_the_first_word_the_next_answers(
     one: ProviderServer, two: ProviderServer, tmp_path: Path, script: list[Step], reason: str
 ) -> None:
     one.script(script)
-    async with chained(tmp_path, one, two, attempt_timeout=0.5) as server:
+    async with chained(tmp_path, one, two, attempt_timeout=2.0) as server:
         events = await server.events(ask())
         ordered(events)
         assert events[0]["model"] == "one/a"
@@ -265,7 +265,7 @@ async def test_a_slow_answer_rests_its_model_and_not_the_provider(
     tmp_path: Path, one: ProviderServer, two: ProviderServer
 ) -> None:
     one.script([Stall()])
-    async with chained(tmp_path, one, two, attempt_timeout=0.2) as server:
+    async with chained(tmp_path, one, two, attempt_timeout=1.0) as server:
         assert text_of(await server.events(ask())) == "From two."
         assert text_of(await server.events(ask(model="one/other"))) == "From one."
         assert text_of(await server.events(ask())) == "From two."

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from backend.services.telemetry.metrics import METRICS, Levels, Metrics
 from backend.services.telemetry.records import CallRecord
 from tests.api.helpers import KEYS
+from tests.scenarios.support import watch
 from tests.scenarios.test_tracing import ANSWER, PASSAGE, QUESTION
 from tests.scenarios.test_usage import priced
 from tests.support.harness import ROOT, Running, read_events, serving
@@ -87,8 +88,9 @@ async def test_what_is_under_way_is_a_level(measured: Running, provider: Provide
     gate = asyncio.Event()
     provider.script([chunk({"content": "Half"}), Gate(gate), chunk({}, "stop"), done()])
     body = {"message": QUESTION, "documents": False}
-    async with measured.client.stream("POST", "/chat", json=body) as response:
-        run_id = (await read_events(response, stop_after=4))[0]["run_id"]
+    async with watch(measured.client, body=body) as client:
+        await client.text("Half")
+        run_id = client.run_id
         found = await figures(measured)
         assert at(found, "runs_live") == at(found, "event_streams") == 1
         assert at(found, "runs_ended_total", status="completed", model="openai/test-model") == 0

@@ -134,7 +134,7 @@ async def test_what_a_model_thought_out_of_sight_is_booked_as_all_it_was_allowed
 
 
 async def test_who_is_waited_for_in_vain_has_read_the_prompt(tmp_path: Path, provider: ProviderServer) -> None:
-    settings = priced(tmp_path, provider, attempt_timeout=0.2, first_token_timeout=5.0)
+    settings = priced(tmp_path, provider, attempt_timeout=1.0, first_token_timeout=5.0)
     provider.script([Stall()], [chunk({"content": "Whole."}), chunk({}, "stop"), usage_chunk(11, 3), done()])
     async with serving(tmp_path / "data", **settings) as server:
         events = await server.events(ask(fallbacks=["openai/other"]))
@@ -147,7 +147,7 @@ async def test_who_is_waited_for_in_vain_has_read_the_prompt(tmp_path: Path, pro
 
 async def test_one_that_rests_was_not_asked_and_costs_nothing(tmp_path: Path, provider: ProviderServer) -> None:
     provider.script([Stall()])
-    async with serving(tmp_path / "data", **priced(tmp_path, provider, attempt_timeout=0.2)) as server:
+    async with serving(tmp_path / "data", **priced(tmp_path, provider, attempt_timeout=1.0)) as server:
         for _ in range(2):
             await server.events(ask(fallbacks=["openai/other"]))
         assert len(provider.calls) == 3

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,10 +21,9 @@ from backend.app import create_app
 from backend.config.settings import Settings
 from backend.routers.edge.services import Services
 from backend.server import Server
+from tests.support.shared import prepare, prepare_database
 
 ROOT = Path(__file__).parents[2]
-_CACHE = Path(tempfile.gettempdir()) / "streamforge-tests-cache"
-"""The embedded model's graph is built once for all tests, not once for each DATA_DIR."""
 
 
 @dataclass
@@ -70,14 +68,6 @@ def text_of(events: "list[dict[str, Any]]") -> str:
     return "".join(e["text"] for e in events if e["type"] == "text.delta")
 
 
-def prepare(data_dir: Path) -> None:
-    """Let a fresh DATA_DIR share the embedded model's graph with the other tests."""
-    _CACHE.mkdir(exist_ok=True)
-    data_dir.mkdir(parents=True, exist_ok=True)
-    if not (data_dir / "cache").exists():
-        (data_dir / "cache").symlink_to(_CACHE)
-
-
 def settings(data_dir: Path, **overrides: Any) -> Settings:
     """Settings that depend on nothing around the tests."""
     defaults: dict[str, Any] = {
@@ -98,6 +88,7 @@ def settings(data_dir: Path, **overrides: Any) -> Settings:
 async def serving(data_dir: Path, **overrides: Any) -> AsyncIterator[Running]:
     """A real uvicorn on loopback in this event loop, ready to answer."""
     prepare(data_dir)
+    prepare_database(data_dir)
     loaded = settings(data_dir, **overrides)
     app = create_app(loaded)
     server = Server(app, loaded)
@@ -169,6 +160,7 @@ class ServerProcess:
     def start(self, wait: bool = True) -> None:
         """Start it, and wait until it is ready."""
         prepare(self.data_dir)
+        prepare_database(self.data_dir)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "backend.main"],
             cwd=self.data_dir,
@@ -185,7 +177,7 @@ class ServerProcess:
                     return
             except httpx.TransportError:
                 pass
-            time.sleep(0.05)
+            time.sleep(0.02)
 
     def kill(self) -> None:
         """kill -9."""

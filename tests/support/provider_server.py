@@ -88,15 +88,22 @@ class ProviderServer:
     """See the module. `calls` holds chat requests, `requests` every request; both in the order of arrival."""
 
     def __init__(self, text: str = "Hello from the provider.", models: Sequence[str] = ("test-model",)) -> None:
-        self.requests: list[Call] = []
-        self.calls: list[Call] = []
+        self._text = text
+        self._models = models
+        self.reset()
         self.open_connections = 0
-        self.models = list(models)
-        self.default: Callable[[Call], Script] = lambda call: _default_answer(call, text)
-        self._scripts: dict[str, deque[Scripted]] = {}
         self._arrived = asyncio.Condition()
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+
+    def reset(self) -> None:
+        """Forgets calls and scripts, and answers as it did at first: for the next test."""
+        self.requests: list[Call] = []
+        self.calls: list[Call] = []
+        self.models = list(self._models)
+        text = self._text
+        self.default: Callable[[Call], Script] = lambda call: _default_answer(call, text)
+        self._scripts: dict[str, deque[Scripted]] = {}
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)

@@ -8,6 +8,7 @@ is, and so is what only looks like a mark: an index, a link, a list of reference
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 _LONGEST = 200
 _BLANKS = 16
@@ -24,8 +25,6 @@ _MARK = (
     rf"(?:\[\[\^?[ \t]{{0,2}}{_LIST}{_TAIL}[ \t]{{0,2}}\]\]|\[\^?[ \t]{{0,2}}(?:{_LIST}{_TAIL}|{_NAMED})[ \t]{{0,2}}\]"
     rf"|【[ \t]{{0,2}}(?:\d{{1,3}}:)?{_LIST}{_TAIL}[ \t]{{0,2}}】|\({_LABEL}{_LIST}\))"
 )
-_RUN = re.compile(rf"{_MARK}(?:[ \t]{{0,2}},?[ \t]{{0,2}}{_MARK}){{0,7}}", re.I)
-_ONE = re.compile(_MARK, re.I)
 _SUPERS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 _SUPER = re.compile(rf"[{_SUPERS}]{{1,3}}(?:[,ʼ˒][{_SUPERS}]{{1,3}}){{0,5}}(?![{_SUPERS}])")
 _TO_DIGITS = str.maketrans(_SUPERS, "0123456789")
@@ -53,6 +52,17 @@ _ENDED = re.compile(r"[.!?…][\"'”’»)*_]*[ \t]*\Z")
 # Before a superscript: a stop, or a word that is no unit.
 _NOTED = re.compile(r"(?:[.,;:!?。\"”’»]|[^\W\d_]{4,})\Z")
 _UNIT = re.compile(r"(?:met(?:er|re)s?|inch(?:es)?|feet|foot|yards?|miles?|seconds?|hours?)\Z", re.I)
+
+
+# Compiled at first use: it takes 15 ms, which the server would need before its port is open.
+@cache
+def _run_pattern() -> re.Pattern[str]:
+    return re.compile(rf"{_MARK}(?:[ \t]{{0,2}},?[ \t]{{0,2}}{_MARK}){{0,7}}", re.I)
+
+
+@cache
+def _mark_pattern() -> re.Pattern[str]:
+    return re.compile(_MARK, re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +137,8 @@ class MarkFilter:
         """A mark may stand at `start`."""
         blank = max(position, start - _BLANKS)
         blank += len(text[blank:start].rstrip(" \t"))
-        run = (_SUPER if text[start] in _SUPERS else _RUN).match(text, start)
-        if run is not None and all(m.end() - m.start() <= _LONGEST for m in _ONE.finditer(run.group())):
+        run = (_SUPER if text[start] in _SUPERS else _run_pattern()).match(text, start)
+        if run is not None and all(m.end() - m.start() <= _LONGEST for m in _mark_pattern().finditer(run.group())):
             if not closing and _undecided(text, run.end(), glued=blank == start):
                 return _Outcome(self._pieces(text[position:blank]), blank, held=True)
             pieces = self._pieces(text[position:blank])
@@ -146,7 +156,9 @@ class MarkFilter:
         if text[run.start()] in _SUPERS:
             numbers = self._noted(run.group())
             return [Mark(numbers)] if numbers and glued else self._pieces(whole)
-        numbers = tuple(dict.fromkeys(n for one in _ONE.finditer(run.group()) for n in _numbers(one.group())))
+        numbers = tuple(
+            dict.fromkeys(n for one in _mark_pattern().finditer(run.group()) for n in _numbers(one.group()))
+        )
         begins_line = _LINE_START.fullmatch(self._line + self._before if self._line != self._before else self._line)
         listed = begins_line and following not in ("", "\n", "\r", *".,;!?)")
         link = after[:1] == "(" and run.group()[0] == "["
@@ -236,7 +248,7 @@ def _undecided(text: str, end: int, *, glued: bool) -> bool:
         return len(after) <= _BLANKS
     gap = _AFTER_RUN.match(after)
     rest = after[gap.end() :] if gap is not None else after
-    return not rest or (rest[0] in "[【(" and not _RUN.match(rest) and _may_become(rest))
+    return not rest or (rest[0] in "[【(" and not _run_pattern().match(rest) and _may_become(rest))
 
 
 def _may_become(rest: str) -> bool:

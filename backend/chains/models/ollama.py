@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import httpx
-
 from backend.chains.models._langchain import LangChainProvider, listed
 from backend.chains.models.prompt import Parameters
 from backend.chains.models.provider import Kind, Listing, Plugin
@@ -18,6 +16,8 @@ class _Provider(LangChainProvider):
         return None
 
     async def listing(self) -> Listing:
+        import httpx
+
         url = self.endpoint.shown
         try:
             models = await self.names()
@@ -48,6 +48,7 @@ class _Provider(LangChainProvider):
         return meant
 
     def make(self, model: str) -> Any:
+        import httpx
         from langchain_ollama import ChatOllama
 
         return ChatOllama(

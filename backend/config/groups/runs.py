@@ -19,7 +19,11 @@ class RunSettings(SettingsGroup):
     log_tail_events: int = Field(5000, ge=100, description="Number of a live run's events that are kept in memory.")
     log_tail_mb: float = Field(8.0, gt=0, description="Megabytes of a live run's events that are kept in memory.")
     send_window_ms: float = Field(
-        20.0, ge=0, le=1000, description="Milliseconds for which text is collected and then sent together."
+        20.0,
+        ge=0,
+        le=1000,
+        description="Milliseconds for which a busy server holds text back, to send it together. "
+        "An idle server sends text at once.",
     )
     heartbeat_seconds: float = Field(15.0, gt=0, description="Seconds of silence after which a heartbeat is sent.")
     send_timeout: float = Field(30.0, gt=0, description="Seconds after which a client that reads nothing is dropped.")

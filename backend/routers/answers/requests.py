@@ -22,13 +22,10 @@ from backend.chains.models.prompt import Image
 from backend.config.groups.runs import OnDisconnect
 from backend.errors import BadRequest, Invalid
 from backend.kit.text import clean_text
-from backend.routers.answers.respond import (
-    STREAM_PARAMETERS,
-    format_of,
-    header_parameter,
-    parse_cursor,
-    run_response,
-)
+from backend.routers.answers.cursor import parse_cursor
+from backend.routers.answers.documentation import STREAM_PARAMETERS, header_parameter
+from backend.routers.answers.respond import run_response
+from backend.routers.dialects import dialect_of
 from backend.routers.edge.problems import request_id_of
 from backend.routers.edge.services import Services, owner_of, ready_services
 from backend.services.answers.request import AnswerRequest, IfBusy
@@ -184,7 +181,7 @@ ANSWER_PARAMETERS = [*STREAM_PARAMETERS, header_parameter("Idempotency-Key", _KE
 async def answered(request: Request, start: Start) -> Response:
     """Start the run and stream its events; with `Last-Event-ID`, go on with the run that it names."""
     # Not FastAPI's dependencies and parameters: these five are a twentieth of the CPU of a short answer.
-    format = format_of(request)
+    dialect = dialect_of(request)
     services, owner = await ready_services(request), await owner_of(request)
     if last_event_id := request.headers.get("last-event-id"):
         run_id = last_event_id.rpartition(":")[0]
@@ -193,4 +190,4 @@ async def answered(request: Request, start: Start) -> Response:
         after = parse_cursor(run_id, last_event_id, None)
     else:
         run_id, after = await start(services, owner, _key_of(request), request_id_of(request)), 0
-    return await run_response(services, owner, run_id, after, request, format)
+    return await run_response(services, owner, run_id, after, request, dialect)

@@ -1,40 +1,83 @@
 """The answer's text alone, `[n]` where a citation stands: as a plain body, and as `data: word` frames."""
 
 from backend import events as ev
+from backend.services.runs.fold import RunFold
 
 _SHOWN = (b'{"type":"text.', b'{"type":"citation"', b'{"type":"run.')
 
 
-def plain_frame(run_id: str, seq: int, line: bytes) -> bytes:
-    """The text of one event, for `Accept: text/plain`; a failure says so on a line of its own."""
-    del run_id, seq
-    return _text(line).encode()
+class TextEncoder:
+    """The text of events; an empty line between two parts of the answer, and a failure on a line of its own."""
 
+    __slots__ = ("_has_text",)
 
-def data_frame(run_id: str, seq: int, line: bytes) -> bytes:
-    """The text of one event as an SSE frame without an id, for `?format=text`."""
-    del run_id, seq
-    text = _text(line)
-    if not text or (text == "\n" and line.startswith(b'{"type":"run.')):
-        return b""
-    return "".join(f"data: {part}\n" for part in text.replace("\r", "").split("\n")).encode() + b"\n"
+    def __init__(self, before: RunFold) -> None:
+        self._has_text = before.has_text_part
 
+    def event(self, seq: int, line: bytes) -> bytes:
+        """The text that the event adds."""
+        del seq
+        return self.text(line).encode()
 
-def _text(line: bytes) -> str:
-    if not line.startswith(_SHOWN):
-        return ""
-    match ev.decode(line):
-        case ev.TextDelta(text=text):
-            return text
-        case ev.Citation(n=n):
-            return f" [{n}]"
-        case ev.TextStart(part_id=part_id):
-            return "" if part_id in ("p1", "p2") else "\n\n"
-        case ev.RunFailed(error=error):
-            return f"\n[{error.code}: {error.message}]\n"
-        case ev.RunCancelled():
-            return "\n[cancelled]\n"
-        case ev.RunCompleted():
-            return "\n"
-        case _:
+    def text(self, line: bytes) -> str:
+        """The same, not encoded."""
+        if not line.startswith(_SHOWN):
             return ""
+        match ev.decode(line):
+            case ev.TextDelta(text=text):
+                return text
+            case ev.Citation(n=n):
+                return f" [{n}]"
+            case ev.TextStart():
+                between, self._has_text = "\n\n" if self._has_text else "", True
+                return between
+            case ev.RunFailed(error=error):
+                return f"\n[{error.code}: {error.message}]\n"
+            case ev.RunCancelled():
+                return "\n[cancelled]\n"
+            case ev.RunCompleted():
+                return "\n"
+            case _:
+                return ""
+
+
+class FrameEncoder(TextEncoder):
+    """The same text as SSE frames without an id."""
+
+    __slots__ = ()
+
+    def event(self, seq: int, line: bytes) -> bytes:
+        """The text that the event adds, as one frame; the newline at the end of an answer is left out."""
+        del seq
+        text = self.text(line)
+        if not text or (text == "\n" and line.startswith(b'{"type":"run.')):
+            return b""
+        return "".join(f"data: {part}\n" for part in text.replace("\r", "").split("\n")).encode() + b"\n"
+
+
+class TextDialect:
+    """The bare text, for `Accept: text/plain`."""
+
+    media_type = "text/plain"
+    is_stateless = False
+
+    def encoder(self, run_id: str, before: RunFold) -> TextEncoder:
+        """An encoder that goes on after the text of `before`."""
+        del run_id
+        return TextEncoder(before)
+
+
+class FramesDialect:
+    """The text as SSE frames, for `?format=text`."""
+
+    media_type = "text/event-stream"
+    is_stateless = False
+
+    def encoder(self, run_id: str, before: RunFold) -> FrameEncoder:
+        """An encoder that goes on after the text of `before`."""
+        del run_id
+        return FrameEncoder(before)
+
+
+PLAIN = TextDialect()
+FRAMES = FramesDialect()

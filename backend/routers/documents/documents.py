@@ -1,6 +1,7 @@
 """Documents: upload, list, watch, read, replace, move, delete; and the search in them."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from typing import Annotated, BinaryIO
 from urllib.parse import quote
@@ -8,6 +9,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse
 
+from backend.config.settings import Settings
 from backend.errors import Invalid, NotFound, StreamForgeError
 from backend.routers.answers.respond import stream_response
 from backend.routers.documents.views import (
@@ -15,6 +17,7 @@ from backend.routers.documents.views import (
     Document,
     DocumentChange,
     DocumentEvent,
+    DocumentId,
     DocumentList,
     DocumentText,
     Replaced,
@@ -28,16 +31,27 @@ from backend.routers.documents.views import (
     swept_of,
     version_of,
 )
+from backend.routers.edge.limits import JSON_BODY
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.services.library.documents import DocumentRow, Status, display_name
 
 router = APIRouter(prefix="/documents", tags=["documents"])
+TAG = {"name": "documents", "description": "The files that answers are based on."}
+SCHEMAS = (DocumentEvent,)
+FILE_PATHS = re.compile(r"/documents/(upload|[^/]+/content)")
+"""Paths whose bodies are files. Every other body is JSON."""
+_FILES_PER_REQUEST = 4
+"""How many files of the largest size fit into one upload. Further files go into another upload."""
 
-CollectionId = Annotated[str | None, Query(description="The id of one of your collections.")]
+
+def max_body(settings: Settings) -> int:
+    """The most bytes that a request of this router may have."""
+    return settings.library.max_upload_mb * 1_000_000 * _FILES_PER_REQUEST + JSON_BODY
 
 
+FilterCollection = Annotated[str | None, Query(description="The id of one of your collections.")]
 Collection = Annotated[str | None, Query(description="Id of one of your collections. Unset: the default collection.")]
 
 
@@ -138,7 +152,7 @@ async def documents(
     owner: Owner,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Cursor = None,
-    collection: CollectionId = None,
+    collection: FilterCollection = None,
     status: Annotated[Status | None, Query(description="Only documents with this status.")] = None,
 ) -> DocumentList:
     """Returns a page of your documents, newest first. You can filter by collection and status."""
@@ -149,7 +163,7 @@ async def documents(
 
 
 @router.get("/{document_id}", responses=responses(401, 404), summary="One document")
-async def document(document_id: str, services: ServicesDep, owner: Owner) -> Document:
+async def document(document_id: DocumentId, services: ServicesDep, owner: Owner) -> Document:
     """Returns the document's status and progress, and the reason if it failed."""
     return document_of(await services.documents.get(owner, document_id))
 
@@ -167,7 +181,7 @@ async def document(document_id: str, services: ServicesDep, owner: Owner) -> Doc
     },
     summary="Watch the progress of a document",
 )
-async def document_events(document_id: str, services: ServicesDep, owner: Owner) -> Response:
+async def document_events(document_id: DocumentId, services: ServicesDep, owner: Owner) -> Response:
     """Streams Server-Sent Events: one for each change of status or progress."""
     watched = services.documents.watch(owner, document_id)
     first = await anext(watched)
@@ -186,7 +200,7 @@ async def document_events(document_id: str, services: ServicesDep, owner: Owner)
 
 @router.get("/{document_id}/text", responses=responses(401, 404, 409, 422), summary="Canonical text of a document")
 async def text(
-    document_id: str,
+    document_id: DocumentId,
     services: ServicesDep,
     owner: Owner,
     version: Annotated[
@@ -206,7 +220,7 @@ async def text(
     responses={200: {"content": {"application/octet-stream": {}}}, **responses(401, 404)},
     summary="Original file of a document",
 )
-async def content(document_id: str, services: ServicesDep, owner: Owner) -> FileResponse:
+async def content(document_id: DocumentId, services: ServicesDep, owner: Owner) -> FileResponse:
     """Returns the file as a download; browsers don't display it, because a document may contain scripts."""
     row, path = await services.documents.original(owner, document_id)
     headers = {
@@ -231,7 +245,7 @@ async def content(document_id: str, services: ServicesDep, owner: Owner) -> File
     summary="Replace a document's content",
 )
 async def replace(
-    document_id: str,
+    document_id: DocumentId,
     file: UploadFile,
     services: ReadyServices,
     owner: Owner,
@@ -252,7 +266,7 @@ async def replace(
 
 
 @router.get("/{document_id}/versions", responses=responses(401, 404), summary="Versions of a document")
-async def versions(document_id: str, services: ServicesDep, owner: Owner) -> VersionList:
+async def versions(document_id: DocumentId, services: ServicesDep, owner: Owner) -> VersionList:
     """Returns all versions, newest first: pending, searchable and old ones. Citations name the version that they
     quote.
     """
@@ -268,7 +282,7 @@ async def versions(document_id: str, services: ServicesDep, owner: Owner) -> Ver
     summary="Rename or move a document",
 )
 async def change(
-    document_id: str, body: DocumentChange, services: ReadyServices, owner: Owner, response: Response
+    document_id: DocumentId, body: DocumentChange, services: ReadyServices, owner: Owner, response: Response
 ) -> Document:
     """Changes the name or moves the document. If both collections use the same embedding model, the move is done at
     once. Otherwise searches find the document in its old collection until the move is done.
@@ -284,7 +298,7 @@ async def change(
 
 
 @router.post("/{document_id}/cancel", responses=responses(401, 403, 404, 503), summary="Stop reading a document")
-async def cancel(document_id: str, services: ReadyServices, owner: Owner) -> Document:
+async def cancel(document_id: DocumentId, services: ReadyServices, owner: Owner) -> Document:
     """Cancels what waits or is running. A version that was searchable before stays searchable. If there is nothing
     to cancel, this does nothing.
     """
@@ -294,13 +308,13 @@ async def cancel(document_id: str, services: ReadyServices, owner: Owner) -> Doc
 @router.post(
     "/{document_id}/retry", status_code=202, responses=responses(401, 403, 404, 503), summary="Try a document again"
 )
-async def retry(document_id: str, services: ReadyServices, owner: Owner) -> Document:
+async def retry(document_id: DocumentId, services: ReadyServices, owner: Owner) -> Document:
     """Continues now what failed, was cancelled, or waits for its next attempt, from where it stopped."""
     return document_of(await services.documents.retry(owner, document_id))
 
 
 @router.delete("/{document_id}", responses=responses(401, 403, 404, 503), summary="Delete a document")
-async def delete(document_id: str, services: ReadyServices, owner: Owner) -> DeletionReceipt:
+async def delete(document_id: DocumentId, services: ReadyServices, owner: Owner) -> DeletionReceipt:
     """Removes database rows, vectors and the file, and returns their numbers. Answers that quoted the document keep
     their quotes.
     """

@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from backend.errors import Forbidden
 from backend.kit.text import clean_text
 from backend.routers.documents.documents import Collection, Uploads, stored
+from backend.routers.edge.limits import TEXT_BODY
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices
 
 router = APIRouter(prefix="/documents", tags=["documents"])
+MAX_BODY = TEXT_BODY
 
 Wait = Annotated[bool, Query(description="true: respond only when the document can be searched, or has failed.")]
 _WAITED = {200: {"model": Uploads, "description": "With wait=true: the document is ready or has failed."}}

@@ -1,14 +1,19 @@
 """Documents as JSON."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from backend.kit.text import clean_text
 from backend.routers.edge.times import Time, iso
+from backend.routers.edge.view import View
 from backend.services.library.documents import MAX_NAME, DocumentRow, Receipt, VersionRow
 from backend.services.library.sweep import Swept
 
+DocumentId = Annotated[
+    str, Path(description="A document's id: the `id` in the response to its upload, or in GET /documents.")
+]
 _PROGRESS = "`done` of `total` chunks are embedded, `rate` chunks per second, `seconds` spent in each stage."
 _DOCUMENT: dict[str, Any] = {
     "id": "doc_0193…",
@@ -28,7 +33,7 @@ _DOCUMENT: dict[str, Any] = {
 }
 
 
-class PendingVersion(BaseModel):
+class PendingVersion(View):
     """A new version that is not ready yet. Until then, searches use the old one."""
 
     version: str
@@ -40,7 +45,7 @@ class PendingVersion(BaseModel):
     progress: dict[str, Any] = Field(description=_PROGRESS)
 
 
-class Moving(BaseModel):
+class Moving(View):
     """The document is being re-embedded for another collection. Until that is done, searches find it in its present
     one.
     """
@@ -51,7 +56,7 @@ class Moving(BaseModel):
     progress: dict[str, Any] = Field(description=_PROGRESS)
 
 
-class Document(BaseModel):
+class Document(View):
     """An uploaded file. It can be searched when `status` is ready."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_DOCUMENT]})
@@ -87,7 +92,7 @@ class Replaced(Document):
     unchanged: bool = False
 
 
-class Uploaded(BaseModel):
+class Uploaded(View):
     """Result for one file of an upload. `duplicate`: the collection had these bytes already."""
 
     id: str | None = None
@@ -98,7 +103,7 @@ class Uploaded(BaseModel):
     reason: str | None = None
 
 
-class Uploads(BaseModel):
+class Uploads(View):
     """One entry per file, in the order of the upload. `id` and `status` are those of the first file."""
 
     id: str | None = None
@@ -106,14 +111,14 @@ class Uploads(BaseModel):
     documents: list[Uploaded]
 
 
-class DocumentList(BaseModel):
+class DocumentList(View):
     """A page of documents, newest first."""
 
     items: list[Document]
     next_cursor: str | None = None
 
 
-class DocumentEvent(BaseModel):
+class DocumentEvent(View):
     """One event of GET /documents/{id}/events: the document as it is now. The stream ends when the document is
     ready, failed or cancelled.
     """
@@ -122,7 +127,7 @@ class DocumentEvent(BaseModel):
     document: Document
 
 
-class DocumentText(BaseModel):
+class DocumentText(View):
     """`text` is `[start:end]` of the canonical text, in Unicode code points."""
 
     document_id: str
@@ -157,7 +162,7 @@ class DocumentChange(BaseModel):
         return self
 
 
-class Version(BaseModel):
+class Version(View):
     """A version of a document: present, old or pending. The text of old versions is still available at
     `/text?version=`.
     """
@@ -175,13 +180,13 @@ class Version(BaseModel):
     created_at: Time
 
 
-class VersionList(BaseModel):
+class VersionList(View):
     """Versions, newest first."""
 
     items: list[Version]
 
 
-class DeletionReceipt(BaseModel):
+class DeletionReceipt(View):
     """What was removed with a document."""
 
     model_config = ConfigDict(
@@ -207,7 +212,7 @@ class DeletionReceipt(BaseModel):
     file_removed: bool
 
 
-class SweepResult(BaseModel):
+class SweepResult(View):
     """What a sweep found and repaired. All numbers are zero if there was nothing to repair."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [dict.fromkeys(Swept.__slots__, 0)]})

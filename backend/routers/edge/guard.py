@@ -7,6 +7,7 @@ loopback; FastAPI's own checks come too late for those.
 import ipaddress
 import re
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -26,16 +27,21 @@ log = structlog.get_logger(__name__)
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_FILES = re.compile(r"/documents/(upload|[^/]+/content)")
-"""Where bodies are files; everywhere else they are JSON."""
 _FORM = b"application/x-www-form-urlencoded"
 
 
 class Guard:
     """Refuses foreign callers, names the request, mends curl's content type, logs the outcome."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, telemetry: Telemetry = SILENT) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServerSettings,
+        file_paths: Sequence[re.Pattern[str]] = (),
+        telemetry: Telemetry = SILENT,
+    ) -> None:
         self._app = app
+        self._file_paths = file_paths
         self._telemetry = telemetry
         self._local_only = settings.api_keys is None
         self._loopback = settings.is_loopback
@@ -87,7 +93,7 @@ class Guard:
         except RequestError as error:
             await problem_of(error, request_id)(scope, receive, named)
         else:
-            _mend(scope, headers)
+            self._accept_curl_json(scope, headers)
             await self._app(scope, receive, named)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
@@ -105,6 +111,15 @@ class Guard:
             raise Forbidden(
                 "Pages of this origin may not call. Add it to CORS_ORIGINS if it is yours.", code="foreign_origin"
             )
+
+    def _accept_curl_json(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """`curl -d` labels its JSON as a form. A browser keeps its label: that refusal keeps foreign pages out."""
+        if scope["method"] not in _WITH_BODY or b"origin" in headers or b"sec-fetch-site" in headers:
+            return
+        is_form = headers.get(b"content-type", _FORM).startswith(_FORM)
+        if is_form and not any(paths.fullmatch(scope["path"]) for paths in self._file_paths):
+            others = [(k, v) for k, v in scope["headers"] if k != b"content-type"]
+            scope["headers"] = [*others, (b"content-type", b"application/json")]
 
 
 def _hostname(host: str) -> str:
@@ -130,15 +145,6 @@ def _names_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
-
-
-def _mend(scope: Scope, headers: dict[bytes, bytes]) -> None:
-    """`curl -d` calls its JSON a form. A browser's request is left alone: that refusal keeps foreign pages out."""
-    if scope["method"] not in _WITH_BODY or b"origin" in headers or b"sec-fetch-site" in headers:
-        return
-    if headers.get(b"content-type", _FORM).startswith(_FORM) and not _FILES.fullmatch(scope["path"]):
-        kept = [(k, v) for k, v in scope["headers"] if k != b"content-type"]
-        scope["headers"] = [*kept, (b"content-type", b"application/json")]
 
 
 def _route(scope: Scope) -> str:

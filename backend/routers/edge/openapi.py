@@ -36,7 +36,9 @@ _ANSWER: dict[str, Any] = {
 }
 
 
-def install_openapi(app: FastAPI, schemas_of_streams: Sequence[type[BaseModel]]) -> None:
+def install_openapi(
+    app: FastAPI, tags: Sequence[dict[str, Any]], schemas_of_streams: Sequence[type[BaseModel]]
+) -> None:
     """Make `app.openapi()` complete; it is built at the first request for it.
 
     `schemas_of_streams` are models that only streams hold, so that FastAPI doesn't see them.
@@ -45,7 +47,7 @@ def install_openapi(app: FastAPI, schemas_of_streams: Sequence[type[BaseModel]])
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(
-                title=app.title, version=app.version, description=app.description, routes=app.routes, tags=_TAGS
+                title=app.title, version=app.version, description=app.description, routes=app.routes, tags=list(tags)
             )
             schemas = schema["components"]["schemas"]
             (event, _), structs = msgspec.json.schema_components(
@@ -72,9 +74,6 @@ def _render_input(schema: dict[str, Any]) -> None:
     where FastAPI describes an error that this server never sends."""
     for operations in schema["paths"].values():
         for operation in operations.values():
-            for parameter in operation.get("parameters", ()):
-                if parameter["in"] == "path":
-                    parameter["description"] = _IN_PATHS[parameter["name"]]
             if "requestBody" in operation:
                 operation["responses"].setdefault("400", responses(400)[400])
             if "422" in operation["responses"]:
@@ -91,27 +90,3 @@ def _render_keys(schema: dict[str, Any]) -> None:
         if not is_public(path):
             for operation in operations.values():
                 operation["security"] = [{"key": []}]
-
-
-_IN_PATHS = {
-    "run_id": "A run's id: `run_id` in its first event or in the answer.",
-    "session_id": "A session's id: `session_id` in a run's first event or in the answer, or an `id` in GET /sessions.",
-    "message_id": "A message's id: an `id` in GET /sessions/{session_id}/messages.",
-    "document_id": "A document's id: the `id` in the response to its upload, or in GET /documents.",
-    "image_id": "An image's id: `image_id` in a part of a message.",
-    "collection_id": "A collection's id: an `id` in GET /collections.",
-    "name": "A prompt's name, see GET /prompts.",
-    "label": "A label of the prompt, such as `production`.",
-    "n": "A version's number; the first is 1.",
-}
-
-_TAGS: list[dict[str, Any]] = [
-    {"name": "chat", "description": "Ask a question and watch the answer stream."},
-    {"name": "runs", "description": "Attempts to answer a message: watch, reconnect, cancel."},
-    {"name": "documents", "description": "The files that answers are based on."},
-    {"name": "sessions", "description": "Conversations and their messages."},
-    {"name": "prompts", "description": "Prompt templates with versions and labels."},
-    {"name": "models", "description": "Which models can be used."},
-    {"name": "usage", "description": "Use and cost of models."},
-    {"name": "system", "description": "State of the server."},
-]

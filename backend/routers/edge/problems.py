@@ -7,17 +7,18 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.types import Scope
 
 from backend.errors import RequestError, StreamForgeError, TooLarge
+from backend.routers.edge.view import View
 
 log = structlog.get_logger(__name__)
 
 
-class Problem(BaseModel):
+class Problem(View):
     """An error: what is wrong and what to do (RFC 9457). `code` never changes; docs/errors.md lists all codes."""
 
     type: str = Field(examples=["urn:streamforge:error:session_busy"])

@@ -11,6 +11,8 @@ from fastapi.responses import StreamingResponse
 from backend.errors import Invalid
 from backend.kit.yielding import in_pieces
 from backend.messages import ImagePart, decode_parts, images_of
+from backend.routers.edge.limits import TEXT_BODY
+from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import iso
@@ -21,6 +23,7 @@ from backend.services.conversations.session_file import read_file
 from backend.services.conversations.sessions import MessageRow
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
+MAX_BODY = TEXT_BODY
 
 _PIECE = 64_000
 """Bytes of an export that are sent at once."""
@@ -45,7 +48,7 @@ _JSON = re.compile(r"application/([\w.-]+\+)?json\s*(;|$)", re.I)
     summary="Export a session",
 )
 async def export(
-    session_id: str,
+    session_id: SessionId,
     services: ServicesDep,
     owner: Owner,
     format: Annotated[Literal["json", "markdown"], Query(description="Format of the file.")] = "json",

@@ -9,19 +9,22 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from backend.kit.text import clean_text
 from backend.kit.yielding import encoded
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
+from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
+from backend.routers.edge.view import View
 from backend.services.conversations.sessions import SessionRow
 from backend.services.conversations.tree import Placed
 from backend.services.prompts.prompts import PromptChoice
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
+TAG = {"name": "sessions", "description": "Conversations and their messages."}
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number per page.")]
 
 
-class Session(BaseModel):
+class Session(View):
     """A session: a conversation with its messages."""
 
     id: str
@@ -37,7 +40,7 @@ class Session(BaseModel):
     updated_at: Time
 
 
-class SessionList(BaseModel):
+class SessionList(View):
     """A page of sessions, last changed first."""
 
     items: list[Session]
@@ -95,7 +98,7 @@ class SessionChange(BaseModel):
         return self
 
 
-class Message(BaseModel):
+class Message(View):
     """A message. Text parts contain their citations; `[start:end]` are positions in Unicode code points."""
 
     id: str
@@ -120,7 +123,7 @@ class Message(BaseModel):
     created_at: Time
 
 
-class MessageList(BaseModel):
+class MessageList(View):
     """Messages, oldest first."""
 
     items: list[Message]
@@ -143,7 +146,7 @@ class HeadChange(BaseModel):
     )
 
 
-class ActiveRun(BaseModel):
+class ActiveRun(View):
     """The live run of a session, if there is one. Its events are at /runs/{run_id}/events."""
 
     run_id: str | None = None
@@ -165,13 +168,13 @@ async def sessions(
 
 
 @router.get("/{session_id}", responses=responses(401, 404), summary="One session")
-async def session(session_id: str, services: ServicesDep, owner: Owner) -> Session:
+async def session(session_id: SessionId, services: ServicesDep, owner: Owner) -> Session:
     """Returns title, times and settings of a session."""
     return session_of(await services.sessions.get(owner, session_id))
 
 
 @router.patch("/{session_id}", responses=responses(401, 403, 404, 422), summary="Change a session")
-async def change(session_id: str, body: SessionChange, services: ServicesDep, owner: Owner) -> Session:
+async def change(session_id: SessionId, body: SessionChange, services: ServicesDep, owner: Owner) -> Session:
     """Changes the title, or the options for answers that a request doesn't set. null removes a value."""
     settings = body.model_dump(include=body.model_fields_set - {"title"}, exclude_defaults=False)
     if body.collections is not None:
@@ -184,7 +187,7 @@ async def change(session_id: str, body: SessionChange, services: ServicesDep, ow
 
 
 @router.delete("/{session_id}", status_code=204, responses=responses(401, 403, 404), summary="Delete a session")
-async def delete(session_id: str, services: ServicesDep, owner: Owner) -> Response:
+async def delete(session_id: SessionId, services: ServicesDep, owner: Owner) -> Response:
     """Cancels the session's live run and deletes its messages, runs and events."""
     await services.sessions.delete(owner, session_id)
     return Response(status_code=204)
@@ -194,7 +197,7 @@ async def delete(session_id: str, services: ServicesDep, owner: Owner) -> Respon
     "/{session_id}/messages", response_model=MessageList, responses=responses(401, 404), summary="Messages of a session"
 )
 async def messages(
-    session_id: str,
+    session_id: SessionId,
     services: ServicesDep,
     owner: Owner,
     branches: Annotated[bool, Query(description="true: return every branch, not only the active path.")] = False,
@@ -211,13 +214,13 @@ async def messages(
 
 
 @router.put("/{session_id}/head", responses=responses(400, 401, 403, 404, 422), summary="Switch to another branch")
-async def switch(session_id: str, body: HeadChange, services: ServicesDep, owner: Owner) -> Session:
+async def switch(session_id: SessionId, body: HeadChange, services: ServicesDep, owner: Owner) -> Session:
     """Makes the active path end at a message of any branch. The next message follows that one."""
     return session_of(await services.sessions.switch(owner, session_id, body.message_id, leaf=body.leaf))
 
 
 @router.get("/{session_id}/active", responses=responses(401, 404), summary="Live run of a session")
-async def active(session_id: str, services: ServicesDep, owner: Owner) -> ActiveRun:
+async def active(session_id: SessionId, services: ServicesDep, owner: Owner) -> ActiveRun:
     """Returns the run that is answering now. A page can call this after a refresh, to continue watching."""
     return ActiveRun(run_id=await services.sessions.active_run(owner, session_id))
 

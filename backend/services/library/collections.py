@@ -68,7 +68,7 @@ class CollectionService:
     async def all(self, owner: str) -> list[Collection]:
         """All of the owner's, by name; the default one too."""
         await self._rows.default(owner)
-        return await self._whole(owner, [row.id for row in await self._rows.of(owner)])
+        return await self._whole(owner, [row.id for row in await self._rows.by_owner(owner)])
 
     async def get(self, owner: str, collection_id: str) -> Collection:
         """One collection. Raises NotFound."""
@@ -142,7 +142,7 @@ class CollectionService:
     async def _whole(self, owner: str, ids: list[str]) -> list[Collection]:
         # Jobs before rows: a flip between the two would else show neither the embedding nor what came of it.
         embeddings = await self._corpus.transfers.embeddings(ids)
-        rows = [row for row in await self._rows.of(owner) if row.id in ids]
+        rows = [row for row in await self._rows.by_owner(owner) if row.id in ids]
         counts = await self._rows.counts([row.id for row in rows])
         for collection_id, embedding in embeddings.items():
             if embedding.stage == "queued" and (stages := self._ingestion.stages_of(collection_id)) is not None:

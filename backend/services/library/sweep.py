@@ -49,7 +49,7 @@ class Sweep:
         """Of one owner, closely; with `everything` also what belongs to nobody."""
         swept = Swept()
         await self._half_done(swept, owner)
-        for row in await self._corpus.collections.of(owner):
+        for row in await self._corpus.collections.by_owner(owner):
             await self._collection(row, swept, closely=True)
         if everything:
             await self._nobodys(swept)

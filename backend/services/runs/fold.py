@@ -72,6 +72,11 @@ class RunFold:
         """Whether any part has begun with some text in it."""
         return any(p.pieces for p in self._parts)
 
+    @property
+    def has_text_part(self) -> bool:
+        """Whether a part of the answer's text has begun."""
+        return any(p.kind == "text" for p in self._parts)
+
     def closing_events(self) -> list[ev.AnyEvent]:
         """The end of a part that is still open, so that every start has its end."""
         if not self._parts or not self._parts[-1].open:

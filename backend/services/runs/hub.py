@@ -25,8 +25,9 @@ from backend.events import status_of
 from backend.kit.ids import new_id
 from backend.kit.times import now_ms
 from backend.services.runs.archive import RunArchive, closed_turn
+from backend.services.runs.dialect import Dialect
 from backend.services.runs.fold import RunFold
-from backend.services.runs.log import FrameEncoder, LogFull, RunLog, replay
+from backend.services.runs.log import LogFull, RunLog, SendPace, replay
 from backend.services.runs.run import Body, CancelledBy, Run
 from backend.services.telemetry.telemetry import SILENT, Telemetry
 from backend.storage.runs.turns import ClosedTurn, StoredRun, Turns
@@ -57,6 +58,7 @@ class RunHub:
         self._telemetry = telemetry
         self._archive = RunArchive(turns, charge)
         self._settings = settings
+        self._pace = SendPace(settings.send_window_ms / 1000)
         self._retention_ms = int(retention_hours * 3_600_000)
         self._runs: dict[str, Run] = {}
         self._by_session: dict[str, list[Run]] = {}
@@ -102,7 +104,7 @@ class RunHub:
         settings, state = self._settings, RunFold()
         run_log = RunLog(
             started.run_id,
-            window=settings.send_window_ms / 1000,
+            pace=self._pace,
             max_events=settings.log_tail_events,
             max_bytes=int(settings.log_tail_mb * 1_048_576),
         )
@@ -156,8 +158,8 @@ class RunHub:
 
     # --- watching
 
-    async def follow(self, owner: str, run_id: str, after: int, frame: FrameEncoder) -> AsyncGenerator[bytes] | None:
-        """Frames of a run's events after seq `after`, live or stored. None: the terminal event was delivered already.
+    async def follow(self, owner: str, run_id: str, after: int, dialect: Dialect) -> AsyncGenerator[bytes] | None:
+        """The bytes of a run's events after seq `after`, live or stored. None: the terminal event was delivered before.
 
         Raises NotFound, Conflict (`cursor_ahead`).
         """
@@ -167,7 +169,7 @@ class RunHub:
                 raise _ahead(after, run.log.head)
             if run.log.done and after == run.log.head:
                 return None
-            stream = run.log.follow(after, frame, self._turns.events)
+            stream = run.log.follow(after, dialect, self._turns.events)
             return stream if run.leave_after is None else self._attended(run, stream)
         await self._turns.run(owner, run_id)
         rows = await self._turns.events(run_id, 0, 1)
@@ -177,7 +179,7 @@ class RunHub:
         # A log past its verbatim life begins with a snapshot; the seq before was the terminal event's.
         if after == last or (rows and rows[0].first_seq > 1 and after == rows[0].first_seq - 1):
             return None
-        return replay(run_id, after, frame, self._turns.events)
+        return replay(run_id, after, dialect, self._turns.events)
 
     async def outcome(self, owner: str, run_id: str) -> RunFold:
         """What a run's events say, once it has ended. Raises NotFound."""

@@ -1,8 +1,10 @@
 """The log of one live run: a stored prefix and a tail in memory, and the way of its events to whoever watches.
 
-An event is encoded once. Appending never awaits. A watcher is a cursor (the last seq it has) and a frame encoder; it
-sleeps on a future only when it has caught up, and is given what has come since, joined. Text that comes within one
-window (`send_window_ms`) wakes watchers once; the first text and everything else wakes them at once.
+An event is encoded once. Appending never awaits. A watcher is a cursor (the last seq it has) and a dialect; it sleeps
+on a future only when it has caught up, and is given what has come since, joined. Watchers of one dialect at the same
+cursor share the bytes. Text wakes watchers at once
+while the process wakes few; a process that wakes many holds text back for one window (`send_window_ms`) at most. The
+first text and everything else wakes watchers at once.
 """
 
 import asyncio
@@ -10,10 +12,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from backend import events as ev
+from backend.services.runs.dialect import Dialect, Encoder, SharedPieces, Watcher
+from backend.services.runs.fold import RunFold
 from backend.storage.runs.turns import EventLines
-
-FrameEncoder = Callable[[str, int, bytes], bytes]
-"""Of a run id, a seq and the event's JSON line: the bytes that go to the client (maybe none)."""
 
 ReadStored = Callable[[str, int], Awaitable[list[EventLines]]]
 """Of a run id and a seq: stored events after it, in order; an empty list when there are none."""
@@ -31,24 +32,56 @@ class LogFull(Exception):
     """The tail is full and can't be stored: the run must end."""
 
 
+_WAKES_PER_SECOND = 1000
+"""How many watchers a process may wake a second before text is held back: one wake costs 50 to 80 µs of CPU."""
+
+
+class SendPace:
+    """When watchers may be woken for text. All runs of a process share one pace.
+
+    The process may wake `per_second` watchers a second, evenly spaced. A run whose turn has not come holds its text
+    back, but never longer than `window` seconds after it last woke its watchers. So an idle process delays nothing, and
+    a busy one joins the text of each run's window.
+    """
+
+    def __init__(self, window: float, per_second: float = _WAKES_PER_SECOND) -> None:
+        self._window = window
+        self._spacing = 1 / per_second
+        self._free_at = 0.0
+
+    def due(self, woken_at: float) -> float:
+        """The time from which a run may wake its watchers for text, if it last woke them at `woken_at`."""
+        return min(woken_at + self._window, self._free_at)
+
+    def count(self, woken: int, now: float) -> None:
+        """Count the watchers that are woken now."""
+        # What was spent is forgotten after one window: a run that wakes 200 watchers does not hold others back longer.
+        self._free_at = min(max(self._free_at, now) + woken * self._spacing, now + self._window)
+
+
 class RunLog:
     """Append-only events of one run. Not thread-safe: it lives on the event loop."""
 
-    def __init__(self, run_id: str, *, window: float, max_events: int, max_bytes: int) -> None:
+    def __init__(self, run_id: str, *, pace: SendPace, max_events: int, max_bytes: int) -> None:
         self.run_id = run_id
         self.head = 0
         self.stored = 0
-        self.done = False
         self._first = 1
         self._tail: list[bytes] = []
         self._bytes = 0
         self._max_events, self._max_bytes = max_events, max_bytes
-        self._joined: dict[tuple[FrameEncoder, int, int], tuple[int, bytes]] = {}
+        self._shared: dict[Dialect, SharedPieces] = {}
         self._waiters: list[asyncio.Future[None]] = []
-        self._window = window
+        self._ended = asyncio.Event()
+        self._pace = pace
         self._woken_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def done(self) -> bool:
+        """Whether the log has its terminal event."""
+        return self._ended.is_set()
 
     @property
     def unstored(self) -> int:
@@ -85,7 +118,7 @@ class RunLog:
             self._push(event)
         if stored:
             self.stored = self.head
-        self.done = True
+        self._ended.set()
         self._announce(False)
 
     def drop_hidden(self) -> list[ev.AnyEvent] | None:
@@ -123,26 +156,27 @@ class RunLog:
             del self._tail[:drop]
             self._first += drop
 
-    async def follow(self, cursor: int, frame: FrameEncoder, read_stored: ReadStored) -> AsyncGenerator[bytes]:
-        """Frames of all events after `cursor`, as they come, joined; ends after the terminal event."""
+    async def follow(self, cursor: int, dialect: Dialect, read_stored: ReadStored) -> AsyncGenerator[bytes]:
+        """The bytes of all events after `cursor`, as they come, joined; ends after the terminal event."""
         # A run that begins now has its first step, and what it says there leaves with run.started.
         await asyncio.sleep(0)
+        watcher = Watcher(self.run_id, cursor, dialect)
         while True:
-            if cursor < self._first - 1:
-                before = cursor
-                async with aclosing(_stored_pieces(self.run_id, cursor, frame, read_stored)) as pieces:
-                    async for upto, chunk in pieces:
-                        cursor = upto
-                        if chunk:
-                            yield chunk
-                if cursor == before:
+            if watcher.cursor < self._first - 1:
+                before = watcher.cursor
+                async for chunk in self._stored_chunks(watcher, read_stored):
+                    yield chunk
+                if watcher.cursor == before:
                     # Its session was deleted: there is nothing to go on with.
                     return
-            elif cursor < self._visible():
-                cursor, chunk = self._chunk(cursor, frame)
+            elif watcher.cursor < self._visible():
+                chunk = self._chunk(watcher)
+                if chunk is None:
+                    watcher.encoder = await self._encoder_at(watcher.cursor, dialect, read_stored)
+                    continue
                 if chunk:
                     yield chunk
-                if cursor < self._visible():
+                if watcher.cursor < self._visible():
                     # A long replay must not keep the loop from others.
                     await asyncio.sleep(0)
             elif self.done:
@@ -152,8 +186,7 @@ class RunLog:
 
     async def finished(self) -> None:
         """Wait for the end of the log."""
-        while not self.done:
-            await self._changed()
+        await self._ended.wait()
 
     def _visible(self) -> int:
         return self.head if self.done else min(self.head, self.stored + MAX_UNSTORED)
@@ -165,29 +198,62 @@ class RunLog:
         self._bytes += len(line)
         self.head += 1
 
-    def _chunk(self, cursor: int, frame: FrameEncoder) -> tuple[int, bytes]:
+    async def _stored_chunks(self, watcher: Watcher, read_stored: ReadStored) -> AsyncGenerator[bytes]:
+        """The bytes of the next few stored rows."""
+        if watcher.encoder is None:
+            watcher.encoder = await self._encoder_at(watcher.cursor, watcher.dialect, read_stored)
+        pieces = _stored_pieces(self.run_id, watcher.cursor, watcher.encoder, read_stored)
+        async with aclosing(pieces):
+            async for upto, chunk in pieces:
+                watcher.cursor = upto
+                if chunk:
+                    yield chunk
+
+    async def _encoder_at(self, cursor: int, dialect: Dialect, read_stored: ReadStored) -> Encoder:
+        """An encoder that goes on after `cursor`, made from what the log holds until there."""
+        fold, at = RunFold(), 0
+        while at < cursor and not dialect.is_stateless:
+            if at >= self._first - 1:
+                at += 1
+                fold.apply(ev.decode(self._tail[at - self._first]))
+                continue
+            before = at
+            for row in await read_stored(self.run_id, at):
+                at = _apply_row(fold, row, at, cursor)
+            if at == before:
+                break
+        return dialect.encoder(self.run_id, fold)
+
+    def _chunk(self, watcher: Watcher) -> bytes | None:
+        """The watcher's next piece of the tail, which moves its cursor; None if an encoder must be made for it."""
+        shared, cursor = self._shared.setdefault(watcher.dialect, SharedPieces()), watcher.cursor
         upto = min(self._visible(), cursor + _MAX_CHUNK_EVENTS)
-        key = (frame, cursor, upto)
-        piece = self._joined.get(key)
+        key = (cursor, upto) if watcher.dialect.is_stateless else cursor
+        piece, encoder = shared.by_cursor.get(key), None
         if piece is None:
+            encoder = shared.encoder if shared.seq == cursor else watcher.encoder
+            if encoder is None:
+                return None
             lines = self._tail[cursor + 1 - self._first : upto + 1 - self._first]
             lines = lines[: _fitting(lines, _MAX_CHUNK_BYTES)]
-            chunk = b"".join([frame(self.run_id, seq, line) for seq, line in enumerate(lines, cursor + 1)])
-            piece = (cursor + len(lines), chunk)
-            if len(self._joined) >= 8:
-                self._joined.clear()
-            self._joined[key] = piece
-        return piece
+            event = encoder.event
+            piece = (cursor + len(lines), b"".join([event(seq, line) for seq, line in enumerate(lines, cursor + 1)]))
+            shared.put(key, piece, encoder)
+        watcher.cursor = piece[0]
+        if not watcher.dialect.is_stateless and (encoder is not watcher.encoder or encoder is shared.encoder):
+            # Another encoder has made the piece, or this one is shared from now on.
+            watcher.encoder = None
+        return piece[1]
 
     def _announce(self, is_delta: bool) -> None:
         if not self._waiters:
             return
-        if is_delta and self._window:
+        if is_delta:
             if self._timer is not None:
                 return
-            now = self._loop.time()
-            if now < self._woken_at + self._window:
-                self._timer = self._loop.call_at(self._woken_at + self._window, self._wake)
+            due = self._pace.due(self._woken_at)
+            if self._loop.time() < due:
+                self._timer = self._loop.call_at(due, self._wake)
                 return
         self._wake()
 
@@ -197,6 +263,7 @@ class RunLog:
             self._timer = None
         self._woken_at = self._loop.time()
         waiters, self._waiters = self._waiters, []
+        self._pace.count(len(waiters), self._woken_at)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -234,34 +301,54 @@ def _closing(border: bytes) -> list[ev.AnyEvent]:
             return []
 
 
+def _apply_row(fold: RunFold, row: EventLines, after: int, upto: int) -> int:
+    """Apply the row's events after `after`, none beyond `upto`; the seq of the last one that was seen."""
+    for seq, line in enumerate(row.lines.split(b"\n"), row.first_seq):
+        if after < seq <= upto:
+            fold.apply(ev.decode(line))
+            after = seq
+    return max(after, min(row.last_seq, upto))
+
+
 async def _stored_pieces(
-    run_id: str, cursor: int, frame: FrameEncoder, read_stored: ReadStored
+    run_id: str, cursor: int, encoder: Encoder, read_stored: ReadStored
 ) -> AsyncGenerator[tuple[int, bytes]]:
-    """Frames of the next few stored rows in pieces of bounded size, each with the seq that it leads to."""
-    frames: list[bytes] = []
+    """The bytes of the next few stored rows in pieces of bounded size, each with the seq that it leads to."""
+    chunks: list[bytes] = []
     size = 0
     for row in await read_stored(run_id, cursor):
         for seq, line in enumerate(row.lines.split(b"\n"), row.first_seq):
             if seq <= cursor:
                 continue
             cursor = seq
-            frames.append(frame(run_id, seq, line))
-            size += len(frames[-1])
+            chunks.append(encoder.event(seq, line))
+            size += len(chunks[-1])
             if size > _MAX_CHUNK_BYTES:
-                yield cursor, b"".join(frames)
+                yield cursor, b"".join(chunks)
                 await asyncio.sleep(0)
-                frames, size = [], 0
-    if frames:
-        yield cursor, b"".join(frames)
+                chunks, size = [], 0
+    if chunks:
+        yield cursor, b"".join(chunks)
 
 
-async def replay(run_id: str, cursor: int, frame: FrameEncoder, read_stored: ReadStored) -> AsyncGenerator[bytes]:
-    """Frames of a finished run's stored events after `cursor`."""
+async def replay(run_id: str, cursor: int, dialect: Dialect, read_stored: ReadStored) -> AsyncGenerator[bytes]:
+    """The bytes of a finished run's stored events after `cursor`."""
+    encoder = dialect.encoder(run_id, await _stored_fold(run_id, 0 if dialect.is_stateless else cursor, read_stored))
     before = -1
     while cursor != before:
         before = cursor
-        async with aclosing(_stored_pieces(run_id, cursor, frame, read_stored)) as pieces:
+        async with aclosing(_stored_pieces(run_id, cursor, encoder, read_stored)) as pieces:
             async for upto, chunk in pieces:
                 cursor = upto
                 if chunk:
                     yield chunk
+
+
+async def _stored_fold(run_id: str, upto: int, read_stored: ReadStored) -> RunFold:
+    """What the run's stored events until `upto` say."""
+    fold, at, before = RunFold(), 0, -1
+    while at != before and at < upto:
+        before = at
+        for row in await read_stored(run_id, at):
+            at = _apply_row(fold, row, at, upto)
+    return fold

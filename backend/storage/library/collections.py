@@ -55,7 +55,7 @@ class Collections:
             raise NotFound("No such collection. GET /collections lists yours.")
         return CollectionRow(*found)
 
-    async def of(self, owner: str) -> list[CollectionRow]:
+    async def by_owner(self, owner: str) -> list[CollectionRow]:
         """All of an owner's, by name."""
         sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = ? ORDER BY name, id"
         found = await self._reader.run(lambda conn: conn.execute(sql, (owner,)).fetchall())
@@ -74,7 +74,7 @@ class Collections:
 
     async def missing(self, owner: str, ids: Sequence[str]) -> list[str]:
         """Those of the ids that are no collections of the owner's."""
-        known = {row.id for row in await self.of(owner)}
+        known = {row.id for row in await self.by_owner(owner)}
         return [i for i in ids if i not in known]
 
     async def counts(self, ids: Sequence[str]) -> list[CollectionCounts]:

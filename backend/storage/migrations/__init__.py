@@ -1,13 +1,16 @@
-"""Migrations, run by Alembic at start when the schema is behind."""
+"""Migrations, run by Alembic at start when the schema is behind. An empty database is given `schema.sql` instead."""
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
+SCHEMA = Path(__file__).parent / "schema.sql"
+"""The SQL of a new database. `dump.py` writes it from the migrations; a test compares the two."""
 
 
 def upgrade(path: Path, revision: str = "head") -> None:
     """Bring the database at `path` to `revision`. One transaction a migration."""
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.set_main_option("sqlalchemy.url", f"sqlite:///{path}".replace("%", "%%"))

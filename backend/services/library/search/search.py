@@ -97,7 +97,7 @@ class LibrarySearch:
 
     async def _searched(self, owner: str, collections: Sequence[str] | None) -> list[CollectionRow]:
         """Those of the owner's collections that are asked for (None: all)."""
-        rows = await self._collections.of(owner)
+        rows = await self._collections.by_owner(owner)
         return [row for row in rows if collections is None or row.id in collections]
 
     async def search(

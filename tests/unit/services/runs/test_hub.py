@@ -14,8 +14,8 @@ from backend.config.groups.runs import RunSettings
 from backend.errors import BadRequest, TooManyRuns, Unavailable
 from backend.kit.ids import new_id
 from backend.kit.times import now_ms
-from backend.routers.answers.respond import parse_cursor
-from backend.routers.dialects.events import event_frame
+from backend.routers.answers.cursor import parse_cursor
+from backend.routers.dialects.events import DIALECT
 from backend.services.runs.hub import LEASE_MS, Run, RunHub
 from backend.storage.engine.database import Database
 from backend.storage.runs.turns import NewTurn, Turns
@@ -74,7 +74,7 @@ def hub_of(turns: Turns, **settings: Any) -> RunHub:
 
 async def seqs(hub: RunHub, run_id: str, after: int = 0) -> list[int]:
     """The seqs that a watcher is given until the end of the run."""
-    stream = await hub.follow("local", run_id, after, event_frame)
+    stream = await hub.follow("local", run_id, after, DIALECT)
     assert stream is not None
     body = b"".join([chunk async for chunk in stream])
     return [int(frame.split(b"\n")[0].rpartition(b":")[2]) for frame in body.split(b"\n\n") if frame]
@@ -190,7 +190,7 @@ async def test_runs_of_somebody_else_are_not_there(turns: Turns) -> None:
     run = await started(turns, hub, lambda r: chatter(r, 3))
     assert hub.live("eve", run.id) is None
     await run.log.finished()
-    for call in (hub.follow("eve", run.id, 0, event_frame), hub.outcome("eve", run.id), hub.stored("eve", run.id)):
+    for call in (hub.follow("eve", run.id, 0, DIALECT), hub.outcome("eve", run.id), hub.stored("eve", run.id)):
         with pytest.raises(Exception, match="No such run"):
             await call
     await hub.close(0)
@@ -214,6 +214,6 @@ async def test_a_client_that_saw_an_unsaved_run_is_not_ahead_after_a_crash(
         await hub.close(0)
     after = hub_of(turns)
     await after.open()
-    again = await after.follow("local", run.id, last, event_frame)
+    again = await after.follow("local", run.id, last, DIALECT)
     assert again is None or [c async for c in again], "it is told what became of the run"
     await after.close(0)

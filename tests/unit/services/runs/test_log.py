@@ -1,26 +1,44 @@
 """The log of a live run: bounded in memory, and every watcher sees every seq once."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator
 
 import pytest
 
 from backend import events as ev
-from backend.services.runs.log import MAX_UNSTORED, LogFull, RunLog, replay
+from backend.services.runs.fold import RunFold
+from backend.services.runs.log import MAX_UNSTORED, LogFull, RunLog, SendPace, replay
 from backend.storage.runs.turns import EventLines
 
 
-def make(max_events: int = 100, window: float = 0.0, max_bytes: int = 1_000_000) -> RunLog:
-    return RunLog("run_1", window=window, max_events=max_events, max_bytes=max_bytes)
+def make(max_events: int = 100, pace: SendPace | None = None, max_bytes: int = 1_000_000) -> RunLog:
+    return RunLog("run_1", pace=pace or SendPace(0.0), max_events=max_events, max_bytes=max_bytes)
 
 
 def delta(number: int) -> ev.TextDelta:
     return ev.TextDelta(part_id="p1", text=str(number))
 
 
-def only_seq(run_id: str, seq: int, line: bytes) -> bytes:
-    assert ev.decode(line).seq == seq
-    return b"%d," % seq
+class OnlySeq:
+    """A stateless dialect that shows the seq alone; `padded`, as many bytes as the event has."""
+
+    media_type = "text/plain"
+    is_stateless = True
+
+    def __init__(self, padded: bool = False) -> None:
+        self._padded = padded
+
+    def encoder(self, run_id: str, before: RunFold) -> "OnlySeq":
+        assert run_id == "run_1" and before.started is None
+        return self
+
+    def event(self, seq: int, line: bytes) -> bytes:
+        assert ev.decode(line).seq == seq
+        return b"%d," % seq + (b"," * len(line) if self._padded else b"")
+
+
+only_seq, only_seq_padded = OnlySeq(), OnlySeq(padded=True)
 
 
 class Store:
@@ -136,7 +154,7 @@ async def test_a_watcher_of_a_deleted_run_does_not_spin() -> None:
 
 
 async def test_text_of_one_window_is_sent_together_and_the_end_at_once() -> None:
-    log, store = make(window=60.0), Store()
+    log, store = make(pace=SendPace(60.0, per_second=0.001)), Store()
     watcher = log.follow(0, only_seq, store.read)
     first = asyncio.ensure_future(anext(watcher))
     await asyncio.sleep(0)
@@ -151,6 +169,103 @@ async def test_text_of_one_window_is_sent_together_and_the_end_at_once() -> None
     log.finish([delta(9)], stored=True)
     async with asyncio.timeout(2):
         assert await rest == [2, 3, 4, 5, 6, 7]
+
+
+async def test_text_leaves_at_once_while_the_process_wakes_few() -> None:
+    log, store = make(pace=SendPace(60.0, per_second=1_000_000_000)), Store()
+    watcher = log.follow(0, only_seq, store.read)
+    for number in range(1, 6):
+        waiting = asyncio.ensure_future(anext(watcher))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        log.append(delta(number))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert waiting.done()
+        assert seqs(waiting.result()) == [number]
+
+
+async def test_who_waits_for_the_end_is_not_woken_before() -> None:
+    log = make()
+    waiting = asyncio.ensure_future(log.finished())
+    await asyncio.sleep(0)
+    log.append(delta(1))
+    await asyncio.sleep(0)
+    assert log._waiters == []
+    assert not waiting.done()
+    log.finish([delta(2)], stored=True)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert waiting.done()
+
+
+def woken(pace: SendPace, runs: int, rate: float, watchers: int = 1, seconds: float = 2.0) -> list[list[float]]:
+    """When each of `runs` runs wakes its watchers, in seconds, after its first wake. Each run has `rate` texts a
+    second, evenly spaced, and its phase in between."""
+    texts = sorted((i / rate + run / (rate * runs), run) for run in range(runs) for i in range(int(rate * seconds)))
+    timers: list[tuple[float, int]] = []
+    last, wakes = [-1.0] * runs, [list[float]() for _ in range(runs)]
+
+    def wake(run: int, now: float) -> None:
+        pace.count(watchers, now)
+        last[run] = now
+        wakes[run].append(now)
+
+    for now, run in texts:
+        while timers and timers[0][0] <= now:
+            due, held = timers.pop(0)
+            wake(held, due)
+        if all(held != run for _, held in timers):
+            if (due := pace.due(last[run])) <= now:
+                wake(run, now)
+            else:
+                timers = sorted([*timers, (due, run)])
+    return wakes
+
+
+def test_a_lone_run_of_an_idle_process_wakes_its_watcher_for_each_text() -> None:
+    (wakes,) = woken(SendPace(0.02, per_second=1000), runs=1, rate=100)
+    assert wakes == [i / 100 for i in range(200)]
+
+
+def test_a_fast_run_wakes_its_watcher_as_often_as_the_process_may() -> None:
+    (wakes,) = woken(SendPace(0.02, per_second=1000), runs=1, rate=10_000)
+    assert 1_900 <= len(wakes) <= 2_000
+
+
+def test_runs_that_share_a_busy_process_join_the_text_of_a_window_and_no_more() -> None:
+    every = woken(SendPace(0.02, per_second=1000), runs=50, rate=200)
+    for wakes in every:
+        gaps = [after - before for before, after in itertools.pairwise(wakes)]
+        assert max(gaps) < 0.02 + 1 / 200 + 0.001
+        assert sum(gaps) / len(gaps) > 0.019
+
+
+def test_a_slow_run_of_a_busy_process_is_not_held() -> None:
+    every = woken(SendPace(0.02, per_second=1000), runs=300, rate=10)
+    for run, wakes in enumerate(every):
+        assert wakes == [i / 10 + run / 3000 for i in range(20)]
+
+
+def test_a_run_of_many_watchers_holds_its_text_a_window_at_most() -> None:
+    pace = SendPace(0.02, per_second=1000)
+    pace.count(200, now=10.0)
+    assert pace.due(woken_at=10.0) == pytest.approx(10.02)
+    pace.count(200, now=10.01)
+    assert pace.due(woken_at=10.01) == pytest.approx(10.03)
+
+
+def test_a_quiet_window_makes_the_process_idle_again() -> None:
+    pace = SendPace(0.02, per_second=1000)
+    for _ in range(1000):
+        pace.count(1, now=10.0)
+    assert pace.due(woken_at=10.015) == pytest.approx(10.02)
+
+
+def test_no_window_holds_no_text() -> None:
+    pace = SendPace(0.0)
+    pace.count(1000, now=10.0)
+    assert pace.due(woken_at=10.0) <= 10.0
 
 
 async def test_a_watcher_that_leaves_leaves_nothing_behind() -> None:
@@ -230,8 +345,3 @@ async def test_a_piece_is_bounded_in_bytes(stored: bool) -> None:
     pieces = [seqs(chunk) async for chunk in stream]
     assert [seq for piece in pieces for seq in piece] == list(range(1, 51))
     assert max(map(len, pieces)) <= 3
-
-
-def only_seq_padded(run_id: str, seq: int, line: bytes) -> bytes:
-    """As long as the event, which is what counts."""
-    return b"%d," % seq + b"," * len(line)

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from backend.storage.library.documents import Documents
 from backend.storage.library.jobs import Jobs
 from backend.storage.library.transfers import Transfers
 from backend.storage.library.versions import Versions
+from backend.storage.migrations import SCHEMA, upgrade
+from backend.storage.migrations.dump import dump_migrated
 from tests.support.storing import MODEL, ingested
 
 
@@ -36,13 +39,27 @@ async def database(tmp_path: Path) -> AsyncGenerator[Database]:
 # --- the schema
 
 
-async def test_the_migrations_make_what_tables_py_says(database: Database) -> None:
-    engine = create_engine(f"sqlite:///{database.path}")
+@pytest.mark.parametrize("by", ["migrations", "schema.sql"])
+async def test_the_migrations_make_what_tables_py_says(database: Database, by: str, tmp_path: Path) -> None:
+    if by == "migrations":
+        upgrade(tmp_path / "migrated.db")
+    engine = create_engine(f"sqlite:///{database.path if by == 'schema.sql' else tmp_path / 'migrated.db'}")
     with engine.connect() as conn:
         context = MigrationContext.configure(conn, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, tables.metadata) == []
         assert context.get_current_revision() == SCHEMA_VERSION
     engine.dispose()
+
+
+def test_a_new_database_is_what_the_migrations_make_of_an_empty_one() -> None:
+    assert SCHEMA.read_text(encoding="utf-8") == dump_migrated(), "run python -m backend.storage.migrations.dump"
+
+
+async def test_an_empty_file_becomes_a_whole_database(tmp_path: Path) -> None:
+    (tmp_path / "a.db").touch()
+    await Database(tmp_path / "a.db").close()
+    with closing(sqlite3.connect(tmp_path / "a.db")) as conn:
+        assert "\n".join(conn.iterdump()) + "\n" == SCHEMA.read_text(encoding="utf-8")
 
 
 async def test_every_table_of_a_principal_has_an_owner() -> None:

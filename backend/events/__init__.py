@@ -1,0 +1,72 @@
+"""The product's one vocabulary: what a run's log holds and what goes over the wire (protocol `streamforge.v1`).
+
+Each event is a msgspec struct, tagged by `type`; `seq` is given by the log on append (1, 2, 3 ... without a gap; only
+a snapshot may jump). Fields that are None or at their default are left out of the JSON. Text positions (`start`,
+`end`) count Unicode code points.
+"""
+
+from backend.events.base import Event
+from backend.events.codec import AnyEvent, decode, encode
+from backend.events.run import (
+    PROTOCOL_VERSION,
+    ModelSwitched,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunFault,
+    RunInterrupted,
+    RunStarted,
+    Snapshot,
+    Status,
+    Terminal,
+    status_of,
+)
+from backend.events.sources import Place, Source, Sources
+from backend.events.text import (
+    Citation,
+    CitationCounts,
+    Part,
+    ReasoningDelta,
+    ReasoningEnd,
+    ReasoningStart,
+    TextDelta,
+    TextEnd,
+    TextStart,
+)
+from backend.events.usage import AppliedPrice, CallStatus, Purpose, TokenUsage, Usage
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "AnyEvent",
+    "AppliedPrice",
+    "CallStatus",
+    "Citation",
+    "CitationCounts",
+    "Event",
+    "ModelSwitched",
+    "Part",
+    "Place",
+    "Purpose",
+    "ReasoningDelta",
+    "ReasoningEnd",
+    "ReasoningStart",
+    "RunCancelled",
+    "RunCompleted",
+    "RunFailed",
+    "RunFault",
+    "RunInterrupted",
+    "RunStarted",
+    "Snapshot",
+    "Source",
+    "Sources",
+    "Status",
+    "Terminal",
+    "TextDelta",
+    "TextEnd",
+    "TextStart",
+    "TokenUsage",
+    "Usage",
+    "decode",
+    "encode",
+    "status_of",
+]

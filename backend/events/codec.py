@@ -1,0 +1,53 @@
+"""All events as one tagged union, and their JSON."""
+
+import msgspec
+
+from backend.events.run import (
+    ModelSwitched,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunInterrupted,
+    RunStarted,
+    Snapshot,
+    Status,
+)
+from backend.events.sources import Sources
+from backend.events.text import Citation, ReasoningDelta, ReasoningEnd, ReasoningStart, TextDelta, TextEnd, TextStart
+from backend.events.usage import Usage
+
+AnyEvent = (
+    RunStarted
+    | Status
+    | Sources
+    | ReasoningStart
+    | ReasoningDelta
+    | ReasoningEnd
+    | TextStart
+    | TextDelta
+    | TextEnd
+    | Citation
+    | ModelSwitched
+    | Usage
+    | Snapshot
+    | RunCompleted
+    | RunFailed
+    | RunCancelled
+    | RunInterrupted
+)
+
+
+_encoder = msgspec.json.Encoder()
+
+
+_decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+
+
+def encode(event: AnyEvent) -> bytes:
+    """The event as one line of compact JSON. Its strings must hold no lone surrogates (see `clean_text`)."""
+    return _encoder.encode(event)
+
+
+def decode(line: bytes) -> AnyEvent:
+    """The event of one line of JSON. Raises msgspec.ValidationError on what is no event."""
+    return _decoder.decode(line)

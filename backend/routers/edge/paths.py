@@ -1,0 +1,13 @@
+"""Ids in paths that endpoints of several resources take. The ids of one resource alone are in its own module."""
+
+from typing import Annotated
+
+from fastapi import Path
+
+SessionId = Annotated[
+    str,
+    Path(
+        description="A session's id: `session_id` in a run's first event or in the answer, or an `id` in GET /sessions."
+    ),
+]
+MessageId = Annotated[str, Path(description="A message's id: an `id` in GET /sessions/{session_id}/messages.")]
