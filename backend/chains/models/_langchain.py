@@ -1,4 +1,4 @@
-"""What all wires share that go through one of LangChain's own packages."""
+"""What all protocols share that use one of LangChain's own packages."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -39,12 +39,12 @@ _REASONS = {
 }
 """Finish reasons in OpenAI's words."""
 _FAILED = frozenset({"error", "timeout", "malformed_response"})
-"""What is no finish: the provider gave up."""
+"""Finish reasons that mean that the provider failed."""
 
 
 class LangChainProvider(Provider, ABC):
-    """A provider whose models are LangChain's. A wire says how one is made, what a call adds to it, and how the
-    models are listed."""
+    """A provider whose models are LangChain's. A subclass says how a model is made, which fields a call has, and how
+    the models are listed."""
 
     default: ClassVar[str | None] = None
 
@@ -71,12 +71,12 @@ class LangChainProvider(Provider, ABC):
         return refusal_of(error, model, self.endpoint)
 
     async def release(self, opened: Any) -> None:
-        """Let go of the connections of what `make` made."""
+        """Close the connections of a model that `make` made."""
         del opened
 
     @property
     def key(self) -> str:
-        """The key, or a placeholder where a server wants none."""
+        """The key, or a placeholder if the server needs none."""
         return self.endpoint.key.get_secret_value() if self.endpoint.key is not None else "none"
 
     @property
@@ -102,7 +102,7 @@ class LangChainProvider(Provider, ABC):
         return self._http
 
     def unset(self) -> str | None:
-        """What must be set before it can be used."""
+        """The setting that is missing, or None."""
         own = self.endpoint.base_url != self.endpoint.kind.base_url
         return f"set {self.endpoint.key_setting}" if self.endpoint.key is None and not own else None
 
@@ -116,8 +116,8 @@ class LangChainProvider(Provider, ABC):
         try:
             models = await self.names()
         except Exception as error:
-            said = unlisted(self.refusal(error, ""), self.endpoint)
-            return Listing(True, f"{where}, but its model list can't be read: {said}", (), advised)
+            problem = unlisted(self.refusal(error, ""), self.endpoint)
+            return Listing(True, f"{where}, but its model list can't be read: {problem}", (), advised)
         default = self.default if self.default in models else models[0] if models else advised
         return Listing(True, where, tuple(sorted(models)), default)
 
@@ -128,13 +128,14 @@ class LangChainProvider(Provider, ABC):
         return LangChainModel(self, model)
 
     async def opened(self, model: str) -> Any:
-        """The chat model, kept: each has connections of its own. The first one imports an SDK, hence the thread."""
+        """The LangChain model, made once: each has its own connections. It is made in a thread, since the
+        first one imports an SDK."""
         if model not in self._opened:
             if len(self._opened) >= _MAX_OPENED:
                 await self._let_go(next(iter(self._opened)))
             self._opened[model] = asyncio.create_task(asyncio.to_thread(self.make, model))
         try:
-            # One that stops waiting doesn't stop it for the others.
+            # A caller that stops waiting doesn't stop it for the other callers.
             return await asyncio.shield(self._opened[model])
         except Exception:
             self._opened.pop(model, None)

@@ -1,4 +1,4 @@
-"""How a caller may ask a model to write: the fields that requests and prompts share."""
+"""The options of a model that requests and prompts share."""
 
 import json
 from typing import Annotated, Any, cast
@@ -9,7 +9,7 @@ from backend.chains.models.prompt import Effort
 from backend.kit.text import is_clean
 
 _DEEPEST, _LONGEST = 32, 50_000
-"""Of a schema: levels, and characters as JSON."""
+"""Limits of a schema: levels, and characters as JSON."""
 
 
 class Writing(BaseModel):
@@ -34,9 +34,9 @@ class Writing(BaseModel):
             return None
         level: list[object] = [value]
         for _ in range(_DEEPEST):
-            members = [cast("dict[str, object]", each).values() for each in level if isinstance(each, dict)]
-            items = [cast("list[object]", each) for each in level if isinstance(each, list)]
-            level = [each for inner in (*members, *items) for each in inner]
+            members = [cast("dict[str, object]", value).values() for value in level if isinstance(value, dict)]
+            items = [cast("list[object]", value) for value in level if isinstance(value, list)]
+            level = [value for values in (*members, *items) for value in values]
         if level:
             raise ValueError(f"must not be nested deeper than {_DEEPEST}")
         try:
@@ -48,11 +48,11 @@ class Writing(BaseModel):
         return value
 
     def named(self) -> dict[str, Any]:
-        """What was asked for, by field of `Parameters` and in its types."""
-        asked = {name: getattr(self, name) for name in Writing.model_fields}
-        found = {name: value for name, value in asked.items() if value is not None}
-        if "stop" in found:
-            found["stop"] = tuple(found["stop"])
-        if "response_schema" in found:
-            found["response_schema"] = json.dumps(found["response_schema"], sort_keys=True)
-        return found
+        """The options that are set, by field of `Parameters` and in its types."""
+        values = {name: getattr(self, name) for name in Writing.model_fields}
+        options = {name: value for name, value in values.items() if value is not None}
+        if "stop" in options:
+            options["stop"] = tuple(options["stop"])
+        if "response_schema" in options:
+            options["response_schema"] = json.dumps(options["response_schema"], sort_keys=True)
+        return options

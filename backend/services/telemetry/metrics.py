@@ -1,4 +1,4 @@
-"""What Prometheus reads at GET /metrics. Labels are bounded: names that callers make up share the value `other`."""
+"""Metrics that Prometheus reads at GET /metrics. A label has at most 50 values; others become `other`."""
 
 import asyncio
 import time
@@ -60,13 +60,13 @@ METRICS: Mapping[str, tuple[str, str, tuple[str, ...], tuple[float, ...]]] = {
     "chunks": ("Gauge", "Chunks of these documents.", (), ()),
     "event_loop_lag_seconds": ("Histogram", "How late the event loop runs its callbacks.", (), _BRIEF),
 }
-"""By name: what it is, what it says, its labels, its buckets."""
+"""By name: type, description, labels, buckets."""
 _UNBOUNDED = ("model", "code", "outcome")
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """What is there now. `jobs`: by stage."""
+    """Numbers of the present moment. `jobs`: unfinished jobs by stage."""
 
     live_runs: int
     jobs: Mapping[str, int]
@@ -75,7 +75,7 @@ class Levels:
 
 
 class Metrics(Sink):
-    """Counts what it is told. Its names begin with `streamforge_`, but for the process's own."""
+    """Counts records. Metric names begin with `streamforge_`, except for those of the process."""
 
     def __init__(self) -> None:
         import prometheus_client as prometheus
@@ -102,7 +102,7 @@ class Metrics(Sink):
             await asyncio.gather(self._lag, return_exceptions=True)
 
     def text(self, levels: Levels) -> tuple[bytes, str]:
-        """All of it in Prometheus' text format, and its media type."""
+        """All metrics in Prometheus' text format, and the media type."""
         from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
         self._of["runs_live"].set(levels.live_runs)
@@ -170,7 +170,7 @@ class Metrics(Sink):
         return self._of[name].labels(**{label: self._bounded(label, value) for label, value in labels.items()})
 
     def _bounded(self, label: str, value: str) -> str:
-        """The value, or `other` where the label has too many already: each is kept for the life of the process."""
+        """The value, or `other` if the label has too many values: Prometheus keeps each for the life of the process."""
         seen = self._seen.get(label)
         if seen is None or value in seen:
             return value
