@@ -18,7 +18,7 @@ from backend.routers.edge import problems
 from backend.routers.edge.authentication import KeyGate
 from backend.routers.edge.guard import Guard
 from backend.routers.edge.openapi import install_openapi
-from backend.services.telemetry.open import open_telemetry
+from backend.services.telemetry.open import make_telemetry
 from backend.services.telemetry.telemetry import Telemetry
 from backend.storage.engine.lock import DataDirLock
 from backend.wiring import opened
@@ -36,12 +36,12 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
     """
     settings = settings or Settings.load()
     configure_logging(settings.logs)
-    counted, telemetry = open_telemetry(settings.telemetry)
+    metrics_sink, telemetry = make_telemetry(settings.telemetry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with opened(settings, lock, telemetry) as services:
-            app.state.metrics = counted
+            app.state.metrics = metrics_sink
             app.state.services = services
             yield
 

@@ -19,9 +19,8 @@ from fastapi import FastAPI
 from backend.app import create_app
 from backend.config.settings import Settings, SettingsError
 from backend.server import CLOSE_SECONDS, Server, is_taken
-from backend.services.telemetry.open import check_telemetry
 from backend.storage.engine.lock import DataDirInUse, DataDirLock
-from backend.wiring import check_models
+from backend.wiring import check
 
 log = structlog.get_logger("streamforge")
 
@@ -52,8 +51,7 @@ def main() -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         settings = Settings.load()
-        check_models(settings)
-        check_telemetry(settings.telemetry)
+        check(settings)
     except SettingsError as error:
         print(f"streamforge: {error}", file=sys.stderr)
         return 2

@@ -106,15 +106,14 @@ class Server(uvicorn.Server):
 
     def _drain(self) -> None:
         grace = 0.0 if self._draining else self._settings.server.shutdown_grace
-        self._draining.append(asyncio.create_task(self._end_runs(grace), name="drain"))
+        self._draining.append(asyncio.create_task(self._drain_services(grace), name="drain"))
 
-    async def _end_runs(self, grace: float) -> None:
+    async def _drain_services(self, grace: float) -> None:
         services: Services | None = getattr(self._app.state, "services", None)
         try:
             if services is not None:
                 log.info("stopping")
-                services.library.board.dismiss_watchers()
-                await services.hub.close(grace)
+                await services.core.draining.drain(grace)
                 await self._hang_up_on_frozen()
         finally:
             self.should_exit = True

@@ -42,7 +42,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture
 async def provider() -> AsyncIterator[ProviderServer]:
-    """A scripted provider that speaks OpenAI's and Ollama's wire."""
+    """A scripted provider that speaks OpenAI's and Ollama's protocol."""
     async with ProviderServer() as scripted:
         yield scripted
 

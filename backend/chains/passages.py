@@ -49,12 +49,12 @@ class Retriever(Protocol):
         ...
 
     async def retrieve(self, queries: Sequence[tuple[str, float]]) -> tuple[list[Passage], SearchTrace | None]:
-        """The relevant passages for the queries (text, weight), best first, and how they were found, if the retriever can
-        tell. The first query is the question itself."""
+        """The relevant passages for the queries (text, weight), best first, and how they were found, if the retriever
+        can tell. The first query is the question itself."""
         ...
 
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
-        """Compares the meaning of a text with each of the others: cosines, -1 to 1."""
+        """How similar each of `others` is to `text` in meaning: cosines, in the same order."""
         ...
 
     async def page_at(self, version: str, offset: int) -> int | None:

@@ -159,8 +159,8 @@ def render(content: PromptContent, given: Mapping[str, Value | None]) -> Rendere
     texts = _texts(values)
     if sum(map(len, texts.values())) > _MAX_VALUES:
         raise Invalid(f"prompt.variables: have more than {_MAX_VALUES} characters together. Shorten them.")
-    told = [content.system or "", *(text for each in content.examples for text in (each.user, each.assistant))]
-    _check_length(told, texts)
+    fixed = [content.system or "", *(text for each in content.examples for text in (each.user, each.assistant))]
+    _check_length(fixed, texts)
     examples: list[Message] = []
     for example in content.examples:
         examples += [
@@ -171,10 +171,10 @@ def render(content: PromptContent, given: Mapping[str, Value | None]) -> Rendere
     return Rendered(content, values, system, tuple(examples))
 
 
-def _check_length(told: Sequence[str], values: Mapping[str, str]) -> None:
+def _check_length(fixed: Sequence[str], values: Mapping[str, str]) -> None:
     """Raises Invalid where the texts get too long with the values in their places."""
-    places = (values.get(place.group(1), "") for text in told for place in _PLACE.finditer(text))
-    if sum(map(len, told)) + sum(map(len, places)) > _MAX_FILLED:
+    places = (values.get(place.group(1), "") for text in fixed for place in _PLACE.finditer(text))
+    if sum(map(len, fixed)) + sum(map(len, places)) > _MAX_FILLED:
         raise Invalid(f"prompt: has more than {_MAX_FILLED} characters with these variables. Shorten them.")
 
 

@@ -1,4 +1,4 @@
-"""What owners may spend: the entries of BUDGETS."""
+"""The budgets of owners: the entries of BUDGETS."""
 
 import re
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ from typing import Literal, cast
 Period = Literal["day", "week", "month"]
 
 EVERYBODY = "*"
-"""Whose budget holds for all who have none of their own, for each apart."""
+"""The entry for owners without one of their own. Each of them has this budget."""
 _ENTRY = re.compile(r"(\*|[^\W\d]\w*)=(\d{1,9}(?:\.\d{1,6})?)/(day|week|month)")
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """`limit` micro-dollars (millionths of a US dollar) in each `period`, which is one of the calendar in UTC."""
+    """`limit` micro-dollars (millionths of a US dollar) in each `period` of the calendar, in UTC."""
 
     limit: int
     period: Period
@@ -41,13 +41,13 @@ def parse_budgets(entries: Iterable[str]) -> dict[str, Budget]:
     """`owner=amount/period` by owner. Raises ValueError."""
     budgets: dict[str, Budget] = {}
     for entry in entries:
-        found = _ENTRY.fullmatch(entry)
-        if found is None:
+        match = _ENTRY.fullmatch(entry)
+        if match is None:
             raise ValueError(
                 "must be owner=amount/period, comma-separated: a name of API_KEYS (or local, or `*` for everybody "
                 f"else), dollars with at most 6 decimals, day, week or month; {entry!r} is not"
             )
-        owner, amount, period = found.groups()
+        owner, amount, period = match.groups()
         if owner in budgets:
             raise ValueError(f"{owner} has two budgets; name each owner once")
         budgets[owner] = Budget(int(Decimal(amount) * 1_000_000), cast(Period, period))

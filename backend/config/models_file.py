@@ -1,7 +1,7 @@
-"""Which providers there are beyond the built-in ones, what their models can and cost, and what models stand for.
+"""MODELS_FILE (YAML or TOML): further providers, the abilities and prices of models, aliases and fallbacks.
 
-Comes from MODELS_FILE (YAML or TOML). Keys and addresses also from the environment, which wins: `<NAME>_API_KEY` and
-`<NAME>_BASE_URL`, with the provider's name in capitals and `_` for what is no letter or digit.
+Keys and addresses may also be in the environment, which wins: `<NAME>_API_KEY` and `<NAME>_BASE_URL`, with the
+provider's name in capitals and `_` for each character that is no letter or digit.
 """
 
 import re
@@ -44,7 +44,7 @@ Chain = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1
 
 
 class Price(_Strict):
-    """US dollars for a million tokens. Cached input costs as other input where nothing is said."""
+    """US dollars for a million tokens. Without `cached`, cached input costs as much as other input."""
 
     input: Decimal = Field(ge=0, le=1_000_000)
     output: Decimal = Field(ge=0, le=1_000_000)
@@ -52,7 +52,7 @@ class Price(_Strict):
 
 
 class ModelSpec(_Strict):
-    """What a model can; None is unknown, and what is unknown is let through to the provider."""
+    """What a model can do. None is unknown; unknown parameters are sent to the provider."""
 
     context: int | None = Field(default=None, ge=1, description="Tokens that it reads at most.")
     max_output: int | None = Field(default=None, ge=1, description="Tokens that it writes at most.")
@@ -69,14 +69,14 @@ class ModelSpec(_Strict):
     def _beside(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         if path is None or info.context is None:
             return path
-        found = info.context["folder"] / path
-        if not found.is_file():
-            raise ValueError(f"there is no file {found}")
-        return found
+        file = info.context["folder"] / path
+        if not file.is_file():
+            raise ValueError(f"there is no file {file}")
+        return file
 
 
 class ProviderSpec(_Strict):
-    """A server under a name of one's own, or more about a built-in one."""
+    """A provider under a new name, or more about a built-in one."""
 
     kind: str | None = Field(default=None, description="The built-in provider that it is like; none: of its name.")
     base_url: str | None = None
@@ -114,29 +114,29 @@ class ProviderTable(_Strict):
         return self
 
     def spec(self, name: str) -> ProviderSpec:
-        """What is said of a provider; nothing is an empty one."""
+        """The entry of a provider; an empty one if there is none."""
         return self.providers.get(name) or ProviderSpec()
 
     def base_url(self, name: str) -> str | None:
-        """Where a provider is, as far as the settings say."""
+        """The address of a provider, if a setting has it."""
         return self.environment.get(variable(name, "BASE_URL")) or self.spec(name).base_url
 
     def key(self, name: str) -> SecretStr | None:
-        """Its key."""
+        """The key of a provider, if a setting has it."""
         key = self.environment.get(variable(name, "API_KEY"))
         return SecretStr(key) if key else self.spec(name).api_key
 
 
-def variable(name: str, what: str) -> str:
+def variable(name: str, suffix: str) -> str:
     """The environment variable of a provider: `my-box`, `API_KEY` is MY_BOX_API_KEY."""
-    return f"{re.sub(r'[^A-Z0-9]', '_', name.upper())}_{what}"
+    return f"{re.sub(r'[^A-Z0-9]', '_', name.upper())}_{suffix}"
 
 
 def load_providers(path: Path | None, environment: Mapping[str, str | None]) -> ProviderTable:
     """The table. Raises ProvidersError."""
-    found = {k: v for k, v in environment.items() if v and k.endswith(("_API_KEY", "_BASE_URL"))}
+    variables = {k: v for k, v in environment.items() if v and k.endswith(("_API_KEY", "_BASE_URL"))}
     if path is None:
-        return ProviderTable(environment=found)
+        return ProviderTable(environment=variables)
     try:
         if path.stat().st_size > _MAX_FILE:
             raise ProvidersError(f"{path}: has more than {_MAX_FILE // 1_000_000} MB")
@@ -145,7 +145,7 @@ def load_providers(path: Path | None, environment: Mapping[str, str | None]) -> 
             raise ProvidersError(f"{path}: must have the sections providers, aliases, fallbacks")
         # An empty section of YAML is None.
         sections = {name: section for name, section in cast(dict[str, Any], data).items() if section is not None}
-        return ProviderTable.model_validate({**sections, "environment": found}, context={"folder": path.parent})
+        return ProviderTable.model_validate({**sections, "environment": variables}, context={"folder": path.parent})
     except OSError as error:
         raise ProvidersError(f"{path}: can't be read ({error.strerror})") from None
     except ValidationError as error:
@@ -173,5 +173,5 @@ def _first(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     name = ".".join(str(p) for p in problem["loc"])
     unknown = problem["type"] == "extra_forbidden"
-    said = "is unknown" if unknown else problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {said}" if name else said
+    text = "is unknown" if unknown else problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {text}" if name else text

@@ -108,7 +108,7 @@ async def history(session_id: SessionId, services: ServicesDep, owner: Owner) ->
     """Returns the messages of the session's active path, oldest first. `GET /sessions/{id}/messages` also returns
     parts and citations.
     """
-    _, rows = await services.sessions.path(owner, session_id)
+    _, rows = await services.conversations.sessions.path(owner, session_id)
     messages = [
         HistoryMessage(role=row.role, content=marked_text(decode_parts(row.parts)), status=row.status)
         async for row in in_pieces(rows)

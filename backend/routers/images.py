@@ -26,7 +26,7 @@ _BYTES = {"type": "string", "format": "binary"}
 )
 async def image(image_id: ImageId, request: Request, services: ServicesDep, owner: Owner) -> Response:
     """Returns the image as it was sent with the message. An image never changes; it is deleted with its session."""
-    row = await services.images.get(owner, image_id)
+    row = await services.conversations.images.get(owner, image_id)
     tag = f'"{row.id}"'
     headers = {
         "ETag": tag,

@@ -1,11 +1,15 @@
 """GET /metrics."""
 
+from typing import TYPE_CHECKING
+
 from fastapi import APIRouter, Request, Response
 
 from backend.errors import NotFound
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import ServicesDep
-from backend.services.telemetry.metrics import Levels, Metrics
+
+if TYPE_CHECKING:
+    from backend.services.telemetry.metrics import Metrics
 
 router = APIRouter(tags=["system"])
 
@@ -24,9 +28,11 @@ router = APIRouter(tags=["system"])
 )
 async def metrics(request: Request, services: ServicesDep) -> Response:
     """Returns metrics of all owners together; `docs/observability.md` lists them. 404 unless METRICS is set."""
-    counted: Metrics | None = request.app.state.metrics
-    if counted is None:
+    sink: Metrics | None = request.app.state.metrics
+    if sink is None:
         raise NotFound("There are no metrics: set METRICS=1 and restart.")
+    from backend.services.telemetry.metrics import Levels
+
     size = await services.library.documents.size()
-    text, media_type = counted.text(Levels(services.hub.live_count, size.jobs, size.documents, size.chunks))
+    text, media_type = sink.text(Levels(services.runs.hub.live_count, size.jobs, size.documents, size.chunks))
     return Response(text, headers={"Content-Type": media_type})

@@ -83,7 +83,7 @@ async def models(
 ) -> ModelList:
     """Lists all providers and models, within a few seconds. For a provider that can't be used, it says what to do."""
     del owner
-    states = await services.models.states(refresh=refresh)
+    states = await services.models.catalog.states(refresh=refresh)
     providers = [
         ProviderInfo(
             provider=s.name,
@@ -95,10 +95,10 @@ async def models(
         )
         for s in states
     ]
-    default = services.models.default
+    default = services.models.catalog.default
     return ModelList(
         default=default.name,
         default_reason=default.reason,
-        aliases={name: list(chain) for name, chain in services.models.aliases.items()},
+        aliases={name: list(chain) for name, chain in services.models.catalog.aliases.items()},
         providers=providers,
     )

@@ -169,7 +169,9 @@ async def create(body: NewPrompt, services: ServicesDep, owner: Owner) -> Prompt
 async def prompt(name: PromptName, services: ServicesDep, owner: Owner) -> PromptDetails:
     """Returns the prompt's labels, and its versions without their content."""
     row, versions = await services.prompts.get(owner, name)
-    return PromptDetails(**_prompt(row).model_dump(), items=[PromptVersionInfo(**_info(each)) for each in versions])
+    return PromptDetails(
+        **_prompt(row).model_dump(), items=[PromptVersionInfo(**_info(version)) for version in versions]
+    )
 
 
 @router.delete("/{name}", status_code=204, responses=responses(401, 403, 404), summary="Delete a prompt")
@@ -229,16 +231,18 @@ async def render(name: PromptName, body: RenderRequest, services: ServicesDep, o
     """Shows what would be sent to the model, without sending it. The instructions for answers from documents, which
     are added to the system prompt, aren't shown.
     """
-    found = await services.prompts.prepare(owner, name, body)
-    told = found.rendered.examples
+    prompt = await services.prompts.prepare(owner, name, body)
+    examples = prompt.rendered.examples
     return RenderedPrompt(
-        version=found.version,
-        system=found.rendered.system,
-        examples=[RenderedTurn(user=u.text, assistant=a.text) for u, a in zip(told[::2], told[1::2], strict=True)],
-        message=found.rendered.wrap(body.message),
-        variables=dict(found.rendered.values),
-        model=found.rendered.content.model,
-        parameters=found.rendered.content.parameters,
+        version=prompt.version,
+        system=prompt.rendered.system,
+        examples=[
+            RenderedTurn(user=u.text, assistant=a.text) for u, a in zip(examples[::2], examples[1::2], strict=True)
+        ],
+        message=prompt.rendered.wrap(body.message),
+        variables=dict(prompt.rendered.values),
+        model=prompt.rendered.content.model,
+        parameters=prompt.rendered.content.parameters,
     )
 
 
@@ -256,5 +260,5 @@ def _info(row: RevisionRow) -> dict[str, Any]:
     return {"version": row.n, "note": row.note, "created_at": iso(row.created_at)}
 
 
-def _version(name: str, found: ReadVersion) -> PromptVersion:
-    return PromptVersion(name=name, content=found.content, **_info(found.row))
+def _version(name: str, version: ReadVersion) -> PromptVersion:
+    return PromptVersion(name=name, content=version.content, **_info(version.row))

@@ -38,7 +38,7 @@ class RunInfo(View):
 @router.get("/{run_id}", responses=responses(401, 404), summary="One run")
 async def run(run_id: RunId, services: ServicesDep, owner: Owner) -> RunInfo:
     """Returns status, error and usage of a run."""
-    row = await services.hub.stored(owner, run_id)
+    row = await services.runs.hub.stored(owner, run_id)
     return RunInfo(
         id=row.id,
         session_id=row.session_id,
@@ -88,8 +88,8 @@ async def cancel(run_id: RunId, services: ServicesDep, owner: Owner) -> Cancelle
     """Ends the run and closes the connection to the provider. The text so far is kept. If the run has ended, this
     does nothing.
     """
-    live = services.hub.live(owner, run_id)
+    live = services.runs.hub.live(owner, run_id)
     if live is not None:
         live.cancel("user")
         await live.log.finished()
-    return Cancelled(id=run_id, status=(await services.hub.stored(owner, run_id)).status)
+    return Cancelled(id=run_id, status=(await services.runs.hub.stored(owner, run_id)).status)

@@ -194,7 +194,7 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
 )
 async def retrieval(message_id: MessageId, services: ServicesDep, owner: Owner) -> MessageRetrieval:
     """Returns the same as `explain` of a search; it is stored with each answer."""
-    stored = await services.sessions.retrieval(owner, message_id)
+    stored = await services.conversations.sessions.retrieval(owner, message_id)
     return MessageRetrieval(message_id=message_id, retrieval=_retrieval_view(stored) if stored is not None else None)
 
 

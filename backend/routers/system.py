@@ -73,10 +73,10 @@ async def health() -> Response:
 )
 async def ready(services: ServicesDep, response: Response) -> Readiness:
     """Returns 200 when everything is loaded. Requests that need the models wait for it automatically."""
-    if services.readiness.is_ready:
+    if services.core.readiness.is_ready:
         return Readiness(status="ready")
     response.status_code = 503
-    return Readiness(status="starting", problem=services.readiness.problem)
+    return Readiness(status="starting", problem=services.core.readiness.problem)
 
 
 def install_docs(app: FastAPI) -> None:

@@ -111,7 +111,7 @@ async def usage(
     embeddings by a provider. A call is booked when its run ends.
     """
     since, until = _span(begins, ends)
-    report = await services.usage.report(caller, owner, (since, until), by, limit, position_of(cursor))
+    report = await services.usage.reports.report(caller, owner, (since, until), by, limit, position_of(cursor))
     last = report.groups[-1] if report.more else None
     return UsageReport.model_validate(
         {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backend.config.settings import Settings, SettingsError
-from backend.wiring import check_models
+from backend.wiring import check
 from tests.scenarios.support import ask, only_terminal
 from tests.support.harness import serving, settings, text_of
 from tests.support.provider_protocol import error
@@ -176,7 +176,7 @@ async def test_no_secret_is_shown(file: Path, provider: ProviderServer, tmp_path
         wrong = await server.client.post("/chat", json=ask(model="wrok/small"))
         paths = ("/models", "/openapi.json", "/ready", f"/runs/{events[0]['run_id']}")
         shown += [json.dumps(events), wrong.text, *[(await server.client.get(path)).text for path in paths]]
-        shown += [repr(server.services.models._endpoints)]
+        shown += [repr(server.services.models.catalog._endpoints)]
     assert "Did you mean work" in wrong.json()["detail"]
     assert [secret for secret in (KEY, OTHER, HEADER) for text in shown if secret in text] == []
 
@@ -193,7 +193,7 @@ def refusal(folder: Path, text: str, name: str = "models.yaml", **more: Any) -> 
     file = folder / name
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(SettingsError) as caught:
-        check_models(settings(folder / "data", models_file=file, **more))
+        check(settings(folder / "data", models_file=file, **more))
     line = str(caught.value)
     assert "\n" not in line and line.startswith("MODELS_FILE: ")
     assert KEY not in line
@@ -244,7 +244,7 @@ def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
 
 def test_an_address_of_the_environment_that_is_none_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^AZURE_BASE_URL: must be an http:// or https:// URL$"):
-        check_models(settings(tmp_path / "data", azure_base_url="my-azure"))
+        check(settings(tmp_path / "data", azure_base_url="my-azure"))
 
 
 def test_an_alias_that_is_not_there_is_no_default(tmp_path: Path) -> None:
@@ -256,5 +256,5 @@ def test_empty_sections_are_fine(tmp_path: Path) -> None:
     file = tmp_path / "models.yaml"
     file.write_text("providers:\naliases:\n")
     loaded: Settings = settings(tmp_path / "data", models_file=file)
-    check_models(loaded)
+    check(loaded)
     assert loaded.providers.providers == {}

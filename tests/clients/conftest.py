@@ -16,7 +16,7 @@ ANSWER = "Real clients read this."
 
 
 def pausing(text: str = ANSWER, pause: float = PAUSE) -> list[Step]:
-    """An answer of OpenAI's wire with a pause before each word."""
+    """An answer of OpenAI's protocol with a pause before each word."""
     steps: list[Step] = [chunk({"role": "assistant", "content": ""})]
     for word in words(text):
         steps += [Sleep(pause), word]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.contract.protocols import WIRES
+from tests.contract.protocols import PROTOCOLS
 from tests.scenarios.support import ask
 from tests.support.harness import Running, serving
 from tests.support.provider_server import ProviderServer
@@ -46,10 +46,10 @@ async def shared_provider() -> AsyncGenerator[ProviderServer]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def used_wires(shared: SharedServers, shared_provider: ProviderServer) -> None:
-    """Each wire has answered once: the first call of a process builds classes for longer than a test's timeouts."""
-    for wire in WIRES:
-        server = await shared.with_settings(**wire.settings(shared_provider))
+async def used_protocols(shared: SharedServers, shared_provider: ProviderServer) -> None:
+    """Each protocol has answered once: the first call of a process builds classes for longer than a test's timeouts."""
+    for protocol in PROTOCOLS:
+        server = await shared.with_settings(**protocol.settings(shared_provider))
         await server.events(ask())
 
 

@@ -73,7 +73,7 @@ class ProviderContract:
 
 
 class RowContract(ProviderContract):
-    """A row of a wire's table: its name is all that the settings need."""
+    """A row of a protocol's table: its name is all that the settings need."""
 
     root: ClassVar[bool] = False
 

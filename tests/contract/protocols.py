@@ -1,4 +1,4 @@
-"""The wires that providers speak, each as the same set of scripts, so that a test plays on every one of them."""
+"""The protocols that providers speak, each as the same set of scripts, so that a test plays on every one of them."""
 
 import json
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ async def failed(
 
 
 @dataclass(frozen=True)
-class OpenAIWire:
+class OpenAIProtocol:
     name: str = "openai"
     model: str = "openai/test-model"
 
@@ -131,7 +131,7 @@ class OpenAIWire:
 
 
 @dataclass(frozen=True)
-class OllamaWire:
+class OllamaProtocol:
     name: str = "ollama"
     model: str = "ollama/test-model"
 
@@ -175,7 +175,7 @@ class OllamaWire:
 
 
 @dataclass(frozen=True)
-class AnthropicWire:
+class AnthropicProtocol:
     name: str = "anthropic"
     model: str = "anthropic/test-model"
 
@@ -184,7 +184,7 @@ class AnthropicWire:
 
     def begun(self, text: str) -> list[Step]:
         start, _, opened, *deltas = anthropic_begun(("text", text))
-        # Two steps, as the other wires have: the head, and the text.
+        # Two steps, as the other protocols have: the head, and the text.
         return [Send(_bytes(start, opened)), Send(_bytes(*deltas))]
 
     def whole(self, text: str, finish: str = "stop") -> list[Step]:
@@ -227,7 +227,7 @@ class AnthropicWire:
 
 
 @dataclass(frozen=True)
-class GoogleWire:
+class GoogleProtocol:
     name: str = "google"
     model: str = "google/test-model"
 
@@ -280,7 +280,7 @@ class GoogleWire:
 
 
 @dataclass(frozen=True)
-class CohereWire:
+class CohereProtocol:
     name: str = "cohere"
     model: str = "cohere/test-model"
 
@@ -328,5 +328,11 @@ class CohereWire:
         return {"model": body["model"], "temperature": body["temperature"], "limit": body["max_tokens"]}
 
 
-Wire = OpenAIWire | OllamaWire | AnthropicWire | GoogleWire | CohereWire
-WIRES: Sequence[Wire] = (OpenAIWire(), OllamaWire(), AnthropicWire(), GoogleWire(), CohereWire())
+ProviderProtocol = OpenAIProtocol | OllamaProtocol | AnthropicProtocol | GoogleProtocol | CohereProtocol
+PROTOCOLS: Sequence[ProviderProtocol] = (
+    OpenAIProtocol(),
+    OllamaProtocol(),
+    AnthropicProtocol(),
+    GoogleProtocol(),
+    CohereProtocol(),
+)

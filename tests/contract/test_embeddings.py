@@ -1,5 +1,5 @@
 """What every embedder promises: MiniLM for real, the others against a server on the loopback that speaks
-their wire.
+their protocol.
 """
 
 import asyncio

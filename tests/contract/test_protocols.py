@@ -1,4 +1,4 @@
-"""What each wire has a word for arrives under that word, and what the provider says of it comes back as ours."""
+"""What each protocol has a word for arrives under that word, and what the provider says of it comes back as ours."""
 
 import json
 import re
@@ -10,13 +10,13 @@ import pytest
 
 from tests.contract.conftest import SharedServers
 from tests.contract.protocols import (
-    WIRES,
-    AnthropicWire,
-    CohereWire,
-    GoogleWire,
-    OllamaWire,
-    OpenAIWire,
-    Wire,
+    PROTOCOLS,
+    AnthropicProtocol,
+    CohereProtocol,
+    GoogleProtocol,
+    OllamaProtocol,
+    OpenAIProtocol,
+    ProviderProtocol,
     failed,
 )
 from tests.scenarios.support import ask, only_terminal, ordered
@@ -26,38 +26,38 @@ from tests.support.provider_server import ProviderServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CLOUD = [wire for wire in WIRES if not isinstance(wire, OllamaWire)]
+CLOUD = [protocol for protocol in PROTOCOLS if not isinstance(protocol, OllamaProtocol)]
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
 STRICT = {**SCHEMA, "additionalProperties": False}
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 DATA_URL = f"data:image/png;base64,{PIXEL}"
-both = pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.name)
+both = pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda w: w.name)
 
 
-@pytest.mark.parametrize("wire", CLOUD, ids=lambda w: w.name)
-async def test_a_prompt_that_is_too_long(wire: Any, provider: ProviderServer, shared: SharedServers) -> None:
-    server = await shared.with_settings(**wire.settings(provider))
-    await failed(server, provider, wire.overflow(), "context_overflow", retryable=False)
+@pytest.mark.parametrize("protocol", CLOUD, ids=lambda w: w.name)
+async def test_a_prompt_that_is_too_long(protocol: Any, provider: ProviderServer, shared: SharedServers) -> None:
+    server = await shared.with_settings(**protocol.settings(provider))
+    await failed(server, provider, protocol.overflow(), "context_overflow", retryable=False)
 
 
-@pytest.mark.parametrize("wire", CLOUD, ids=lambda w: w.name)
-async def test_a_content_filter_in_the_answer(wire: Any, provider: ProviderServer, shared: SharedServers) -> None:
-    server = await shared.with_settings(**wire.settings(provider))
-    script = wire.filtered("Half an answer")
+@pytest.mark.parametrize("protocol", CLOUD, ids=lambda w: w.name)
+async def test_a_content_filter_in_the_answer(protocol: Any, provider: ProviderServer, shared: SharedServers) -> None:
+    server = await shared.with_settings(**protocol.settings(provider))
+    script = protocol.filtered("Half an answer")
     await failed(server, provider, script, "content_filter", retryable=False, kept="Half an answer")
 
 
-@pytest.mark.parametrize("wire", [OpenAIWire(), AnthropicWire(), GoogleWire()], ids=lambda w: w.name)
-async def test_a_content_filter_before_it(wire: Any, provider: ProviderServer, shared: SharedServers) -> None:
-    server = await shared.with_settings(**wire.settings(provider))
-    await failed(server, provider, wire.blocked(), "content_filter", retryable=False)
+@pytest.mark.parametrize("protocol", [OpenAIProtocol(), AnthropicProtocol(), GoogleProtocol()], ids=lambda w: w.name)
+async def test_a_content_filter_before_it(protocol: Any, provider: ProviderServer, shared: SharedServers) -> None:
+    server = await shared.with_settings(**protocol.settings(provider))
+    await failed(server, provider, protocol.blocked(), "content_filter", retryable=False)
 
 
 async def reasoned(
-    wire: Wire, provider: ProviderServer, shared: SharedServers, script: list[Step], **asked: Any
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers, script: list[Step], **asked: Any
 ) -> None:
     provider.script(script)
-    server = await shared.with_settings(**wire.settings(provider))
+    server = await shared.with_settings(**protocol.settings(provider))
     events = await server.events(ask(**asked))
     ordered(events)
     assert only_terminal(events)["type"] == "run.completed"
@@ -66,9 +66,11 @@ async def reasoned(
 
 
 @both
-async def test_what_it_thinks_aloud(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
-    asked = {} if isinstance(wire, CohereWire) else {"reasoning_effort": "high"}
-    await reasoned(wire, provider, shared, wire.thinking("Hm, let me see.", "It is so."), **asked)
+async def test_what_it_thinks_aloud(
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers
+) -> None:
+    asked = {} if isinstance(protocol, CohereProtocol) else {"reasoning_effort": "high"}
+    await reasoned(protocol, provider, shared, protocol.thinking("Hm, let me see.", "It is so."), **asked)
 
 
 @pytest.mark.parametrize(
@@ -83,25 +85,25 @@ async def test_what_it_thinks_aloud(wire: Wire, provider: ProviderServer, shared
 async def test_the_words_that_openai_kinds_have_for_it(
     delta: dict[str, Any], provider: ProviderServer, shared: SharedServers
 ) -> None:
-    wire = OpenAIWire()
-    await reasoned(wire, provider, shared, [chunk({"role": "assistant", **delta}), *answer("It is so.")])
+    protocol = OpenAIProtocol()
+    await reasoned(protocol, provider, shared, [chunk({"role": "assistant", **delta}), *answer("It is so.")])
 
 
 async def test_content_in_parts_is_text(provider: ProviderServer, shared: SharedServers) -> None:
-    wire = OpenAIWire()
+    protocol = OpenAIProtocol()
     provider.script([chunk({"content": [{"type": "text", "text": "In "}]}), *answer("parts.")])
-    server = await shared.with_settings(**wire.settings(provider))
+    server = await shared.with_settings(**protocol.settings(provider))
     assert text_of(await server.events(ask())) == "In parts."
 
 
 @both
 async def test_one_that_asks_to_wait_for_an_hour_is_asked_once(
-    wire: Wire, provider: ProviderServer, shared: SharedServers
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers
 ) -> None:
-    (refused,) = wire.refused(429)
+    (refused,) = protocol.refused(429)
     assert isinstance(refused, Status)
     provider.script([replace(refused, headers={**refused.headers, "Retry-After": "3600"})])
-    server = await shared.with_settings(retry_seconds=4.0, **wire.settings(provider))
+    server = await shared.with_settings(retry_seconds=4.0, **protocol.settings(provider))
     assert only_terminal(await server.events(ask()))["error"]["code"] == "rate_limited"
     assert len(provider.calls) == 1
 
@@ -118,9 +120,9 @@ SENT: dict[str, dict[str, Any]] = {
 }
 
 
-async def sent(wire_settings: Mapping[str, Any], provider: ProviderServer, shared: SharedServers, **asked: Any) -> Any:
+async def sent(settings: Mapping[str, Any], provider: ProviderServer, shared: SharedServers, **asked: Any) -> Any:
     """The request that the provider got."""
-    server = await shared.with_settings(**wire_settings)
+    server = await shared.with_settings(**settings)
     assert only_terminal(await server.events(ask(**asked)))["type"] == "run.completed"
     return provider.calls[-1].json
 
@@ -137,24 +139,30 @@ def camel(value: Any) -> Any:
 
 
 @both
-async def test_each_parameter_has_its_own_name(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
-    refused = {"seed"} if isinstance(wire, AnthropicWire) else set[str]()
+async def test_each_parameter_has_its_own_name(
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers
+) -> None:
+    refused = {"seed"} if isinstance(protocol, AnthropicProtocol) else set[str]()
     asked = {name: said for name, said in ASKED.items() if name not in refused}
-    options = options_of(await sent(wire.settings(provider), provider, shared, **asked))
-    assert {name: options.get(name) for name in SENT[wire.name]} == SENT[wire.name]
+    options = options_of(await sent(protocol.settings(provider), provider, shared, **asked))
+    assert {name: options.get(name) for name in SENT[protocol.name]} == SENT[protocol.name]
 
 
 @both
-async def test_what_is_not_asked_is_not_sent(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
-    options = options_of(await sent(wire.settings(provider), provider, shared))
+async def test_what_is_not_asked_is_not_sent(
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers
+) -> None:
+    options = options_of(await sent(protocol.settings(provider), provider, shared))
     names = {"top_p", "topP", "p", "seed", "stop", "stop_sequences", "stopSequences", "reasoning_effort", "think"}
     assert [name for name in names if options.get(name) not in (None, [])] == []
 
 
 @both
-async def test_a_default_temperature_stands_back(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
+async def test_a_default_temperature_stands_back(
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers
+) -> None:
     """Vendors refuse it beside top_p."""
-    options = options_of(await sent(wire.settings(provider), provider, shared, top_p=0.5))
+    options = options_of(await sent(protocol.settings(provider), provider, shared, top_p=0.5))
     assert "temperature" not in options
 
 
@@ -206,8 +214,10 @@ def _schema(body: Any) -> Any:
 
 
 @both
-async def test_a_schema_for_the_answer(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
-    body = await sent(wire.settings(provider), provider, shared, response_schema=STRICT)
+async def test_a_schema_for_the_answer(
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers
+) -> None:
+    body = await sent(protocol.settings(provider), provider, shared, response_schema=STRICT)
     assert _schema(body) == STRICT
 
 
@@ -215,7 +225,7 @@ async def test_a_schema_for_the_answer(wire: Wire, provider: ProviderServer, sha
 async def test_openai_is_held_to_a_schema_that_it_can_be_held_to(
     schema: dict[str, Any], strict: bool, provider: ProviderServer, shared: SharedServers
 ) -> None:
-    body = await sent(OpenAIWire().settings(provider), provider, shared, response_schema=schema)
+    body = await sent(OpenAIProtocol().settings(provider), provider, shared, response_schema=schema)
     assert body["response_format"]["json_schema"]["strict"] is strict
 
 
@@ -229,21 +239,21 @@ SHOWN: dict[str, Any] = {
 
 
 @both
-async def test_a_picture(wire: Wire, provider: ProviderServer, shared: SharedServers) -> None:
+async def test_a_picture(protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers) -> None:
     """Shown with its message, in the turn that brings it and in those that follow."""
     images = [{"media_type": "image/png", "data": PIXEL}]
-    server = await shared.with_settings(**wire.settings(provider))
+    server = await shared.with_settings(**protocol.settings(provider))
     first = await server.events(ask("What is it?", images=images))
     follow_up = await server.events(ask("And in its left corner?", session_id=first[0]["session_id"]))
     assert only_terminal(follow_up)["type"] == "run.completed"
-    (asked,), (before, answered, again) = (_said(wire, call.json) for call in provider.calls)
+    (asked,), (before, answered, again) = (_said(protocol, call.json) for call in provider.calls)
     for message in (asked, before):
-        _shows(wire, message, "What is it?")
+        _shows(protocol, message, "What is it?")
     assert [_text(message) for message in (answered, again)] == [text_of(first), "And in its left corner?"]
 
 
-def _said(wire: Wire, body: Any) -> list[Any]:
-    said = body["contents"] if isinstance(wire, GoogleWire) else body["messages"]
+def _said(protocol: ProviderProtocol, body: Any) -> list[Any]:
+    said = body["contents"] if isinstance(protocol, GoogleProtocol) else body["messages"]
     return [message for message in said if message["role"] != "system"]
 
 
@@ -254,14 +264,14 @@ def _text(message: Any) -> str:
     return message["content"]
 
 
-def _shows(wire: Wire, message: Any, words: str) -> None:
-    if isinstance(wire, OllamaWire):
+def _shows(protocol: ProviderProtocol, message: Any, words: str) -> None:
+    if isinstance(protocol, OllamaProtocol):
         assert (message["content"].strip(), message["images"]) == (words, [PIXEL])
         return
-    text, image = message["parts"] if isinstance(wire, GoogleWire) else message["content"]
-    image = camel(image) if isinstance(wire, GoogleWire) else image
+    text, image = message["parts"] if isinstance(protocol, GoogleProtocol) else message["content"]
+    image = camel(image) if isinstance(protocol, GoogleProtocol) else image
     assert text["text"] == words
-    assert {name: image.get(name) for name in SHOWN[wire.name]} == SHOWN[wire.name]
+    assert {name: image.get(name) for name in SHOWN[protocol.name]} == SHOWN[protocol.name]
 
 
 # --- what a server of the openai kind wants otherwise

@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.conftest import SharedServers
 from tests.contract.promises import ProviderContract
-from tests.contract.protocols import KEY, RAW, OllamaWire, OpenAIWire
+from tests.contract.protocols import KEY, RAW, OllamaProtocol, OpenAIProtocol
 from tests.scenarios.support import ask, messages, only_terminal, ordered, rows, said
 from tests.support.harness import Running, serving, text_of
 from tests.support.provider_protocol import Status, Step, answer, context_overflow, error, ollama_line
@@ -129,7 +129,7 @@ class TestOllama(ProviderContract):
             assert (await server.events(ask()))[0]["model"] == "extractive/quotes"
             provider.models = ["test-model"]
             assert (await server.events(ask()))[0]["model"] == "extractive/quotes", "not looked for at every request"
-            monkeypatch.setattr("backend.services.models.catalog._AGAIN", 0.0)
+            monkeypatch.setattr("backend.services.models.catalog._FAILED_LISTING_TTL_SECONDS", 0.0)
             async with asyncio.timeout(10):
                 while (await server.events(ask()))[0]["model"] != self.model:
                     await asyncio.sleep(0.05)
@@ -164,7 +164,7 @@ class TestOllama(ProviderContract):
         assert text_of(events) == ""
 
     async def test_a_key_for_openai_comes_first(self, provider: ProviderServer, tmp_path: Path) -> None:
-        both = {**OllamaWire().settings(provider), **OpenAIWire().settings(provider), "llm_model": None}
+        both = {**OllamaProtocol().settings(provider), **OpenAIProtocol().settings(provider), "llm_model": None}
         async with serving(tmp_path / "data", **both) as server:
             assert (await server.client.get("/models")).json()["default"].startswith("openai/")
 

@@ -1,4 +1,4 @@
-"""What every reranker promises: the remote ones against a server on loopback that speaks their wire, the local one with
+"""What every reranker promises: remote ones against a server on loopback that speaks their protocol, the local one with
 a cross-encoder that really runs.
 """
 

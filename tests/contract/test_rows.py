@@ -1,4 +1,4 @@
-"""The contract of every provider that is a row of a table, or a wire without more to say."""
+"""The contract of every provider that is a row of a table, or a protocol without more to say."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

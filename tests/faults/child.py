@@ -94,7 +94,7 @@ class _Control:
         asyncio.get_running_loop().create_task(self._ready(port), name="announce")
 
     async def _ready(self, port: int) -> None:
-        await self._services.readiness.wait()
+        await self._services.core.readiness.wait()
         self.say({"serving": port})
 
     @property
@@ -122,10 +122,10 @@ class _Control:
 
 def census(services: Services, port: int) -> dict[str, Any]:
     """What the server holds at this moment. Counts that a run or a client may raise only as long as it lasts."""
-    hub = services.hub
+    hub = services.runs.hub
     sockets, files = _descriptors(port)
     idle = _idle_upstream(services)
-    database = services.sessions._sessions._db
+    database = services.conversations.sessions._sessions._db
     writes, reads = database._writer._queue, database._reader._threads._work_queue
     locks: Any = services.answers._locks
     return {
@@ -184,6 +184,6 @@ def _purpose(fd: int, port: int) -> str:
 
 def _idle_upstream(services: Services) -> int:
     """Connections to the provider that wait to be used again."""
-    provider: Any = services.models._providers["openai"]
+    provider: Any = services.models.catalog._providers["openai"]
     session = provider._session
     return 0 if session is None else sum(map(len, session.connector._conns.values()))

@@ -40,7 +40,7 @@ def pieces(rng: random.Random, count: int) -> list[str]:
 
 
 def answer(texts: list[str], pause: float = 0.0, *, before: list[Step] | None = None) -> list[Step]:
-    """An answer of OpenAI's wire, a chunk a piece, with a pause between them in seconds."""
+    """An answer of OpenAI's protocol, a chunk a piece, with a pause between them in seconds."""
     steps: list[Step] = [chunk({"role": "assistant", "content": ""}), *(before or ())]
     for text in texts:
         steps.append(chunk({"content": text}))

@@ -107,7 +107,7 @@ def ask(message: str = "Say something.", **more: Any) -> dict[str, Any]:
 
 
 def gated(before: str, gate: asyncio.Event, after: str) -> list[Step]:
-    """An answer of OpenAI's wire that stops in the middle until the gate opens; one chunk a word."""
+    """An answer of OpenAI's protocol that stops in the middle until the gate opens; one chunk a word."""
     return [
         chunk({"role": "assistant", "content": ""}),
         *words(before),

@@ -114,7 +114,7 @@ async def test_a_refusal_says_what_is_spent_and_stores_nothing(limited: Running,
     assert "local is $0.01 a day: $0.0088 is spent" in problem["detail"]
     assert len(provider.calls) == 1
     assert len(await messages(limited, first[0]["session_id"])) == 2
-    assert limited.services.hub.live_in_session(first[0]["session_id"]) is None
+    assert limited.services.runs.hub.live_in_session(first[0]["session_id"]) is None
 
 
 async def test_an_answer_that_may_cost_more_than_all_of_it_is_told_so(limited: Running) -> None:
@@ -204,7 +204,7 @@ async def test_what_a_provider_embeds_waits_for_room_or_is_refused(tmp_path: Pat
     notice = b"# Notice\n\nThe notice period is 45 days."
     async with serving(tmp_path / "data", **settings, budgets="local=0.001/day") as server:
         await server.upload("early.md", notice)
-        async with server.services.usage.aside("local", None, "openai/embed", Tokens(900, 0)) as used:
+        async with server.services.usage.metering.outside_run("local", None, "openai/embed", Tokens(900, 0)) as used:
             used.append(ev.Usage(model="openai/embed", purpose="embedding", input_tokens=900, output_tokens=0))
         known = embedded()
         late = await server.client.post("/documents/upload", files={"file": ("late.md", notice + b" It is" * 20)})
@@ -248,11 +248,11 @@ async def test_a_repeated_request_is_the_first_one_not_a_second(limited: Running
 
 
 async def test_a_call_beside_the_answers_is_held_booked_and_refused_like_one(limited: Running) -> None:
-    usage, model = limited.services.usage, "openai/test-model"
-    async with usage.aside("local", "ses_1", model, Tokens(1_000, 500)) as used:
+    usage, model = limited.services.usage.metering, "openai/test-model"
+    async with usage.outside_run("local", "ses_1", model, Tokens(1_000, 500)) as used:
         assert (await budget(limited))["reserved"] == 6_000
         with pytest.raises(BudgetExceeded):
-            async with usage.aside("local", "ses_1", model, Tokens(1_000, 500)):
+            async with usage.outside_run("local", "ses_1", model, Tokens(1_000, 500)):
                 pytest.fail("there was no room")
         used.append(ev.Usage(model=model, purpose="title", input_tokens=10, output_tokens=5))
     state = await budget(limited)
@@ -260,6 +260,6 @@ async def test_a_call_beside_the_answers_is_held_booked_and_refused_like_one(lim
     ((purpose, _, _, _, _, cost, run_id, session_id, *_),) = rows(limited, CALLS)
     assert (purpose, cost, run_id, session_id) == ("title", 60, None, "ses_1")
     with pytest.raises(RuntimeError):
-        async with usage.aside("local", None, model, Tokens(10, 10)):
+        async with usage.outside_run("local", None, model, Tokens(10, 10)):
             raise RuntimeError
     assert (await budget(limited))["reserved"] == 0, "a call that failed holds nothing"

@@ -37,14 +37,14 @@ async def test_leaving_leaves_nothing_behind(with_provider: Running, provider: P
         for _ in range(5):
             async with watch(with_provider.client, f"/runs/{first.run_id}/events") as other:
                 await other.text("there")
-        run = with_provider.services.hub.live("local", first.run_id)
+        run = with_provider.services.runs.hub.live("local", first.run_id)
         assert run is not None
         async with asyncio.timeout(5):
             while len(run.log._waiters) > 1:
                 await asyncio.sleep(0.01)
         gate.set()
         await first.all()
-    assert with_provider.services.hub.live("local", first.run_id) is None
+    assert with_provider.services.runs.hub.live("local", first.run_id) is None
     assert f"run {first.run_id}" in before
     assert not [t for t in asyncio.all_tasks() if t.get_name() == f"run {first.run_id}"]
 
@@ -82,7 +82,7 @@ async def test_a_cancel_is_not_swallowed_by_a_token_of_the_same_moment(
 ) -> None:
     """The loop is blocked while tokens arrive, then cancels: both fall into one turn. What waits for a token with a
     timeout of its own (`asyncio.wait_for` on Python 3.11) gives the token and forgets the cancel."""
-    hub = with_provider.services.hub
+    hub = with_provider.services.runs.hub
     tokens = [step for n in range(200) for step in (chunk({"content": f"{n} "}), Sleep(0.003))]
     for number in range(25):
         provider.script(tokens)
@@ -134,7 +134,7 @@ async def test_cancel_before_the_provider_answered(with_provider: Running, provi
 
 async def test_cancel_before_the_task_has_begun_ends_the_run(server: Running) -> None:
     """The hub is asked in the same breath in which the run was started."""
-    hub = server.services.hub
+    hub = server.services.runs.hub
     start = hub.start
 
     def start_and_cancel(*args, **kwargs):
@@ -169,7 +169,7 @@ async def test_cancel_races_completion(server: Running) -> None:
 
 async def test_cancel_at_every_event_has_one_end(server: Running) -> None:
     """Straight at the hub, right after every event of the run, the last one too."""
-    hub = server.services.hub
+    hub = server.services.runs.hub
     ends: list[str] = []
     for at in range(1, 14):
         start = hub.start
@@ -262,7 +262,7 @@ async def test_deleting_while_a_checkpoint_is_under_way(
     provider.script([chunk({"content": "Half"}), Stall()])
     async with watch(with_provider.client, body=ask()) as client:
         await client.text("Half")
-        hub = with_provider.services.hub
+        hub = with_provider.services.runs.hub
         delete = asyncio.create_task(with_provider.client.delete(f"/sessions/{client.session_id}"))
         if checkpointed:
             await hub._keeper.checkpoint()

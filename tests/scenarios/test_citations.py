@@ -49,7 +49,7 @@ async def test_every_form_of_a_run_holds_the_same_citations(tmp_path: Path, prov
         assert part["citations"] == cited(events)
         assert part["dropped"] == 2
 
-        await server.services.hub._archive.expire(now_ms() + 1_000)
+        await server.services.runs.hub._archive.expire(now_ms() + 1_000)
         async with server.client.stream("GET", f"{path}/events") as response:
             snapshot, end = await read_events(response)
         assert cited(snapshot["citations"]) == cited(events)

@@ -37,7 +37,7 @@ def shown(*pictures: bytes) -> list[dict[str, str]]:
 
 
 def told(call: Call) -> list[tuple[str, str, list[bytes]]]:
-    """Role, text and pictures of each message that OpenAI's wire was sent."""
+    """Role, text and pictures of each message that OpenAI's protocol was sent."""
     found: list[tuple[str, str, list[bytes]]] = []
     for message in call.json["messages"]:
         content = message["content"]

@@ -38,7 +38,7 @@ def anthropic_answer(text: str) -> list[Step]:
     return [Send(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode()) for each in events]
 
 
-WIRES: dict[str, tuple[str, str, Callable[[str], list[Step]]]] = {
+PROTOCOLS: dict[str, tuple[str, str, Callable[[str], list[Step]]]] = {
     "openai": ("openai/test-model", "chat", answer),
     "ollama": ("ollama/test-model", "chat", ollama_answer),
     "anthropic": ("anthropic/claude", "chat", anthropic_answer),
@@ -81,11 +81,11 @@ async def asked(folder: Path, env: dict[str, str], model: str) -> list[dict[str,
     return events
 
 
-@pytest.mark.parametrize("wire", WIRES)
-async def test_a_call_on_each_wire_arrives_with_its_contents(
-    tmp_path: Path, provider: ProviderServer, wire: str
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_call_with_each_protocol_arrives_with_its_contents(
+    tmp_path: Path, provider: ProviderServer, protocol: str
 ) -> None:
-    model, path, script = WIRES[wire]
+    model, path, script = PROTOCOLS[protocol]
     provider.script(script(ANSWER), path=path)
     with listening() as langsmith:
         events = await asked(tmp_path, traced(provider, langsmith, LANGSMITH_TRACING="true"), model)

@@ -1,4 +1,4 @@
-"""Real servers: llama.cpp with a tiny model, over OpenAI's wire and Anthropic's, and one killed in its answer."""
+"""Real servers: llama.cpp with a tiny model, over OpenAI's protocol and Anthropic's, and one killed in its answer."""
 
 import asyncio
 from collections.abc import Iterator

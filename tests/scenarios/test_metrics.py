@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.services.telemetry.metrics import METRICS, Levels, Metrics
-from backend.services.telemetry.telemetry import CallRecord
+from backend.services.telemetry.records import CallRecord
 from tests.api.helpers import KEYS
 from tests.scenarios.support import watch
 from tests.scenarios.test_tracing import ANSWER, PASSAGE, QUESTION
@@ -152,7 +152,7 @@ async def test_paths_and_methods_of_nobody_make_no_series(measured: Running) -> 
 async def test_names_that_callers_make_up_are_bounded() -> None:
     metrics = Metrics()
     for number in range(500):
-        metrics.called(CallRecord(f"openai/made-up-{number}"))
+        metrics.call_ended(CallRecord(f"openai/made-up-{number}"))
     text, _ = metrics.text(Levels(0, {}, 0, 0))
     calls = {dict(labels)["model"]: v for (n, labels), v in parsed(text.decode()).items() if n.endswith("calls_total")}
     assert len(calls) == 51

@@ -75,7 +75,7 @@ async def test_what_a_poisoned_document_makes_a_model_say_leaks_nothing(
         "reasoning": (thought, 1),
         "text": (text, 3),
     }
-    await with_provider.services.hub._archive.expire(now_ms() + 1_000)
+    await with_provider.services.runs.hub._archive.expire(now_ms() + 1_000)
     async with with_provider.client.stream("GET", path) as response:
         snapshot, end = await read_events(response)
     assert [p["unlinked"] for p in snapshot["parts"]] == [1, 3]

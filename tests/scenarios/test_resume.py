@@ -66,7 +66,7 @@ async def test_a_live_run_cut_after_any_event_is_whole_when_joined(
         path = f"/runs/{first.run_id}/events"
         head = len(first.events)
         tasks = [asyncio.create_task(raw(client, path, params={"after": after})) for after in range(head + 1)]
-        stored = with_provider.services.hub.live("local", first.run_id)
+        stored = with_provider.services.runs.hub.live("local", first.run_id)
         assert stored is not None
         async with asyncio.timeout(5):
             while len(stored.log._waiters) < head + 2:  # all of them have caught up and wait
@@ -265,7 +265,7 @@ async def test_a_log_past_its_life_answers_with_snapshot_and_terminal(
 ) -> None:
     provider.script([Send(b": x\n\n"), *answer("Hello there.")])
     path, whole = await finished(with_provider, ask())
-    await with_provider.services.hub._archive.expire(now_ms() + 1_000)
+    await with_provider.services.runs.hub._archive.expire(now_ms() + 1_000)
     async with watch(with_provider.client, path) as late:
         snapshot, end = await late.all()
     assert (snapshot["type"], end["type"]) == ("snapshot", "run.completed")

@@ -138,7 +138,7 @@ async def test_what_a_stopped_run_had_said_is_there_after_the_start(tmp_path: Pa
     options = _options(provider)
     async with serving(tmp_path / "data", **options) as server, watch(server.client, body=ask()) as client:
         await client.text("Half")
-        await server.services.hub.close(0)
+        await server.services.runs.hub.close(0)
         events = await client.all()
     path = f"/runs/{client.run_id}/events"
     async with serving(tmp_path / "data", **options) as server, watch(server.client, path) as again:
@@ -156,7 +156,7 @@ async def test_a_run_that_begins_while_the_hub_closes_is_ended_too(
 
         async def stored_late(turns: Turns, turn: NewTurn) -> OpenedTurn:
             opened = await stored(turns, turn)
-            await server.services.hub.close(0)
+            await server.services.runs.hub.close(0)
             return opened
 
         monkeypatch.setattr(Turns, "open", stored_late)

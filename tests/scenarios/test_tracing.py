@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backend.services.telemetry.tracing import missing
+from backend.services.telemetry.exporter import missing
 from tests.contract.protocols import KEY, RAW
 from tests.support.collector import Collector, Span, grpc_collector, http_collector
 from tests.support.harness import Running, free_port, serving, text_of
@@ -227,7 +227,7 @@ async def test_a_sink_that_breaks_disturbs_nothing(
     env(collector.endpoint)
     from backend.services.telemetry.tracing import Tracing
 
-    for name in ("request_began", "request_ended", "run_began", "run_ended", "retrieved"):
+    for name in ("request_began", "request_ended", "run_began", "run_ended", "retrieval_ended"):
         monkeypatch.setattr(Tracing, name, broken)
     async with serving(tmp_path / "data", **wire(provider)) as server:
         await server.upload("bridge.txt", PASSAGE)

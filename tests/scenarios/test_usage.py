@@ -261,9 +261,9 @@ async def test_what_can_not_be_booked_is_booked_when_the_database_is_back(
         tried.set()
         raise Unavailable("The database is busy.", code="storage_busy")
 
-    usage = priced_server.services.usage
+    usage = priced_server.services.usage.metering
     monkeypatch.setattr(Ledger, "settle", busy)
-    async with usage.aside("local", "ses_1", "openai/test-model", Tokens(1_000, 500)) as used:
+    async with usage.outside_run("local", "ses_1", "openai/test-model", Tokens(1_000, 500)) as used:
         used.append(ev.Usage(model="openai/test-model", purpose="title", input_tokens=10, output_tokens=5))
     await tried.wait()
     assert rows(priced_server, CALLS) == []
@@ -284,7 +284,9 @@ async def test_what_could_not_be_booked_is_booked_at_the_stop(
 
     async with serving(tmp_path / "data", **priced(tmp_path, provider)) as server:
         monkeypatch.setattr(Ledger, "settle", busy)
-        async with server.services.usage.aside("local", "ses_1", "openai/test-model", Tokens(1_000, 500)) as used:
+        async with server.services.usage.metering.outside_run(
+            "local", "ses_1", "openai/test-model", Tokens(1_000, 500)
+        ) as used:
             used.append(ev.Usage(model="openai/test-model", purpose="title", input_tokens=10, output_tokens=5))
         monkeypatch.setattr(Ledger, "settle", settle)
     async with serving(tmp_path / "data", **priced(tmp_path, provider)) as server:

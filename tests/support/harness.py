@@ -102,7 +102,7 @@ async def serving(data_dir: Path, **overrides: Any) -> AsyncIterator[Running]:
             await asyncio.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]
         services: Services = app.state.services
-        await services.readiness.wait()
+        await services.core.readiness.wait()
         base = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as client:
             yield Running(base, client, services)

@@ -1,4 +1,4 @@
-"""What a scripted provider can send: steps of a script, and whole answers in OpenAI's and Ollama's wire."""
+"""What a scripted provider can send: steps of a script, and whole answers in OpenAI's and Ollama's protocol."""
 
 import asyncio
 import base64
@@ -65,7 +65,7 @@ Script = Sequence[Step]
 Scripted = Script | Callable[[Any], Script]
 
 
-# -- OpenAI's wire ---------------------------------------------------------------------------------
+# -- OpenAI's protocol ---------------------------------------------------------------------------------
 
 
 def chunk(delta: Mapping[str, Any], finish: str | None = None, model: str = "test-model") -> Send:
@@ -142,7 +142,7 @@ def context_overflow(limit: int = 8192) -> list[Step]:
     return [error(400, message, "invalid_request_error", "context_length_exceeded")]
 
 
-# -- Ollama's wire ---------------------------------------------------------------------------------
+# -- Ollama's protocol ---------------------------------------------------------------------------------
 
 
 def ollama_line(content: str, model: str = "test-model", **more: Any) -> Send:
@@ -167,7 +167,7 @@ def ollama_model_not_found(model: str = "no-such-model") -> list[Step]:
     return [json_response(404, {"error": f"model '{model}' not found"})]
 
 
-# -- what the wires share ---------------------------------------------------------------------------
+# -- what the protocols share ---------------------------------------------------------------------------
 
 
 def embed(text: str, dimensions: int = DIMENSIONS) -> list[float]:

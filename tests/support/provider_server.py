@@ -1,6 +1,6 @@
 """A model provider for tests, scripted byte by byte, on a free port of the loopback.
 
-It speaks OpenAI's wire (`/v1/chat/completions`, `/v1/embeddings`, `/v1/models`), Ollama's (`/api/chat`,
+It speaks OpenAI's protocol (`/v1/chat/completions`, `/v1/embeddings`, `/v1/models`), Ollama's (`/api/chat`,
 `/api/embed`, `/api/tags`, `/api/version`), Anthropic's (`/v1/messages`), Google's (`/v1beta/models`) and Cohere's
 (`/v2/chat`) over plain sockets, so that a test decides which bytes leave in which write, where the connection
 breaks, and what the server waits for::
@@ -129,7 +129,7 @@ class ProviderServer:
         return f"{self.root_url}/v1"
 
     def script(self, *scripts: Scripted, path: str = "chat") -> None:
-        """Queues one script a call, for chat of either wire or for another path (`/v1/embeddings`)."""
+        """Queues one script a call, for chat of either protocol or for another path (`/v1/embeddings`)."""
         self._scripts.setdefault(path, deque()).extend(scripts)
 
     async def call(self, index: int = 0, timeout: float = 5) -> Call:

@@ -1,4 +1,4 @@
-"""Whole answers, errors and pieces in the wires of Anthropic, Google and Cohere; see provider_wire."""
+"""Whole answers, errors and pieces in the protocol of Anthropic, Google and Cohere; see provider_protocol."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.provider_protocol import Send, Step, json_response, split
 
-# -- Anthropic's wire: POST /v1/messages ------------------------------------------------------------
+# -- Anthropic's protocol: POST /v1/messages ------------------------------------------------------------
 
 
 def anthropic_event(kind: str, **fields: Any) -> Send:
@@ -54,7 +54,7 @@ def anthropic_error(status: int, message: str, kind: str, headers: Mapping[str, 
     return [json_response(status, body, headers)]
 
 
-# -- Google's wire: POST /v1beta/models/{model}:streamGenerateContent ---------------------------------
+# -- Google's protocol: POST /v1beta/models/{model}:streamGenerateContent ---------------------------------
 
 
 def google_chunk(*parts: Mapping[str, Any], finish: str | None = None, **more: Any) -> Send:
@@ -91,7 +91,7 @@ def google_error(status: int, message: str, said: str, headers: Mapping[str, str
     return [json_response(status, {"error": {"code": status, "message": message, "status": said}}, headers)]
 
 
-# -- Cohere's wire: POST /v2/chat --------------------------------------------------------------------
+# -- Cohere's protocol: POST /v2/chat --------------------------------------------------------------------
 
 
 def cohere_event(kind: str, **fields: Any) -> Send:

@@ -1,4 +1,4 @@
-"""Rerankers for tests: a server on loopback that speaks every wire form, and a tiny cross-encoder as an ONNX model."""
+"""Rerankers for tests: a server on loopback that speaks every protocol, and a tiny cross-encoder as an ONNX model."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Chat models, one file a wire. A module with a `PLUGIN` is found by itself."""
+"""Chat models. Each provider protocol is one file; a module with a `PLUGIN` is found without being listed."""
 
 import importlib
 import pkgutil
@@ -8,30 +8,30 @@ from backend.chains.models.provider import Endpoint, Plugin
 from backend.config.models_file import ProviderTable, variable
 
 _OWN_RANK = 18
-"""Of the providers that MODELS_FILE adds: after the vendors' own, before what is merely found on this machine."""
+"""The rank of providers that MODELS_FILE adds: after the vendors, before what runs on this machine by chance."""
 
 
 @cache
 def plugins() -> tuple[Plugin, ...]:
-    """Every wire's plugin."""
-    found: list[Plugin] = []
+    """The plugin of every protocol."""
+    entries: list[Plugin] = []
     for module in pkgutil.iter_modules(__path__):
-        # A leading underscore marks what a wire imports when it is used.
+        # A leading underscore marks what a protocol imports when it is used.
         if module.name.startswith("_"):
             continue
         plugin = getattr(importlib.import_module(f"{__name__}.{module.name}"), "PLUGIN", None)
         if isinstance(plugin, Plugin):
-            found.append(plugin)
-    return tuple(found)
+            entries.append(plugin)
+    return tuple(entries)
 
 
 def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
-    """Every provider that could be used, built in or named by the table, in the order in which a default is looked for.
+    """Every provider, built in or from MODELS_FILE, in the order in which a default model is looked for.
 
-    Raises ValueError on a kind that there is not or an address that is none, with the setting to change.
+    Raises ValueError, which names the setting to change, if a kind is unknown or an address is no URL.
     """
     kinds = {kind.name: (plugin, kind) for plugin in plugins() for kind in plugin.kinds}
-    found: list[tuple[Plugin, Endpoint]] = []
+    entries: list[tuple[Plugin, Endpoint]] = []
     for name in dict.fromkeys((*kinds, *table.providers)):
         spec = table.spec(name)
         plugin, kind = kinds.get(spec.kind or name, (None, None))
@@ -45,5 +45,5 @@ def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
             raise ValueError(f"{variable(name, 'BASE_URL')}: must be an http:// or https:// URL")
         headers = {header: value.get_secret_value() for header, value in spec.headers.items()}
         rank = kind.default_rank if name == kind.name else _OWN_RANK
-        found.append((plugin, Endpoint(name, kind, url, table.key(name), headers, rank)))
-    return sorted(found, key=lambda each: (each[1].rank is None, each[1].rank or 0))
+        entries.append((plugin, Endpoint(name, kind, url, table.key(name), headers, rank)))
+    return sorted(entries, key=lambda entry: (entry[1].rank is None, entry[1].rank or 0))

@@ -1,4 +1,4 @@
-"""What all wires share that go through one of LangChain's own packages."""
+"""What all protocols share that use one of LangChain's own packages."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from typing_extensions import override
 
 from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
 from backend.chains.models.prompt import (
@@ -18,7 +20,7 @@ from backend.chains.models.prompt import (
     Tokens,
     chat_messages,
 )
-from backend.chains.models.provider import Endpoint, Listing
+from backend.chains.models.provider import ChatModel, Endpoint, Listing, Provider
 from backend.config.groups.models import ModelSettings
 from backend.errors import ProviderFailed, ProviderRefused, RunError
 
@@ -37,12 +39,12 @@ _REASONS = {
 }
 """Finish reasons in OpenAI's words."""
 _FAILED = frozenset({"error", "timeout", "malformed_response"})
-"""What is no finish: the provider gave up."""
+"""Finish reasons that mean that the provider failed."""
 
 
-class LangChainProvider(ABC):
-    """A provider whose models are LangChain's. A wire says how one is made, what a call adds to it, and how the
-    models are listed."""
+class LangChainProvider(Provider, ABC):
+    """A provider whose models are LangChain's. A subclass says how a model is made, which fields a call has, and how
+    the models are listed."""
 
     default: ClassVar[str | None] = None
 
@@ -69,12 +71,12 @@ class LangChainProvider(ABC):
         return refusal_of(error, model, self.endpoint)
 
     async def release(self, opened: Any) -> None:
-        """Let go of the connections of what `make` made."""
+        """Close the connections of a model that `make` made."""
         del opened
 
     @property
     def key(self) -> str:
-        """The key, or a placeholder where a server wants none."""
+        """The key, or a placeholder if the server needs none."""
         return self.endpoint.key.get_secret_value() if self.endpoint.key is not None else "none"
 
     @property
@@ -100,12 +102,12 @@ class LangChainProvider(ABC):
         return self._http
 
     def unset(self) -> str | None:
-        """What must be set before it can be used."""
+        """The setting that is missing, or None."""
         own = self.endpoint.base_url != self.endpoint.kind.base_url
         return f"set {self.endpoint.key_setting}" if self.endpoint.key is None and not own else None
 
+    @override
     async def listing(self) -> Listing:
-        """See `Provider`."""
         if unset := self.unset():
             return Listing(False, unset)
         where = self.endpoint.set_up
@@ -114,25 +116,26 @@ class LangChainProvider(ABC):
         try:
             models = await self.names()
         except Exception as error:
-            said = unlisted(self.refusal(error, ""), self.endpoint)
-            return Listing(True, f"{where}, but its model list can't be read: {said}", (), advised)
+            problem = unlisted(self.refusal(error, ""), self.endpoint)
+            return Listing(True, f"{where}, but its model list can't be read: {problem}", (), advised)
         default = self.default if self.default in models else models[0] if models else advised
         return Listing(True, where, tuple(sorted(models)), default)
 
+    @override
     def open(self, model: str) -> "LangChainModel":
-        """See `Provider`."""
         if unset := self.unset():
             raise ProviderRefused(f"{self.endpoint.name} is not set up: {unset} and restart.")
         return LangChainModel(self, model)
 
     async def opened(self, model: str) -> Any:
-        """The chat model, kept: each has connections of its own. The first one imports an SDK, hence the thread."""
+        """The LangChain model, made once: each has its own connections. It is made in a thread, since the
+        first one imports an SDK."""
         if model not in self._opened:
             if len(self._opened) >= _MAX_OPENED:
                 await self._let_go(next(iter(self._opened)))
             self._opened[model] = asyncio.create_task(asyncio.to_thread(self.make, model))
         try:
-            # One that stops waiting doesn't stop it for the others.
+            # A caller that stops waiting doesn't stop it for the other callers.
             return await asyncio.shield(self._opened[model])
         except Exception:
             self._opened.pop(model, None)
@@ -143,8 +146,8 @@ class LangChainProvider(ABC):
         if making.done() and not making.cancelled() and making.exception() is None:
             await self.release(making.result())
 
+    @override
     async def aclose(self) -> None:
-        """See `Provider`."""
         for model in list(self._opened):
             await self._let_go(model)
         if self._http is not None:
@@ -152,7 +155,7 @@ class LangChainProvider(ABC):
             self._http = None
 
 
-class LangChainModel:
+class LangChainModel(ChatModel):
     """A model that streams through LangChain's `astream`."""
 
     writes = True
@@ -161,8 +164,8 @@ class LangChainModel:
         self._provider = provider
         self._model = model
 
+    @override
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
-        """See `ChatModel`."""
         finished = False
         counted = _Counter()
         try:

@@ -65,8 +65,8 @@ class _Provider(LangChainProvider):
 
     async def names(self) -> list[str]:
         headers = {"x-api-key": self.key, "anthropic-version": _VERSION, **self.endpoint.headers}
-        found = await listed(f"{self.endpoint.root}/v1/models", headers, {"limit": "1000"})
-        return [str(row["id"]) for row in found["data"]]
+        listing = await listed(f"{self.endpoint.root}/v1/models", headers, {"limit": "1000"})
+        return [str(row["id"]) for row in listing["data"]]
 
 
 @cache

@@ -49,10 +49,10 @@ class _Provider(LangChainProvider):
 
     async def names(self) -> list[str]:
         headers = {"x-goog-api-key": self.key, **self.endpoint.headers}
-        found = await listed(f"{self.endpoint.root}/{_VERSION}/models", headers, {"pageSize": "1000"})
+        listing = await listed(f"{self.endpoint.root}/{_VERSION}/models", headers, {"pageSize": "1000"})
         return [
             str(row["name"]).removeprefix("models/")
-            for row in found["models"]
+            for row in listing["models"]
             if "generateContent" in row.get("supportedGenerationMethods", ("generateContent",))
         ]
 

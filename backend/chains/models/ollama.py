@@ -29,8 +29,8 @@ class _Provider(LangChainProvider):
         return Listing(True, f"Ollama answers at {url}", tuple(models), chat[0] if chat else None)
 
     async def names(self) -> list[str]:
-        found = await listed(f"{self.endpoint.root}/api/tags", self.headers(), proxies=False)
-        return [str(row["name"]) for row in found["models"] if "name" in row]
+        listing = await listed(f"{self.endpoint.root}/api/tags", self.headers(), proxies=False)
+        return [str(row["name"]) for row in listing["models"] if "name" in row]
 
     def headers(self) -> dict[str, str]:
         """What the settings add; a key, where one is set: Ollama's own service wants one."""

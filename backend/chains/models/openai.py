@@ -1,4 +1,4 @@
-"""OpenAI, and every server that speaks its chat API, through langchain-openai: a row of the table each."""
+"""OpenAI, and every server that speaks its chat API, through langchain-openai. Each is a row of the table."""
 
 import json
 import os
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 _MAX_OPENED = 64
 _TRACING = ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2")
-"""Set to `true`, LangSmith sees every call of a model."""
+"""If one of these is `true`, every call is sent to LangSmith."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quirks:
-    """How a server's API differs from OpenAI's. `limit` and `seed` are what it calls those parameters, `effort` how
-    it is told how hard to think; `default` is the model when none is named, None the first of its list."""
+    """How a server's API differs from OpenAI's. `limit`, `seed` and `effort` are its names for these parameters;
+    `default` is the model if none is named, None the first of its list."""
 
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     seed: Literal["seed", "random_seed"] = "seed"
@@ -50,7 +50,7 @@ class _Provider:
         return self.endpoint.kind.quirks or Quirks()
 
     def _unset(self) -> str | None:
-        """What must be set before it can be used."""
+        """The setting that is missing, or None."""
         endpoint = self.endpoint
         if endpoint.base_url is None:
             return f"set {endpoint.url_setting}"
@@ -78,12 +78,12 @@ class _Provider:
         return Listing(True, where, tuple(models), default)
 
     async def _list_models(self) -> list[str]:
-        found = await listed(f"{self.endpoint.root}/models", self.headers())
-        return sorted(str(row["id"]) for row in found.get("data", ()) if "id" in row)
+        listing = await listed(f"{self.endpoint.root}/models", self.headers())
+        return sorted(str(row["id"]) for row in listing.get("data", ()) if "id" in row)
 
     def headers(self) -> dict[str, str]:
-        """What proves who asks, and what the settings add."""
-        # Servers of one's own want no key, but some want the header.
+        """The header with the key, and the headers of MODELS_FILE."""
+        # A user's own server needs no key, but some require the header.
         key = self.endpoint.key.get_secret_value() if self.endpoint.key is not None else "none"
         name = self.quirks.key_header
         return {name: f"Bearer {key}" if name == "Authorization" else key, **self.endpoint.headers}
@@ -109,7 +109,7 @@ class _Provider:
                 model=model,
                 streaming=True,
                 stream_usage=True,
-                # LangChain builds the payload of another endpoint for some names; this wire is chat completions.
+                # LangChain builds the payload of another endpoint for some names; this protocol is chat completions.
                 use_responses_api=False,
                 # Retries and silence are the run's business; langchain's own watch costs a task a token and has
                 # swallowed cancels on Python 3.11.

@@ -1,4 +1,4 @@
-"""How a caller may ask a model to write: the fields that requests and prompts share."""
+"""The options of a model that requests and prompts share."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from backend.chains.models.prompt import Effort
 from backend.kit.text import is_clean
 
 _DEEPEST, _LONGEST = 32, 50_000
-"""Of a schema: levels, and characters as JSON."""
+"""Limits of a schema: levels, and characters as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class Writing(BaseModel):
             return None
         level: list[object] = [value]
         for _ in range(_DEEPEST):
-            members = [cast("dict[str, object]", each).values() for each in level if isinstance(each, dict)]
-            items = [cast("list[object]", each) for each in level if isinstance(each, list)]
-            level = [each for inner in (*members, *items) for each in inner]
+            members = [cast("dict[str, object]", value).values() for value in level if isinstance(value, dict)]
+            items = [cast("list[object]", value) for value in level if isinstance(value, list)]
+            level = [value for values in (*members, *items) for value in values]
         if level:
             raise ValueError(f"must not be nested deeper than {_DEEPEST}")
         try:

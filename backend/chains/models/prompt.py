@@ -58,7 +58,7 @@ class Message:
 
 
 WRITING = frozenset({"top_p", "seed", "stop", "reasoning_effort", "response_schema", "images"})
-"""What only a model that writes can heed; temperature is taken everywhere, and means nothing to one that doesn't."""
+"""The parameters that only a language model understands. Every model accepts temperature, also one that ignores it."""
 
 
 Effort = Literal["minimal", "low", "medium", "high"]
@@ -66,8 +66,8 @@ Effort = Literal["minimal", "low", "medium", "high"]
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """How a model is to write. None is left to the model; `max_tokens` limits what it writes. `response_schema` is a
-    JSON schema that the answer must follow, as text."""
+    """The options of a call. None: the model decides. `max_tokens` limits the answer; `response_schema` is a JSON
+    schema, as text, that the answer must follow."""
 
     max_tokens: int
     temperature: float | None = None
@@ -78,19 +78,19 @@ class Parameters:
     response_schema: str | None = None
 
     def named(self, **names: str) -> dict[str, Any]:
-        """What was asked for of these fields, by a provider's names of them: `named(top_p="p")`."""
-        asked = {theirs: getattr(self, ours) for ours, theirs in names.items()}
-        found = {name: said for name, said in asked.items() if said is not None and said != ()}
+        """Those of these fields that are set, under a provider's names for them: `named(top_p="p")`."""
+        values = {theirs: getattr(self, ours) for ours, theirs in names.items()}
         return {
-            name: list(cast("tuple[str, ...]", said)) if isinstance(said, tuple) else said
-            for name, said in found.items()
+            name: list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value is not None and value != ()
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One call of a model. `content` is the last user message as the model should see it, passages and all; `question`
-    is what the person asks, a follow-up with the turns before it for a model that can't read the history."""
+    """Everything that a model is sent in one call. `content` is the last user message with its passages. `question` is
+    the user's question alone; for a model that can't read the history, a follow-up includes the turns before it."""
 
     system: str
     history: tuple[Message, ...]
@@ -104,7 +104,7 @@ class Prompt:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The conversation with the message that is to be answered."""
+        """The history, and the message to answer."""
         return (*self.history, Message("user", self.content, self.images))
 
     @property
@@ -122,14 +122,14 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """More of the answer, maybe with `[n]` marks."""
+    """More of the answer's text, which may hold `[n]` marks."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """More of what the model thinks aloud."""
+    """More of the model's reasoning."""
 
     text: str
 
@@ -146,7 +146,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What the provider counted for this call."""
+    """The tokens of the call, as the provider counted them."""
 
     input: int
     output: int
@@ -155,14 +155,14 @@ class Tokens:
 
     def __post_init__(self) -> None:
         if self.input < 0 or self.output < 0:
-            # Nobody is paid for reading.
+            # A provider that reports negative tokens must not lower the bill.
             object.__setattr__(self, "input", max(self.input, 0))
             object.__setattr__(self, "output", max(self.output, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The answer is complete. An answer that ends without one was cut."""
+    """The answer is complete. A stream without `Finish` broke off."""
 
     reason: str
 
@@ -171,8 +171,8 @@ Output = Text | Reasoning | Quote | Tokens | Finish
 
 
 def chat_messages(prompt: Prompt) -> list[tuple[str, Any]]:
-    """The prompt as (role, content) pairs of OpenAI's API, which LangChain takes too and translates for each provider:
-    content is text, or a list of parts where there are pictures."""
+    """The prompt as (role, content) pairs of OpenAI's API, which LangChain translates for each provider. Content is
+    text, or a list of parts if there are images."""
     head = [("system", prompt.system)] if prompt.system else []
     return [*head, *((message.role, _content(message)) for message in prompt.messages)]
 
@@ -180,6 +180,6 @@ def chat_messages(prompt: Prompt) -> list[tuple[str, Any]]:
 def _content(message: Message) -> str | list[dict[str, Any]]:
     if not message.images:
         return message.text_for_model
-    shown = [{"type": "image_url", "image_url": {"url": image.url}} for image in message.images]
-    # A part without text is refused by some.
-    return [*([{"type": "text", "text": message.text_for_model}] if message.text_for_model else []), *shown]
+    images = [{"type": "image_url", "image_url": {"url": image.url}} for image in message.images]
+    # Some providers refuse an empty text part.
+    return [*([{"type": "text", "text": message.text_for_model}] if message.text_for_model else []), *images]

@@ -1,4 +1,4 @@
-"""What a provider is to the rest: it lists models and opens them; a model streams its answer to a prompt."""
+"""What a provider is: it lists models and opens them. A model streams its answer to a prompt."""
 
 import importlib.util
 import re
@@ -16,24 +16,24 @@ from backend.config.groups.models import ModelSettings
 from backend.config.models_file import Price, variable
 
 EXTRA = "pip install --no-deps -r backend/requirements-providers.txt"
-"""The line that adds what doesn't come with the server."""
+"""The command that installs the packages of optional providers."""
 FREE = Price(input=Decimal(0), output=Decimal(0))
-"""Of models that are a part of this server."""
+"""The price of models that are part of this server."""
 
 
 class ChatModel(Protocol):
-    """An opened model. `writes`: it follows instructions, so it may rewrite a question or be given passages."""
+    """An opened model. `writes`: whether it follows instructions, as language models do."""
 
     writes: bool
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
-        """The answer as it comes. Raises RunError with a message for the caller, never the provider's own text."""
+        """The answer, piece by piece. Raises RunError with our own message, never the provider's text."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a provider can do now. `models` may be incomplete; `default` is the model to use when none is asked for."""
+    """What a provider can do now. `models` may be incomplete; `default` is the model to use if none is named."""
 
     available: bool
     reason: str
@@ -45,15 +45,15 @@ class Provider(Protocol):
     """A configured provider."""
 
     async def listing(self) -> Listing:
-        """What is usable now, and why. Answers within seconds, never raises."""
+        """What can be used now. Returns within seconds, never raises."""
         ...
 
     def open(self, model: str) -> ChatModel:
-        """The named model. It need not be listed. Raises RunError when the provider isn't available."""
+        """The named model, also if it is not listed. Raises RunError if the provider isn't available."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         ...
 
 
@@ -87,8 +87,8 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A provider as it is set up: its name, and where and how it is reached. `rank`: whose turn it is when a default
-    model is looked for, the lowest first; None, and it is never asked."""
+    """A provider as it is set up: its name, and how it is reached. The lowest `rank` is tried first when the server
+    looks for a default model; None: never."""
 
     name: str
     kind: Kind
@@ -99,12 +99,12 @@ class Endpoint:
 
     @property
     def own_address(self) -> bool:
-        """It listens where somebody said, not where everybody's does."""
+        """Whether the address is not the usual one of its kind."""
         return self.base_url != self.kind.base_url
 
     @property
     def set_up(self) -> str:
-        """By what it is there, for people."""
+        """Which setting makes the provider available, for people."""
         if self.name != self.kind.name:
             return f"set up at {self.shown}"
         own = self.own_address or self.key is None
@@ -112,17 +112,17 @@ class Endpoint:
 
     @property
     def root(self) -> str:
-        """The address without a slash at its end; empty where none is set."""
+        """The address without a slash at its end; empty if none is set."""
         return (self.base_url or "").rstrip("/")
 
     @property
     def listed_as(self) -> str | None:
-        """Its name in genai-prices. A server of one's own has its own prices, whatever its models are called."""
+        """Its name in genai-prices. None at another address: a user's own server has its own prices."""
         return self.kind.prices if self.kind.base_url in (None, self.base_url) else None
 
     @property
     def shown(self) -> str:
-        """The address for people: without what may be a password in it."""
+        """The address for people, without a user name and password."""
         return re.sub(r"//[^/@]*@", "//", self.root)
 
     @property
@@ -138,8 +138,8 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A wire's entry in the registry: the kinds of provider that speak it. `needs` are the modules of its SDK,
-    `install` the pip line that adds them."""
+    """A protocol's entry in the registry: the kinds of provider that speak it. `needs` are the modules of its SDK,
+    `install` is the command that installs them."""
 
     name: str
     kinds: tuple[Kind, ...]
@@ -148,7 +148,7 @@ class Plugin:
     install: str = ""
 
     def missing(self) -> str | None:
-        """Why its SDK can't be used, or None."""
+        """Why the SDK can't be used, or None if it can."""
         absent = [m for m in self.needs if importlib.util.find_spec(m) is None]
         return f"{', '.join(absent)} is not installed: {self.install}" if absent else None
 

@@ -28,11 +28,11 @@ async def run_response(
     """The run's events after seq `after` as a stream, or the whole answer once the run has ended."""
     headers = _headers(run_id)
     if isinstance(dialect, JsonAnswer):
-        fold = await _unless_left(request, services.hub.outcome(owner, run_id))
+        fold = await _unless_left(request, services.runs.hub.outcome(owner, run_id))
         if fold is None:
             return Response(status_code=_CLIENT_LEFT)
         return dialect.render(run_id, fold, headers, request_id_of(request))
-    stream = await services.hub.follow(owner, run_id, after, dialect)
+    stream = await services.runs.hub.follow(owner, run_id, after, dialect)
     if stream is None:
         if request.method == "GET":
             # Tells an EventSource to stop; clients that stream from a POST take a 204 for a failure.

@@ -19,7 +19,8 @@ from backend.config.groups.server import ServerSettings
 from backend.errors import Forbidden, Misdirected, RequestError
 from backend.routers.edge.event_stream import BODY_SEND
 from backend.routers.edge.problems import problem_of, too_large
-from backend.services.telemetry.telemetry import SILENT, RequestRecord, Telemetry
+from backend.services.telemetry.records import RequestRecord
+from backend.services.telemetry.telemetry import SILENT, Telemetry
 
 log = structlog.get_logger(__name__)
 
@@ -60,16 +61,16 @@ class Guard:
         # The middleware between here and an endpoint is about the head of a response: a stream's body goes past it.
         scope[BODY_SEND] = send
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        with self._telemetry.request(scope["method"], scope["path"], headers) as told:
+        with self._telemetry.request(scope["method"], scope["path"], headers) as record:
             try:
-                await self._pass_on(scope, receive, send, headers, told)
+                await self._pass_on(scope, receive, send, headers, record)
             finally:
-                told.route = _route(scope)
-                milliseconds = round((time.perf_counter_ns() - told.began) / 1e6, 1)
-                log.info("request", method=told.method, path=told.route, status=told.status, ms=milliseconds)
+                record.route = _route(scope)
+                milliseconds = round((time.perf_counter_ns() - record.began) / 1e6, 1)
+                log.info("request", method=record.method, path=record.route, status=record.status, ms=milliseconds)
 
     async def _pass_on(
-        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], told: RequestRecord
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], record: RequestRecord
     ) -> None:
         request_id, replaced = scope["streamforge.request_id"], False
 
@@ -77,8 +78,8 @@ class Guard:
             nonlocal replaced
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
-                told.answered(message["status"], message["headers"])
-                if told.status == 413 and (b"content-type", b"text/plain; charset=utf-8") in message["headers"]:
+                self._telemetry.answer(record, message["status"], message["headers"])
+                if record.status == 413 and (b"content-type", b"text/plain; charset=utf-8") in message["headers"]:
                     # The body limit answers before our error handlers are there.
                     replaced = True
                     refusal = problem_of(too_large(scope), request_id)

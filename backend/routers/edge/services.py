@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 from backend.config.settings import Settings
-from backend.services.answers.start import ChatService
-from backend.services.conversations.images import Pictures
-from backend.services.conversations.session_export import Transcripts
-from backend.services.conversations.sessions import SessionService
+from backend.services.answers.start import Answers
+from backend.services.conversations.open import Conversations
+from backend.services.core import Core
 from backend.services.library.open import Library
-from backend.services.lifecycle import Readiness
-from backend.services.models.catalog import Models
+from backend.services.models.open import Models
 from backend.services.prompts.prompts import PromptService
-from backend.services.runs.hub import RunHub
-from backend.services.usage.report import UsageService
+from backend.services.runs.open import Runs
+from backend.services.usage.open import Usage
 
 if TYPE_CHECKING:
     from backend.services.web.fetching import Fetcher
@@ -23,20 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything the endpoints call; `main` makes it."""
+    """Everything the endpoints call; `wiring.py` makes it. `fetcher` is None if URL_FETCH is off."""
 
     settings: Settings
-    readiness: Readiness
-    chat: ChatService
-    hub: RunHub
-    sessions: SessionService
-    pictures: Pictures
+    core: Core
+    answers: Answers
+    runs: Runs
+    conversations: Conversations
     library: Library
-    fetcher: "Fetcher | None"
-    models: Models
-    usage: UsageService
     prompts: PromptService
-    transcripts: Transcripts
+    models: Models
+    usage: Usage
+    fetcher: "Fetcher | None"
 
 
 # Dependencies are async although they don't wait: FastAPI runs others in a thread, at 0.3 ms each.
@@ -47,14 +43,20 @@ async def _services(request: Request) -> Services:
 
 
 async def owner_of(request: Request) -> str:
-    """Whose things the request may see; `routers/keys.py` found out."""
+    """Whose things the request may see; `routers/edge/authentication.py` has found it out."""
     return request.scope["streamforge.owner"]
+
+
+def request_id_of(request: Request) -> str | None:
+    """The id that the guard gave to this request."""
+    return request.scope.get("streamforge.request_id")
 
 
 async def ready_services(request: Request) -> Services:
     """The services, once the models are loaded: a request that comes before /ready waits."""
     services: Services = request.app.state.services
-    await services.readiness.wait()
+    if not services.core.readiness.is_ready:
+        await services.core.readiness.wait()
     return services
 
 

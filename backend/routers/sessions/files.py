@@ -58,10 +58,10 @@ async def export(
     citations as footnotes and images as links to this server.
     """
     if format == "markdown":
-        text = await services.session_export.markdown(owner, session_id)
+        text = await services.conversations.session_export.markdown(owner, session_id)
         return Response(text, media_type="text/markdown; charset=utf-8", headers=_named(f"{session_id}.md"))
-    found = await services.session_export.export(owner, session_id)
-    pieces = _written(found, services.images if pictures else None)
+    found = await services.conversations.session_export.export(owner, session_id)
+    pieces = _written(found, services.conversations.images if pictures else None)
     return StreamingResponse(pieces, media_type="application/json", headers=_named(f"{session_id}.json"))
 
 
@@ -76,7 +76,9 @@ async def import_session(request: Request, services: ServicesDep, owner: Owner) 
     """Creates a new session with new ids. Nothing in the file is executed, and its usage isn't counted again."""
     if not _JSON.match(request.headers.get("content-type", "")):
         raise Invalid("The body must be a JSON object; send Content-Type: application/json.")
-    return session_of(await services.session_import.import_session(owner, await read_file(await request.body())))
+    return session_of(
+        await services.conversations.session_import.import_session(owner, await read_file(await request.body()))
+    )
 
 
 def _named(name: str) -> dict[str, str]:

@@ -161,7 +161,7 @@ async def sessions(
     q: Annotated[str | None, Query(max_length=200, description="Only sessions with this text in the title.")] = None,
 ) -> SessionList:
     """Returns a page of your sessions, last changed first."""
-    page = await services.sessions.page(owner, limit, position_of(cursor), q)
+    page = await services.conversations.sessions.page(owner, limit, position_of(cursor), q)
     last = page.items[-1] if page.more else None
     following = cursor_of(last.updated_at, last.id) if last else None
     return SessionList(items=[session_of(row) for row in page.items], next_cursor=following)
@@ -170,7 +170,7 @@ async def sessions(
 @router.get("/{session_id}", responses=responses(401, 404), summary="One session")
 async def session(session_id: SessionId, services: ServicesDep, owner: Owner) -> Session:
     """Returns title, times and settings of a session."""
-    return session_of(await services.sessions.get(owner, session_id))
+    return session_of(await services.conversations.sessions.get(owner, session_id))
 
 
 @router.patch("/{session_id}", responses=responses(401, 403, 404, 422), summary="Change a session")
@@ -180,16 +180,16 @@ async def change(session_id: SessionId, body: SessionChange, services: ServicesD
     if body.collections is not None:
         await services.library.collections.check_exist(owner, body.collections)
     if body.model is not None:
-        services.models.check(body.model)
+        services.models.catalog.check(body.model)
     if body.prompt is not None:
         await services.prompts.prepare(owner, body.prompt.name, body.prompt)
-    return session_of(await services.sessions.change(owner, session_id, body.title, settings))
+    return session_of(await services.conversations.sessions.change(owner, session_id, body.title, settings))
 
 
 @router.delete("/{session_id}", status_code=204, responses=responses(401, 403, 404), summary="Delete a session")
 async def delete(session_id: SessionId, services: ServicesDep, owner: Owner) -> Response:
     """Cancels the session's live run and deletes its messages, runs and events."""
-    await services.sessions.delete(owner, session_id)
+    await services.conversations.sessions.delete(owner, session_id)
     return Response(status_code=204)
 
 
@@ -203,7 +203,7 @@ async def messages(
     branches: Annotated[bool, Query(description="true: return every branch, not only the active path.")] = False,
 ) -> Response:
     """Returns the messages of the active path, oldest first, with citations and sources."""
-    found = await services.sessions.conversation(owner, session_id, every_branch=branches)
+    found = await services.conversations.sessions.conversation(owner, session_id, every_branch=branches)
     summary = found.summary
     told = {
         "items": await encoded(map(_message, found.messages)),
@@ -216,13 +216,13 @@ async def messages(
 @router.put("/{session_id}/head", responses=responses(400, 401, 403, 404, 422), summary="Switch to another branch")
 async def switch(session_id: SessionId, body: HeadChange, services: ServicesDep, owner: Owner) -> Session:
     """Makes the active path end at a message of any branch. The next message follows that one."""
-    return session_of(await services.sessions.switch(owner, session_id, body.message_id, leaf=body.leaf))
+    return session_of(await services.conversations.sessions.switch(owner, session_id, body.message_id, leaf=body.leaf))
 
 
 @router.get("/{session_id}/active", responses=responses(401, 404), summary="Live run of a session")
 async def active(session_id: SessionId, services: ServicesDep, owner: Owner) -> ActiveRun:
     """Returns the run that is answering now. A page can call this after a refresh, to continue watching."""
-    return ActiveRun(run_id=await services.sessions.active_run(owner, session_id))
+    return ActiveRun(run_id=await services.conversations.sessions.active_run(owner, session_id))
 
 
 def session_of(row: SessionRow) -> Session:

@@ -19,7 +19,7 @@ from backend.services.conversations.history import History
 from backend.services.conversations.images import ImageService
 from backend.services.conversations.summaries import Summarizer
 from backend.services.conversations.titles import Titles
-from backend.services.models.catalog import Models
+from backend.services.models.open import Models
 from backend.services.runs.run import Run
 from backend.storage.runs.turns import StoredMessage, Turns
 

@@ -18,7 +18,8 @@ from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
 from backend.services.library.search.retriever import LibraryRetriever
 from backend.services.library.search.search import LibrarySearch, Scope
-from backend.services.models.catalog import ModelChoice, Models
+from backend.services.models.choose import ModelChoice
+from backend.services.models.open import Models
 from backend.services.prompts.prompts import Prepared, PromptChoice, PromptService
 from backend.services.usage.budgets import Budgets, CostInput, Spending
 from backend.storage.conversations.sessions import Sessions
@@ -73,8 +74,8 @@ class Planner:
         system, prompt = await self._words(owner, request, session)
         choice = _choice(request, session, prompt)
         if choice.model is None:
-            await self._models.look()
-        candidates = tuple(self._models.choose(choice))
+            await self._models.catalog.look()
+        candidates = tuple(self._models.chooser.choose(choice))
         retriever: LibraryRetriever | None = None
         if request.documents is not False and self._settings.enable_rag:
             documents = None if request.documents is True else request.documents

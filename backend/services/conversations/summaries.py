@@ -28,7 +28,8 @@ from backend.config.groups.conversations import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.services.conversations.background import BackgroundWriter, ShortText
 from backend.services.conversations.history import History, PastMessage, covered_by_summary, past_messages
-from backend.services.models.catalog import ModelChoice, Models
+from backend.services.models.choose import ModelChoice
+from backend.services.models.open import Models
 from backend.services.runs.run import Run
 from backend.storage.conversations.summaries import Summaries, SummaryRow
 from backend.storage.runs.turns import StoredMessage
@@ -150,4 +151,4 @@ class Summarizer:
     def _model(self, candidate: ModelCandidate) -> ModelCandidate:
         """The model that writes summaries: SUMMARY_MODEL, or the one that answers."""
         name = self._settings.summary_model
-        return candidate if name is None else self._models.choose(ModelChoice(name))[0]
+        return candidate if name is None else self._models.chooser.choose(ModelChoice(name))[0]

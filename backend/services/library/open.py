@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from backend.chains.reading.parser import Parser
 from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
@@ -28,6 +30,8 @@ from backend.services.library.uploads import Uploads
 
 if TYPE_CHECKING:
     from backend.services.library.search.reranking import Reranking
+
+log = structlog.get_logger("streamforge")
 
 _THREADS = max(1, (os.cpu_count() or 2) // 2)
 """Threads for each model that runs in this process."""
@@ -89,6 +93,13 @@ async def opened(
             board.dismiss_watchers()
 
         core.draining.add(dismiss_watchers)
+
+        async def announce() -> None:
+            is_built_in = settings.embedding_model.startswith("minilm/")
+            why = "built in, no download" if is_built_in else "EMBEDDING_MODEL"
+            log.info("embedding", model=settings.embedding_model, why=why)
+
+        core.readiness.add(announce)
         core.readiness.add(index.open)
         core.readiness.add(embedders.default.prepare)
         if reranking is not None:

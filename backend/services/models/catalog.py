@@ -1,44 +1,39 @@
-"""Which models can be used, what each takes, and which ones answer a message."""
+"""Which providers and models there are, and which model answers if a request names none."""
 
 import asyncio
-import contextlib
 import difflib
 import importlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import structlog
 
-from backend import events as ev
-from backend.chains.calling.fallback import Health, ModelCandidate
 from backend.chains.models import endpoints
 from backend.chains.models.capabilities import spec_of
-from backend.chains.models.prices import charge, charge_at_most
-from backend.chains.models.prompt import Parameters, Tokens
-from backend.chains.models.provider import ChatModel, Endpoint, Kind, Listing, Plugin, Provider
-from backend.chains.models.tokenizers import Count, counter
+from backend.chains.models.provider import ChatModel, Endpoint, Listing, Plugin, Provider
+from backend.chains.models.tokenizers import counter
 from backend.config.groups.models import ModelSettings
-from backend.config.models_file import ModelSpec, Price, ProviderTable
+from backend.config.models_file import ModelSpec, ProviderTable
 from backend.errors import Invalid, RunError
 
 BUILT_IN = "extractive/quotes"
-"""What answers where there is no language model."""
-_FRESH, _AGAIN = 60.0, 5.0
-"""Seconds for which a provider's list of models is taken as it is, and that there is none."""
-_HASTE = 0.25
-"""Seconds that a request waits for a look whether a language model has come up."""
-_PATIENCE = 5.0
-"""Seconds that a provider has to list its models."""
-_MAX_KNOWN = 1000
+"""The model that answers if there is no language model."""
+_LISTING_TTL_SECONDS = 60.0
+"""How long a provider's list of models is used."""
+_FAILED_LISTING_TTL_SECONDS = 5.0
+"""How long the server waits before it asks a provider again that listed no models."""
+_LOOK_TIMEOUT_SECONDS = 0.25
+"""How long a request waits while the server looks for a language model."""
+_LISTING_TIMEOUT_SECONDS = 5.0
+"""How long a provider may take to list its models."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """A listed model and what is known of it."""
+    """A listed model and what is known about it."""
 
     name: str
     spec: ModelSpec
@@ -57,37 +52,17 @@ class ProviderState:
 
 @dataclass(frozen=True, slots=True)
 class DefaultModel:
-    """The model that answers when the request names none, and why it is that one."""
+    """The model that answers if a request names none, and the reason why it is that one."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ModelChoice:
-    """What a caller asks of the model: `asked` has the parameters that were named, by field of `Parameters`, and
-    `images`. `fallbacks` None: as the settings say."""
+class ModelCatalog:
+    """The providers of this server, built in or from MODELS_FILE, and their models.
 
-    model: str | None = None
-    fallbacks: tuple[str, ...] | None = None
-    asked: Mapping[str, object] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """An opened model, with what its provider's kind says about it."""
-
-    name: str
-    model: ChatModel
-    spec: ModelSpec
-    cannot: Mapping[str, str]
-    """The reason for each parameter that the model doesn't take."""
-    hides_reasoning: Literal["if_asked", "by_model"] | None
-    count: Count | None
-
-
-class Models:
-    """The registry of providers with this server's settings. Raises ValueError on a table that can't be."""
+    Raises ValueError if MODELS_FILE names a model that can't exist.
+    """
 
     def __init__(self, settings: ModelSettings, table: ProviderTable) -> None:
         self._settings = settings
@@ -99,11 +74,9 @@ class Models:
             if plugin.missing() is None
         }
         self._listings: dict[str, tuple[float, Listing]] = {}
-        self._opened: dict[str, _Known] = {}
-        self.health = Health(settings.cooldown_seconds)
         self.default = DefaultModel(BUILT_IN, "not looked for yet")
-        self._looked = 0.0
-        self._looking: asyncio.Task[None] | None = None
+        self._looked_at = 0.0
+        self._look_task: asyncio.Task[None] | None = None
         for path in (m.tokenizer for p in table.providers.values() for m in p.models.values()):
             if path is not None:
                 counter(path)
@@ -111,43 +84,47 @@ class Models:
             for name, chain in chains.items():
                 self._check_chain(f"{section}.{name}", chain)
 
-    def _check_chain(self, where: str, chain: Sequence[str]) -> None:
-        """Raises ValueError when a model of the table can't be."""
+    def _check_chain(self, entry: str, chain: Sequence[str]) -> None:
+        """Raises ValueError if the provider of a model in the table is unknown."""
         for model in chain:
             try:
-                self._known(model)
+                self.split(model)
             except Invalid as error:
-                said = error.message.removeprefix("model: ").removesuffix(" GET /models lists them.")
-                raise ValueError(f"MODELS_FILE: {where}: {said}") from None
+                problem = error.message.removeprefix("model: ").removesuffix(" GET /models lists them.")
+                raise ValueError(f"MODELS_FILE: {entry}: {problem}") from None
+
+    # --- the default model
 
     async def open(self) -> None:
-        """Find the default model: the setting, else the first provider that is there."""
+        """Find the default model: LLM_MODEL, or else the first provider that is available."""
         if self._settings.llm_model is not None:
             self.check(self._settings.llm_model)
             self.default = DefaultModel(self._settings.llm_model, "LLM_MODEL is set")
             return
-        self.default = await self._found()
+        self.default = await self._find_default()
 
     async def look(self) -> None:
-        """Find the default model once more while it is the built-in one: another may have come up since. A request
-        doesn't wait for it longer than it would notice."""
-        found = self.default.name != BUILT_IN or self._settings.llm_model is not None
-        if found or time.monotonic() - self._looked < _AGAIN:
+        """Look for a default model again while it is the built-in one: a provider may have become available.
+
+        Returns after a quarter of a second at the latest; the search goes on in the background.
+        """
+        is_settled = self.default.name != BUILT_IN or self._settings.llm_model is not None
+        if is_settled or time.monotonic() - self._looked_at < _FAILED_LISTING_TTL_SECONDS:
             return
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look(), name="default-model")
-        await asyncio.wait({self._looking}, timeout=_HASTE)
+        if self._look_task is None or self._look_task.done():
+            self._look_task = asyncio.create_task(self._look(), name="default-model")
+        await asyncio.wait({self._look_task}, timeout=_LOOK_TIMEOUT_SECONDS)
 
     async def _look(self) -> None:
-        default = await self._found()
+        default = await self._find_default()
         if default.name != BUILT_IN:
             await asyncio.to_thread(self._import, default.name)
             log.info("chat_model", model=default.name, why=default.reason)
         self.default = default
 
-    async def _found(self) -> DefaultModel:
-        """The first provider's that is there."""
-        self._looked = time.monotonic()
+    async def _find_default(self) -> DefaultModel:
+        """The default model of the first provider that is available."""
+        self._looked_at = time.monotonic()
         why_not: list[str] = []
         ranked = [name for name, (_, endpoint) in self._endpoints.items() if endpoint.rank is not None]
         listings = await asyncio.gather(*map(self._listing, ranked))
@@ -160,16 +137,12 @@ class Models:
             why_not.append(f"{name}: {listing.reason}{choose}")
         return DefaultModel(BUILT_IN, "; ".join(why_not))
 
-    @property
-    def missed(self) -> bool:
-        """Whether a provider was set up, and none of its models answers by default."""
-        endpoints = [endpoint for _, endpoint in self._endpoints.values() if endpoint.rank is not None]
-        named = any(endpoint.key is not None or endpoint.own_address for endpoint in endpoints)
-        return named and self.default.name == BUILT_IN and self._settings.llm_model is None
-
     def _default_of(self, name: str, listing: Listing) -> str | None:
-        """The provider's model that answers when none is named. One of MODELS_FILE has those that the file names, then
-        those that it lists at an address of its own: a vendor lists what doesn't chat, too."""
+        """The provider's default model.
+
+        A provider of MODELS_FILE has the first model that the file names, else, at an address of its own, the first
+        that it lists: a vendor lists models that don't chat, too.
+        """
         endpoint = self._endpoints[name][1]
         if name == endpoint.kind.name:
             return listing.default
@@ -177,63 +150,49 @@ class Models:
         listed = [m for m in listing.models if "embed" not in m] if endpoint.own_address else []
         return next(iter((*named, *listed)), None)
 
+    @property
+    def has_unused_provider(self) -> bool:
+        """Whether a provider is set up, and yet the built-in model is the default."""
+        ranked = [endpoint for _, endpoint in self._endpoints.values() if endpoint.rank is not None]
+        is_set_up = any(endpoint.key is not None or endpoint.own_address for endpoint in ranked)
+        return is_set_up and self.default.name == BUILT_IN and self._settings.llm_model is None
+
+    def warm(self) -> None:
+        """Import what the default model needs at its first use, and the tables of models. Takes seconds: run it in a
+        thread."""
+        self._import(self.default.name)
+        for _, endpoint in self._endpoints.values():
+            if endpoint.key is not None:
+                spec_of(endpoint, "", None)
+
+    def _import(self, name: str) -> None:
+        provider, _ = self.split(self.chain(name)[0])
+        for module in self._endpoints[provider][0].needs:
+            importlib.import_module(module)
+
     async def close(self) -> None:
-        """Let go of the providers' connections."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        """Close the connections to the providers."""
+        if self._look_task is not None:
+            self._look_task.cancel()
+            await asyncio.gather(self._look_task, return_exceptions=True)
         await asyncio.gather(*(p.aclose() for p in self._providers.values()))
 
-    def choose(self, wanted: ModelChoice) -> list[ModelCandidate]:
-        """The models that may answer, in the order in which they are tried.
+    # --- one model
 
-        Raises Invalid: an unknown model, or a parameter that the first one, or a fallback that the caller named,
-        doesn't take. Fallbacks of the settings that don't take it are left out.
-        """
-        asked = wanted.asked or {}
-        first, *more = self._chain(self.default.name if wanted.model is None else wanted.model)
-        found = [self._candidate(first, asked)]
-        for name in wanted.fallbacks or ():
-            found += [self._candidate(each, asked) for each in self._chain(name)]
-        if wanted.fallbacks is None:
-            for name in (*more, *self._table.fallbacks.get(first, ())):
-                with contextlib.suppress(Invalid):
-                    found.append(self._candidate(name, asked))
-        return list({candidate.name: candidate for candidate in found}.values())
-
-    def check(self, name: str) -> None:
-        """Raises Invalid where no such model can be used: with the nearest names, or the provider's reason."""
-        self._model(self._chain(name)[0])
-
-    def spec(self, name: str) -> ModelSpec:
-        """What is known of a model, `provider/model`. Raises Invalid."""
-        provider, model = self._known(name)
-        return spec_of(self._endpoints[provider][1], model, self._table.spec(provider).models.get(model))
-
-    def charge(self, usage: ev.Usage) -> None:
-        """Put in what the call costs at today's price; nothing where that isn't known."""
-        priced = self._priced(usage.model)
-        tokens = Tokens(usage.input_tokens, usage.output_tokens, usage.reasoning_tokens, usage.cached_tokens)
-        if priced is not None and (found := charge(*priced, tokens)) is not None:
-            usage.cost, usage.price = found.cost, found.price
-
-    def cost_at_most(self, name: str, tokens: Tokens) -> int | None:
-        """Micro-dollars that a call can cost which takes no more than these; None when nobody knows."""
-        priced = self._priced(name)
-        return charge_at_most(*priced, tokens) if priced is not None else None
-
-    def _priced(self, full: str) -> tuple[Endpoint, str, Price | None] | None:
-        """Where a model is, its name there, and its price by the settings; None for a provider that is gone."""
-        provider, _, model = full.partition("/")
-        if provider not in self._endpoints:
-            return None
-        own = self._table.spec(provider).models.get(model)
-        return self._endpoints[provider][1], model, own.price if own is not None else None
-
-    def _chain(self, name: str) -> tuple[str, ...]:
+    def chain(self, name: str) -> tuple[str, ...]:
+        """The models of an alias, in the order in which they are tried; another name is its own chain."""
         return self._table.aliases.get(name, (name,))
 
-    def _known(self, full: str) -> tuple[str, str]:
+    def fallbacks(self, name: str) -> tuple[str, ...]:
+        """The models that MODELS_FILE names as fallbacks of a model."""
+        return self._table.fallbacks.get(name, ())
+
+    def check(self, name: str) -> None:
+        """Raises Invalid if the model can't be used, with the nearest names or the provider's reason."""
+        self.model(self.chain(name)[0])
+
+    def split(self, full: str) -> tuple[str, str]:
+        """Provider and model of `provider/model`. Raises Invalid if the provider is unknown."""
         provider, slash, model = full.partition("/")
         if provider in self._endpoints and slash and model:
             return provider, model
@@ -247,8 +206,9 @@ class Models:
             code="unknown_model",
         )
 
-    def _model(self, full: str) -> ChatModel:
-        provider, model = self._known(full)
+    def model(self, full: str) -> ChatModel:
+        """The opened model. Raises Invalid."""
+        provider, model = self.split(full)
         if provider not in self._providers:
             raise Invalid(f"model: {self._endpoints[provider][0].missing()}", code="unknown_model")
         try:
@@ -256,81 +216,46 @@ class Models:
         except RunError as error:
             raise Invalid(f"model: {error.message}", code="unknown_model") from None
 
-    def _open(self, full: str) -> _Known:
-        if (known := self._opened.get(full)) is not None:
-            return known
-        opened, spec = self._model(full), self.spec(full)
-        kind = self._endpoints[self._known(full)[0]][1].kind
-        count = counter(spec.tokenizer) if spec.tokenizer is not None else None
-        if len(self._opened) >= _MAX_KNOWN:
-            self._opened.clear()
-        known = self._opened[full] = _Known(full, opened, spec, _cannot(kind, spec), kind.hides_reasoning, count)
-        return known
+    def spec(self, full: str) -> ModelSpec:
+        """What is known about a model. Raises Invalid."""
+        provider, model = self.split(full)
+        return spec_of(self._endpoints[provider][1], model, self.own_spec(provider, model))
 
-    def _candidate(self, name: str, asked: Mapping[str, object]) -> ModelCandidate:
-        known = self._open(name)
-        for field in asked:
-            if field in known.cannot:
-                raise Invalid(
-                    f"{field}: {name} doesn't take it: {known.cannot[field]}. Leave it out, or choose another model.",
-                    code="unsupported_parameter",
-                )
-        limit, most = asked.get("max_tokens"), known.spec.max_output
-        if isinstance(limit, int) and most is not None and limit > most:
-            raise Invalid(f"max_tokens: {name} writes at most {most} tokens.", code="unsupported_parameter")
-        hides_reasoning = known.hides_reasoning is not None and (
-            "reasoning_effort" in asked or (known.hides_reasoning == "by_model" and known.spec.reasoning is True)
-        )
-        parameters = self._parameters(known.spec, asked)
-        return ModelCandidate(
-            known.name, known.model, parameters, hides_reasoning, "images" not in known.cannot, known.count
-        )
+    def own_spec(self, provider: str, model: str) -> ModelSpec | None:
+        """What MODELS_FILE says about a model."""
+        return self._table.spec(provider).models.get(model)
 
-    def _parameters(self, spec: ModelSpec, asked: Mapping[str, object]) -> Parameters:
-        settings = self._settings
-        limit = settings.llm_max_tokens if spec.max_output is None else min(settings.llm_max_tokens, spec.max_output)
-        fields: dict[str, Any] = {"max_tokens": limit}
-        # Vendors advise against both, or refuse them; a model that is to reason has its own.
-        if spec.temperature is not False and not asked.keys() & {"top_p", "reasoning_effort"}:
-            fields["temperature"] = settings.llm_temperature
-        fields.update(asked)
-        fields.pop("images", None)
-        return Parameters(**fields)
+    def endpoint(self, provider: str) -> Endpoint | None:
+        """The endpoint of a provider; None if the provider was removed."""
+        known = self._endpoints.get(provider)
+        return known[1] if known is not None else None
 
-    def warm(self) -> None:
-        """Import what the default model needs at its first use, and what knows models. Takes seconds: for a thread."""
-        self._import(self.default.name)
-        for _, endpoint in self._endpoints.values():
-            if endpoint.key is not None:
-                spec_of(endpoint, "", None)
-
-    def _import(self, name: str) -> None:
-        provider, _ = self._known(self._chain(name)[0])
-        for module in self._endpoints[provider][0].needs:
-            importlib.import_module(module)
+    # --- all models
 
     @property
     def aliases(self) -> Mapping[str, Sequence[str]]:
-        """Names that stand for models, each with those that are tried one after the other."""
+        """The models of each alias, in the order in which they are tried."""
         return self._table.aliases
 
     async def states(self, *, refresh: bool = False) -> list[ProviderState]:
-        """Every provider: what can be used now, and what can't with the reason. `refresh`: ask them all anew."""
+        """Every provider: whether it can be used now, and why. With `refresh` every provider is asked again."""
         if refresh:
             self._listings.clear()
-            self._looked = 0.0
+            self._looked_at = 0.0
             await self.look()
         listings = await asyncio.gather(*(self._listing(name) for name in self._endpoints))
-        # Hundreds of models, some of which are looked up for the first time.
+        # There are hundreds of models, and some are looked up for the first time.
         return await asyncio.to_thread(self._states, listings)
 
     def _states(self, listings: Sequence[Listing]) -> list[ProviderState]:
         return [
-            ProviderState(name, endpoint.kind.summary, found.available, found.reason, self._specs(endpoint, found))
-            for (name, (_, endpoint)), found in zip(self._endpoints.items(), listings, strict=True)
+            ProviderState(
+                name, endpoint.kind.summary, listing.available, listing.reason, self._model_states(endpoint, listing)
+            )
+            for (name, (_, endpoint)), listing in zip(self._endpoints.items(), listings, strict=True)
         ]
 
-    def _specs(self, endpoint: Endpoint, listing: Listing) -> tuple[ModelState, ...]:
+    def _model_states(self, endpoint: Endpoint, listing: Listing) -> tuple[ModelState, ...]:
         own = self._table.spec(endpoint.name).models
         names = dict.fromkeys((*listing.models, *own))
         return tuple(ModelState(name, spec_of(endpoint, name, own.get(name))) for name in names)
@@ -339,24 +264,14 @@ class Models:
         provider = self._providers.get(name)
         if provider is None:
             return Listing(False, self._endpoints[name][0].missing() or "not available")
-        asked_at, known = self._listings.get(name, (0.0, None))
-        fresh = _FRESH if known is not None and known.available and known.models else _AGAIN
-        if known is None or time.monotonic() - asked_at > fresh:
+        listed_at, listing = self._listings.get(name, (0.0, None))
+        is_complete = listing is not None and listing.available and listing.models
+        ttl = _LISTING_TTL_SECONDS if is_complete else _FAILED_LISTING_TTL_SECONDS
+        if listing is None or time.monotonic() - listed_at > ttl:
             try:
-                async with asyncio.timeout(_PATIENCE):
-                    known = await provider.listing()
+                async with asyncio.timeout(_LISTING_TIMEOUT_SECONDS):
+                    listing = await provider.listing()
             except TimeoutError:
-                known = Listing(False, f"its list of models didn't come within {_PATIENCE:g} s")
-            self._listings[name] = (time.monotonic(), known)
-        return known
-
-
-def _cannot(kind: Kind, spec: ModelSpec) -> dict[str, str]:
-    """Parameters that a model doesn't take, as far as anybody knows, with the reason."""
-    return {
-        **dict.fromkeys(kind.refuses, f"{kind.name} has no such parameter"),
-        **(dict.fromkeys(("temperature", "top_p"), "the model takes none") if spec.temperature is False else {}),
-        **({"reasoning_effort": "the model doesn't reason"} if spec.reasoning is False else {}),
-        **({"response_schema": "the model can't keep to a schema"} if spec.structured_output is False else {}),
-        **({"images": "the model can't see"} if spec.vision is False else {}),
-    }
+                listing = Listing(False, f"its list of models didn't come within {_LISTING_TIMEOUT_SECONDS:g} s")
+            self._listings[name] = (time.monotonic(), listing)
+        return listing

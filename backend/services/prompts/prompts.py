@@ -1,4 +1,4 @@
-"""Prompts: made, versioned, labelled, compared, and rendered for an answer."""
+"""Prompts of owners: templates with versions and labels, which are compared and rendered for answers."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ class PromptChoice(PromptValues):
 
 @dataclass(frozen=True, slots=True)
 class ReadVersion:
-    """A version with its content read."""
+    """A version, with its content parsed."""
 
     row: RevisionRow
     content: PromptContent
@@ -59,20 +59,20 @@ class ReadVersion:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prompt, ready to be sent."""
+    """A rendered prompt."""
 
     name: str
     version: int
     rendered: Rendered
 
     def record(self) -> str:
-        """What an answer's message says of it, JSON text."""
-        said = {"name": self.name, "version": self.version, "variables": dict(self.rendered.values)}
-        return json.dumps(said, ensure_ascii=False)
+        """What the answer's message stores about the prompt, as JSON text."""
+        record = {"name": self.name, "version": self.version, "variables": dict(self.rendered.values)}
+        return json.dumps(record, ensure_ascii=False)
 
 
 class PromptService:
-    """Prompts of an owner; somebody else's raise NotFound."""
+    """Prompts. Those of another owner raise NotFound."""
 
     def __init__(self, prompts: Prompts) -> None:
         self._prompts = prompts
@@ -92,7 +92,7 @@ class PromptService:
         return await self.version(owner, name, n)
 
     async def all(self, owner: str) -> list[PromptRow]:
-        """The owner's, by name."""
+        """The owner's prompts, by name."""
         return await self._prompts.of(owner)
 
     async def get(self, owner: str, name: str) -> tuple[PromptRow, list[RevisionRow]]:
@@ -114,7 +114,7 @@ class PromptService:
         await self._prompts.unlabel(owner, name, label)
 
     async def delete(self, owner: str, name: str) -> None:
-        """Delete it with its versions and labels; answers keep what they say of it. Raises NotFound."""
+        """Delete a prompt with its versions and labels; answers keep their record of it. Raises NotFound."""
         await self._prompts.delete(owner, name)
 
     async def diff(self, owner: str, name: str, before: int, after: int) -> dict[str, str]:
@@ -125,8 +125,8 @@ class PromptService:
 
     async def prepare(self, owner: str, name: str, values: PromptValues) -> Prepared:
         """The chosen version with its values in place. Raises NotFound, Invalid."""
-        found = await self.version(owner, name, values.version, values.label)
-        return Prepared(name, found.row.n, render(found.content, values.variables))
+        version = await self.version(owner, name, values.version, values.label)
+        return Prepared(name, version.row.n, render(version.content, values.variables))
 
 
 def _stored(content: PromptContent) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from backend import events as ev
 from backend.config.groups.runs import RunSettings
+from backend.config.groups.storage import StorageSettings
 from backend.services.core import Core
 from backend.services.runs.hub import RunHub
 from backend.storage.runs.turns import Turns
@@ -21,14 +22,14 @@ class Runs:
 
 @asynccontextmanager
 async def opened(
-    settings: RunSettings, core: Core, charge: Callable[[ev.Usage], None], *, retention_hours: float
+    settings: RunSettings, storage: StorageSettings, core: Core, charge: Callable[[ev.Usage], None]
 ) -> AsyncGenerator[Runs]:
-    """The runs; `charge` puts the cost into a usage event.
+    """The runs. `storage` says how long events are kept; `charge` puts the cost into a usage event.
 
     Live runs use capabilities that open later. So they must be drained before those close: `core.draining` ends them.
     """
     turns = Turns(core.database)
-    hub = RunHub(turns, settings, retention_hours, charge, core.telemetry)
+    hub = RunHub(turns, settings, storage.event_retention_hours, charge, core.telemetry)
     await hub.open()
     core.draining.add(hub.close)
     try:

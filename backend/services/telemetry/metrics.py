@@ -1,4 +1,4 @@
-"""What Prometheus reads at GET /metrics. Labels are bounded: names that callers make up share the value `other`."""
+"""Metrics that Prometheus reads at GET /metrics. A label has at most 50 values; others become `other`."""
 
 import asyncio
 import time
@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from backend.events import status_of
-from backend.services.telemetry.telemetry import CallRecord, JobRecord, RequestRecord, RetrievalRecord, RunRecord, Sink
+from backend.services.telemetry.records import CallRecord, JobRecord, RequestRecord, RetrievalRecord, RunRecord
+from backend.services.telemetry.telemetry import Sink
 
 _MOST_VALUES = 50
 _OTHER = "other"
@@ -57,13 +60,13 @@ METRICS: Mapping[str, tuple[str, str, tuple[str, ...], tuple[float, ...]]] = {
     "chunks": ("Gauge", "Chunks of these documents.", (), ()),
     "event_loop_lag_seconds": ("Histogram", "How late the event loop runs its callbacks.", (), _BRIEF),
 }
-"""By name: what it is, what it says, its labels, its buckets."""
+"""By name: type, description, labels, buckets."""
 _UNBOUNDED = ("model", "code", "outcome")
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """What is there now. `jobs`: by stage."""
+    """Numbers of the present moment. `jobs`: unfinished jobs by stage."""
 
     live_runs: int
     jobs: Mapping[str, int]
@@ -72,7 +75,7 @@ class Levels:
 
 
 class Metrics(Sink):
-    """Counts what it is told. Its names begin with `streamforge_`, but for the process's own."""
+    """Counts records. Metric names begin with `streamforge_`, except for those of the process."""
 
     def __init__(self) -> None:
         import prometheus_client as prometheus
@@ -88,18 +91,18 @@ class Metrics(Sink):
             self._of[name] = make(f"streamforge_{name}", about, labels, registry=self._registry, **more)
         self._lag: asyncio.Task[None] | None = None
 
+    @override
     async def open(self) -> None:
-        """See `Sink`."""
         self._lag = asyncio.create_task(self._watch_lag(), name="event-loop-lag")
 
+    @override
     async def close(self) -> None:
-        """See `Sink`."""
         if self._lag is not None:
             self._lag.cancel()
             await asyncio.gather(self._lag, return_exceptions=True)
 
     def text(self, levels: Levels) -> tuple[bytes, str]:
-        """All of it in Prometheus' text format, and its media type."""
+        """All metrics in Prometheus' text format, and the media type."""
         from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
         self._of["runs_live"].set(levels.live_runs)
@@ -109,25 +112,25 @@ class Metrics(Sink):
             self._of["ingestion_jobs"].labels(stage).set(count)
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
+    @override
     def request_answered(self, request: RequestRecord) -> None:
-        """See `Sink`."""
         if request.streams:
             self._of["event_streams"].inc()
 
+    @override
     def request_ended(self, request: RequestRecord) -> None:
-        """See `Sink`."""
         method = request.method if request.method in _METHODS else _OTHER
         self._at("http_requests", method=method, route=request.route, status=str(request.status)).inc()
         self._at("http_request_seconds", route=request.route).observe((request.ended - request.began) * _NS)
         if request.streams:
             self._of["event_streams"].dec()
 
+    @override
     def run_began(self, run: RunRecord) -> None:
-        """See `Sink`."""
         self._of["runs_started"].inc()
 
+    @override
     def run_ended(self, run: RunRecord) -> None:
-        """See `Sink`."""
         assert run.terminal is not None
         self._at("runs_ended", status=status_of(run.terminal), model=run.model).inc()
         self._at("run_seconds", model=run.model).observe((run.ended_at - run.began_at) * _NS)
@@ -136,10 +139,10 @@ class Metrics(Sink):
         for model, code in run.switches:
             self._at("model_switches", model=model, code=code).inc()
         for call in run.calls:
-            self.called(call)
+            self.call_ended(call)
 
-    def called(self, call: CallRecord) -> None:
-        """See `Sink`."""
+    @override
+    def call_ended(self, call: CallRecord) -> None:
         self._at("model_calls", model=call.model, purpose=call.purpose, status=call.status).inc()
         if call.first is not None and call.began is not None:
             self._at("model_first_token_seconds", model=call.model).observe((call.first - call.began) * _NS)
@@ -151,14 +154,14 @@ class Metrics(Sink):
             if call.usage.cost is not None:
                 self._at("cost_dollars", model=call.model).inc(call.usage.cost / 1_000_000)
 
-    def retrieved(self, retrieval: RetrievalRecord) -> None:
-        """See `Sink`."""
+    @override
+    def retrieval_ended(self, retrieval: RetrievalRecord) -> None:
         for stage, seconds in retrieval.seconds.items():
             self._at("retrieval_seconds", stage=stage).observe(seconds)
         self._at("retrieval_seconds", stage="all").observe((retrieval.ended - retrieval.began) * _NS)
 
+    @override
     def job_ended(self, job: JobRecord) -> None:
-        """See `Sink`."""
         self._at("ingestion_jobs_ended", kind=job.kind, outcome=job.outcome).inc()
         for stage, seconds in job.seconds.items():
             self._at("ingestion_seconds", stage=stage).observe(seconds)
@@ -167,7 +170,7 @@ class Metrics(Sink):
         return self._of[name].labels(**{label: self._bounded(label, value) for label, value in labels.items()})
 
     def _bounded(self, label: str, value: str) -> str:
-        """The value, or `other` where the label has too many already: each is kept for the life of the process."""
+        """The value, or `other` if the label has too many values: Prometheus keeps each for the life of the process."""
         seen = self._seen.get(label)
         if seen is None or value in seen:
             return value

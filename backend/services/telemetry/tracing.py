@@ -1,12 +1,12 @@
-"""Spans for OpenTelemetry, by its conventions for HTTP and generative AI: request > run > calls and searches.
+"""Sends spans to OpenTelemetry, by its conventions for HTTP and generative AI: request > run > calls and searches.
 
-The environment's standard variables say where they go, how many of them, and under which name. Spans are sent by a
-thread of the SDK's, from a bounded queue: a collector that is away costs spans, never an answer. What was asked and
-answered is in them only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says so.
+The environment's standard variables say where spans go, how many, and under which service name. A thread of the SDK
+sends them from a bounded queue: if the collector is down, spans are lost, and no answer waits. Spans hold prompts and
+answers only if OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says so.
 """
 
 import asyncio
-import importlib.util
+import importlib
 import json
 import logging
 import os
@@ -14,20 +14,20 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+
+from typing_extensions import override
 
 from backend import __version__
 from backend import events as ev
 from backend.chains.models.prompt import Image, Prompt
 from backend.events import status_of
-from backend.services.telemetry.telemetry import CallRecord, RequestRecord, RetrievalRecord, RunRecord, Sink, now
+from backend.services.telemetry import exporter
+from backend.services.telemetry.records import CallRecord, RequestRecord, RetrievalRecord, RunRecord, now
+from backend.services.telemetry.telemetry import Sink
 
-_EXPORTERS = "opentelemetry.exporter.otlp.proto"
-_PROTOCOLS = {"grpc": "grpc", "http/protobuf": "http"}
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _CONTENTS = frozenset({"true", "span_only", "span_and_event"})
 _PROBES = frozenset({"/health", "/ready", "/chat/health", "/metrics"})
-"""Asked every few seconds by machines: no span says anything of them."""
+"""Paths that machines request every few seconds; they get no spans."""
 _CLOSING = 3.0
 _PROVIDERS = {
     "google": "gcp.gemini",
@@ -35,61 +35,36 @@ _PROVIDERS = {
     "mistral": "mistral_ai",
     "xai": "x_ai",
 }
-"""Names in the conventions, where they aren't ours."""
-
-
-def wanted(setting: bool | None) -> bool:
-    """Whether spans are to be sent: as the setting says, or else where a collector is named."""
-    return any(os.environ.get(name) for name in _ENDPOINTS) if setting is None else setting
-
-
-def missing() -> str | None:
-    """Why spans can't be sent, or None."""
-    protocol = _protocol()
-    if protocol not in _PROTOCOLS:
-        return f"OTEL_EXPORTER_OTLP_PROTOCOL: {protocol} is not supported, use one of {', '.join(_PROTOCOLS)}"
-    package = f"{_EXPORTERS}.{_PROTOCOLS[protocol]}"
-    if importlib.util.find_spec(package) is None:
-        return f"{protocol} is not installed: pip install opentelemetry-exporter-otlp-proto-{_PROTOCOLS[protocol]}"
-    return None
-
-
-def _protocol() -> str:
-    """What the environment says, or else what listens on the collector's port by convention: 4318 is HTTP's."""
-    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-        if said := os.environ.get(name):
-            return said
-    endpoint = next((found for name in _ENDPOINTS if (found := os.environ.get(name))), "")
-    return "http/protobuf" if urlsplit(endpoint).port == 4318 else "grpc"
+"""OpenTelemetry's names of providers, if they differ from ours."""
 
 
 class Tracing(Sink):
-    """Sends what it is told as spans."""
+    """Sends records as spans."""
 
     def __init__(self) -> None:
         from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        wire = importlib.import_module(f"{_EXPORTERS}.{_PROTOCOLS[_protocol()]}.trace_exporter")
+        exporter_module = importlib.import_module(exporter.module())
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)
-        # What the environment names wins over these.
+        # Attributes of the environment win over these.
         ours = Resource({SERVICE_NAME: "streamforge", SERVICE_VERSION: __version__})
-        self._provider = TracerProvider(resource=ours.merge(_named()), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(wire.OTLPSpanExporter()))
+        self._provider = TracerProvider(resource=ours.merge(_environment_resource()), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter_module.OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("streamforge", __version__)
-        said = os.environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "")
-        self.contents = said.lower() in _CONTENTS
+        setting = os.environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "")
+        self.contents = setting.lower() in _CONTENTS
 
+    @override
     async def close(self) -> None:
-        """See `Sink`."""
-        # Its own way waits half a minute for a collector that is away.
+        # The SDK's own shutdown waits half a minute if the collector is down.
         sending = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         sending.start()
         await asyncio.to_thread(sending.join, _CLOSING)
 
+    @override
     def request_began(self, request: RequestRecord) -> None:
-        """See `Sink`."""
         from opentelemetry import context, propagate, trace
 
         if request.path in _PROBES:
@@ -104,8 +79,8 @@ class Tracing(Sink):
         )
         request.span = (span, context.attach(trace.set_span_in_context(span)))
 
+    @override
     def request_ended(self, request: RequestRecord) -> None:
-        """See `Sink`."""
         from opentelemetry import context
 
         if request.span is None:
@@ -118,8 +93,8 @@ class Tracing(Sink):
         span.set_attribute("http.response.status_code", request.status)
         _end(span, request.ended, str(request.status) if request.status >= 500 else None)
 
+    @override
     def run_began(self, run: RunRecord) -> None:
-        """See `Sink`."""
         from opentelemetry import context, trace
 
         started = run.started
@@ -138,8 +113,8 @@ class Tracing(Sink):
         # The run's task has a context of its own, which ends with it.
         context.attach(trace.set_span_in_context(run.span))
 
+    @override
     def run_ended(self, run: RunRecord) -> None:
-        """See `Sink`."""
         from opentelemetry import trace
 
         inside = trace.set_span_in_context(run.span)
@@ -147,7 +122,7 @@ class Tracing(Sink):
             self._call(call, inside)
         total, terminal = run.state.total(), run.terminal
         assert terminal is not None
-        said: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "gen_ai.response.model": run.model,
             "gen_ai.usage.input_tokens": total.input_tokens,
             "gen_ai.usage.output_tokens": total.output_tokens,
@@ -155,31 +130,31 @@ class Tracing(Sink):
             "streamforge.run.status": status_of(terminal),
             "streamforge.cost_dollars": total.cost / 1_000_000 if total.cost is not None else None,
         }
-        _set(run.span, said)
+        _set(run.span, attributes)
         _end(run.span, run.ended_at, terminal.error.code if isinstance(terminal, ev.RunFailed) else None)
 
-    def called(self, call: CallRecord) -> None:
-        """See `Sink`."""
+    @override
+    def call_ended(self, call: CallRecord) -> None:
         self._call(call, None)
 
-    def retrieved(self, retrieval: RetrievalRecord) -> None:
-        """See `Sink`."""
+    @override
+    def retrieval_ended(self, retrieval: RetrievalRecord) -> None:
         span = self._tracer.start_span("retrieval", start_time=_at(retrieval.began))
-        said: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "gen_ai.operation.name": "retrieval",
             "streamforge.retrieval.passages": retrieval.passages,
             **{f"streamforge.retrieval.{stage}_seconds": spent for stage, spent in retrieval.seconds.items()},
         }
         if self.contents:
-            said["gen_ai.retrieval.query.text"] = retrieval.queries[0][0]
-        _set(span, said)
+            attributes["gen_ai.retrieval.query.text"] = retrieval.queries[0][0]
+        _set(span, attributes)
         _end(span, retrieval.ended, retrieval.error)
 
     def _call(self, call: CallRecord, inside: Any) -> None:
         from opentelemetry import trace
 
         provider, _, model = call.model.partition("/")
-        # Without times it was told as a whole, when it had ended.
+        # A call without times was recorded after it had ended.
         ended = call.ended or now()
         span = self._tracer.start_span(
             f"chat {model}" if call.purpose != "embedding" else f"embeddings {model}",
@@ -194,30 +169,30 @@ class Tracing(Sink):
             },
             start_time=_at(call.began or ended),
         )
-        _set(span, {**_asked(call), **_used(call), **_contents(call)})
+        _set(span, {**_request(call), **_usage(call), **_contents(call)})
         _end(span, ended, call.error)
 
 
-def _asked(call: CallRecord) -> dict[str, Any]:
-    asked = call.parameters
-    said: dict[str, Any] = {
+def _request(call: CallRecord) -> dict[str, Any]:
+    parameters = call.parameters
+    attributes: dict[str, Any] = {
         "gen_ai.response.time_to_first_chunk": _seconds(call.began, call.first),
         "gen_ai.response.finish_reasons": [call.finish] if call.finish else None,
         "streamforge.call.retries": len(call.retries) or None,
     }
-    if asked is not None:
-        said |= {
+    if parameters is not None:
+        attributes |= {
             "gen_ai.request.stream": True,
-            "gen_ai.request.max_tokens": asked.max_tokens,
-            "gen_ai.request.temperature": asked.temperature,
-            "gen_ai.request.top_p": asked.top_p,
-            "gen_ai.request.seed": asked.seed,
-            "gen_ai.request.stop_sequences": list(asked.stop) or None,
+            "gen_ai.request.max_tokens": parameters.max_tokens,
+            "gen_ai.request.temperature": parameters.temperature,
+            "gen_ai.request.top_p": parameters.top_p,
+            "gen_ai.request.seed": parameters.seed,
+            "gen_ai.request.stop_sequences": list(parameters.stop) or None,
         }
-    return said
+    return attributes
 
 
-def _used(call: CallRecord) -> dict[str, Any]:
+def _usage(call: CallRecord) -> dict[str, Any]:
     usage = call.usage
     if usage is None:
         return {}
@@ -232,16 +207,16 @@ def _used(call: CallRecord) -> dict[str, Any]:
 
 
 def _contents(call: CallRecord) -> dict[str, Any]:
-    """What was asked and written, as JSON by the conventions; pictures without their bytes. Nothing where none is
-    kept."""
+    """What the model was sent and what it wrote, as JSON by OpenTelemetry's conventions, images without their bytes.
+    Empty if contents are not recorded."""
     if call.prompt is None:
         return {}
-    asked = [_message(message.role, message.text_for_model, message.images) for message in call.prompt.messages]
-    wrote = {**_message("assistant", call.text or ""), "finish_reason": call.finish or call.error or ""}
+    sent = [_message(message.role, message.text_for_model, message.images) for message in call.prompt.messages]
+    answer = {**_message("assistant", call.text or ""), "finish_reason": call.finish or call.error or ""}
     return {
         "gen_ai.system_instructions": _json(_system(call.prompt)),
-        "gen_ai.input.messages": _json(asked),
-        "gen_ai.output.messages": _json([wrote]),
+        "gen_ai.input.messages": _json(sent),
+        "gen_ai.output.messages": _json([answer]),
     }
 
 
@@ -250,16 +225,16 @@ def _system(prompt: Prompt) -> list[dict[str, str]]:
 
 
 def _message(role: str, text: str, images: Sequence[Image] = ()) -> dict[str, Any]:
-    shown = [{"type": "blob", "modality": "image", "mime_type": image.media_type} for image in images]
-    return {"role": role, "parts": [{"type": "text", "content": text}, *shown]}
+    parts = [{"type": "blob", "modality": "image", "mime_type": image.media_type} for image in images]
+    return {"role": role, "parts": [{"type": "text", "content": text}, *parts]}
 
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _named() -> Any:
-    """What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say."""
+def _environment_resource() -> Any:
+    """The attributes of OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES."""
     from opentelemetry.sdk.resources import OTELResourceDetector
 
     return OTELResourceDetector().detect()

@@ -1,4 +1,4 @@
-"""What an answer may cost at most, before any model is asked: what its owner's budget must hold for it."""
+"""The highest cost of an answer or of a call, computed before any model is called, and reserved in the budget."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,31 +12,36 @@ from backend.config.budgets import EVERYBODY, Budget
 from backend.config.groups.library import LibrarySettings
 from backend.config.groups.models import ModelSettings
 from backend.errors import PriceUnknown
-from backend.services.models.catalog import Models
+from backend.services.models.pricing import Pricing
 from backend.storage.usage.reservations import Reservation
 
 
 @dataclass(frozen=True, slots=True)
 class CostInput:
-    """What an answer will be asked with. `texts`: the words of its prompt that are known; `pictures`: its own, and
-    `before`: the session's; `looks_up`: in documents; `follows`: there may be messages before it."""
+    """What is known about an answer before it begins."""
 
     candidates: Sequence[ModelCandidate]
     question: str
     texts: Sequence[str]
+    """The texts of the prompt that are known: system prompt, message, examples."""
     pictures: int
+    """The number of images in the message."""
     before: int
+    """The number of images in earlier messages of the session."""
     looks_up: bool
+    """Whether documents are searched."""
     follows: bool
+    """Whether there may be earlier messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What an answer may take: `input_limit` tokens of prompt, with so many `pictures` of earlier messages, and the
-    money."""
+    """What an answer may spend."""
 
     input_limit: int
+    """The longest prompt, in tokens."""
     pictures: int
+    """The number of images of earlier messages that the prompt may hold."""
     reservation: Reservation
 
 
@@ -44,21 +49,21 @@ class Budgets:
     """The budgets of all owners."""
 
     def __init__(
-        self, budgets: Mapping[str, Budget], models: Models, writing: ModelSettings, reading: LibrarySettings
+        self, budgets: Mapping[str, Budget], pricing: Pricing, models: ModelSettings, library: LibrarySettings
     ) -> None:
         self._budgets = budgets
         self.is_off = not budgets
         """Whether no owner has a budget."""
-        self._models = models
-        self._history = writing.llm_history_tokens
-        self._passages = passages_at_most(reading.top_k, reading.passage_size)
+        self._pricing = pricing
+        self._history = models.llm_history_tokens
+        self._passages = passages_at_most(library.top_k, library.passage_size)
 
     def of(self, owner: str) -> Budget | None:
-        """The owner's own budget, or the one of everybody else; None: no limit."""
+        """The owner's own budget, or else the one of `*`; None: no limit."""
         return self._budgets.get(owner) or self._budgets.get(EVERYBODY)
 
     def allowance(self, owner: str, planned: CostInput) -> Spending | None:
-        """What the answer may take; None without a budget. Raises PriceUnknown."""
+        """What the answer may spend; None without a budget. Raises PriceUnknown."""
         budget = self.of(owner)
         if budget is None:
             return None
@@ -70,22 +75,22 @@ class Budgets:
             self._history if planned.follows else 0,
             self._passages if planned.looks_up else 0,
         )
-        # One that is waited for in vain is paid for as well as the next one that answers.
-        calls = [(each.name, Tokens(limit, each.parameters.max_tokens)) for each in planned.candidates]
+        # A candidate that times out is paid for, and the next one that answers, too.
+        calls = [(candidate.name, Tokens(limit, candidate.parameters.max_tokens)) for candidate in planned.candidates]
         amount = sum(self._cost(*call) for call in calls)
         if planned.follows and planned.looks_up:
-            # Asked of the first one that doesn't rest then.
+            # The first candidate without a cooldown rewrites the question; which one it will be is not known yet.
             rewrite = Tokens(rewrite_at_most(planned.question), REWRITING.max_tokens)
             amount += max((self._cost(c.name, rewrite) for c in planned.candidates if c.model.writes), default=0)
         return Spending(limit, before, Reservation(amount, budget))
 
     def reservation(self, owner: str, model: str, most: Tokens) -> Reservation | None:
-        """What a single call may cost; None without a budget. Raises PriceUnknown."""
+        """The highest cost of a call of `most` tokens; None without a budget. Raises PriceUnknown."""
         budget = self.of(owner)
         return Reservation(self._cost(model, most), budget, writes=most.output > 0) if budget is not None else None
 
     def _cost(self, name: str, most: Tokens) -> int:
-        cost = self._models.cost_at_most(name, most)
+        cost = self._pricing.cost_at_most(name, most)
         if cost is None:
             raise PriceUnknown(
                 f"You have a budget, and what {name} costs is not known. Choose another model, or have its price set "

@@ -8,9 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from backend.chains.passages import Passage, SearchTrace
+from backend.chains.passages import Passage
 from backend.chains.retrieval.embeddings import Embedders
 from backend.chains.retrieval.ranking import RankedPassage
 from backend.services.library.search.engine import Mode, SearchEngine, SearchFindings, SearchPart, SearchRequest

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from backend.config.settings import Settings
-from backend.services.models.catalog import ModelChoice, Models
+from backend.services.models.catalog import ModelCatalog
+from backend.services.models.choose import ModelChoice, ModelChooser
 
 
 @pytest.mark.parametrize(
@@ -26,5 +27,6 @@ def test_who_thinks_out_of_sight(tmp_path: Path, name: str, asked: dict[str, obj
     keys = [f"{provider}_API_KEY=sk-0123456789" for provider in ("OPENAI", "ANTHROPIC", "GOOGLE", "DEEPSEEK")]
     (tmp_path / ".env").write_text("\n".join(keys))
     settings = Settings.load(env_file=tmp_path / ".env", data_dir=tmp_path)
-    (candidate,) = Models(settings.models, settings.providers).choose(ModelChoice(name, asked=asked))
+    chooser = ModelChooser(settings.models, ModelCatalog(settings.models, settings.providers))
+    (candidate,) = chooser.choose(ModelChoice(name, parameters=asked))
     assert candidate.hides_reasoning is hides_reasoning

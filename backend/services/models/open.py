@@ -1,0 +1,77 @@
+"""Opens the models: their catalog, the choice between them, and their prices."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from backend.chains.calling.fallback import Health
+from backend.config.groups.models import ModelSettings
+from backend.config.models_file import ProviderTable
+from backend.config.settings import SettingsError
+from backend.errors import Invalid
+from backend.services.lifecycle import Readiness
+from backend.services.models.catalog import BUILT_IN, ModelCatalog
+from backend.services.models.choose import ModelChooser
+from backend.services.models.pricing import Pricing
+
+log = structlog.get_logger("streamforge")
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The language models of this server."""
+
+    catalog: ModelCatalog
+    chooser: ModelChooser
+    pricing: Pricing
+    health: Health
+
+
+@asynccontextmanager
+async def opened(settings: ModelSettings, providers: ProviderTable, readiness: Readiness) -> AsyncGenerator[Models]:
+    """The models, until their connections are closed. The default model is found while the server gets ready.
+
+    Raises ValueError if MODELS_FILE names a model that can't exist; `check_models` explains it.
+    """
+    catalog = ModelCatalog(settings, providers)
+
+    async def load() -> None:
+        await catalog.open()
+        _announce(catalog)
+        await asyncio.to_thread(catalog.warm)
+
+    readiness.add(load)
+    try:
+        yield Models(catalog, ModelChooser(settings, catalog), Pricing(catalog), Health(settings.cooldown_seconds))
+    finally:
+        await catalog.close()
+
+
+def check_models(settings: ModelSettings, providers: ProviderTable, summary_model: str | None) -> None:
+    """Raises SettingsError if MODELS_FILE, LLM_MODEL or SUMMARY_MODEL names a model that can't be used. Calls no
+    provider."""
+    try:
+        catalog = ModelCatalog(settings, providers)
+    except Invalid as error:
+        raise SettingsError(f"MODELS_FILE: {error.message.removeprefix('model: ')}") from None
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    for variable, model in (("LLM_MODEL", settings.llm_model), ("SUMMARY_MODEL", summary_model)):
+        try:
+            if model is not None:
+                catalog.check(model)
+        except Invalid as error:
+            raise SettingsError(f"{variable}: {error.message.removeprefix('model: ')}") from None
+
+
+def _announce(catalog: ModelCatalog) -> None:
+    """Log which model answers, and what to do for a better one."""
+    default = catalog.default
+    log.info("chat_model", model=default.name, why=default.reason)
+    if catalog.has_unused_provider:
+        log.warning("no_language_model", why=default.reason, look="GET /models says why; it is looked for at requests")
+    elif default.name == BUILT_IN:
+        log.info("for_more", set="OPENAI_API_KEY, or OPENAI_BASE_URL, or start Ollama; see .env.example")
