@@ -166,7 +166,7 @@ class ModelCatalog:
                 spec_of(endpoint, "", None)
 
     def _import(self, name: str) -> None:
-        provider, _ = self.split(self.chain(name)[0])
+        provider, _ = self.split(self.resolve_alias(name))
         for module in self._endpoints[provider][0].needs:
             importlib.import_module(module)
 
@@ -179,17 +179,13 @@ class ModelCatalog:
 
     # --- one model
 
-    def chain(self, name: str) -> tuple[str, ...]:
-        """The models of an alias, in the order in which they are tried; another name is its own chain."""
-        return self._table.aliases.get(name, (name,))
-
-    def fallbacks(self, name: str) -> tuple[str, ...]:
-        """The models that MODELS_FILE names as fallbacks of a model."""
-        return self._table.fallbacks.get(name, ())
+    def resolve_alias(self, name: str) -> str:
+        """The first model of an alias; the name of a model is its own."""
+        return self._table.aliases.get(name, (name,))[0]
 
     def check(self, name: str) -> None:
         """Raises Invalid if the model can't be used, with the nearest names or the provider's reason."""
-        self.model(self.chain(name)[0])
+        self.model(self.resolve_alias(name))
 
     def split(self, full: str) -> tuple[str, str]:
         """Provider and model of `provider/model`. Raises Invalid if the provider is unknown."""

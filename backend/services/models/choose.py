@@ -10,7 +10,7 @@ from backend.chains.models.prompt import Parameters
 from backend.chains.models.provider import ChatModel, Kind
 from backend.chains.models.tokenizers import Count, counter
 from backend.config.groups.models import ModelSettings
-from backend.config.models_file import ModelSpec
+from backend.config.models_file import ModelSpec, ProviderTable
 from backend.errors import Invalid
 from backend.services.models.catalog import ModelCatalog
 
@@ -45,8 +45,9 @@ class _OpenedModel:
 class ModelChooser:
     """Turns what a caller asks for into candidates."""
 
-    def __init__(self, settings: ModelSettings, catalog: ModelCatalog) -> None:
+    def __init__(self, settings: ModelSettings, table: ProviderTable, catalog: ModelCatalog) -> None:
         self._settings = settings
+        self._table = table
         self._catalog = catalog
         self._opened: dict[str, _OpenedModel] = {}
 
@@ -57,12 +58,14 @@ class ModelChooser:
         parameter. Fallbacks of MODELS_FILE that don't take it are left out.
         """
         parameters = choice.parameters or {}
-        first, *others = self._catalog.chain(self._catalog.default.name if choice.model is None else choice.model)
+        aliases = self._table.aliases
+        name = self._catalog.default.name if choice.model is None else choice.model
+        first, *others = aliases.get(name, (name,))
         candidates = [self._candidate(first, parameters)]
         for fallback in choice.fallbacks or ():
-            candidates += [self._candidate(name, parameters) for name in self._catalog.chain(fallback)]
+            candidates += [self._candidate(name, parameters) for name in aliases.get(fallback, (fallback,))]
         if choice.fallbacks is None:
-            for name in (*others, *self._catalog.fallbacks(first)):
+            for name in (*others, *self._table.fallbacks.get(first, ())):
                 with contextlib.suppress(Invalid):
                     candidates.append(self._candidate(name, parameters))
         return list({candidate.name: candidate for candidate in candidates}.values())

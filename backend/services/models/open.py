@@ -45,7 +45,9 @@ async def opened(settings: ModelSettings, providers: ProviderTable, readiness: R
 
     readiness.add(load)
     try:
-        yield Models(catalog, ModelChooser(settings, catalog), Pricing(catalog), Health(settings.cooldown_seconds))
+        yield Models(
+            catalog, ModelChooser(settings, providers, catalog), Pricing(catalog), Health(settings.cooldown_seconds)
+        )
     finally:
         await catalog.close()
 

@@ -56,7 +56,7 @@ class Collections:
     async def by_owner(self, owner: str) -> list[CollectionRow]:
         """All of an owner's, by name."""
         sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = :owner ORDER BY name, id"
-        return [CollectionRow(*row) for row in await self._db.read(lambda tx: tx.rows(sql, owner=owner))]
+        return await self._db.read(lambda tx: [CollectionRow(*row) for row in tx.rows(sql, owner=owner)])
 
     async def every(self) -> list[CollectionRow]:
         """All of all owners, for the sweep."""

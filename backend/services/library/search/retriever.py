@@ -1,6 +1,7 @@
 """What answers use to search: one owner's documents, within the scope of one request."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,29 +15,30 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@dataclass(slots=True)
 class LibraryRetriever(Retriever):
     """Searches what one request may see. `top_k` is the maximum number of passages."""
 
-    def __init__(self, search: LibrarySearch, owner: str, top_k: int, scope: Scope) -> None:
-        self._search = search
-        self._owner = owner
-        self._top_k = top_k
-        self._scope = scope
-        self._known: dict[str, NDArray[np.float32]] = {}
+    search: LibrarySearch
+    owner: str
+    top_k: int
+    scope: Scope
+    vectors: "dict[str, NDArray[np.float32]]" = field(default_factory=dict[str, "NDArray[np.float32]"])
+    """The vectors of texts that were compared before."""
 
     @override
     async def has_documents(self) -> bool:
-        return await self._search.has_documents(self._owner)
+        return await self.search.has_documents(self.owner)
 
     @override
     async def retrieve(self, queries: Sequence[tuple[str, float]]) -> tuple[list[Passage], SearchTrace]:
-        outcome = await self._search.search(self._owner, queries, self._top_k, self._scope)
+        outcome = await self.search.search(self.owner, queries, self.top_k, self.scope)
         return outcome.passages, SearchTrace(msgspec.json.encode(outcome.explanation).decode())
 
     @override
     async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
-        return await self._search.similarity(self._owner, text, others, self._known) if others else []
+        return await self.search.similarity(self.owner, text, others, self.vectors) if others else []
 
     @override
     async def page_at(self, version: str, offset: int) -> int | None:
-        return await self._search.page_at(version, offset)
+        return await self.search.page_at(version, offset)

@@ -27,6 +27,7 @@ async def test_what_must_be_loaded_and_what_must_end_is_registered(tmp_path: Pat
     try:
         async with opened(loaded.library, loaded.models, core, free) as library:
             assert [load.__name__ for load in core.readiness._loads] == [
+                "announce",
                 "open",
                 "prepare",
                 "sweep_all",

@@ -27,6 +27,6 @@ def test_who_thinks_out_of_sight(tmp_path: Path, name: str, asked: dict[str, obj
     keys = [f"{provider}_API_KEY=sk-0123456789" for provider in ("OPENAI", "ANTHROPIC", "GOOGLE", "DEEPSEEK")]
     (tmp_path / ".env").write_text("\n".join(keys))
     settings = Settings.load(env_file=tmp_path / ".env", data_dir=tmp_path)
-    chooser = ModelChooser(settings.models, ModelCatalog(settings.models, settings.providers))
+    chooser = ModelChooser(settings.models, settings.providers, ModelCatalog(settings.models, settings.providers))
     (candidate,) = chooser.choose(ModelChoice(name, parameters=asked))
     assert candidate.hides_reasoning is hides_reasoning
