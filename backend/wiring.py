@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from backend.chains.calling.call import call_limits
 from backend.chains.reading.parser import Parser
 from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
@@ -18,18 +17,10 @@ from backend.config.budgets import parse_budgets
 from backend.config.fields import parse_hosts
 from backend.config.settings import Settings, SettingsError
 from backend.errors import Invalid
-from backend.kit.locks import KeyedLocks
 from backend.routers.edge.services import Services
-from backend.services.answers.perform import AnswerWriter
-from backend.services.answers.plan import Planner
-from backend.services.answers.start import Answers
-from backend.services.conversations.background import BackgroundWriter
-from backend.services.conversations.images import ImageService
-from backend.services.conversations.session_export import SessionExport
-from backend.services.conversations.session_import import SessionImport
-from backend.services.conversations.sessions import SessionService
-from backend.services.conversations.summaries import Summarizer
-from backend.services.conversations.titles import Titles
+from backend.services.answers.open import open_answers
+from backend.services.conversations.open import opened as opened_conversations
+from backend.services.core import Core
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
 from backend.services.library.holdings import Holdings
@@ -37,21 +28,18 @@ from backend.services.library.jobs.workers import JobWorkers
 from backend.services.library.search.engine import SearchEngine
 from backend.services.library.search.reranking import Reranking
 from backend.services.library.search.search import LibrarySearch
-from backend.services.lifecycle import Readiness
+from backend.services.lifecycle import Draining, Readiness
 from backend.services.models.catalog import Models
 from backend.services.prompts.prompts import PromptService
-from backend.services.runs.hub import RunHub
+from backend.services.runs.open import Runs
+from backend.services.runs.open import opened as opened_runs
 from backend.services.telemetry.telemetry import Telemetry
 from backend.services.usage.budgets import Budgets
 from backend.services.usage.report import UsageService
 from backend.services.web.fetching import Fetcher
-from backend.storage.conversations.images import Images
-from backend.storage.conversations.sessions import Sessions
-from backend.storage.conversations.summaries import Summaries
 from backend.storage.engine.database import Database
 from backend.storage.engine.lock import DataDirLock
 from backend.storage.prompts import Prompts
-from backend.storage.runs.turns import Turns
 from backend.storage.usage.ledger import Ledger
 
 log = structlog.get_logger("streamforge")
@@ -72,7 +60,9 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
         await telemetry.open()
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
-        asking = await _asking(stack, settings, database, telemetry)
+        readiness = Readiness()
+        core = Core(database, settings.storage.data_dir, telemetry, Draining(), readiness)
+        asking = await _asking(stack, settings, core)
         library = _library(stack, settings, database, asking.usage, telemetry)
 
         async def load() -> None:
@@ -81,12 +71,11 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
                 _settle()
             log.info("ready")
 
-        readiness = Readiness()
         readiness.add(load)
-        services = _services(stack, settings, database, asking, library, readiness)
+        services = await _services(stack, settings, core, asking, library)
         services.readiness.open()
         stack.push_async_callback(services.readiness.close)
-        stack.push_async_callback(asking.hub.close, settings.server.shutdown_grace)
+        stack.push_async_callback(asking.runs.hub.close, settings.server.shutdown_grace)
         yield services
 
 
@@ -94,23 +83,24 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
 class _Asking:
     """What answers, and what that costs."""
 
-    hub: RunHub
+    runs: Runs
     models: Models
     budgets: Budgets
     usage: UsageService
 
 
-async def _asking(stack: AsyncExitStack, settings: Settings, database: Database, telemetry: Telemetry) -> _Asking:
+async def _asking(stack: AsyncExitStack, settings: Settings, core: Core) -> _Asking:
     language_models = Models(settings.models, settings.providers)
     stack.push_async_callback(language_models.close)
-    kept = settings.storage.event_retention_hours
-    hub = RunHub(Turns(database), settings.runs, kept, language_models.charge, telemetry)
-    await hub.open()
+    hours = settings.storage.event_retention_hours
+    runs = await stack.enter_async_context(
+        opened_runs(settings.runs, core, language_models.charge, retention_hours=hours)
+    )
     limits = parse_budgets(settings.usage.budgets)
     budgets = Budgets(limits, language_models, settings.models, settings.library)
-    booked = UsageService(Ledger(database), budgets, language_models, settings.usage.usage_admins, telemetry)
+    booked = UsageService(Ledger(core.database), budgets, language_models, settings.usage.usage_admins, core.telemetry)
     stack.push_async_callback(booked.close)
-    return _Asking(hub, language_models, budgets, booked)
+    return _Asking(runs, language_models, budgets, booked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,63 +146,41 @@ def _library(
     return _Library(index, embedders, reranking, corpus, knowledge, ingestion)
 
 
-def _services(
-    stack: AsyncExitStack,
-    settings: Settings,
-    database: Database,
-    asking: _Asking,
-    library: _Library,
-    readiness: Readiness,
+async def _services(
+    stack: AsyncExitStack, settings: Settings, core: Core, asking: _Asking, library: _Library
 ) -> Services:
-    wanted, session_rows = settings.library, Sessions(database)
-    max_bytes = wanted.max_upload_mb * 1_000_000
+    limits = settings.library
+    max_bytes = limits.max_upload_mb * 1_000_000
     docs = DocumentService(library.corpus, library.ingestion, library.knowledge, max_bytes)
     collection_service = CollectionService(library.corpus, library.ingestion, library.knowledge)
-    allowed = parse_hosts(wanted.url_allowed_hosts)
-    aside = BackgroundWriter(call_limits(settings.models), asking.usage.aside)
-    stack.push_async_callback(aside.close)
-    summaries = Summaries(database)
-    session_service = SessionService(session_rows, summaries, asking.hub)
-    prompt_service, images = PromptService(Prompts(database)), ImageService(Images(database))
-    planner = Planner(
-        asking.models,
-        prompt_service,
-        session_rows,
-        docs,
-        collection_service,
-        library.knowledge,
-        wanted,
-        asking.budgets,
-        images,
+    prompt_service = PromptService(Prompts(core.database))
+    conversations = await stack.enter_async_context(
+        opened_conversations(
+            settings.conversations, settings.models, core, asking.runs.hub, asking.models, asking.usage.aside
+        )
     )
-    writer = AnswerWriter(
-        Turns(database),
-        asking.models,
-        Summarizer(summaries, aside, asking.models, settings.conversations, settings.models.llm_history_tokens),
-        Titles(session_rows, aside, settings.conversations.auto_title),
-        images,
-        settings.models,
-        wanted,
-    )
-    fetcher = Fetcher(settings.storage.data_dir, max_bytes=max_bytes, allowed=allowed, seconds=wanted.url_timeout)
+    allowed = parse_hosts(limits.url_allowed_hosts)
+    fetcher = Fetcher(settings.storage.data_dir, max_bytes=max_bytes, allowed=allowed, seconds=limits.url_timeout)
     stack.callback(fetcher.close)
     return Services(
         settings=settings,
-        readiness=readiness,
-        answers=Answers(
-            asking.hub,
-            Turns(database),
-            session_rows,
-            planner,
-            writer,
-            KeyedLocks(),
-            settings.runs.max_message_chars,
+        readiness=core.readiness,
+        answers=open_answers(
+            settings,
+            asking.runs,
+            asking.models,
+            conversations,
+            docs,
+            collection_service,
+            library.knowledge,
+            prompt_service,
+            asking.budgets,
         ),
-        hub=asking.hub,
-        sessions=session_service,
-        session_export=SessionExport(session_rows, session_service),
-        session_import=SessionImport(session_rows),
-        images=images,
+        hub=asking.runs.hub,
+        sessions=conversations.sessions,
+        session_export=conversations.session_export,
+        session_import=conversations.session_import,
+        images=conversations.images,
         documents=docs,
         collections=collection_service,
         fetcher=fetcher,
