@@ -126,7 +126,8 @@ def census(services: Services, port: int) -> dict[str, Any]:
     sockets, files = _descriptors(port)
     idle = _idle_upstream(services)
     locks: Any = services.answers._locks
-    pool: Any = services.sessions._sessions._db._engine.pool
+    database = services.sessions._sessions._db
+    writes, reads = database._writer._queue, database._reader._threads._work_queue
     return {
         "tasks": dict(Counter(_task_name(t) for t in asyncio.all_tasks())),
         "live runs": len(hub._runs),
@@ -134,7 +135,8 @@ def census(services: Services, port: int) -> dict[str, Any]:
         "busy sessions": len(hub._by_session),
         "unsaved runs": len(hub._keeper.unsaved),
         "session locks": len(locks),
-        "database connections in use": pool.checkedout(),
+        "database calls waiting": writes.qsize() + reads.qsize(),
+        "readers in a transaction": sum(conn.in_transaction for conn in database._reader._connections),
         "client sockets": sockets["client"],
         "upstream sockets in use": sockets["upstream"] - idle,
         "other sockets": sockets["other"],

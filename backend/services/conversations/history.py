@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from backend.chains.models.prompt import Message
 from backend.chains.models.tokenizers import Count
 from backend.messages import ImagePart, SourcesPart, decode_parts, images_of, text_of
-from backend.storage.runs.turns import StoredMessage
+from backend.storage.conversations.messages import StoredMessage
 
 
 @dataclass(frozen=True, slots=True)

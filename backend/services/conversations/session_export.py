@@ -9,7 +9,8 @@ import msgspec
 from backend.kit.yielding import in_pieces
 from backend.messages import CitationRef, SourcesPart, TextPart, decode_parts, images_of
 from backend.services.conversations.sessions import SessionService
-from backend.storage.conversations.sessions import MessageRow, SessionRow, Sessions
+from backend.storage.conversations.messages import MessageRow
+from backend.storage.conversations.sessions import SessionRow, Sessions
 
 _MAX_TITLE = 300
 """Characters of a source's title: each citation of the source repeats it."""

@@ -30,8 +30,8 @@ from backend.services.conversations.background import BackgroundWriter, ShortTex
 from backend.services.conversations.history import History, PastMessage, covered_by_summary, past_messages
 from backend.services.models.catalog import ModelChoice, Models
 from backend.services.runs.run import Run
+from backend.storage.conversations.messages import StoredMessage
 from backend.storage.conversations.summaries import Summaries, SummaryRow
-from backend.storage.runs.turns import StoredMessage
 
 log = structlog.get_logger(__name__)
 

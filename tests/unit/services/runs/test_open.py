@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.config.groups.runs import RunSettings
+from backend.config.settings import Settings
 from backend.errors import Unavailable
 from backend.services.core import Core
 from backend.services.lifecycle import Draining, Readiness
@@ -16,7 +16,8 @@ from backend.storage.engine.database import Database
 async def test_no_run_starts_once_the_server_drains(tmp_path: Path) -> None:
     database = Database(tmp_path / "test.db")
     core = Core(database, tmp_path, SILENT, Draining(), Readiness())
-    async with opened(RunSettings(), core, lambda usage: None, retention_hours=24) as runs:
+    settings = Settings.load(env_file=None, data_dir=tmp_path).runs
+    async with opened(settings, core, lambda usage: None, retention_hours=24) as runs:
         runs.hub.reserve()
         runs.hub.release()
         await core.draining.drain(0)
