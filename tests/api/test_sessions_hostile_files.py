@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backend.kit import yielding
-from backend.services.conversations.session_file import read_file
+from backend.services.conversations.files.session_file import read_file
 from tests.api.helpers import problem, stored
 from tests.support.harness import Running
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from backend.events import AnyEvent
 from backend.routers.edge.authentication import is_public
 from backend.routers.edge.problems import Problem, responses
-from backend.services.conversations.session_file import EXAMPLE, SessionFile
+from backend.services.conversations.files.session_file import EXAMPLE, SessionFile
 
 _ANSWER: dict[str, Any] = {
     "title": "Answer",

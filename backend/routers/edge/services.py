@@ -7,9 +7,9 @@ from fastapi import Depends, Request
 
 from backend.config.settings import Settings
 from backend.services.answers.start import Answers
+from backend.services.conversations.files.session_export import SessionExport
+from backend.services.conversations.files.session_import import SessionImport
 from backend.services.conversations.images import ImageService
-from backend.services.conversations.session_export import SessionExport
-from backend.services.conversations.session_import import SessionImport
 from backend.services.conversations.sessions import SessionService
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService

@@ -17,9 +17,9 @@ from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import iso
 from backend.routers.sessions.sessions import Session, session_of
+from backend.services.conversations.files.session_export import Transcript
+from backend.services.conversations.files.session_file import read_file
 from backend.services.conversations.images import ImageService
-from backend.services.conversations.session_export import Transcript
-from backend.services.conversations.session_file import read_file
 from backend.services.conversations.sessions import MessageRow
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])

@@ -8,9 +8,9 @@ from backend.chains.calling.call import call_limits
 from backend.config.groups.conversations import ConversationSettings
 from backend.config.groups.models import ModelSettings
 from backend.services.conversations.background import BackgroundWriter, Booking
+from backend.services.conversations.files.session_export import SessionExport
+from backend.services.conversations.files.session_import import SessionImport
 from backend.services.conversations.images import ImageService
-from backend.services.conversations.session_export import SessionExport
-from backend.services.conversations.session_import import SessionImport
 from backend.services.conversations.sessions import SessionService
 from backend.services.conversations.summaries import Summarizer
 from backend.services.conversations.titles import Titles
