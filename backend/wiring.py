@@ -8,7 +8,7 @@ import structlog
 
 from backend.config.settings import Settings
 from backend.routers.edge.services import Services
-from backend.services.answers import open as answers_
+from backend.services.answers.open import open_answers
 from backend.services.conversations import open as conversations_
 from backend.services.core import Core
 from backend.services.library import open as library_
@@ -52,7 +52,7 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
         library = await enter(library_.opened(settings.library, settings.models, core, usage.metering.embedding))
         prompts = await enter(prompts_.opened(core))
         fetcher = await enter(web_.opened(settings.library, core))
-        answers = answers_.opened(settings, runs, models, conversations, library, prompts, usage.budgets)
+        answers = open_answers(settings, runs, models, conversations, library, prompts, usage.budgets)
         core.readiness.add(_loaded(settings, is_own_process=lock is not None))
         core.readiness.open()
         stack.push_async_callback(core.readiness.close)

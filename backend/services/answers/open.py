@@ -13,7 +13,7 @@ from backend.services.runs.open import Runs
 from backend.services.usage.budgets import Budgets
 
 
-def opened(
+def open_answers(
     settings: Settings,
     runs: Runs,
     models: Models,

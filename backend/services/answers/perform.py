@@ -21,7 +21,8 @@ from backend.services.conversations.summaries import Summarizer
 from backend.services.conversations.titles import Titles
 from backend.services.models.open import Models
 from backend.services.runs.run import Run
-from backend.storage.runs.turns import StoredMessage, Turns
+from backend.storage.conversations.messages import StoredMessage
+from backend.storage.runs.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)

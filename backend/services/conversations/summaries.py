@@ -31,8 +31,8 @@ from backend.services.conversations.history import History, PastMessage, covered
 from backend.services.models.choose import ModelChoice
 from backend.services.models.open import Models
 from backend.services.runs.run import Run
+from backend.storage.conversations.messages import StoredMessage
 from backend.storage.conversations.summaries import Summaries, SummaryRow
-from backend.storage.runs.turns import StoredMessage
 
 log = structlog.get_logger(__name__)
 

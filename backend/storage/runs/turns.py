@@ -27,7 +27,7 @@ class NewTurn:
 
     `beside` is an earlier message of the user's that this one stands beside; the same id means that it is answered once
     more. `images` are new pictures that the message shows. `prompt` is JSON text. `reservation`: what the run may cost,
-    where the owner has a budget. For `lease_ms`, only the instance `instance_id` may work on the run.
+    where the owner has a budget. Only the instance `instance_id` may work on the run for the next `lease_ms`.
     """
 
     owner: str

@@ -1,26 +1,31 @@
-"""Locks by name."""
+"""Locks by key: one task at a time for one thing, and nothing left behind."""
 
 import asyncio
 
 from backend.kit.locks import KeyedLocks
 
 
-async def test_a_key_is_one_lock_and_keys_do_not_wait_for_each_other() -> None:
-    locks = KeyedLocks()
-    order: list[str] = []
+async def test_work_on_one_thing_is_done_one_after_the_other() -> None:
+    locks, steps = KeyedLocks(), list[str]()
 
-    async def work(key: str, name: str, seconds: float) -> None:
+    async def work(key: str, name: str) -> None:
         async with locks.get(key):
-            order.append(f"{name} begins")
-            await asyncio.sleep(seconds)
-            order.append(f"{name} ends")
+            steps.append(f"{name} begins")
+            await asyncio.sleep(0)
+            steps.append(f"{name} ends")
 
-    await asyncio.gather(work("a", "first", 0.02), work("a", "second", 0), work("b", "other", 0))
-    assert order == ["first begins", "other begins", "other ends", "first ends", "second begins", "second ends"]
+    await asyncio.gather(work("a", "first"), work("a", "second"), work("b", "other"))
+    assert [step for step in steps if "other" not in step] == [
+        "first begins",
+        "first ends",
+        "second begins",
+        "second ends",
+    ]
+    assert steps.index("other begins") < steps.index("second begins"), "another thing doesn't wait"
 
 
-async def test_a_lock_that_no_task_uses_is_forgotten() -> None:
+async def test_a_lock_that_nobody_needs_is_gone() -> None:
     locks = KeyedLocks()
-    async with locks.get("a"):
-        assert list(locks._locks) == ["a"]
-    assert list(locks._locks) == []
+    async with locks.get(("session", "ses_1")):
+        assert len(locks) == 1
+    assert len(locks) == 0

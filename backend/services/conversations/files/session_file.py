@@ -118,7 +118,7 @@ _WHERE = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
 """msgspec's place: of a value, or of a name in an object."""
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 _TAKES = {"created_at": "must be a moment like 2026-01-01T00:00:00Z", "role": "must be user or assistant"}
-"""Of fields whose type says it badly."""
+"""Messages for fields whose msgspec error is unclear."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -9,7 +9,8 @@ from backend.kit.text import clean_text
 from backend.kit.times import now_ms
 from backend.kit.yielding import in_pieces
 from backend.services.conversations.files.session_file import ReadSession
-from backend.storage.conversations.sessions import MessageRow, SessionRow, Sessions
+from backend.storage.conversations.messages import MessageRow
+from backend.storage.conversations.sessions import SessionRow, Sessions
 from backend.storage.runs.turns import MAX_BRANCHES
 
 
