@@ -31,8 +31,8 @@ from backend.messages import ImagePart, SourcesPart, decode_parts, images_of, te
 from backend.services.conversations.background import BackgroundWriter, ShortText
 from backend.services.models.catalog import ModelChoice, Models
 from backend.services.runs.hub import Run
+from backend.storage.conversations.messages import StoredMessage
 from backend.storage.conversations.summaries import Summaries, SummaryRow
-from backend.storage.runs.turns import StoredMessage
 
 log = structlog.get_logger(__name__)
 

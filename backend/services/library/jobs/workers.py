@@ -34,8 +34,7 @@ from backend.services.library.jobs.progress import JobBlocked, JobObsolete, JobO
 from backend.services.library.jobs.reembed import ReembedJob
 from backend.services.library.search.search import LibrarySearch, Metering
 from backend.services.telemetry.telemetry import SILENT, Telemetry
-from backend.storage.library.jobs import JobRow
-from backend.storage.library.versions import Progress
+from backend.storage.library.jobs import JobRow, Progress
 
 log = structlog.get_logger(__name__)
 
