@@ -217,7 +217,7 @@ async def test_what_a_provider_was_embedding_when_nobody_wanted_it_any_more_is_b
     async with serving(tmp_path / "data", **settings) as server:
         await server.upload("a.md", b"# Notice\n\nThe notice period is 45 days.")
         before = len(rows(server, CALLS))
-        monkeypatch.setattr(OpenAIEmbedder, "_ask", stuck)
+        monkeypatch.setattr(OpenAIEmbedder, "_request", stuck)
         async with watch(server.client, body={"message": "notice?", "model": "simulated/words"}) as client:
             await reached.wait()
             await server.client.post(f"/runs/{client.run_id}/cancel")
