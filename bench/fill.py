@@ -16,7 +16,8 @@ from backend.kit.ids import new_id
 from backend.storage.engine.database import Database
 from backend.storage.library.chunks import NewChunk
 from backend.storage.library.collections import Collections
-from backend.storage.library.jobs import Jobs, ParsedText
+from backend.storage.library.document_rows import ParsedText
+from backend.storage.library.jobs import Jobs
 from backend.storage.library.versions import Versions
 
 from .language import TOPICS, Language

@@ -32,7 +32,7 @@ LAYERS = {
     "provider: request and parser": ("backend/chains/models/",),
     "aiohttp: towards the provider": ("aiohttp/", "yarl/", "multidict/", "aiosignal/", "frozenlist/", "propcache/"),
     "LangChain and the SDK": ("langchain_core/", "langchain_openai/", "langsmith/", "openai/", "httpx/", "httpcore/"),
-    "storage, on the event loop": ("backend/storage/", "sqlalchemy/", "aiosqlite/"),
+    "storage, on the event loop": ("backend/storage/",),
     "logging": ("structlog/", "logging/"),
     LOOP: ("uvicorn/_compat.py", "uvicorn/server.py"),  # they run the loop; no frame of a callback is inside them
 }

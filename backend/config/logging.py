@@ -21,7 +21,6 @@ _QUIET = (
     "anthropic",
     "google_genai",
     "sse_starlette",
-    "aiosqlite",
     "alembic",
     "asyncio",
 )

@@ -1,1 +1,1 @@
-"""The database: the truth about sessions, messages, runs, documents and jobs. SQLAlchemy and sqlite3 stay in here."""
+"""The database: the truth about sessions, messages, runs, documents and jobs. sqlite3 and SQLAlchemy stay in here."""

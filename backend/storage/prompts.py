@@ -1,12 +1,12 @@
 """Prompts: names with immutable versions, and labels that point to one. `content` is JSON text."""
 
-import sqlite3
 from dataclasses import dataclass, field
 
 from backend.errors import Conflict, NotFound
 from backend.kit.ids import new_id
 from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
+from backend.storage.engine.tx import Tx
 
 _MANY, _MANY_LABELS = 1_000, 100
 _NONE = "No such prompt. GET /prompts lists yours."
@@ -36,38 +36,37 @@ class RevisionRow:
 
 
 class Prompts:
-    """Prompts of an owner. Somebody else's raise NotFound."""
+    """Prompts of an owner. Those of another owner raise NotFound."""
 
     def __init__(self, database: Database) -> None:
-        self._writer = database.writer
-        self._reader = database.reader
+        self._db = database
 
     async def create(self, owner: str, name: str, content: str, note: str | None, labels: list[str]) -> None:
         """A prompt with its first version. Raises Conflict (`prompt_exists`, `too_many_prompts`)."""
-        await self._writer.run(lambda conn: _create(conn, owner, name, content, note, labels))
+        await self._db.write(lambda tx: _create(tx, owner, name, content, note, labels))
 
     async def add(self, owner: str, name: str, content: str, note: str | None, labels: list[str]) -> int:
         """Another version; its number. Raises NotFound, Conflict (`too_many_prompts`)."""
-        return await self._writer.run(lambda conn: _add(conn, owner, name, content, note, labels))
+        return await self._db.write(lambda tx: _add(tx, owner, name, content, note, labels))
 
     async def of(self, owner: str) -> list[PromptRow]:
         """All of an owner's, by name."""
-        return await self._reader.run(lambda conn: _rows(conn, owner, None))
+        return await self._db.read(lambda tx: _rows(tx, owner, None))
 
     async def get(self, owner: str, name: str) -> PromptRow:
         """One prompt. Raises NotFound."""
-        return await self._reader.run(lambda conn: _one(conn, owner, name))
+        return await self._db.read(lambda tx: _one(tx, owner, name))
 
     async def versions(self, owner: str, name: str) -> list[RevisionRow]:
         """All versions, the newest first. Raises NotFound."""
 
-        def find(conn: sqlite3.Connection) -> list[RevisionRow]:
-            sql = f"{_VERSION} WHERE p.owner = ? AND p.name = ? ORDER BY v.n DESC"
-            return [RevisionRow(*row) for row in conn.execute(sql, (owner, name))]
+        def find(tx: Tx) -> list[RevisionRow]:
+            sql = f"{_VERSION} WHERE p.owner = :owner AND p.name = :name ORDER BY v.n DESC"
+            return [RevisionRow(*row) for row in tx.rows(sql, owner=owner, name=name)]
 
-        if not (found := await self._reader.run(find)):
+        if not (revisions := await self._db.read(find)):
             raise NotFound(_NONE)
-        return found
+        return revisions
 
     async def version(self, owner: str, name: str, n: int | None, label: str | None) -> RevisionRow:
         """A version by its number or by a label; with neither, the one labelled `production`, else the newest.
@@ -75,51 +74,51 @@ class Prompts:
         Raises NotFound.
         """
 
-        def find(conn: sqlite3.Connection) -> RevisionRow:
-            prompt = _one(conn, owner, name)
-            wanted = n
-            if wanted is None:
-                wanted = prompt.labels.get(label or "production", None if label else prompt.versions)
-            row = conn.execute(f"{_VERSION} WHERE p.id = ? AND v.n = ?", (prompt.id, wanted)).fetchone()
+        def find(tx: Tx) -> RevisionRow:
+            prompt = _one(tx, owner, name)
+            number = n
+            if number is None:
+                number = prompt.labels.get(label or "production", None if label else prompt.versions)
+            row = tx.one(f"{_VERSION} WHERE p.id = :id AND v.n = :n", id=prompt.id, n=number)
             if row is None:
                 what = f"label {label!r}" if label is not None and n is None else f"version {n}"
                 raise NotFound(f"The prompt {name} has no {what}. GET /prompts/{name} tells which there are.")
             return RevisionRow(*row)
 
-        return await self._reader.run(find)
+        return await self._db.read(find)
 
     async def label(self, owner: str, name: str, label: str, n: int) -> None:
         """Let the label point to version `n`. Raises NotFound, Conflict."""
 
-        def put(conn: sqlite3.Connection) -> None:
-            prompt = _one(conn, owner, name)
+        def put(tx: Tx) -> None:
+            prompt = _one(tx, owner, name)
             if not 1 <= n <= prompt.versions:
                 raise NotFound(f"The prompt {name} has no version {n}.")
-            _label(conn, prompt.id, owner, [label], n)
-            _touch(conn, prompt.id)
+            _label(tx, prompt.id, owner, [label], n)
+            _touch(tx, prompt.id)
 
-        await self._writer.run(put)
+        await self._db.write(put)
 
     async def unlabel(self, owner: str, name: str, label: str) -> None:
         """Take the label away. Raises NotFound."""
 
-        def remove(conn: sqlite3.Connection) -> None:
-            prompt = _one(conn, owner, name)
-            sql = "DELETE FROM prompt_labels WHERE prompt_id = ? AND label = ?"
-            if conn.execute(sql, (prompt.id, label)).rowcount == 0:
+        def remove(tx: Tx) -> None:
+            prompt = _one(tx, owner, name)
+            sql = "DELETE FROM prompt_labels WHERE prompt_id = :id AND label = :label"
+            if tx.changed(sql, id=prompt.id, label=label) == 0:
                 raise NotFound(f"The prompt {name} has no label {label!r}.")
-            _touch(conn, prompt.id)
+            _touch(tx, prompt.id)
 
-        await self._writer.run(remove)
+        await self._db.write(remove)
 
     async def delete(self, owner: str, name: str) -> None:
         """Delete it with its versions and labels. Raises NotFound."""
 
-        def remove(conn: sqlite3.Connection) -> None:
-            if conn.execute("DELETE FROM prompts WHERE owner = ? AND name = ?", (owner, name)).rowcount == 0:
+        def remove(tx: Tx) -> None:
+            if tx.changed("DELETE FROM prompts WHERE owner = :owner AND name = :name", owner=owner, name=name) == 0:
                 raise NotFound(_NONE)
 
-        await self._writer.run(remove)
+        await self._db.write(remove)
 
 
 _VERSION = (
@@ -128,65 +127,68 @@ _VERSION = (
 )
 
 
-def _rows(conn: sqlite3.Connection, owner: str, name: str | None) -> list[PromptRow]:
+def _rows(tx: Tx, owner: str, name: str | None) -> list[PromptRow]:
     sql = (
         "SELECT p.id, p.name, p.created_at, p.updated_at, (SELECT max(n) FROM prompt_versions WHERE prompt_id = p.id) "
-        "FROM prompts p WHERE p.owner = ? AND (? IS NULL OR p.name = ?) ORDER BY p.name"
+        "FROM prompts p WHERE p.owner = :owner AND (:name IS NULL OR p.name = :name) ORDER BY p.name"
     )
-    found = {row[0]: PromptRow(*row) for row in conn.execute(sql, (owner, name, name))}
+    prompts = {row[0]: PromptRow(*row) for row in tx.rows(sql, owner=owner, name=name)}
     labels = (
         "SELECT l.prompt_id, l.label, l.n FROM prompt_labels l JOIN prompts p ON p.id = l.prompt_id "
-        "WHERE p.owner = ? AND (? IS NULL OR p.name = ?) ORDER BY l.label"
+        "WHERE p.owner = :owner AND (:name IS NULL OR p.name = :name) ORDER BY l.label"
     )
-    for prompt_id, label, n in conn.execute(labels, (owner, name, name)):
-        if prompt_id in found:
-            found[prompt_id].labels[label] = n
-    return list(found.values())
+    for prompt_id, label, n in tx.rows(labels, owner=owner, name=name):
+        if prompt_id in prompts:
+            prompts[prompt_id].labels[label] = n
+    return list(prompts.values())
 
 
-def _one(conn: sqlite3.Connection, owner: str, name: str) -> PromptRow:
-    found = _rows(conn, owner, name)
-    if not found:
+def _one(tx: Tx, owner: str, name: str) -> PromptRow:
+    rows = _rows(tx, owner, name)
+    if not rows:
         raise NotFound(_NONE)
-    return found[0]
+    return rows[0]
 
 
-def _create(conn: sqlite3.Connection, owner: str, name: str, content: str, note: str | None, labels: list[str]) -> None:
-    if conn.execute("SELECT 1 FROM prompts WHERE owner = ? AND name = ?", (owner, name)).fetchone() is not None:
+def _create(tx: Tx, owner: str, name: str, content: str, note: str | None, labels: list[str]) -> None:
+    sql = "SELECT 1 FROM prompts WHERE owner = :owner AND name = :name"
+    if tx.one(sql, owner=owner, name=name) is not None:
         raise Conflict(
             f"You have a prompt of this name. Add a version (POST /prompts/{name}/versions), or choose another name.",
             code="prompt_exists",
         )
-    if conn.execute("SELECT count(*) FROM prompts WHERE owner = ?", (owner,)).fetchone()[0] >= _MANY:
+    if tx.value("SELECT count(*) FROM prompts WHERE owner = :owner", owner=owner) >= _MANY:
         raise Conflict(f"You have {_MANY} prompts, the most there may be. Delete some.", code="too_many_prompts")
     prompt_id, now = new_id("pro"), now_ms()
-    sql = "INSERT INTO prompts (id, owner, name, created_at, updated_at) VALUES (?, ?, ?, ?, ?)"
-    conn.execute(sql, (prompt_id, owner, name, now, now))
-    _add(conn, owner, name, content, note, labels)
+    sql = "INSERT INTO prompts (id, owner, name, created_at, updated_at) VALUES (:id, :owner, :name, :now, :now)"
+    tx.execute(sql, id=prompt_id, owner=owner, name=name, now=now)
+    _add(tx, owner, name, content, note, labels)
 
 
-def _add(conn: sqlite3.Connection, owner: str, name: str, content: str, note: str | None, labels: list[str]) -> int:
-    prompt = _one(conn, owner, name)
+def _add(tx: Tx, owner: str, name: str, content: str, note: str | None, labels: list[str]) -> int:
+    prompt = _one(tx, owner, name)
     n = (prompt.versions or 0) + 1
     if n > _MANY:
         raise Conflict(f"This prompt has {_MANY} versions, the most there may be.", code="too_many_prompts")
-    sql = "INSERT INTO prompt_versions (prompt_id, n, owner, content, note, created_at) VALUES (?, ?, ?, ?, ?, ?)"
-    conn.execute(sql, (prompt.id, n, owner, content, note, now_ms()))
-    _label(conn, prompt.id, owner, labels, n)
-    _touch(conn, prompt.id)
+    sql = (
+        "INSERT INTO prompt_versions (prompt_id, n, owner, content, note, created_at) "
+        "VALUES (:id, :n, :owner, :content, :note, :now)"
+    )
+    tx.execute(sql, id=prompt.id, n=n, owner=owner, content=content, note=note, now=now_ms())
+    _label(tx, prompt.id, owner, labels, n)
+    _touch(tx, prompt.id)
     return n
 
 
-def _label(conn: sqlite3.Connection, prompt_id: str, owner: str, labels: list[str], n: int) -> None:
+def _label(tx: Tx, prompt_id: str, owner: str, labels: list[str], n: int) -> None:
     sql = (
-        "INSERT INTO prompt_labels (prompt_id, label, owner, n) VALUES (?, ?, ?, ?) "
+        "INSERT INTO prompt_labels (prompt_id, label, owner, n) VALUES (:id, :label, :owner, :n) "
         "ON CONFLICT (prompt_id, label) DO UPDATE SET n = excluded.n"
     )
-    conn.executemany(sql, [(prompt_id, label, owner, n) for label in labels])
-    count = conn.execute("SELECT count(*) FROM prompt_labels WHERE prompt_id = ?", (prompt_id,)).fetchone()[0]
-    if count > _MANY_LABELS:
+    tx.execute_many(sql, [{"id": prompt_id, "label": label, "owner": owner, "n": n} for label in labels])
+    if tx.value("SELECT count(*) FROM prompt_labels WHERE prompt_id = :id", id=prompt_id) > _MANY_LABELS:
         raise Conflict(f"This prompt has {_MANY_LABELS} labels, the most there may be.", code="too_many_prompts")
 
 
-def _touch(conn: sqlite3.Connection, prompt_id: str) -> None:
-    conn.execute("UPDATE prompts SET updated_at = ? WHERE id = ?", (now_ms(), prompt_id))
+def _touch(tx: Tx, prompt_id: str) -> None:
+    tx.execute("UPDATE prompts SET updated_at = :now WHERE id = :id", now=now_ms(), id=prompt_id)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 MAX_LINES = 420
 HEAVY = ("chromadb", "langchain", "langchain_core", "langchain_openai", "langchain_ollama", "langchain_anthropic",
          "langchain_google_genai", "langchain_cohere", "anthropic", "cohere", "genai_prices", "onnxruntime", "openai",
-         "numpy", "pypdfium2", "docx", "lxml", "python_calamine", "alembic", "torch", "prometheus_client",
+         "numpy", "pypdfium2", "docx", "lxml", "python_calamine", "alembic", "sqlalchemy", "torch", "prometheus_client",
          "opentelemetry.sdk", "grpc")  # fmt: skip
 SOURCES = sorted((ROOT / "backend").rglob("*.py"))
 

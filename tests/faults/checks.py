@@ -13,9 +13,9 @@ from tests.faults.violation import Violation
 RECOVERY_GAP = 1_001
 """docs/protocol.md: a recovered run's snapshot stands so far behind the last stored event."""
 _SETTLE_SECONDS = 5.0
-_DATABASE_CONNECTIONS = 11
-"""The writer's, the reader threads', and the pool with its overflow. SQLite keeps the descriptors of closed connections
-for later ones as long as others hold locks."""
+_DATABASE_CONNECTIONS = 3
+"""The writer's and the reader threads'. SQLite keeps the descriptors of closed connections for later ones as long as
+others hold locks."""
 _STATUS = {"run.completed": "completed", "run.failed": "failed", "run.cancelled": "cancelled"}
 
 

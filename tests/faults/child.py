@@ -125,7 +125,8 @@ def census(services: Services, port: int) -> dict[str, Any]:
     hub = services.hub
     sockets, files = _descriptors(port)
     idle = _idle_upstream(services)
-    pool: Any = services.sessions._sessions._db._engine.pool
+    database = services.sessions._sessions._db
+    writes, reads = database._writer._queue, database._reader._threads._work_queue
     return {
         "tasks": dict(Counter(_task_name(t) for t in asyncio.all_tasks())),
         "live runs": len(hub._runs),
@@ -133,7 +134,8 @@ def census(services: Services, port: int) -> dict[str, Any]:
         "busy sessions": len(hub._by_session),
         "unsaved runs": len(hub._unsaved),
         "session locks": len(services.chat._locks),
-        "database connections in use": pool.checkedout(),
+        "database calls waiting": writes.qsize() + reads.qsize(),
+        "readers in a transaction": sum(conn.in_transaction for conn in database._reader._connections),
         "client sockets": sockets["client"],
         "upstream sockets in use": sockets["upstream"] - idle,
         "other sockets": sockets["other"],

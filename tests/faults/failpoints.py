@@ -21,7 +21,8 @@ from backend.services.runs.archive import RunArchive
 from backend.services.runs.hub import RunHub
 from backend.services.runs.log import RunLog
 from backend.storage.engine import writer
-from backend.storage.runs import turns
+from backend.storage.engine.tx import Tx
+from backend.storage.runs import events, turns
 
 Action = Literal["kill", "locked", "full", "broken", "delay"]
 
@@ -120,19 +121,25 @@ class Failpoints:
         """Wrap every seam."""
         for name, (cls, method, side) in _METHODS.items():
             setattr(cls, method, _wrapped(getattr(cls, method), functools.partial(self.reached, name), side))
-        for function, operation in (("_open", "open"), ("_append", "checkpoint"), ("_close", "close")):
-            setattr(turns, function, self._operation(getattr(turns, function), operation))
+        for module, function, operation in (
+            (turns, "_open", "open"),
+            (events, "append", "checkpoint"),
+            (turns, "_close", "close"),
+        ):
+            setattr(module, function, self._operation(getattr(module, function), operation))
         writer.connect = self._connect
 
     def _operation(self, call: Callable[..., Any], operation: str) -> Callable[..., Any]:
-        def wrapped(conn: "_Connected", *args: Any) -> Any:
-            # `_close` writes the last events with `_append`: that is no checkpoint.
+        def wrapped(tx: Tx, *args: Any) -> Any:
+            conn = tx.connection
+            assert isinstance(conn, _Connected)
+            # `_close` writes the last events with `append`: that is no checkpoint.
             if conn.inside is None:
                 conn.kinds.append(operation)
                 self.reached(f"{operation}.begin")
             outer, conn.inside = conn.inside, operation
             try:
-                return call(conn, *args)
+                return call(tx, *args)
             finally:
                 conn.inside = outer
 

@@ -27,8 +27,9 @@ from backend.services.conversations.images import Pictures, new_images, part_of
 from backend.services.conversations.titles import Titles, first_title
 from backend.services.models.open import Models
 from backend.services.runs.hub import LEASE_MS, Run, RunHub
+from backend.storage.conversations.messages import StoredMessage
 from backend.storage.conversations.sessions import Sessions
-from backend.storage.runs.turns import NewTurn, StoredMessage, Turns
+from backend.storage.runs.turns import NewTurn, Turns
 
 
 class ChatService:

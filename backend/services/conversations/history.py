@@ -32,8 +32,8 @@ from backend.services.conversations.background import BackgroundWriter, ShortTex
 from backend.services.models.choose import ModelChoice
 from backend.services.models.open import Models
 from backend.services.runs.hub import Run
+from backend.storage.conversations.messages import StoredMessage
 from backend.storage.conversations.summaries import Summaries, SummaryRow
-from backend.storage.runs.turns import StoredMessage
 
 log = structlog.get_logger(__name__)
 

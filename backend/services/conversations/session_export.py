@@ -14,7 +14,8 @@ from backend.kit.yielding import in_pieces
 from backend.messages import CitationRef, SourcesPart, TextPart, decode_parts, images_of
 from backend.services.conversations.session_file import ReadSession
 from backend.services.conversations.sessions import SessionService
-from backend.storage.conversations.sessions import MessageRow, SessionRow, Sessions
+from backend.storage.conversations.messages import MessageRow
+from backend.storage.conversations.sessions import SessionRow, Sessions
 from backend.storage.runs.turns import MAX_BRANCHES
 
 

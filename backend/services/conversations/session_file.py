@@ -18,7 +18,7 @@ from backend.kit.yielding import in_pieces
 from backend.messages import MessageStatus, SourcesPart, TextPart, encode_parts
 from backend.services.conversations.images import FilePart, taken_in
 from backend.storage.conversations.images import ImageRow
-from backend.storage.conversations.sessions import MessageRow
+from backend.storage.conversations.messages import MessageRow
 
 MAX_MESSAGES, _MAX_PICTURES = 5_000, 1_000
 _MAX_BRACES, _MAX_CITED, _MAX_QUOTE, _MAX_VALUES = 20_000, 2_000, 20_000, 50_000

@@ -8,7 +8,7 @@ import msgspec
 
 from backend.services.conversations.tree import Placed, Tree
 from backend.services.runs.hub import RunHub
-from backend.storage.conversations.sessions import MessageRow as MessageRow
+from backend.storage.conversations.messages import MessageRow as MessageRow
 from backend.storage.conversations.sessions import SessionRow as SessionRow
 from backend.storage.conversations.sessions import Sessions
 from backend.storage.conversations.summaries import Summaries, SummaryRow

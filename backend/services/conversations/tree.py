@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from backend.storage.conversations.sessions import MessageRow
+from backend.storage.conversations.messages import MessageRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,12 @@ from backend.errors import StreamForgeError
 from backend.storage.engine.database import Database
 from backend.storage.library.chunks import Chunks
 from backend.storage.library.collections import Collections
+from backend.storage.library.document_rows import Discarded
 from backend.storage.library.documents import Documents
 from backend.storage.library.jobs import Jobs
 from backend.storage.library.strays import Remains
 from backend.storage.library.transfers import Transfers
-from backend.storage.library.versions import Discarded, Versions
+from backend.storage.library.versions import Versions
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,8 @@ from backend.kit.times import now_ms
 from backend.messages import decode_parts, encode_parts, images_of, text_of
 from backend.services.runs.fold import RunFold
 from backend.services.usage.metering import calls_of
-from backend.storage.runs.turns import ClosedTurn, EventLines, StoredRun, Turns
+from backend.storage.runs.events import EventLines
+from backend.storage.runs.turns import ClosedTurn, StoredRun, Turns
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from backend import events as ev
 from backend.services.runs.dialect import Dialect, Encoder, SharedPieces, Watcher
 from backend.services.runs.fold import RunFold
-from backend.storage.runs.turns import EventLines
+from backend.storage.runs.events import EventLines
 
 ReadStored = Callable[[str, int], Awaitable[list[EventLines]]]
 """Of a run id and a seq: stored events after it, in order; an empty list when there are none."""

@@ -13,7 +13,7 @@ from backend.config.groups.library import LibrarySettings
 from backend.config.groups.models import ModelSettings
 from backend.errors import PriceUnknown
 from backend.services.models.pricing import Pricing
-from backend.storage.usage.ledger import Reservation
+from backend.storage.usage.reservations import Reservation
 
 
 @dataclass(frozen=True, slots=True)

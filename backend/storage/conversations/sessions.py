@@ -1,18 +1,17 @@
-"""Sessions and their messages: ordinary queries."""
+"""Sessions, with their messages and images. Only this module writes the table sessions."""
 
 import json
-import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
-
-from sqlalchemy import Text, and_, delete, or_, select, type_coerce, update
 
 from backend.errors import NotFound
 from backend.kit.times import now_ms
+from backend.storage.conversations import messages
 from backend.storage.conversations.images import ImageRow, store_images
+from backend.storage.conversations.messages import MessageRow
 from backend.storage.engine.database import Database
-from backend.storage.tables import messages, sessions
+from backend.storage.engine.tx import Row, Tx
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,50 +26,13 @@ class SessionRow:
     updated_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class MessageRow:
-    """A message; `parts` and `prompt` are JSON text. `model` answered it, `prompt` is what it was told."""
-
-    id: str
-    session_id: str
-    parent_id: str | None
-    run_id: str | None
-    role: str
-    status: str
-    parts: str
-    model: str | None
-    prompt: str | None
-    created_at: int
-
-
-_SESSION = (
-    sessions.c.id,
-    sessions.c.title,
-    sessions.c.head_message_id,
-    sessions.c.settings,
-    sessions.c.created_at,
-    sessions.c.updated_at,
-)
-_MESSAGE = (
-    messages.c.id,
-    messages.c.session_id,
-    messages.c.parent_id,
-    messages.c.run_id,
-    messages.c.role,
-    messages.c.status,
-    type_coerce(messages.c.parts, Text),
-    messages.c.model,
-    type_coerce(messages.c.prompt, Text),
-    messages.c.created_at,
-)
-
-
+_COLUMNS = "id, title, head_message_id, settings, created_at, updated_at"
 _NAMED = "named"
-"""Among the settings: somebody gave the session its title."""
+"""Among the settings: the client gave the session its title."""
 
 
 class Sessions:
-    """Sessions of an owner. Somebody else's raise NotFound."""
+    """Sessions of an owner. Those of another owner raise NotFound."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -79,123 +41,165 @@ class Sessions:
         self, owner: str, limit: int, before: tuple[int, str] | None, search: str | None
     ) -> list[SessionRow]:
         """At most `limit` sessions, the last changed first, after the one at `before` (updated_at, id)."""
-        query = select(*_SESSION).where(sessions.c.owner == owner)
+        conditions = ["owner = :owner"]
         if search:
-            query = query.where(sessions.c.title.icontains(search, autoescape=True))
+            conditions.append("instr(lower(title), lower(:search)) > 0")
         if before is not None:
-            updated_at, id_ = before
-            older = sessions.c.updated_at < updated_at
-            query = query.where(or_(older, and_(sessions.c.updated_at == updated_at, sessions.c.id < id_)))
-        query = query.order_by(sessions.c.updated_at.desc(), sessions.c.id.desc()).limit(limit)
-        async with self._db.read() as conn:
-            return [SessionRow(*row) for row in await conn.execute(query)]
+            conditions.append("(updated_at, id) < (:updated_at, :id)")
+        sql = (
+            f"SELECT {_COLUMNS} FROM sessions WHERE {' AND '.join(conditions)} "
+            "ORDER BY updated_at DESC, id DESC LIMIT :limit"
+        )
+        updated_at, id_ = before or (None, None)
+        rows = await self._db.read(
+            lambda tx: tx.rows(sql, owner=owner, search=search, updated_at=updated_at, id=id_, limit=limit)
+        )
+        return [_session(row) for row in rows]
 
     async def get(self, owner: str, session_id: str) -> SessionRow:
         """One session. Raises NotFound."""
-        query = select(*_SESSION).where(sessions.c.id == session_id, sessions.c.owner == owner)
-        async with self._db.read() as conn:
-            row = (await conn.execute(query)).first()
+        sql = f"SELECT {_COLUMNS} FROM sessions WHERE id = :id AND owner = :owner"
+        row = await self._db.read(lambda tx: tx.one(sql, id=session_id, owner=owner))
         if row is None:
             raise NotFound("No such session.")
-        return SessionRow(*row)
+        return _session(row)
 
     async def change(self, owner: str, session_id: str, title: str | None, settings: dict[str, Any]) -> None:
         """Another title; settings that are named take the place of the old, null unsets them. Raises NotFound."""
-        mine = (sessions.c.id == session_id, sessions.c.owner == owner)
-        async with self._db.write() as conn:
-            found = (await conn.execute(select(sessions.c.title, sessions.c.settings).where(*mine))).first()
-            if found is None:
-                raise NotFound("No such session.")
-            kept = {name: value for name, value in {**found.settings, **settings}.items() if value is not None}
-            if title is not None:
-                kept[_NAMED] = True
-            values = {"title": title or found.title, "settings": kept, "updated_at": now_ms()}
-            await conn.execute(update(sessions).where(*mine).values(**values))
+        await self._db.write(lambda tx: _change(tx, owner, session_id, title, settings))
 
     async def retitle(self, owner: str, session_id: str, before: str, title: str) -> None:
-        """Another title in the place of `before`, unless somebody named the session meanwhile."""
+        """Another title in the place of `before`, unless the client named the session meanwhile."""
         sql = (
-            "UPDATE sessions SET title = ? WHERE id = ? AND owner = ? AND title = ? "
+            "UPDATE sessions SET title = :title WHERE id = :id AND owner = :owner AND title = :before "
             f"AND json_extract(settings, '$.{_NAMED}') IS NULL"
         )
-        await self._db.writer.run(lambda conn: conn.execute(sql, (title, session_id, owner, before)) and None)
+        await self._db.write(lambda tx: tx.execute(sql, title=title, id=session_id, owner=owner, before=before))
 
     async def move_head(self, owner: str, session_id: str, message_id: str) -> None:
         """Another last message of the active path. Raises NotFound."""
         sql = (
-            "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ? AND owner = ? "
-            "AND EXISTS (SELECT 1 FROM messages m WHERE m.id = ? AND m.session_id = sessions.id)"
+            "UPDATE sessions SET head_message_id = :head, updated_at = :now WHERE id = :id AND owner = :owner "
+            "AND EXISTS (SELECT 1 FROM messages m WHERE m.id = :head AND m.session_id = sessions.id)"
         )
-        values = (message_id, now_ms(), session_id, owner, message_id)
-        if await self._db.writer.run(lambda conn: conn.execute(sql, values).rowcount) == 0:
+        changed = await self._db.write(
+            lambda tx: tx.changed(sql, head=message_id, now=now_ms(), id=session_id, owner=owner)
+        )
+        if changed == 0:
             raise NotFound("message_id: no such message in this session.")
 
     async def settings(self, owner: str, session_id: str) -> dict[str, Any]:
         """The settings of a session; none when there is no such session."""
-        sql = "SELECT settings FROM sessions WHERE id = ? AND owner = ?"
-        found = await self._db.reader.run(lambda conn: conn.execute(sql, (session_id, owner)).fetchone())
-        return json.loads(found[0]) if found else {}
+        sql = "SELECT settings FROM sessions WHERE id = :id AND owner = :owner"
+        stored = await self._db.read(lambda tx: tx.value(sql, id=session_id, owner=owner))
+        return json.loads(stored) if stored is not None else {}
 
     async def delete(self, owner: str, session_id: str) -> None:
         """Delete it with its messages, runs and events. Raises NotFound."""
-        remove = delete(sessions).where(sessions.c.id == session_id, sessions.c.owner == owner)
-        async with self._db.write() as conn:
-            if (await conn.execute(remove)).rowcount == 0:
-                raise NotFound("No such session.")
+        sql = "DELETE FROM sessions WHERE id = :id AND owner = :owner"
+        if await self._db.write(lambda tx: tx.changed(sql, id=session_id, owner=owner)) == 0:
+            raise NotFound("No such session.")
 
     async def retrieval(self, owner: str, message_id: str) -> str | None:
         """The stored trace of an answer's retrieval, JSON text. Raises NotFound."""
-        query = select(type_coerce(messages.c.retrieval, Text)).where(
-            messages.c.id == message_id, messages.c.owner == owner
-        )
-        async with self._db.read() as conn:
-            row = (await conn.execute(query)).first()
+        sql = "SELECT retrieval FROM messages WHERE id = :id AND owner = :owner"
+        row = await self._db.read(lambda tx: tx.one(sql, id=message_id, owner=owner))
         if row is None:
             raise NotFound("No such message.")
         return row[0]
 
     async def messages(self, session_id: str) -> list[MessageRow]:
         """All messages of a session, every branch, in order of creation."""
-        query = select(*_MESSAGE).where(messages.c.session_id == session_id)
-        query = query.order_by(messages.c.created_at, messages.c.id)
-        async with self._db.read() as conn:
-            return [MessageRow(*row) for row in await conn.execute(query)]
+        return await self._db.read(lambda tx: messages.of_session(tx, session_id))
 
     async def message(self, owner: str, message_id: str) -> MessageRow:
         """One message. Raises NotFound."""
-        query = select(*_MESSAGE).where(messages.c.id == message_id, messages.c.owner == owner)
-        async with self._db.read() as conn:
-            row = (await conn.execute(query)).first()
+        row = await self._db.read(lambda tx: messages.by_id(tx, owner, message_id))
         if row is None:
             raise NotFound("No such message.")
-        return MessageRow(*row)
+        return row
 
     async def usage(self, session_id: str) -> dict[str, str]:
-        """What each ended run of a session used, JSON text."""
-        sql = "SELECT id, usage FROM runs WHERE session_id = ? AND usage IS NOT NULL"
-        return dict(await self._db.reader.run(lambda conn: conn.execute(sql, (session_id,)).fetchall()))
+        """What each ended run of a session used, JSON text, by run."""
+        sql = "SELECT id, usage FROM runs WHERE session_id = :session_id AND usage IS NOT NULL"
+        rows = await self._db.read(lambda tx: tx.rows(sql, session_id=session_id))
+        return dict(rows)
 
     async def insert(
         self, owner: str, session: SessionRow, rows: Sequence[MessageRow], images: Sequence[ImageRow]
     ) -> None:
         """Store a session with its messages and their pictures, all or nothing."""
-        head = (session.id, owner, session.title, session.head_message_id, session.created_at, session.updated_at)
-        values = [
-            (m.id, owner, m.session_id, m.parent_id, m.role, m.status, m.parts, m.model, m.prompt, m.created_at)
-            for m in rows
-        ]
 
-        def store(conn: sqlite3.Connection) -> None:
-            conn.execute(
-                "INSERT INTO sessions (id, owner, title, head_message_id, settings, created_at, updated_at) "
-                "VALUES (?, ?, ?, ?, '{}', ?, ?)",
-                head,
+        def store(tx: Tx) -> None:
+            insert(
+                tx,
+                id=session.id,
+                owner=owner,
+                title=session.title,
+                head_message_id=session.head_message_id,
+                created_at=session.created_at,
+                updated_at=session.updated_at,
             )
-            conn.executemany(
-                "INSERT INTO messages (id, owner, session_id, parent_id, role, status, parts, model, prompt, "
-                "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                values,
-            )
-            store_images(conn, owner, session.id, images, now_ms())
+            for row in rows:
+                messages.insert(tx, owner=owner, **asdict(row))
+            store_images(tx, owner, session.id, images, now_ms())
 
-        await self._db.writer.run(store)
+        await self._db.write(store)
+
+
+def _session(row: Row) -> SessionRow:
+    id_, title, head_message_id, settings, created_at, updated_at = row
+    return SessionRow(id_, title, head_message_id, json.loads(settings), created_at, updated_at)
+
+
+def _change(tx: Tx, owner: str, session_id: str, title: str | None, settings: dict[str, Any]) -> None:
+    row = tx.one("SELECT title, settings FROM sessions WHERE id = :id AND owner = :owner", id=session_id, owner=owner)
+    if row is None:
+        raise NotFound("No such session.")
+    merged = {name: value for name, value in {**json.loads(row[1]), **settings}.items() if value is not None}
+    if title is not None:
+        merged[_NAMED] = True
+    tx.execute(
+        "UPDATE sessions SET title = :title, settings = :settings, updated_at = :now WHERE id = :id",
+        title=title or row[0],
+        settings=json.dumps(merged),
+        now=now_ms(),
+        id=session_id,
+    )
+
+
+# Parts of a caller's commit.
+
+
+def insert(
+    tx: Tx, *, id: str, owner: str, title: str, head_message_id: str | None, created_at: int, updated_at: int
+) -> None:
+    """Store a session without settings."""
+    tx.execute(
+        "INSERT INTO sessions (id, owner, title, head_message_id, settings, created_at, updated_at) "
+        "VALUES (:id, :owner, :title, :head, '{}', :created_at, :updated_at)",
+        id=id,
+        owner=owner,
+        title=title,
+        head=head_message_id,
+        created_at=created_at,
+        updated_at=updated_at,
+    )
+
+
+def set_head(tx: Tx, session_id: str, message_id: str, now: int) -> None:
+    """Let the active path end with a message."""
+    sql = "UPDATE sessions SET head_message_id = :head, updated_at = :now WHERE id = :id"
+    tx.execute(sql, head=message_id, now=now, id=session_id)
+
+
+def advance_head(tx: Tx, session_id: str, before: str, message_id: str, now: int) -> None:
+    """Let the active path go on with a message, if it still ends with `before`."""
+    tx.execute(
+        "UPDATE sessions SET updated_at = :now, "
+        "head_message_id = CASE WHEN head_message_id = :before THEN :head ELSE head_message_id END WHERE id = :id",
+        now=now,
+        before=before,
+        head=message_id,
+        id=session_id,
+    )

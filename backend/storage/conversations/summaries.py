@@ -1,4 +1,4 @@
-"""Summaries: what was said up to and with a message, in short."""
+"""Summaries: a conversation up to and with a message, in short."""
 
 from dataclasses import dataclass
 
@@ -16,24 +16,26 @@ class SummaryRow:
 
 
 class Summaries:
-    """Summaries in the database. What a turn needs of them, `Turns.history` has."""
+    """Summaries in the database. `Turns.history` returns those that a turn needs."""
 
     def __init__(self, database: Database) -> None:
-        self._writer = database.writer
-        self._reader = database.reader
+        self._db = database
 
     async def of(self, session_id: str) -> dict[str, SummaryRow]:
         """Those of a session, by message."""
-        sql = "SELECT message_id, model, text FROM summaries WHERE session_id = ?"
-        rows = await self._reader.run(lambda conn: conn.execute(sql, (session_id,)).fetchall())
+        sql = "SELECT message_id, model, text FROM summaries WHERE session_id = :session_id"
+        rows = await self._db.read(lambda tx: tx.rows(sql, session_id=session_id))
         return {row[0]: SummaryRow(*row) for row in rows}
 
     async def put(self, summary: SummaryRow) -> None:
         """Store it in the place of an earlier one; not if its message was deleted meanwhile."""
         sql = (
             "INSERT INTO summaries (message_id, owner, session_id, model, text, created_at) "
-            "SELECT id, owner, session_id, ?, ?, ? FROM messages WHERE id = ? "
+            "SELECT id, owner, session_id, :model, :text, :now FROM messages WHERE id = :message_id "
             "ON CONFLICT (message_id) DO UPDATE SET model = excluded.model, text = excluded.text"
         )
-        values = (summary.model, summary.text, now_ms(), summary.message_id)
-        await self._writer.run(lambda conn: conn.execute(sql, values) and None)
+        await self._db.write(
+            lambda tx: tx.execute(
+                sql, model=summary.model, text=summary.text, now=now_ms(), message_id=summary.message_id
+            )
+        )

@@ -1,7 +1,4 @@
-"""Threads that read for the search: plain SQL on connections of their own, beside the writer, never waiting for it.
-
-A search reads some hundred rows by key; through an async ORM that costs more than the search itself.
-"""
+"""Threads that read, each on a connection of its own. They don't wait for the writer: SQLite keeps a log of writes."""
 
 import asyncio
 import sqlite3
@@ -12,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from backend.errors import Unavailable
+from backend.storage.engine.tx import Tx
 from backend.storage.engine.writer import connect, storage_error
 
 _THREADS = 2
@@ -20,7 +18,7 @@ T = TypeVar("T")
 
 
 class Reader:
-    """Runs functions of a `sqlite3.Connection` that only read. Connections open with their first use."""
+    """Runs functions of a `Tx` that only read. A thread opens its connection when it is first used."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -29,8 +27,11 @@ class Reader:
         self._connections: list[sqlite3.Connection] = []
         self._closed = False
 
-    async def run(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of `fn`. Raises what `fn` raises; Unavailable when the database is gone."""
+    async def run(self, fn: Callable[[Tx], T]) -> T:
+        """The result of `fn`, which doesn't wait for the writer.
+
+        Raises what `fn` raises; Unavailable when the database is gone.
+        """
         if self._closed:
             raise Unavailable("The database is closed: the server is shutting down.", code="shutdown")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, fn)
@@ -42,12 +43,17 @@ class Reader:
         for connection in self._connections:
             connection.close()
 
-    def _call(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+    def _call(self, fn: Callable[[Tx], T]) -> T:
         try:
-            connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
-            if connection is None:
-                connection = self._own.connection = connect(self._path)
-                self._connections.append(connection)
-            return fn(connection)
+            tx: Tx | None = getattr(self._own, "tx", None)
+            if tx is None:
+                tx = self._own.tx = self._open()
+            return fn(tx)
         except sqlite3.Error as error:
             raise (storage_error(error) or error) from error
+
+    def _open(self) -> Tx:
+        connection = connect(self._path)
+        self._connections.append(connection)
+        connection.execute("PRAGMA query_only=ON")
+        return Tx(connection)

@@ -1,22 +1,12 @@
-"""Chunks and the lexical index: an FTS5 table a collection, so that a search never meets another owner's words.
+"""Chunks with their text, vectors and terms. Only this module writes the tables chunks, chunk_vectors and counters."""
 
-`terms` are words that `chains/retrieval` has made comparable already (stems, bigrams, parts of identifiers); FTS5
-splits them at blanks and scores them, no more. A row's number is the chunk's. Rows of versions that are not active
-may match: `rows` leaves them out.
-"""
-
-import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.storage.engine.database import Database
+from backend.storage.engine.tx import Tx
+from backend.storage.library import document_rows, lexical
 
-# Two columns, so that a word in a title may count otherwise than one in the text.
-_CREATE = (
-    "CREATE VIRTUAL TABLE IF NOT EXISTS {} USING fts5("
-    "about, body, tokenize=\"unicode61 remove_diacritics 0 categories 'L* N* Co M*'\")"
-)
 # Rows of one commit, about 10 ms: a longer one would hold up the answers.
 _ROWS = 100
 
@@ -24,7 +14,7 @@ _ROWS = 100
 @dataclass(frozen=True, slots=True)
 class NewChunk:
     """A chunk to be stored: `text` is `[start:end]` of the version's text, `after` the white space up to the next chunk
-    (None: there is none), `spans` and `vectors` as in `tables.py`, the terms are for the lexical index.
+    (None: there is none), `spans` and `vectors` as in `tables/library.py`, the terms are for the lexical index.
     """
 
     n: int
@@ -101,50 +91,53 @@ class Chunks:
     """Chunks of all owners; what reads them takes the owner or collections that were checked before."""
 
     def __init__(self, database: Database) -> None:
-        self._writer = database.writer
-        self._reader = database.reader
+        self._db = database
 
     async def reserve(self, version_id: str, count: int) -> int | None:
         """Numbers for a version's `count` chunks: the first one. Again: the same. None when the version is gone."""
-        return await self._writer.run(lambda conn: reserve_numbers(conn, version_id, count))
+        return await self._db.write(lambda tx: reserve_numbers(tx, version_id, count))
 
     async def add(self, collection_id: str, embedding: str, version_id: str, rows: Sequence[NewChunk]) -> bool:
         """Store chunks, their vectors by that embedding and their terms in one commit; those that are there are
         replaced. False: the version is gone.
         """
-        return await self._writer.run(lambda conn: add_chunks(conn, collection_id, embedding, version_id, rows))
+        return await self._db.write(lambda tx: add_chunks(tx, collection_id, embedding, version_id, rows))
 
     async def add_vectors(self, embedding: str, rows: Sequence[tuple[int, bytes]]) -> None:
         """Vectors by another embedding: (n, vectors). Those of chunks that are gone are left out."""
-        sql = "INSERT OR REPLACE INTO chunk_vectors (n, embedding, vectors) SELECT n, ?, ? FROM chunks WHERE n = ?"
-        values = [(embedding, vectors, n) for n, vectors in rows]
-        await self._writer.run(lambda conn: conn.executemany(sql, values) and None)
+        sql = (
+            "INSERT OR REPLACE INTO chunk_vectors (n, embedding, vectors) "
+            "SELECT n, :embedding, :vectors FROM chunks WHERE n = :n"
+        )
+        values = [{"embedding": embedding, "vectors": vectors, "n": n} for n, vectors in rows]
+        await self._db.write(lambda tx: tx.execute_many(sql, values))
 
     async def remove_vectors(self, embedding: str, numbers: Sequence[int]) -> None:
         """Remove the vectors of these chunks by an embedding that nothing uses any more, a few a commit."""
-        sql = "DELETE FROM chunk_vectors WHERE embedding = ? AND n IN (SELECT value FROM json_each(?))"
+        sql = "DELETE FROM chunk_vectors WHERE embedding = :embedding AND n IN :numbers"
         for at in range(0, len(numbers), _ROWS):
-            some = json.dumps(list(numbers[at : at + _ROWS]))
-            await self._writer.run(lambda conn, some=some: conn.execute(sql, (embedding, some)) and None)
+            some = numbers[at : at + _ROWS]
+            await self._db.write(lambda tx, some=some: tx.execute(sql, embedding=embedding, numbers=some))
 
     async def stored(self, version_id: str) -> set[tuple[int, int, int]]:
         """Number, start and end of a version's stored chunks."""
-        sql = 'SELECT n, start, "end" FROM chunks WHERE version_id = ?'
-        return await self._reader.run(lambda conn: set(conn.execute(sql, (version_id,)).fetchall()))
+        sql = 'SELECT n, start, "end" FROM chunks WHERE version_id = :version_id'
+        rows = await self._db.read(lambda tx: tx.rows(sql, version_id=version_id))
+        return {(n, start, end) for n, start, end in rows}
 
     async def texts(self, version_id: str, after: int, limit: int) -> list[StoredChunk]:
         """A version's chunks with numbers above `after`, in order: what embedding them anew needs."""
         sql = (
             "SELECT c.n, v.title, c.heading, c.context, c.text, c.spans FROM chunks c JOIN document_versions v "
-            "ON v.id = c.version_id WHERE c.version_id = ? AND c.n > ? ORDER BY c.n LIMIT ?"
+            "ON v.id = c.version_id WHERE c.version_id = :version_id AND c.n > :after ORDER BY c.n LIMIT :limit"
         )
-        found = await self._reader.run(lambda conn: conn.execute(sql, (version_id, after, limit)).fetchall())
-        return [StoredChunk(*row) for row in found]
+        rows = await self._db.read(lambda tx: tx.rows(sql, version_id=version_id, after=after, limit=limit))
+        return [StoredChunk(*row) for row in rows]
 
     async def remove(self, collection_id: str, version_ids: Sequence[str]) -> int:
         """Remove versions' chunks with their terms, a few a commit; how many there were."""
         removed = 0
-        while count := await self._writer.run(lambda conn: _remove(conn, collection_id, version_ids)):
+        while count := await self._db.write(lambda tx: _remove(tx, collection_id, version_ids)):
             removed += count
         return removed
 
@@ -152,20 +145,19 @@ class Chunks:
         """Bring a version's terms into another collection's index too; nothing finds them there yet."""
         after: int | None = 0
         while after is not None:
-            after = await self._writer.run(lambda conn, n=after: _copy_terms(conn, version_id, source, target, n))
+            after = await self._db.write(lambda tx, n=after: _copy_terms(tx, version_id, source, target, n))
 
     async def remove_terms(self, collection_id: str, numbers: Sequence[int]) -> None:
         """Remove the terms of these chunks from a collection's index, a few a commit."""
         for at in range(0, len(numbers), _ROWS):
-            some = list(numbers[at : at + _ROWS])
-            await self._writer.run(lambda conn, some=some: _remove_terms(conn, collection_id, some))
+            some = numbers[at : at + _ROWS]
+            await self._db.write(lambda tx, some=some: lexical.remove(tx, collection_id, some))
 
     async def set_about(self, collection_id: str, terms: Sequence[tuple[int, str]]) -> None:
         """Other terms of what stands above these chunks, a few a commit."""
-        sql = f"UPDATE {_table(collection_id)} SET about = ? WHERE rowid = ?"
         for at in range(0, len(terms), _ROWS):
-            some = [(about, n) for n, about in terms[at : at + _ROWS]]
-            await self._writer.run(lambda conn, some=some: conn.executemany(sql, some) and None)
+            some = terms[at : at + _ROWS]
+            await self._db.write(lambda tx, some=some: lexical.set_about(tx, collection_id, some))
 
     async def match(
         self,
@@ -179,7 +171,7 @@ class Chunks:
 
         `ranges` (first, last) restricts the chunks' numbers.
         """
-        return await self._reader.run(lambda conn: _match(conn, collection_id, terms, limit, ranges, about_weight))
+        return await self._db.read(lambda tx: lexical.match(tx, collection_id, terms, limit, ranges, about_weight))
 
     async def candidates(
         self, owner: str, collection_id: str, within: Sequence[str], embedding: str, numbers: Sequence[int]
@@ -187,181 +179,143 @@ class Chunks:
         """Those of a collection's chunks that are of an active version, in the owner's collections `within`:
         a document that moves among them during a search is found.
         """
-        return await self._reader.run(lambda conn: _candidates(conn, owner, collection_id, within, embedding, numbers))
+        return await self._db.read(lambda tx: _candidates(tx, owner, collection_id, within, embedding, numbers))
 
     async def vectors(self, embedding: str, first: int, last: int) -> list[tuple[int, bytes]]:
         """The vectors of the chunks first..last: (n, vectors)."""
-        sql = "SELECT n, vectors FROM chunk_vectors WHERE n BETWEEN ? AND ? AND embedding = ?"
-        return await self._reader.run(lambda conn: conn.execute(sql, (first, last, embedding)).fetchall())
+        sql = "SELECT n, vectors FROM chunk_vectors WHERE n BETWEEN :first AND :last AND embedding = :embedding"
+        rows = await self._db.read(lambda tx: tx.rows(sql, first=first, last=last, embedding=embedding))
+        return [(n, vectors) for n, vectors in rows]
 
     async def rows(self, numbers: Sequence[int]) -> dict[int, ChunkRow]:
         """Those of the chunks that are of an active version, by number. Whose they are, the caller has checked."""
-        return await self._reader.run(lambda conn: _rows(conn, numbers))
+        return await self._db.read(lambda tx: _rows(tx, numbers))
 
     async def languages(self, collection_id: str) -> list[str | None]:
         """The languages of a collection's searchable documents."""
         sql = (
             "SELECT DISTINCT v.language FROM documents d JOIN document_versions v ON v.id = d.active_version "
-            "WHERE d.collection_id = ?"
+            "WHERE d.collection_id = :collection_id"
         )
-        return await self._reader.run(lambda conn: [row[0] for row in conn.execute(sql, (collection_id,))])
+        return [row[0] for row in await self._db.read(lambda tx: tx.rows(sql, collection_id=collection_id))]
 
     async def ranges(self, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:
         """Where the chunks of these documents are; none for a document that can't be searched yet."""
-        return await self._reader.run(lambda conn: _ranges(conn, owner, document_ids))
+        return await self._db.read(lambda tx: _ranges(tx, owner, document_ids))
 
 
-def drop_terms(conn: sqlite3.Connection, collection_id: str) -> None:
-    """Remove a collection's lexical index. For use inside the writer's operations."""
-    conn.execute(f"DROP TABLE IF EXISTS {_table(collection_id)}")
+# Parts of a caller's commit.
 
 
-def _table(collection_id: str) -> str:
-    """The name of a collection's index; ids are ours, still nothing else may come into SQL."""
-    if not collection_id.replace("_", "").isalnum():
-        raise ValueError("not the id of a collection")
-    return f"lexical_{collection_id}"
-
-
-def _exists(conn: sqlite3.Connection, collection_id: str) -> bool:
-    sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
-    return conn.execute(sql, (_table(collection_id),)).fetchone() is not None
-
-
-def reserve_numbers(conn: sqlite3.Connection, version_id: str, count: int) -> int | None:
-    """See `Chunks.reserve`. For use inside the writer's operations."""
-    row = conn.execute("SELECT first_chunk, chunks FROM document_versions WHERE id = ?", (version_id,)).fetchone()
+def reserve_numbers(tx: Tx, version_id: str, count: int) -> int | None:
+    """Numbers for a version's `count` chunks: the first one. Again: the same. None when the version is gone."""
+    row = tx.one("SELECT first_chunk, chunks FROM document_versions WHERE id = :id", id=version_id)
     if row is None:
         return None
     if row[0] is not None and row[1] == count:
         return row[0]
-    (after,) = conn.execute(
-        "INSERT INTO counters (name, value) VALUES ('chunks', ? + 1) "
-        "ON CONFLICT (name) DO UPDATE SET value = value + ? RETURNING value",
-        (count, count),
-    ).fetchone()
-    change = "UPDATE document_versions SET first_chunk = ?, chunks = ? WHERE id = ?"
-    conn.execute(change, (after - count, count, version_id))
+    after: int = tx.value(
+        "INSERT INTO counters (name, value) VALUES ('chunks', :count + 1) "
+        "ON CONFLICT (name) DO UPDATE SET value = value + :count RETURNING value",
+        count=count,
+    )
+    document_rows.set_chunk_numbers(tx, version_id, after - count, count)
     return after - count
 
 
-def add_chunks(
-    conn: sqlite3.Connection, collection_id: str, embedding: str, version_id: str, rows: Sequence[NewChunk]
-) -> bool:
-    """See `Chunks.add`. For use inside the writer's operations."""
-    if conn.execute("SELECT 1 FROM document_versions WHERE id = ?", (version_id,)).fetchone() is None:
+def add_chunks(tx: Tx, collection_id: str, embedding: str, version_id: str, rows: Sequence[NewChunk]) -> bool:
+    """Store chunks, their vectors by that embedding and their terms, in the place of those that are there. False: the
+    version is gone.
+    """
+    if tx.one("SELECT 1 FROM document_versions WHERE id = :id", id=version_id) is None:
         return False
-    table = _table(collection_id)
-    conn.execute(_CREATE.format(table))
-    conn.executemany(
+    tx.execute_many(
         "INSERT OR REPLACE INTO chunks "
         '(n, version_id, ordinal, start, "end", page, heading, context, text, after, spans) '
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "VALUES (:n, :version_id, :ordinal, :start, :end, :page, :heading, :context, :text, :after, :spans)",
         [
-            (r.n, version_id, r.ordinal, r.start, r.end, r.page, r.heading, r.context, r.text, r.after, r.spans)
+            {
+                "n": r.n,
+                "version_id": version_id,
+                "ordinal": r.ordinal,
+                "start": r.start,
+                "end": r.end,
+                "page": r.page,
+                "heading": r.heading,
+                "context": r.context,
+                "text": r.text,
+                "after": r.after,
+                "spans": r.spans,
+            }
             for r in rows
         ],
     )
-    conn.executemany(
-        "INSERT OR REPLACE INTO chunk_vectors (n, embedding, vectors) VALUES (?, ?, ?)",
-        [(r.n, embedding, r.vectors) for r in rows],
+    tx.execute_many(
+        "INSERT OR REPLACE INTO chunk_vectors (n, embedding, vectors) VALUES (:n, :embedding, :vectors)",
+        [{"n": r.n, "embedding": embedding, "vectors": r.vectors} for r in rows],
     )
-    conn.executemany(
-        f"INSERT OR REPLACE INTO {table} (rowid, about, body) VALUES (?, ?, ?)",
-        [(r.n, r.about_terms, r.body_terms) for r in rows],
-    )
+    lexical.put(tx, collection_id, [(r.n, r.about_terms, r.body_terms) for r in rows])
     return True
 
 
-def _remove(conn: sqlite3.Connection, collection_id: str, version_ids: Sequence[str]) -> int:
-    sql = "SELECT n FROM chunks WHERE version_id IN (SELECT value FROM json_each(?)) LIMIT ?"
-    numbers = [n for (n,) in conn.execute(sql, (json.dumps(list(version_ids)), _ROWS))]
-    _remove_terms(conn, collection_id, numbers)
-    conn.execute("DELETE FROM chunks WHERE n IN (SELECT value FROM json_each(?))", (json.dumps(numbers),))
+def remove_some(tx: Tx, version_id: str, limit: int) -> int:
+    """Remove some chunks of a version, and not their terms; how many."""
+    sql = "DELETE FROM chunks WHERE n IN (SELECT n FROM chunks WHERE version_id = :version_id LIMIT :limit)"
+    return tx.changed(sql, version_id=version_id, limit=limit)
+
+
+def _remove(tx: Tx, collection_id: str, version_ids: Sequence[str]) -> int:
+    sql = "SELECT n FROM chunks WHERE version_id IN :version_ids LIMIT :limit"
+    numbers = [n for (n,) in tx.rows(sql, version_ids=version_ids, limit=_ROWS)]
+    lexical.remove(tx, collection_id, numbers)
+    tx.execute("DELETE FROM chunks WHERE n IN :numbers", numbers=numbers)
     return len(numbers)
 
 
-def _remove_terms(conn: sqlite3.Connection, collection_id: str, numbers: list[int]) -> None:
-    if numbers and _exists(conn, collection_id):
-        sql = f"DELETE FROM {_table(collection_id)} WHERE rowid IN (SELECT value FROM json_each(?))"
-        conn.execute(sql, (json.dumps(numbers),))
-
-
-def _copy_terms(conn: sqlite3.Connection, version_id: str, source: str, target: str, after: int) -> int | None:
+def _copy_terms(tx: Tx, version_id: str, source: str, target: str, after: int) -> int | None:
     """Copy some; the number of the last, or None when there were none left."""
-    sql = "SELECT n FROM chunks WHERE version_id = ? AND n > ? ORDER BY n LIMIT ?"
-    numbers = [n for (n,) in conn.execute(sql, (version_id, after, _ROWS))]
-    if not numbers or not _exists(conn, source):
+    sql = "SELECT n FROM chunks WHERE version_id = :version_id AND n > :after ORDER BY n LIMIT :limit"
+    numbers = [n for (n,) in tx.rows(sql, version_id=version_id, after=after, limit=_ROWS)]
+    if not numbers or not lexical.exists(tx, source):
         return None
-    conn.execute(_CREATE.format(_table(target)))
-    conn.execute(
-        f"INSERT OR REPLACE INTO {_table(target)} (rowid, about, body) "
-        f"SELECT rowid, about, body FROM {_table(source)} WHERE rowid IN (SELECT value FROM json_each(?))",
-        (json.dumps(numbers),),
-    )
+    lexical.copy(tx, numbers, source, target)
     return numbers[-1]
 
 
-def _match(
-    conn: sqlite3.Connection,
-    collection_id: str,
-    terms: Sequence[str],
-    limit: int,
-    ranges: Sequence[tuple[int, int]] | None,
-    about_weight: float,
-) -> list[tuple[int, float]]:
-    if not terms or limit < 1 or not _exists(conn, collection_id):
-        return []
-    table = _table(collection_id)
-    query = " OR ".join('"' + term.replace('"', '""') + '"' for term in terms)
-    found: list[tuple[int, float]] = []
-    for first, last in ranges if ranges is not None else [(0, 2**62)]:
-        sql = (
-            f"SELECT rowid, -bm25({table}, ?, 1.0) AS score FROM {table} WHERE {table} MATCH ? "
-            "AND rowid BETWEEN ? AND ? ORDER BY score DESC LIMIT ?"
-        )
-        found += conn.execute(sql, (about_weight, query, first, last, limit)).fetchall()
-    return found if ranges is None else sorted(found, key=lambda hit: -hit[1])[:limit]
-
-
 def _candidates(
-    conn: sqlite3.Connection,
-    owner: str,
-    collection_id: str,
-    within: Sequence[str],
-    embedding: str,
-    numbers: Sequence[int],
+    tx: Tx, owner: str, collection_id: str, within: Sequence[str], embedding: str, numbers: Sequence[int]
 ) -> list[CandidateRow]:
-    if not numbers or not _exists(conn, collection_id):
+    if not numbers or not lexical.exists(tx, collection_id):
         return []
     sql = (
         # CROSS JOIN: in this order, or SQLite begins with every chunk of the collection.
-        "SELECT c.n, d.id, t.about, t.body, e.vectors FROM json_each(?) AS wanted "
-        "CROSS JOIN chunks c ON c.n = wanted.value "
+        "SELECT c.n, d.id, t.about, t.body, e.vectors FROM chunks c "
         "CROSS JOIN document_versions v ON v.id = c.version_id CROSS JOIN documents d ON d.id = v.document_id "
-        f"CROSS JOIN {_table(collection_id)} t ON t.rowid = c.n "
-        "CROSS JOIN chunk_vectors e ON e.n = c.n AND e.embedding = ? "
-        "WHERE d.active_version = v.id AND d.owner = ? AND d.collection_id IN (SELECT value FROM json_each(?))"
+        f"CROSS JOIN {lexical.table(collection_id)} t ON t.rowid = c.n "
+        "CROSS JOIN chunk_vectors e ON e.n = c.n AND e.embedding = :embedding "
+        "WHERE c.n IN :numbers AND d.active_version = v.id AND d.owner = :owner AND d.collection_id IN :within"
     )
-    params = (json.dumps(list(numbers)), embedding, owner, json.dumps(list(within)))
-    return [CandidateRow(*row) for row in conn.execute(sql, params)]
+    rows = tx.rows(sql, embedding=embedding, numbers=numbers, owner=owner, within=within)
+    by_number = {row[0]: CandidateRow(*row) for row in rows}
+    return [by_number[n] for n in numbers if n in by_number]
 
 
-def _rows(conn: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, ChunkRow]:
+def _rows(tx: Tx, numbers: Sequence[int]) -> dict[int, ChunkRow]:
     sql = (
         "SELECT c.n, c.ordinal, d.collection_id, d.id, v.id, d.name, v.title, "
-        'c.start, c."end", c.page, c.heading, c.context, c.text, c.after, c.spans '
-        "FROM json_each(?) AS wanted CROSS JOIN chunks c ON c.n = wanted.value "
+        'c.start, c."end", c.page, c.heading, c.context, c.text, c.after, c.spans FROM chunks c '
         "CROSS JOIN document_versions v ON v.id = c.version_id CROSS JOIN documents d ON d.id = v.document_id "
-        "WHERE d.active_version = v.id"
+        "WHERE c.n IN :numbers AND d.active_version = v.id"
     )
-    return {row[0]: ChunkRow(*row) for row in conn.execute(sql, (json.dumps(list(numbers)),))}
+    by_number = {row[0]: ChunkRow(*row) for row in tx.rows(sql, numbers=numbers)}
+    return {n: by_number[n] for n in numbers if n in by_number}
 
 
-def _ranges(conn: sqlite3.Connection, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:
+def _ranges(tx: Tx, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:
     sql = (
-        "SELECT d.collection_id, d.id, v.id, v.first_chunk, v.first_chunk + v.chunks - 1 FROM json_each(?) AS wanted "
-        "CROSS JOIN documents d ON d.id = wanted.value CROSS JOIN document_versions v ON v.id = d.active_version "
-        "WHERE d.owner = ? AND v.chunks > 0"
+        "SELECT d.collection_id, d.id, v.id, v.first_chunk, v.first_chunk + v.chunks - 1 FROM documents d "
+        "CROSS JOIN document_versions v ON v.id = d.active_version "
+        "WHERE d.id IN :ids AND d.owner = :owner AND v.chunks > 0"
     )
-    return [ChunkRange(*row) for row in conn.execute(sql, (json.dumps(list(document_ids)), owner))]
+    by_id = {row[1]: ChunkRange(*row) for row in tx.rows(sql, ids=document_ids, owner=owner)}
+    return [by_id[i] for i in document_ids if i in by_id]

@@ -1,6 +1,5 @@
-"""Collections: named sets of documents, each with one embedding."""
+"""Collections: named sets of documents, each with one embedding. Only this module writes the table collections."""
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,8 @@ from backend.errors import Conflict, NotFound
 from backend.kit.ids import new_id
 from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
-from backend.storage.library.chunks import drop_terms
+from backend.storage.engine.tx import Tx
+from backend.storage.library import lexical
 
 DEFAULT_COLLECTION = "default"
 _COLUMNS = "id, owner, name, fingerprint, generation, created_at"
@@ -35,109 +35,132 @@ class CollectionCounts:
 
 
 class Collections:
-    """Collections of an owner. Somebody else's raise NotFound."""
+    """Collections of an owner. Those of another owner raise NotFound."""
 
     def __init__(self, database: Database) -> None:
-        self._writer = database.writer
-        self._reader = database.reader
+        self._db = database
 
     async def default(self, owner: str) -> CollectionRow:
         """The owner's collection for what names none; made when it isn't there."""
-        sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = ? AND name = ?"
-        found = await self._reader.run(lambda conn: conn.execute(sql, (owner, DEFAULT_COLLECTION)).fetchone())
-        return CollectionRow(*found) if found else await self._writer.run(lambda conn: _default(conn, owner))
+        collection = await self._db.read(lambda tx: _named(tx, owner, DEFAULT_COLLECTION))
+        return collection or await self._db.write(lambda tx: _default(tx, owner))
 
     async def get(self, owner: str, collection_id: str) -> CollectionRow:
         """One collection. Raises NotFound."""
-        sql = f"SELECT {_COLUMNS} FROM collections WHERE id = ? AND owner = ?"
-        found = await self._reader.run(lambda conn: conn.execute(sql, (collection_id, owner)).fetchone())
-        if found is None:
+        sql = f"SELECT {_COLUMNS} FROM collections WHERE id = :id AND owner = :owner"
+        row = await self._db.read(lambda tx: tx.one(sql, id=collection_id, owner=owner))
+        if row is None:
             raise NotFound("No such collection. GET /collections lists yours.")
-        return CollectionRow(*found)
+        return CollectionRow(*row)
 
     async def by_owner(self, owner: str) -> list[CollectionRow]:
         """All of an owner's, by name."""
-        sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = ? ORDER BY name, id"
-        found = await self._reader.run(lambda conn: conn.execute(sql, (owner,)).fetchall())
-        return [CollectionRow(*row) for row in found]
+        sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = :owner ORDER BY name, id"
+        return [CollectionRow(*row) for row in await self._db.read(lambda tx: tx.rows(sql, owner=owner))]
 
     async def every(self) -> list[CollectionRow]:
         """All of all owners, for the sweep."""
         sql = f"SELECT {_COLUMNS} FROM collections"
-        return [CollectionRow(*row) for row in await self._reader.run(lambda conn: conn.execute(sql).fetchall())]
+        return [CollectionRow(*row) for row in await self._db.read(lambda tx: tx.rows(sql))]
 
     async def known(self, collection_id: str) -> CollectionRow | None:
         """A collection of whoever's, or None."""
-        sql = f"SELECT {_COLUMNS} FROM collections WHERE id = ?"
-        found = await self._reader.run(lambda conn: conn.execute(sql, (collection_id,)).fetchone())
-        return CollectionRow(*found) if found else None
+        sql = f"SELECT {_COLUMNS} FROM collections WHERE id = :id"
+        row = await self._db.read(lambda tx: tx.one(sql, id=collection_id))
+        return CollectionRow(*row) if row else None
 
     async def missing(self, owner: str, ids: Sequence[str]) -> list[str]:
         """Those of the ids that are no collections of the owner's."""
-        known = {row.id for row in await self.by_owner(owner)}
-        return [i for i in ids if i not in known]
+        own = {row.id for row in await self.by_owner(owner)}
+        return [i for i in ids if i not in own]
 
     async def counts(self, ids: Sequence[str]) -> list[CollectionCounts]:
         """What each of these collections holds."""
         sql = (
             "SELECT count(*), coalesce(sum(v.chunks), 0) FROM documents d "
-            "LEFT JOIN document_versions v ON v.id = d.active_version WHERE d.collection_id = ? "
+            "LEFT JOIN document_versions v ON v.id = d.active_version WHERE d.collection_id = :id "
             "AND coalesce(d.active_version, d.pending_version) IS NOT NULL"
         )
-        found = await self._reader.run(lambda conn: [conn.execute(sql, (i,)).fetchone() for i in ids])
-        return [CollectionCounts(*row) for row in found]
+        rows = await self._db.read(lambda tx: [tx.rows(sql, id=i)[0] for i in ids])
+        return [CollectionCounts(*row) for row in rows]
 
     async def create(self, owner: str, name: str) -> CollectionRow:
         """A new, empty collection. Raises Conflict (`collection_exists`)."""
-        return await self._writer.run(lambda conn: _create(conn, owner, name))
+        return await self._db.write(lambda tx: _create(tx, owner, name))
 
     async def rename(self, owner: str, collection_id: str, name: str) -> None:
         """Another name. Raises NotFound, Conflict (`collection_exists`)."""
-        await self._writer.run(lambda conn: _rename(conn, owner, collection_id, name))
+        await self._db.write(lambda tx: _rename(tx, owner, collection_id, name))
 
     async def remove(self, owner: str, collection_id: str) -> bool:
         """Remove a collection that holds no documents, with its lexical index. False: it does hold some."""
-        return await self._writer.run(lambda conn: _remove(conn, owner, collection_id))
+        return await self._db.write(lambda tx: _remove(tx, owner, collection_id))
 
     async def drop_terms(self, collection_id: str) -> None:
         """Remove the lexical index of a collection that is gone."""
-        await self._writer.run(lambda conn: drop_terms(conn, collection_id))
+        await self._db.write(lambda tx: lexical.drop(tx, collection_id))
 
 
-def _default(conn: sqlite3.Connection, owner: str) -> CollectionRow:
-    sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = ? AND name = ?"
-    found = conn.execute(sql, (owner, DEFAULT_COLLECTION)).fetchone()
-    return CollectionRow(*found) if found else _create(conn, owner, DEFAULT_COLLECTION)
+def _named(tx: Tx, owner: str, name: str) -> CollectionRow | None:
+    sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = :owner AND name = :name"
+    row = tx.one(sql, owner=owner, name=name)
+    return CollectionRow(*row) if row else None
 
 
-def _create(conn: sqlite3.Connection, owner: str, name: str) -> CollectionRow:
-    _check_free(conn, owner, name, None)
-    made = CollectionRow(new_id("col"), owner, name, None, 1, now_ms())
-    values = (made.id, owner, name, made.fingerprint, made.generation, made.created_at)
-    conn.execute(f"INSERT INTO collections ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", values)
-    return made
+def _default(tx: Tx, owner: str) -> CollectionRow:
+    return _named(tx, owner, DEFAULT_COLLECTION) or _create(tx, owner, DEFAULT_COLLECTION)
 
 
-def _rename(conn: sqlite3.Connection, owner: str, collection_id: str, name: str) -> None:
-    _check_free(conn, owner, name, collection_id)
-    change = "UPDATE collections SET name = ? WHERE id = ? AND owner = ?"
-    if conn.execute(change, (name, collection_id, owner)).rowcount == 0:
+def _create(tx: Tx, owner: str, name: str) -> CollectionRow:
+    _check_free(tx, owner, name, None)
+    collection = CollectionRow(new_id("col"), owner, name, None, 1, now_ms())
+    tx.execute(
+        f"INSERT INTO collections ({_COLUMNS}) VALUES (:id, :owner, :name, :fingerprint, :generation, :created_at)",
+        id=collection.id,
+        owner=owner,
+        name=name,
+        fingerprint=collection.fingerprint,
+        generation=collection.generation,
+        created_at=collection.created_at,
+    )
+    return collection
+
+
+def _rename(tx: Tx, owner: str, collection_id: str, name: str) -> None:
+    _check_free(tx, owner, name, collection_id)
+    sql = "UPDATE collections SET name = :name WHERE id = :id AND owner = :owner"
+    if tx.changed(sql, name=name, id=collection_id, owner=owner) == 0:
         raise NotFound("No such collection. GET /collections lists yours.")
 
 
-def _check_free(conn: sqlite3.Connection, owner: str, name: str, but: str | None) -> None:
-    sql = "SELECT id FROM collections WHERE owner = ? AND name = ? AND id IS NOT ?"
-    if (found := conn.execute(sql, (owner, name, but)).fetchone()) is not None:
+def _check_free(tx: Tx, owner: str, name: str, but: str | None) -> None:
+    sql = "SELECT id FROM collections WHERE owner = :owner AND name = :name AND id IS NOT :but"
+    if (other := tx.value(sql, owner=owner, name=name, but=but)) is not None:
         raise Conflict(
-            f"You have a collection of this name already: {found[0]}. Choose another name.",
+            f"You have a collection of this name already: {other}. Choose another name.",
             code="collection_exists",
-            collection_id=found[0],
+            collection_id=other,
         )
 
 
-def _remove(conn: sqlite3.Connection, owner: str, collection_id: str) -> bool:
-    if conn.execute("SELECT 1 FROM documents WHERE collection_id = ?", (collection_id,)).fetchone() is not None:
+def _remove(tx: Tx, owner: str, collection_id: str) -> bool:
+    if tx.one("SELECT 1 FROM documents WHERE collection_id = :id", id=collection_id) is not None:
         return False
-    conn.execute("DELETE FROM collections WHERE id = ? AND owner = ?", (collection_id, owner))
-    drop_terms(conn, collection_id)
+    tx.execute("DELETE FROM collections WHERE id = :id AND owner = :owner", id=collection_id, owner=owner)
+    lexical.drop(tx, collection_id)
     return True
+
+
+# Parts of a caller's commit.
+
+
+def set_first_fingerprint(tx: Tx, collection_id: str, fingerprint: str) -> None:
+    """Note which embedding fills the collection, unless it was filled before."""
+    sql = "UPDATE collections SET fingerprint = :fingerprint WHERE id = :id AND fingerprint IS NULL"
+    tx.execute(sql, fingerprint=fingerprint, id=collection_id)
+
+
+def set_generation(tx: Tx, collection_id: str, generation: int, fingerprint: str) -> None:
+    """Search another generation of the collection's embedding from now on."""
+    sql = "UPDATE collections SET generation = :generation, fingerprint = :fingerprint WHERE id = :id"
+    tx.execute(sql, generation=generation, fingerprint=fingerprint, id=collection_id)

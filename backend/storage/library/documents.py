@@ -1,4 +1,4 @@
-"""Documents and their versions, as they are read. `storage/versions.py` changes them."""
+"""Documents and their versions, as they are read. `versions.py` changes them."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from backend.errors import NotFound
 from backend.storage.engine.database import Database
-from backend.storage.library.versions import Progress
+from backend.storage.library.jobs import Progress
 
 SETTLED = ("ready", "failed", "cancelled")
 """A version with one of these statuses waits for nothing."""
@@ -112,18 +112,18 @@ LEFT JOIN jobs m ON m.document_id = d.id AND m.kind = 'move'
 
 
 class Documents:
-    """Documents of an owner. Somebody else's raise NotFound."""
+    """Documents of an owner. Those of another owner raise NotFound."""
 
     def __init__(self, database: Database) -> None:
-        self._reader = database.reader
+        self._db = database
 
     async def get(self, owner: str, document_id: str) -> DocumentRow:
         """One document. Raises NotFound."""
-        sql = _DOCUMENT + "WHERE d.id = ? AND d.owner = ?"
-        found = await self._reader.run(lambda conn: conn.execute(sql, (document_id, owner)).fetchone())
-        if found is None:
+        sql = _DOCUMENT + "WHERE d.id = :id AND d.owner = :owner"
+        row = await self._db.read(lambda tx: tx.one(sql, id=document_id, owner=owner))
+        if row is None:
             raise NotFound("No such document.")
-        return _row(found)
+        return _document(row)
 
     async def page(
         self,
@@ -142,39 +142,41 @@ class Documents:
         sql = _DOCUMENT + (
             "WHERE d.owner = :owner AND (:before IS NULL OR d.id < :before) "
             "AND (:collection IS NULL OR d.collection_id = :collection) AND (:status IS NULL OR v.status = :status) "
-            "AND (:versions IS NULL OR v.id IN (SELECT value FROM json_each(:versions))) "
-            "AND v.id NOT IN (SELECT value FROM json_each(:without)) ORDER BY d.id DESC LIMIT :limit"
+            "AND (:versions IS NULL OR v.id IN :versions) AND v.id NOT IN :without "
+            "ORDER BY d.id DESC LIMIT :limit"
         )
-        params = {
-            "owner": owner,
-            "before": before,
-            "collection": collection_id,
-            "status": status,
-            "versions": None if versions is None else json.dumps(list(versions)),
-            "without": json.dumps(list(without)),
-            "limit": limit,
-        }
-        return [_row(r) for r in await self._reader.run(lambda conn: conn.execute(sql, params).fetchall())]
+        rows = await self._db.read(
+            lambda tx: tx.rows(
+                sql,
+                owner=owner,
+                before=before,
+                collection=collection_id,
+                status=status,
+                versions=versions,
+                without=without,
+                limit=limit,
+            )
+        )
+        return [_document(row) for row in rows]
 
     async def in_collection(self, collection_id: str, limit: int) -> list[str]:
         """Some documents of a collection, also those that are being deleted."""
-        sql = "SELECT id FROM documents WHERE collection_id = ? LIMIT ?"
-        return await self._reader.run(lambda conn: [i for (i,) in conn.execute(sql, (collection_id, limit))])
+        sql = "SELECT id FROM documents WHERE collection_id = :collection_id LIMIT :limit"
+        return [i for (i,) in await self._db.read(lambda tx: tx.rows(sql, collection_id=collection_id, limit=limit))]
 
     async def missing(self, owner: str, ids: Sequence[str]) -> list[str]:
         """Those of the ids that are no documents of the owner's."""
         sql = (
-            "SELECT id FROM documents WHERE owner = ? AND id IN (SELECT value FROM json_each(?)) "
+            "SELECT id FROM documents WHERE owner = :owner AND id IN :ids "
             "AND coalesce(active_version, pending_version) IS NOT NULL"
         )
-        wanted = (owner, json.dumps(list(ids)))
-        found = await self._reader.run(lambda conn: {i for (i,) in conn.execute(sql, wanted)})
-        return [i for i in ids if i not in found]
+        existing = {i for (i,) in await self._db.read(lambda tx: tx.rows(sql, owner=owner, ids=ids))}
+        return [i for i in ids if i not in existing]
 
     async def any_ready(self, owner: str) -> bool:
         """Whether the owner has a searchable document."""
-        sql = "SELECT 1 FROM documents WHERE owner = ? AND active_version IS NOT NULL LIMIT 1"
-        return await self._reader.run(lambda conn: conn.execute(sql, (owner,)).fetchone()) is not None
+        sql = "SELECT 1 FROM documents WHERE owner = :owner AND active_version IS NOT NULL LIMIT 1"
+        return await self._db.read(lambda tx: tx.one(sql, owner=owner)) is not None
 
     async def stock(self) -> tuple[int, int]:
         """How many documents can be searched, everybody's, and how many chunks they have."""
@@ -182,55 +184,58 @@ class Documents:
             "SELECT count(*), coalesce(sum(v.chunks), 0) FROM documents d "
             "JOIN document_versions v ON v.id = d.active_version"
         )
-        return await self._reader.run(lambda conn: tuple(conn.execute(sql).fetchone()))
+        ((documents, chunks),) = await self._db.read(lambda tx: tx.rows(sql))
+        return documents, chunks
 
     async def versions(self, owner: str, document_id: str) -> list[VersionRow]:
         """All versions of a document, the newest first. Raises NotFound."""
         sql = (
             "SELECT v.id, v.status, v.reason_code, v.reason, v.sha256, v.size, v.media_type, v.title, v.pages, "
             "v.chunks, v.created_at FROM document_versions v JOIN documents d ON d.id = v.document_id "
-            "WHERE d.id = ? AND d.owner = ? AND coalesce(d.active_version, d.pending_version) IS NOT NULL "
+            "WHERE d.id = :id AND d.owner = :owner AND coalesce(d.active_version, d.pending_version) IS NOT NULL "
             "ORDER BY v.id DESC"
         )
-        found = await self._reader.run(lambda conn: conn.execute(sql, (document_id, owner)).fetchall())
-        if not found:
+        rows = await self._db.read(lambda tx: tx.rows(sql, id=document_id, owner=owner))
+        if not rows:
             raise NotFound("No such document.")
-        return [VersionRow(*row) for row in found]
+        return [VersionRow(*row) for row in rows]
 
     async def text(
         self, owner: str, document_id: str, version: str | None, start: int, end: int | None
     ) -> DocumentTextPart:
         """`[start:end]` of a version's canonical text. Raises NotFound."""
         sql = (
-            "SELECT v.id, substr(v.text, ?, ?), v.status, v.reason "
+            "SELECT v.id, substr(v.text, :start, :length), v.status, v.reason "
             "FROM documents d JOIN document_versions v ON v.document_id = d.id "
-            "AND v.id = coalesce(?, d.active_version, d.pending_version) "
-            "WHERE d.id = ? AND d.owner = ? AND coalesce(d.active_version, d.pending_version) IS NOT NULL"
+            "AND v.id = coalesce(:version, d.active_version, d.pending_version) "
+            "WHERE d.id = :id AND d.owner = :owner AND coalesce(d.active_version, d.pending_version) IS NOT NULL"
         )
         length = _LONGEST if end is None else min(end - start, _LONGEST)
-        params = (min(start + 1, _LONGEST), length, version, document_id, owner)
-        found = await self._reader.run(lambda conn: conn.execute(sql, params).fetchone())
-        if found is None:
+        first = min(start + 1, _LONGEST)
+        row = await self._db.read(
+            lambda tx: tx.one(sql, start=first, length=length, version=version, id=document_id, owner=owner)
+        )
+        if row is None:
             raise NotFound("No such document, or no such version of it.")
-        return DocumentTextPart(*found)
+        return DocumentTextPart(*row)
 
     async def page_starts(self, version: str) -> list[tuple[int, int]]:
         """(start, page) of each page of a version, in order; none where there are no pages."""
         sql = (
             "SELECT value ->> 'start', value ->> 'page' FROM document_versions v, json_each(v.map, '$.pages') "
-            "WHERE v.id = ? ORDER BY key"
+            "WHERE v.id = :id ORDER BY key"
         )
-        return await self._reader.run(lambda conn: conn.execute(sql, (version,)).fetchall())
+        return [(start, page) for start, page in await self._db.read(lambda tx: tx.rows(sql, id=version))]
 
 
-def _row(found: tuple[Any, ...]) -> DocumentRow:
-    (id_, collection_id, name, created_at, updated_at, active, version, status, reason_code, reason) = found[:10]
-    (sha256, size, media_type, title, language, pages, chunks, progress) = found[10:18]
+def _document(row: tuple[Any, ...]) -> DocumentRow:
+    (id_, collection_id, name, created_at, updated_at, active, version, status, reason_code, reason) = row[:10]
+    (sha256, size, media_type, title, language, pages, chunks, progress) = row[10:18]
     pending = moving = None
-    if found[18] is not None:
-        pending = PendingVersionRow(*found[18:24], progress=json.loads(found[24] or "{}"))
-    if found[25] is not None:
-        moving = MovingRow(*found[25:28], progress=json.loads(found[28]))
+    if row[18] is not None:
+        pending = PendingVersionRow(*row[18:24], progress=json.loads(row[24] or "{}"))
+    if row[25] is not None:
+        moving = MovingRow(*row[25:28], progress=json.loads(row[28]))
     return DocumentRow(
         id=id_,
         collection_id=collection_id,

@@ -1,29 +1,14 @@
-"""What happens to documents and their versions: each operation is one commit on the writer's thread."""
+"""What happens to documents and their versions: each operation is one commit."""
 
-import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from backend.errors import Conflict, NotFound
 from backend.kit.ids import new_id
-from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
-
-Progress = dict[str, Any]
-"""`done` of `total` chunks, `rate` in chunks a second, `seconds` spent in each stage; of an embedding also `model`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Discarded:
-    """A version that nothing leads to any more: its chunks `first`.., its vectors and its file are to be removed."""
-
-    id: str
-    collection_id: str
-    document_id: str
-    first: int | None
-    chunks: int | None
+from backend.storage.engine.tx import Tx
+from backend.storage.library import document_rows, jobs
+from backend.storage.library.document_rows import Discarded
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +21,11 @@ class Replaced:
     discarded: Discarded | None = None
 
 
-_DISCARDED = "id, collection_id, document_id, first_chunk, chunks"
-
-
 class Versions:
-    """Changes to the documents of an owner. Somebody else's raise NotFound."""
+    """Changes to the documents of an owner. Those of another owner raise NotFound."""
 
     def __init__(self, database: Database) -> None:
-        self._writer = database.writer
-        self._reader = database.reader
+        self._db = database
 
     async def add(
         self, owner: str, collection_id: str, version_id: str, name: str, sha256: str, size: int
@@ -53,239 +34,139 @@ class Versions:
 
         Raises NotFound when the collection is gone.
         """
-        return await self._writer.run(lambda conn: _add(conn, owner, collection_id, version_id, name, sha256, size))
+        return await self._db.write(lambda tx: _add(tx, owner, collection_id, version_id, name, sha256, size))
 
     async def replace(self, owner: str, document_id: str, version_id: str, sha256: str, size: int) -> Replaced:
         """These bytes are to become the document's content. Raises NotFound, Conflict (`document_duplicate`)."""
-        return await self._writer.run(lambda conn: _replace(conn, owner, document_id, version_id, sha256, size))
+        return await self._db.write(lambda tx: _replace(tx, owner, document_id, version_id, sha256, size))
 
     async def exists(self, version_id: str) -> bool:
         """Whether there is such a version, once all that is queued is stored."""
-        sql = "SELECT 1 FROM document_versions WHERE id = ?"
-        return await self._writer.run(lambda conn: conn.execute(sql, (version_id,)).fetchone() is not None)
+        sql = "SELECT 1 FROM document_versions WHERE id = :id"
+        return await self._db.write(lambda tx: tx.one(sql, id=version_id)) is not None
 
     async def cancel(self, owner: str, document_id: str) -> None:
         """What of it waits or is under way is cancelled; nothing else changes. Raises NotFound."""
-        await self._writer.run(lambda conn: _cancel(conn, owner, document_id))
+
+        def cancel(tx: Tx) -> None:
+            _, _, pending = _check(tx, owner, document_id)
+            jobs.drop_move(tx, document_id)
+            jobs.cancel_ingest(tx, document_id, pending)
+            document_rows.cancel(tx, pending)
+
+        await self._db.write(cancel)
 
     async def retry(self, owner: str, document_id: str) -> None:
         """What failed, was cancelled, or waits for its next try, is tried now. Raises NotFound."""
-        await self._writer.run(lambda conn: _retry(conn, owner, document_id))
+        await self._db.write(lambda tx: _retry(tx, owner, document_id))
 
     async def rename(self, owner: str, document_id: str, name: str) -> None:
         """Another name. Raises NotFound."""
-        sql = "UPDATE documents SET name = ?, updated_at = ? WHERE id = ? AND owner = ?"
 
-        def change(conn: sqlite3.Connection) -> None:
-            _check(conn, owner, document_id)
-            conn.execute(sql, (name, now_ms(), document_id, owner))
+        def change(tx: Tx) -> None:
+            _check(tx, owner, document_id)
+            document_rows.rename(tx, owner, document_id, name)
 
-        await self._writer.run(change)
+        await self._db.write(change)
 
     async def begin_delete(self, document_ids: Sequence[str]) -> list[Discarded]:
         """From now on nothing of these documents is found or worked on; what is to be removed of them."""
-        return await self._writer.run(lambda conn: _begin_delete(conn, document_ids))
+
+        def begin(tx: Tx) -> list[Discarded]:
+            jobs.drop_of_documents(tx, document_ids)
+            return document_rows.detach(tx, document_ids)
+
+        return await self._db.write(begin)
 
     async def end_delete(self, document_ids: Sequence[str]) -> None:
         """Remove the rows of documents of which nothing else is left."""
-        sql = (
-            "DELETE FROM documents WHERE id IN (SELECT value FROM json_each(?)) "
-            "AND coalesce(active_version, pending_version) IS NULL"
-        )
-        ids = json.dumps(list(document_ids))
-        await self._writer.run(lambda conn: conn.execute(sql, (ids,)) and None)
+        await self._db.write(lambda tx: document_rows.delete(tx, document_ids))
 
     async def cleaned(self, version_ids: Sequence[str]) -> None:
         """Nothing but the text is left of these superseded versions; those that were never active go altogether."""
-        await self._writer.run(lambda conn: _cleaned(conn, version_ids))
+        await self._db.write(lambda tx: document_rows.clean(tx, version_ids))
 
     async def half_deleted(self) -> list[str]:
         """Documents whose deletion was begun and not ended."""
         sql = "SELECT id FROM documents WHERE coalesce(active_version, pending_version) IS NULL"
-        return await self._reader.run(lambda conn: [i for (i,) in conn.execute(sql)])
+        return [i for (i,) in await self._db.read(lambda tx: tx.rows(sql))]
 
     async def superseded(self, owner: str | None = None) -> list[Discarded]:
         """Superseded versions that were not cleaned, of one owner or of all."""
-        sql = (
-            f"SELECT {_DISCARDED} FROM document_versions WHERE status = 'superseded' AND (first_chunk IS NOT NULL "
-            "OR text IS NULL) AND (:owner IS NULL OR owner = :owner)"
-        )
-        return await self._reader.run(lambda conn: [Discarded(*r) for r in conn.execute(sql, {"owner": owner})])
+        return await self._db.read(lambda tx: document_rows.superseded(tx, owner))
 
 
-def _check(conn: sqlite3.Connection, owner: str, document_id: str) -> tuple[str, str | None, str | None]:
+def _check(tx: Tx, owner: str, document_id: str) -> tuple[str, str | None, str | None]:
     """Collection, active and pending version of a document. Raises NotFound."""
-    sql = "SELECT collection_id, active_version, pending_version FROM documents WHERE id = ? AND owner = ?"
-    found = conn.execute(sql, (document_id, owner)).fetchone()
-    if found is None or (found[1] is None and found[2] is None):
+    sql = "SELECT collection_id, active_version, pending_version FROM documents WHERE id = :id AND owner = :owner"
+    row = tx.one(sql, id=document_id, owner=owner)
+    if row is None or (row[1] is None and row[2] is None):
         raise NotFound("No such document.")
-    return found
+    return row[0], row[1], row[2]
+
+
+def _same_bytes(tx: Tx, collection_id: str, sha256: str) -> tuple[str, str, str] | None:
+    """Document, version and status of what has these bytes in a collection."""
+    sql = (
+        "SELECT document_id, id, status FROM document_versions "
+        "WHERE collection_id = :collection_id AND sha256 = :sha256 AND status != 'superseded'"
+    )
+    row = tx.one(sql, collection_id=collection_id, sha256=sha256)
+    return None if row is None else (row[0], row[1], row[2])
 
 
 def _add(
-    conn: sqlite3.Connection, owner: str, collection_id: str, version_id: str, name: str, sha256: str, size: int
+    tx: Tx, owner: str, collection_id: str, version_id: str, name: str, sha256: str, size: int
 ) -> tuple[str, str, bool]:
-    sql = (
-        "SELECT document_id, id, status FROM document_versions "
-        "WHERE collection_id = ? AND sha256 = ? AND status != 'superseded'"
-    )
-    if (known := conn.execute(sql, (collection_id, sha256)).fetchone()) is not None:
-        if known[2] in ("failed", "cancelled"):
-            requeue(conn, known[1])
-        return known[0], known[1], False
-    if conn.execute("SELECT 1 FROM collections WHERE id = ? AND owner = ?", (collection_id, owner)).fetchone() is None:
+    if (known := _same_bytes(tx, collection_id, sha256)) is not None:
+        known_document, known_version, status = known
+        if status in ("failed", "cancelled"):
+            jobs.requeue(tx, known_version)
+        return known_document, known_version, False
+    sql = "SELECT 1 FROM collections WHERE id = :id AND owner = :owner"
+    if tx.one(sql, id=collection_id, owner=owner) is None:
         raise NotFound("No such collection. GET /collections lists yours.")
-    now, document_id = now_ms(), new_id("doc")
-    conn.execute(
-        "INSERT INTO documents (id, owner, collection_id, name, pending_version, created_at, updated_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (document_id, owner, collection_id, name, version_id, now, now),
-    )
-    _insert_version(conn, owner, collection_id, document_id, version_id, sha256, size)
+    document_id = new_id("doc")
+    document_rows.insert_document(tx, owner, collection_id, document_id, name, version_id)
+    _insert_version(tx, owner, collection_id, document_id, version_id, sha256, size)
     return document_id, version_id, True
 
 
 def _insert_version(
-    conn: sqlite3.Connection,
-    owner: str,
-    collection_id: str,
-    document_id: str,
-    version_id: str,
-    sha256: str,
-    size: int,
+    tx: Tx, owner: str, collection_id: str, document_id: str, version_id: str, sha256: str, size: int
 ) -> None:
-    now = now_ms()
-    conn.execute(
-        "INSERT INTO document_versions (id, owner, document_id, collection_id, sha256, size, status, created_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
-        (version_id, owner, document_id, collection_id, sha256, size, now),
-    )
-    insert_job(conn, owner, "ingest", collection_id, document_id, version_id)
+    document_rows.insert_version(tx, owner, collection_id, document_id, version_id, sha256, size)
+    jobs.queue(tx, owner, "ingest", collection_id, document_id, version_id)
 
 
-def insert_job(
-    conn: sqlite3.Connection,
-    owner: str,
-    kind: str,
-    collection_id: str,
-    document_id: str | None,
-    version_id: str | None,
-    progress: str = "{}",
-) -> None:
-    """Queue a job. For use inside the writer's operations."""
-    now = now_ms()
-    conn.execute(
-        "INSERT INTO jobs (id, owner, kind, collection_id, document_id, version_id, stage, progress, attempts, "
-        "lease_until, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, 0, ?, ?, ?)",
-        (new_id("job"), owner, kind, collection_id, document_id, version_id, progress, now, now, now),
-    )
-
-
-def _replace(
-    conn: sqlite3.Connection, owner: str, document_id: str, version_id: str, sha256: str, size: int
-) -> Replaced:
-    collection_id, _, pending = _check(conn, owner, document_id)
-    sql = (
-        "SELECT id, document_id, status FROM document_versions "
-        "WHERE collection_id = ? AND sha256 = ? AND status != 'superseded'"
-    )
-    known = conn.execute(sql, (collection_id, sha256)).fetchone()
-    if known is not None and known[1] != document_id:
+def _replace(tx: Tx, owner: str, document_id: str, version_id: str, sha256: str, size: int) -> Replaced:
+    collection_id, _, pending = _check(tx, owner, document_id)
+    known_document, known_version, status = _same_bytes(tx, collection_id, sha256) or (None, None, None)
+    if known_document is not None and known_document != document_id:
         raise Conflict(
-            f"The collection holds these bytes already, as document {known[1]}. Delete one of the two first.",
+            f"The collection holds these bytes already, as document {known_document}. Delete one of the two first.",
             code="document_duplicate",
-            document_id=known[1],
+            document_id=known_document,
         )
-    if known is not None and known[0] == pending:
-        if known[2] in ("failed", "cancelled"):
-            requeue(conn, known[0])
-        return Replaced(known[0], unchanged=True)
-    discarded = _discard(conn, pending) if pending is not None else None
-    waiting = version_id if known is None else None
-    if known is None:
-        _insert_version(conn, owner, collection_id, document_id, version_id, sha256, size)
+    if known_version is not None and known_version == pending:
+        if status in ("failed", "cancelled"):
+            jobs.requeue(tx, known_version)
+        return Replaced(known_version, unchanged=True)
+    discarded = None
+    if pending is not None:
+        jobs.drop_ingest(tx, pending)
+        discarded = document_rows.discard(tx, pending)
+    waiting = version_id if known_version is None else None
+    if known_version is None:
+        _insert_version(tx, owner, collection_id, document_id, version_id, sha256, size)
     if waiting != pending:
-        change = "UPDATE documents SET pending_version = ?, updated_at = ? WHERE id = ?"
-        conn.execute(change, (waiting, now_ms(), document_id))
-    return Replaced(known[0] if known else version_id, known is not None, discarded)
+        document_rows.set_pending(tx, document_id, waiting)
+    return Replaced(known_version or version_id, known_version is not None, discarded)
 
 
-def _discard(conn: sqlite3.Connection, version_id: str) -> Discarded:
-    """A version that was never active is not wanted any more; its text isn't either."""
-    _drop_job(conn, version_id)
-    change = (
-        "UPDATE document_versions SET status = 'superseded', text = NULL, map = NULL WHERE id = ? "
-        f"RETURNING {_DISCARDED}"
-    )
-    return Discarded(*conn.execute(change, (version_id,)).fetchone())
-
-
-def _drop_job(conn: sqlite3.Connection, version_id: str) -> None:
-    sql = (
-        "DELETE FROM jobs WHERE document_id = (SELECT document_id FROM document_versions WHERE id = ?) "
-        "AND version_id = ?"
-    )
-    conn.execute(sql, (version_id, version_id))
-
-
-def supersede(conn: sqlite3.Connection, version_id: str) -> Discarded:
-    """A version gives way to the next one; its text stays. For use inside the writer's operations."""
-    _drop_job(conn, version_id)
-    change = f"UPDATE document_versions SET status = 'superseded' WHERE id = ? RETURNING {_DISCARDED}"
-    return Discarded(*conn.execute(change, (version_id,)).fetchone())
-
-
-def requeue(conn: sqlite3.Connection, version_id: str) -> None:
-    """Let a version's job run now, from where it was. For use inside the writer's operations."""
-    now = now_ms()
-    conn.execute(
-        "UPDATE document_versions SET status = iif(status = 'ready', 'ready', 'queued'), reason = NULL, "
-        "reason_code = NULL WHERE id = ?",
-        (version_id,),
-    )
-    conn.execute(
-        "UPDATE jobs SET stage = 'queued', attempts = 0, progress = '{}', reason = NULL, reason_code = NULL, "
-        "instance_id = NULL, lease_until = ?, updated_at = ? WHERE version_id = ? AND kind = 'ingest' AND "
-        "document_id = (SELECT document_id FROM document_versions WHERE id = ?)",
-        (now, now, version_id, version_id),
-    )
-
-
-def _cancel(conn: sqlite3.Connection, owner: str, document_id: str) -> None:
-    _, _, pending = _check(conn, owner, document_id)
-    now = now_ms()
-    conn.execute("DELETE FROM jobs WHERE document_id = ? AND kind = 'move'", (document_id,))
-    conn.execute(
-        "UPDATE jobs SET stage = 'cancelled', instance_id = NULL, reason = NULL, reason_code = NULL, updated_at = ? "
-        "WHERE document_id = ? AND version_id = ? AND stage = 'queued'",
-        (now, document_id, pending),
-    )
-    conn.execute("UPDATE document_versions SET status = 'cancelled' WHERE id = ? AND status = 'queued'", (pending,))
-
-
-def _retry(conn: sqlite3.Connection, owner: str, document_id: str) -> None:
-    _, _, pending = _check(conn, owner, document_id)
-    sql = "SELECT status FROM document_versions WHERE id = ?"
-    status = conn.execute(sql, (pending,)).fetchone()
-    if status is not None and status[0] in ("failed", "cancelled"):
-        requeue(conn, pending or "")
-    conn.execute(
-        "UPDATE jobs SET lease_until = ? WHERE document_id = ? AND stage = 'queued' AND instance_id IS NULL",
-        (now_ms(), document_id),
-    )
-
-
-def _begin_delete(conn: sqlite3.Connection, document_ids: Sequence[str]) -> list[Discarded]:
-    ids = json.dumps(list(document_ids))
-    some = "(SELECT value FROM json_each(?))"
-    conn.execute(f"UPDATE documents SET active_version = NULL, pending_version = NULL WHERE id IN {some}", (ids,))
-    conn.execute(f"DELETE FROM jobs WHERE document_id IN {some}", (ids,))
-    change = f"UPDATE document_versions SET status = 'superseded' WHERE document_id IN {some} RETURNING {_DISCARDED}"
-    return [Discarded(*row) for row in conn.execute(change, (ids,)).fetchall()]
-
-
-def _cleaned(conn: sqlite3.Connection, version_ids: Sequence[str]) -> None:
-    ids = json.dumps(list(version_ids))
-    some = "id IN (SELECT value FROM json_each(?)) AND status = 'superseded'"
-    conn.execute(f"DELETE FROM document_versions WHERE {some} AND text IS NULL", (ids,))
-    conn.execute(f"UPDATE document_versions SET first_chunk = NULL WHERE {some}", (ids,))
+def _retry(tx: Tx, owner: str, document_id: str) -> None:
+    _, _, pending = _check(tx, owner, document_id)
+    status = tx.value("SELECT status FROM document_versions WHERE id = :id", id=pending)
+    if pending is not None and status in ("failed", "cancelled"):
+        jobs.requeue(tx, pending)
+    jobs.hurry_document(tx, document_id)

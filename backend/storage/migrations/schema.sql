@@ -3,7 +3,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0003');
+INSERT INTO "alembic_version" VALUES('0004');
 CREATE TABLE calls (
 	id TEXT NOT NULL, 
 	owner TEXT NOT NULL, 
@@ -164,11 +164,11 @@ CREATE TABLE prompts (
 	CONSTRAINT uq_prompts_owner_name UNIQUE (owner, name)
 );
 CREATE TABLE reservations (
-	run_id TEXT NOT NULL, 
+	id TEXT NOT NULL, 
 	owner TEXT NOT NULL, 
 	amount BIGINT NOT NULL, 
 	created_at BIGINT NOT NULL, 
-	CONSTRAINT pk_reservations PRIMARY KEY (run_id)
+	CONSTRAINT pk_reservations PRIMARY KEY (id)
 );
 CREATE TABLE run_events (
 	run_id TEXT NOT NULL, 

@@ -1,21 +1,22 @@
-"""The quick lane: opening, checkpointing and closing a turn, as plain SQL on the writer's thread.
+"""Turns: a user's message and the run that answers it, opened and closed in one commit each.
 
-These run at every message and every second of a stream; everything else goes through SQLAlchemy. JSON columns come
-and go as text that the services encoded.
+These commits span runs, conversations and usage, and happen at every message. Only this module writes the table runs.
+JSON columns come and go as text that the services encoded.
 """
 
-import sqlite3
 from dataclasses import dataclass, field
-from typing import Any
 
 from backend.errors import Conflict, NotFound
 from backend.kit.times import now_ms
+from backend.storage.conversations import messages, sessions
 from backend.storage.conversations.images import ImageRow, store_images
+from backend.storage.conversations.messages import StoredMessage
 from backend.storage.engine.database import Database
-from backend.storage.usage import ledger
+from backend.storage.engine.tx import Tx
+from backend.storage.runs import events
+from backend.storage.runs.events import EventLines
+from backend.storage.usage import ledger, reservations
 
-LIVE = ("queued", "running")
-_HISTORY_LIMIT = 400
 MAX_BRANCHES = 200
 """Messages that follow the same one, or begin a session: each of them names them all."""
 
@@ -47,18 +48,7 @@ class NewTurn:
     after_live: str | None = None
     idempotency_key: str | None = None
     request_hash: str | None = None
-    reservation: ledger.Reservation | None = None
-
-
-@dataclass(slots=True, frozen=True)
-class StoredMessage:
-    """A message of the active path: role, status and its parts as JSON text. `summary`: of all up to and with it."""
-
-    id: str
-    role: str
-    status: str
-    parts: str
-    summary: str | None = None
+    reservation: reservations.Reservation | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,16 +60,6 @@ class OpenedTurn:
     parent_id: str | None = None
     repeats: str | None = None
     repeats_hash: str | None = None
-
-
-@dataclass(slots=True, frozen=True)
-class EventLines:
-    """Events first_seq..last_seq of a run, one JSON line each, joined by newlines."""
-
-    run_id: str
-    first_seq: int
-    last_seq: int
-    lines: bytes
 
 
 @dataclass(slots=True, frozen=True)
@@ -118,166 +98,148 @@ class StoredRun:
     finished_at: int | None
 
 
-_RUN_COLUMNS = (
-    "id, owner, session_id, user_message_id, message_id, model, status, error, usage, started_at, finished_at"
-)
-_PATH = """
-WITH RECURSIVE path(id, parent_id, role, status, parts, depth) AS (
-    SELECT id, parent_id, role, status, parts, 0 FROM messages WHERE id = ? AND session_id = ?
-    UNION ALL
-    SELECT m.id, m.parent_id, m.role, m.status, m.parts, path.depth + 1
-    FROM messages m JOIN path ON m.id = path.parent_id WHERE path.depth < ?
-) SELECT path.id, role, status, parts, s.text
-FROM path LEFT JOIN summaries s ON s.message_id = path.id ORDER BY depth DESC"""
+_RUN = "id, owner, session_id, user_message_id, message_id, model, status, error, usage, started_at, finished_at"
+_LIVE = "('queued', 'running')"
+_END = f"""
+UPDATE runs SET status = :status, error = :error, usage = :usage, finished_at = :now, lease_until = 0
+WHERE id = :id AND status IN {_LIVE} RETURNING owner, session_id, user_message_id, message_id, model, prompt"""
 
 
 class Turns:
-    """Turns in the database. Every method is one commit or one read on the writer's thread."""
+    """Turns in the database. Every method is one commit, or a read that sees every commit before it."""
 
     def __init__(self, database: Database) -> None:
-        self._writer = database.writer
+        self._db = database
 
     async def open(self, turn: NewTurn) -> OpenedTurn:
         """Store the user's message and the run. Raises NotFound, Conflict (`head_moved`, `too_many_branches`),
         BudgetExceeded."""
-        return await self._writer.run(lambda conn: _open(conn, turn))
+        return await self._db.write(lambda tx: _open(tx, turn))
 
     async def check(self, turn: NewTurn) -> None:
         """Whether the turn could be opened. Raises as `open` does."""
 
-        def check(conn: sqlite3.Connection) -> None:
-            _checked_parent(conn, turn)
+        def check(tx: Tx) -> None:
+            _checked_parent(tx, turn)
             if turn.reservation is not None:
-                ledger.reserve(conn, turn.owner, None, turn.reservation)
+                reservations.check(tx, turn.owner, turn.reservation)
 
-        await self._writer.run(check)
+        await self._db.write(check)
 
     async def history(self, session_id: str, message_id: str | None) -> list[StoredMessage]:
         """The path from the root to `message_id`, oldest first."""
-        return await self._writer.run(lambda conn: _path(conn, session_id, message_id))
+        return await self._db.write(lambda tx: messages.path(tx, session_id, message_id))
 
     async def append(self, batch: list[EventLines]) -> None:
         """Store events; those of runs that were deleted meanwhile are left out."""
-        await self._writer.run(lambda conn: _append(conn, batch))
+        await self._db.write(lambda tx: events.append(tx, batch))
 
     async def close(self, turn: ClosedTurn) -> bool:
         """Store the end of a run, its answer and what it cost in one commit. False: the run was deleted, or had ended
         before."""
-        return await self._writer.run(lambda conn: _close(conn, turn))
+        return await self._db.write(lambda tx: _close(tx, turn))
 
     async def events(self, run_id: str, after: int, limit: int = 4) -> list[EventLines]:
         """Stored events with a seq above `after`, at most `limit` rows; the first row may begin before."""
-        sql = (
-            "SELECT run_id, first_seq, last_seq, lines FROM run_events WHERE run_id = ? AND last_seq > ? "
-            "ORDER BY first_seq LIMIT ?"
-        )
-        return await self._writer.run(
-            lambda conn: [EventLines(*row) for row in conn.execute(sql, (run_id, after, limit))]
-        )
+        return await self._db.write(lambda tx: events.after(tx, run_id, after, limit))
 
     async def run(self, owner: str, run_id: str) -> StoredRun:
         """One run of the owner's. Raises NotFound."""
-
-        def find(conn: sqlite3.Connection) -> StoredRun:
-            sql = f"SELECT {_RUN_COLUMNS} FROM runs WHERE id = ? AND owner = ?"
-            row = conn.execute(sql, (run_id, owner)).fetchone()
-            if row is None:
-                raise NotFound("No such run.")
-            return StoredRun(*row)
-
-        return await self._writer.run(find)
+        sql = f"SELECT {_RUN} FROM runs WHERE id = :id AND owner = :owner"
+        row = await self._db.write(lambda tx: tx.one(sql, id=run_id, owner=owner))
+        if row is None:
+            raise NotFound("No such run.")
+        return StoredRun(*row)
 
     async def by_key(self, owner: str, idempotency_key: str) -> tuple[str, str] | None:
         """The run that has the key, and the hash of its request."""
-        sql = "SELECT id, request_hash FROM runs WHERE owner = ? AND idempotency_key = ?"
-        return await self._writer.run(lambda conn: conn.execute(sql, (owner, idempotency_key)).fetchone())
+        return await self._db.write(lambda tx: _by_key(tx, owner, idempotency_key))
 
     async def last_seq(self, run_id: str) -> int:
         """The last stored seq of a run; 0 when nothing was stored."""
-        sql = "SELECT coalesce(max(last_seq), 0) FROM run_events WHERE run_id = ?"
-        return await self._writer.run(lambda conn: conn.execute(sql, (run_id,)).fetchone()[0])
+        return await self._db.write(lambda tx: events.last_seq(tx, run_id))
 
     async def unfinished(self, now: int) -> list[StoredRun]:
-        """Runs that look live although nobody's lease holds them any more."""
-        sql = f"SELECT {_RUN_COLUMNS} FROM runs WHERE status IN (?, ?) AND lease_until <= ?"
-        return await self._writer.run(lambda conn: [StoredRun(*row) for row in conn.execute(sql, (*LIVE, now))])
+        """Runs whose status is a live one although their lease has run out."""
+        sql = f"SELECT {_RUN} FROM runs WHERE status IN {_LIVE} AND lease_until <= :now"
+        return [StoredRun(*row) for row in await self._db.write(lambda tx: tx.rows(sql, now=now))]
 
     async def renew_leases(self, instance_id: str, lease_until: int) -> None:
         """Keep this instance's live runs its own."""
-        sql = "UPDATE runs SET lease_until = ? WHERE instance_id = ? AND status IN (?, ?)"
-        await self._writer.run(lambda conn: conn.execute(sql, (lease_until, instance_id, *LIVE)) and None)
+        sql = f"UPDATE runs SET lease_until = :until WHERE instance_id = :instance AND status IN {_LIVE}"
+        await self._db.write(lambda tx: tx.execute(sql, until=lease_until, instance=instance_id))
 
     async def drop_reservations(self) -> None:
         """Let go of what a crash left reserved. Only for the embedded mode, once no run is unfinished."""
-        await self._writer.run(ledger.drop_reservations)
+        await self._db.write(reservations.drop_all)
 
     async def release_leases(self) -> None:
         """Let go of every lease. Only for the embedded mode, whose lock on DATA_DIR proves that no holder lives."""
-        await self._writer.run(
-            lambda conn: conn.execute("UPDATE runs SET lease_until = 0 WHERE lease_until > 0") and None
-        )
+        await self._db.write(lambda tx: tx.execute("UPDATE runs SET lease_until = 0 WHERE lease_until > 0"))
 
     async def expired_logs(self, finished_before: int, limit: int = 50) -> list[StoredRun]:
         """Ended runs whose verbatim log has outlived its time (more than a snapshot and a terminal event)."""
-        columns = ", ".join(f"runs.{c.strip()}" for c in _RUN_COLUMNS.split(","))
         sql = (
-            f"SELECT {columns} FROM runs WHERE finished_at < ? AND EXISTS "
-            "(SELECT 1 FROM run_events e WHERE e.run_id = runs.id AND e.first_seq = 1) LIMIT ?"
+            f"SELECT {_RUN} FROM runs WHERE finished_at < :before AND EXISTS "
+            "(SELECT 1 FROM run_events e WHERE e.run_id = runs.id AND e.first_seq = 1) LIMIT :limit"
         )
-        return await self._writer.run(
-            lambda conn: [StoredRun(*row) for row in conn.execute(sql, (finished_before, limit))]
-        )
+        rows = await self._db.write(lambda tx: tx.rows(sql, before=finished_before, limit=limit))
+        return [StoredRun(*row) for row in rows]
 
-    async def replace_log(self, events: EventLines) -> None:
-        """Put `events` in the place of everything that the run's log holds."""
-
-        def replace(conn: sqlite3.Connection) -> None:
-            conn.execute("DELETE FROM run_events WHERE run_id = ?", (events.run_id,))
-            _append(conn, [events])
-
-        await self._writer.run(replace)
+    async def replace_log(self, log: EventLines) -> None:
+        """Put `log` in the place of everything that the run's log holds."""
+        await self._db.write(lambda tx: events.replace(tx, log))
 
 
-def _open(conn: sqlite3.Connection, turn: NewTurn) -> OpenedTurn:
+def _by_key(tx: Tx, owner: str, key: str) -> tuple[str, str] | None:
+    sql = "SELECT id, request_hash FROM runs WHERE owner = :owner AND idempotency_key = :key"
+    row = tx.one(sql, owner=owner, key=key)
+    return None if row is None else (row[0], row[1])
+
+
+def _open(tx: Tx, turn: NewTurn) -> OpenedTurn:
     if turn.idempotency_key is not None:
-        sql = "SELECT id, request_hash FROM runs WHERE owner = ? AND idempotency_key = ?"
-        found = conn.execute(sql, (turn.owner, turn.idempotency_key)).fetchone()
-        if found is not None:
-            return OpenedTurn(repeats=found[0], repeats_hash=found[1])
+        first = _by_key(tx, turn.owner, turn.idempotency_key)
+        if first is not None:
+            return OpenedTurn(repeats=first[0], repeats_hash=first[1])
     now = now_ms()
     if turn.title is not None:
-        conn.execute(
-            "INSERT INTO sessions (id, owner, title, head_message_id, settings, created_at, updated_at) "
-            "VALUES (?, ?, ?, ?, '{}', ?, ?)",
-            (turn.session_id, turn.owner, turn.title, turn.user_message_id, now, now),
-        )
         parent = None
-    else:
-        parent = _checked_parent(conn, turn)
-        conn.execute(
-            "UPDATE sessions SET head_message_id = ?, updated_at = ? WHERE id = ?",
-            (turn.user_message_id, now, turn.session_id),
+        sessions.insert(
+            tx,
+            id=turn.session_id,
+            owner=turn.owner,
+            title=turn.title,
+            head_message_id=turn.user_message_id,
+            created_at=now,
+            updated_at=now,
         )
+    else:
+        parent = _checked_parent(tx, turn)
+        sessions.set_head(tx, turn.session_id, turn.user_message_id, now)
     if turn.reservation is not None:
-        ledger.reserve(conn, turn.owner, turn.run_id, turn.reservation)
-    _insert(conn, turn, parent, now)
-    return OpenedTurn(_path(conn, turn.session_id, parent), parent)
+        reservations.reserve(tx, turn.owner, turn.run_id, turn.reservation)
+    _insert(tx, turn, parent, now)
+    return OpenedTurn(messages.path(tx, turn.session_id, parent), parent)
 
 
-def _checked_parent(conn: sqlite3.Connection, turn: NewTurn) -> str | None:
+def _checked_parent(tx: Tx, turn: NewTurn) -> str | None:
     """What the user's message follows. Raises NotFound, Conflict."""
-    head = _checked_head(conn, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
+    head = _checked_head(tx, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
     if turn.beside is None:
         parent = turn.parent_id or turn.after_live or head
     else:
-        parent = _parent_of(conn, turn.session_id, turn.beside)
+        parent = _parent_of(tx, turn.session_id, turn.beside)
     again = turn.beside == turn.user_message_id
-    sql = "SELECT count(*) FROM messages WHERE session_id = ? AND parent_id IS ?"
-    branches: int = conn.execute(sql, (turn.session_id, turn.beside if again else parent)).fetchone()[0]
+    sql = "SELECT count(*) FROM messages WHERE session_id = :session_id AND parent_id IS :parent_id"
+    branches: int = tx.value(sql, session_id=turn.session_id, parent_id=turn.beside if again else parent)
     if again:
         # Answers that are still being written are no messages yet.
-        sql = "SELECT count(*) FROM runs WHERE session_id = ? AND user_message_id = ? AND status IN (?, ?)"
-        branches += conn.execute(sql, (turn.session_id, turn.beside, *LIVE)).fetchone()[0]
+        sql = (
+            "SELECT count(*) FROM runs WHERE session_id = :session_id AND user_message_id = :message_id "
+            f"AND status IN {_LIVE}"
+        )
+        branches += tx.value(sql, session_id=turn.session_id, message_id=turn.beside)
     if branches >= MAX_BRANCHES:
         what = "The message has been answered" if again else "A message in this place has been written"
         raise Conflict(
@@ -287,51 +249,18 @@ def _checked_parent(conn: sqlite3.Connection, turn: NewTurn) -> str | None:
     return parent
 
 
-def _parent_of(conn: sqlite3.Connection, session_id: str, message_id: str) -> str | None:
+def _parent_of(tx: Tx, session_id: str, message_id: str) -> str | None:
     """What a message of the user's follows. Raises NotFound."""
-    sql = "SELECT parent_id FROM messages WHERE id = ? AND session_id = ? AND role = 'user'"
-    found = conn.execute(sql, (message_id, session_id)).fetchone()
-    if found is None:
+    sql = "SELECT parent_id FROM messages WHERE id = :id AND session_id = :session_id AND role = 'user'"
+    row = tx.one(sql, id=message_id, session_id=session_id)
+    if row is None:
         raise NotFound("No such message of the user's in this session.")
-    return found[0]
+    return row[0]
 
 
-def _insert(conn: sqlite3.Connection, turn: NewTurn, parent: str | None, now: int) -> None:
-    if turn.beside != turn.user_message_id:
-        conn.execute(
-            "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, created_at) "
-            "VALUES (?, ?, ?, ?, ?, 'user', 'complete', ?, ?)",
-            (turn.user_message_id, turn.owner, turn.session_id, parent, turn.run_id, turn.parts, now),
-        )
-    if turn.images:
-        store_images(conn, turn.owner, turn.session_id, turn.images, now)
-    conn.execute(
-        "INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, prompt, status, instance_id, "
-        "lease_until, idempotency_key, request_hash, started_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?)",
-        (
-            turn.run_id,
-            turn.owner,
-            turn.session_id,
-            turn.user_message_id,
-            turn.message_id,
-            turn.model,
-            turn.prompt,
-            turn.instance_id,
-            turn.lease_until,
-            turn.idempotency_key,
-            turn.request_hash,
-            now,
-        ),
-    )
-
-
-def _checked_head(
-    conn: sqlite3.Connection, owner: str, session_id: str, parent_id: str | None, expect_head: str | None
-) -> str | None:
-    """The session's head, after checking that a message may follow as asked."""
-    sql = "SELECT head_message_id FROM sessions WHERE id = ? AND owner = ?"
-    row = conn.execute(sql, (session_id, owner)).fetchone()
+def _checked_head(tx: Tx, owner: str, session_id: str, parent_id: str | None, expect_head: str | None) -> str | None:
+    """The session's head, after checking that a message may follow as the request says."""
+    row = tx.one("SELECT head_message_id FROM sessions WHERE id = :id AND owner = :owner", id=session_id, owner=owner)
     if row is None:
         raise NotFound("No such session. Leave session_id out to begin a new one.")
     if expect_head is not None and expect_head != row[0]:
@@ -341,64 +270,80 @@ def _checked_head(
             head_message_id=row[0],
         )
     if parent_id is not None:
-        sql = "SELECT 1 FROM messages WHERE id = ? AND session_id = ?"
-        if conn.execute(sql, (parent_id, session_id)).fetchone() is None:
+        sql = "SELECT 1 FROM messages WHERE id = :id AND session_id = :session_id"
+        if tx.one(sql, id=parent_id, session_id=session_id) is None:
             raise NotFound("parent_id: no such message in this session.")
     return row[0]
 
 
-def _path(conn: sqlite3.Connection, session_id: str, message_id: str | None) -> list[StoredMessage]:
-    if message_id is None:
-        return []
-    return [StoredMessage(*row) for row in conn.execute(_PATH, (message_id, session_id, _HISTORY_LIMIT))]
-
-
-def _append(conn: sqlite3.Connection, batch: list[EventLines]) -> None:
-    # A run may end while its checkpoint is under way: its last write then begins at the same seq and holds more.
-    conn.executemany(
-        "INSERT INTO run_events (run_id, first_seq, last_seq, v, lines) "
-        "SELECT ?, ?, ?, 1, ? WHERE EXISTS (SELECT 1 FROM runs WHERE id = ?) "
-        "ON CONFLICT (run_id, first_seq) DO UPDATE SET last_seq = excluded.last_seq, lines = excluded.lines",
-        [(e.run_id, e.first_seq, e.last_seq, e.lines, e.run_id) for e in batch],
+def _insert(tx: Tx, turn: NewTurn, parent: str | None, now: int) -> None:
+    """The user's message, unless it is answered once more, its new images, and the run."""
+    if turn.beside != turn.user_message_id:
+        messages.insert(
+            tx,
+            id=turn.user_message_id,
+            owner=turn.owner,
+            session_id=turn.session_id,
+            parent_id=parent,
+            run_id=turn.run_id,
+            role="user",
+            status="complete",
+            parts=turn.parts,
+            created_at=now,
+        )
+    if turn.images:
+        store_images(tx, turn.owner, turn.session_id, turn.images, now)
+    tx.execute(
+        "INSERT INTO runs (id, owner, session_id, user_message_id, message_id, model, prompt, status, instance_id, "
+        "lease_until, idempotency_key, request_hash, started_at) VALUES (:id, :owner, :session_id, :user_message_id, "
+        ":message_id, :model, :prompt, 'running', :instance_id, :lease_until, :idempotency_key, :request_hash, :now)",
+        id=turn.run_id,
+        owner=turn.owner,
+        session_id=turn.session_id,
+        user_message_id=turn.user_message_id,
+        message_id=turn.message_id,
+        model=turn.model,
+        prompt=turn.prompt,
+        instance_id=turn.instance_id,
+        lease_until=turn.lease_until,
+        idempotency_key=turn.idempotency_key,
+        request_hash=turn.request_hash,
+        now=now,
     )
 
 
-def _close(conn: sqlite3.Connection, turn: ClosedTurn) -> bool:
+def _close(tx: Tx, turn: ClosedTurn) -> bool:
     now = now_ms()
-    params: tuple[Any, ...] = (turn.status, turn.error, turn.usage, now, turn.run_id, *LIVE)
-    done = conn.execute(
-        "UPDATE runs SET status = ?, error = ?, usage = ?, finished_at = ?, lease_until = 0 "
-        "WHERE id = ? AND status IN (?, ?) RETURNING owner, session_id, user_message_id, message_id, model, prompt",
-        params,
-    ).fetchone()
-    if done is None:
-        # Ended before, it was booked then; of one that was deleted only the cost is left.
-        if conn.execute("SELECT 1 FROM runs WHERE id = ?", (turn.run_id,)).fetchone() is None:
-            ledger.settle(conn, turn.owner, turn.run_id, turn.session_id, turn.calls)
+    row = tx.one(
+        _END,
+        status=turn.status,
+        error=turn.error,
+        usage=turn.usage,
+        now=now,
+        id=turn.run_id,
+    )
+    if row is None:
+        # A run that had ended before was booked then. Of a run that was deleted only the cost is left.
+        if tx.one("SELECT 1 FROM runs WHERE id = :id", id=turn.run_id) is None:
+            ledger.settle(tx, turn.owner, turn.run_id, turn.session_id, turn.calls)
         return False
-    ledger.settle(conn, turn.owner, turn.run_id, turn.session_id, turn.calls)
-    owner, session_id, user_message_id, message_id, asked, prompt = done
-    _append(conn, turn.events)
-    conn.execute(
-        "INSERT INTO messages (id, owner, session_id, parent_id, run_id, role, status, parts, retrieval, model, "
-        "prompt, created_at) VALUES (?, ?, ?, ?, ?, 'assistant', ?, ?, ?, ?, ?, ?)",
-        (
-            message_id,
-            owner,
-            session_id,
-            user_message_id,
-            turn.run_id,
-            turn.message_status,
-            turn.parts,
-            turn.retrieval,
-            turn.model or asked,
-            prompt,
-            now,
-        ),
+    ledger.settle(tx, turn.owner, turn.run_id, turn.session_id, turn.calls)
+    owner, session_id, user_message_id, message_id, requested_model, prompt = row
+    events.append(tx, turn.events)
+    messages.insert(
+        tx,
+        id=message_id,
+        owner=owner,
+        session_id=session_id,
+        parent_id=user_message_id,
+        run_id=turn.run_id,
+        role="assistant",
+        status=turn.message_status,
+        parts=turn.parts,
+        model=turn.model or requested_model,
+        prompt=prompt,
+        retrieval=turn.retrieval,
+        created_at=now,
     )
-    conn.execute(
-        "UPDATE sessions SET updated_at = ?, head_message_id = "
-        "CASE WHEN head_message_id = ? THEN ? ELSE head_message_id END WHERE id = ?",
-        (now, user_message_id, message_id, session_id),
-    )
+    sessions.advance_head(tx, session_id, user_message_id, message_id, now)
     return True

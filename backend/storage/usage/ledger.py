@@ -1,24 +1,20 @@
-"""The ledger: every call of a model with its cost, what owners have spent a day, what live runs may still spend.
-
-Money is in micro-dollars. Whoever books a call does it here, so that calls and spendings never disagree.
+"""The ledger: every call of a model with its cost. Only this module writes the table calls, so that calls and spendings
+never disagree. Money is in micro-dollars.
 """
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from backend.config.budgets import Budget, dollars
-from backend.errors import BudgetExceeded
+from backend.config.budgets import Budget
 from backend.kit.ids import new_id
-from backend.kit.times import iso, now_ms
+from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
+from backend.storage.engine.tx import Tx
+from backend.storage.usage import reservations
+from backend.storage.usage.reservations import Reservation
 
 Grouping = Literal["day", "model", "purpose", "session", "run", "owner"]
-_DAY_MS = 86_400_000
-_SOON = 2
-"""Seconds after which an answer under way may have ended."""
-_LESS = 'ask for fewer max_tokens, for no passages ("documents": false), or another model'
 _KEYS: dict[Grouping, str] = {
     "day": "strftime('%Y-%m-%d', created_at / 1000, 'unixepoch')",
     "model": "model",
@@ -27,10 +23,6 @@ _KEYS: dict[Grouping, str] = {
     "run": "coalesce(run_id, '')",
     "owner": "owner",
 }
-_COLUMNS = (
-    "id, owner, run_id, session_id, purpose, model, status, input_tokens, output_tokens, reasoning_tokens, "
-    "cached_tokens, estimated, price, cost, created_at"
-)
 _SUMS = (
     "count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), sum(reasoning_tokens), "
     "sum(cached_tokens), sum(cost), coalesce(sum(cost IS NULL), 0), coalesce(sum(estimated), 0)"
@@ -51,16 +43,6 @@ class NewCall:
     estimated: bool = False
     price: str | None = None
     cost: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """What a run or call may cost at most, to be taken from its owner's budget until it is known what it did cost.
-    `writes`: a model writes, so that less may be asked of it."""
-
-    amount: int
-    budget: Budget
-    writes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,159 +79,100 @@ class Which:
 
     @property
     def condition(self) -> str:
-        """As SQL."""
-        return f"created_at >= ? AND created_at < ?{'' if self.owner is None else ' AND owner = ?'}"
+        """The condition in SQL, on the table calls; its parameters are `parameters`."""
+        return f"created_at >= :since AND created_at < :until{'' if self.owner is None else ' AND owner = :owner'}"
 
     @property
-    def parameters(self) -> tuple[int | str, ...]:
-        """Its parameters."""
-        return (self.since, self.until, *(() if self.owner is None else (self.owner,)))
+    def parameters(self) -> dict[str, Any]:
+        """The values for `condition`, by name."""
+        return {"since": self.since, "until": self.until, "owner": self.owner}
 
 
 class Ledger:
-    """The ledger's own doors. Runs are booked with their end: see `settle` and `Turns.close`."""
+    """Calls outside of runs, and sums of all calls. Runs are booked with their end: see `Turns.close`."""
 
     def __init__(self, database: Database) -> None:
-        self._writer = database.writer
-        self._reader = database.reader
+        self._db = database
 
-    async def reserve(self, owner: str, wanted: Reservation, held: str | None = None) -> str:
-        """Put aside what a call may cost that is no part of a run, under the id `held` or a new one; the id.
+    async def reserve(self, owner: str, reservation: Reservation, reservation_id: str | None = None) -> str:
+        """Reserve what a call outside of runs may cost, under `reservation_id` or a new id; returns the id.
 
         Raises BudgetExceeded.
         """
-        name = held or new_id("res")
-        await self._writer.run(lambda conn: reserve(conn, owner, name, wanted))
+        name = reservation_id or new_id("res")
+        await self._db.write(lambda tx: reservations.reserve(tx, owner, name, reservation))
         return name
 
-    async def settle(self, owner: str, session_id: str | None, calls: Sequence[NewCall], held: str | None) -> None:
-        """Book calls that are no part of a run, in the place of what was held for them."""
+    async def settle(
+        self, owner: str, session_id: str | None, calls: Sequence[NewCall], reservation_id: str | None
+    ) -> None:
+        """Book calls outside of runs, in the place of what was reserved for them."""
 
-        def write(conn: sqlite3.Connection) -> None:
-            if held is not None:
-                conn.execute("DELETE FROM reservations WHERE run_id = ?", (held,))
-            book(conn, owner, None, session_id, calls)
+        def write(tx: Tx) -> None:
+            if reservation_id is not None:
+                reservations.drop(tx, reservation_id)
+            _book(tx, owner, None, session_id, calls)
 
-        await self._writer.run(write)
+        await self._db.write(write)
 
     async def used(self, owner: str, budget: Budget) -> tuple[int, int]:
         """What the owner has spent in this period, and what live runs may still spend."""
         since = budget.since(now_ms())
-        return await self._reader.run(lambda conn: _used(conn, owner, since))
+        return await self._db.read(lambda tx: reservations.used(tx, owner, since))
 
     async def total(self, which: Which) -> Sums:
         """All of those calls together."""
         sql = f"SELECT {_SUMS} FROM calls WHERE {which.condition}"
-        return await self._reader.run(lambda conn: Sums(*conn.execute(sql, which.parameters).fetchone()))
+        return Sums(*(await self._db.read(lambda tx: tx.rows(sql, **which.parameters)))[0])
 
     async def groups(self, which: Which, by: Grouping, limit: int, after: tuple[int, str] | None) -> list[Group]:
         """At most `limit` groups, the one with the latest call first; those behind `after` (last, key)."""
         sql = (
             f"SELECT {_KEYS[by]} AS k, max(created_at) AS last, {_SUMS} FROM calls WHERE {which.condition} GROUP BY k "
-            "HAVING ? IS NULL OR last < ? OR (last = ? AND k < ?) ORDER BY last DESC, k DESC LIMIT ?"
+            "HAVING :at IS NULL OR last < :at OR (last = :at AND k < :key) ORDER BY last DESC, k DESC LIMIT :limit"
         )
         at, key = after or (None, None)
-        given = (*which.parameters, at, at, at, key, limit)
-        return await self._reader.run(
-            lambda conn: [Group(k, last, Sums(*sums)) for k, last, *sums in conn.execute(sql, given)]
-        )
+        rows = await self._db.read(lambda tx: tx.rows(sql, **which.parameters, at=at, key=key, limit=limit))
+        return [Group(k, last, Sums(*sums)) for k, last, *sums in rows]
 
 
-# Within somebody's commit, on the writer's thread.
+# Parts of a caller's commit.
 
 
-def reserve(conn: sqlite3.Connection, owner: str, run_id: str | None, wanted: Reservation) -> None:
-    """Put what a run may cost aside; with no run, only look whether that can be. Raises BudgetExceeded."""
+def settle(tx: Tx, owner: str, run_id: str, session_id: str | None, calls: Sequence[NewCall]) -> None:
+    """Book the calls of a run, in the place of what was reserved for them."""
+    reservations.drop(tx, run_id)
+    _book(tx, owner, run_id, session_id, calls)
+
+
+def _book(tx: Tx, owner: str, run_id: str | None, session_id: str | None, calls: Sequence[NewCall]) -> None:
+    """Store calls and add their cost to what the owner has spent."""
     now = now_ms()
-    spent, reserved = _used(conn, owner, wanted.budget.since(now))
-    if wanted.amount and spent + reserved + wanted.amount > wanted.budget.limit:
-        raise _refusal(owner, wanted, spent, reserved, now)
-    if run_id is not None:
-        sql = "INSERT INTO reservations (run_id, owner, amount, created_at) VALUES (?, ?, ?, ?)"
-        conn.execute(sql, (run_id, owner, wanted.amount, now))
-
-
-def settle(conn: sqlite3.Connection, owner: str, run_id: str, session_id: str | None, calls: Sequence[NewCall]) -> None:
-    """Book what a run did cost, in the place of what it might have."""
-    conn.execute("DELETE FROM reservations WHERE run_id = ?", (run_id,))
-    book(conn, owner, run_id, session_id, calls)
-
-
-def book(
-    conn: sqlite3.Connection, owner: str, run_id: str | None, session_id: str | None, calls: Sequence[NewCall]
-) -> None:
-    """Write calls down."""
-    now = now_ms()
-    for call in calls:
-        conn.execute(
-            f"INSERT INTO calls ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                new_id("call"),
-                owner,
-                run_id,
-                session_id,
-                call.purpose,
-                call.model,
-                call.status,
-                call.input_tokens,
-                call.output_tokens,
-                call.reasoning_tokens,
-                call.cached_tokens,
-                call.estimated,
-                call.price,
-                call.cost,
-                now,
-            ),
-        )
+    tx.execute_many(
+        "INSERT INTO calls (id, owner, run_id, session_id, purpose, model, status, input_tokens, output_tokens, "
+        "reasoning_tokens, cached_tokens, estimated, price, cost, created_at) "
+        "VALUES (:id, :owner, :run_id, :session_id, :purpose, :model, :status, :input_tokens, :output_tokens, "
+        ":reasoning_tokens, :cached_tokens, :estimated, :price, :cost, :now)",
+        [
+            {
+                "id": new_id("call"),
+                "owner": owner,
+                "run_id": run_id,
+                "session_id": session_id,
+                "purpose": call.purpose,
+                "model": call.model,
+                "status": call.status,
+                "input_tokens": call.input_tokens,
+                "output_tokens": call.output_tokens,
+                "reasoning_tokens": call.reasoning_tokens,
+                "cached_tokens": call.cached_tokens,
+                "estimated": call.estimated,
+                "price": call.price,
+                "cost": call.cost,
+                "now": now,
+            }
+            for call in calls
+        ],
+    )
     if cost := sum(call.cost or 0 for call in calls):
-        sql = (
-            "INSERT INTO spendings (owner, day, amount) VALUES (?, ?, ?) "
-            "ON CONFLICT (owner, day) DO UPDATE SET amount = amount + excluded.amount"
-        )
-        conn.execute(sql, (owner, now // _DAY_MS, cost))
-
-
-def drop_reservations(conn: sqlite3.Connection) -> None:
-    """No run lives: what a crash left is nobody's."""
-    conn.execute("DELETE FROM reservations")
-
-
-def _used(conn: sqlite3.Connection, owner: str, since: int) -> tuple[int, int]:
-    sql = "SELECT coalesce(sum(amount), 0) FROM spendings WHERE owner = ? AND day >= ?"
-    (spent,) = conn.execute(sql, (owner, since // _DAY_MS)).fetchone()
-    sql = "SELECT coalesce(sum(amount), 0) FROM reservations WHERE owner = ?"
-    (reserved,) = conn.execute(sql, (owner,)).fetchone()
-    return spent, reserved
-
-
-def _refusal(owner: str, wanted: Reservation, spent: int, reserved: int, now: int) -> BudgetExceeded:
-    budget, resets_at = wanted.budget, wanted.budget.resets_at(now)
-    told = (
-        f"The budget of {owner} is {dollars(budget.limit)} a {budget.period}: {dollars(spent)} is spent, "
-        f"{dollars(reserved)} is held by what is under way, and this may cost {dollars(wanted.amount)}. "
-        f"It renews at {iso(resets_at)}."
-    )
-    if wanted.amount > budget.limit:
-        less = _LESS if wanted.writes else "have BUDGETS raised"
-        told += f" That is more than the whole budget: {less}."
-        wait = None
-    elif spent + wanted.amount <= budget.limit:
-        told += " Wait until what is under way has ended, or cancel it."
-        wait = _SOON
-    else:
-        # Where nothing is left, asking for less doesn't help.
-        less = "take a model that costs nothing" if spent >= budget.limit else _LESS
-        told += f" Wait until then{f', or {less}' if wanted.writes else ''}."
-        wait = -(-(resets_at - now) // 1000)
-    return BudgetExceeded(
-        told,
-        retry_after=wait,
-        budget={
-            "limit": budget.limit,
-            "period": budget.period,
-            "spent": spent,
-            "reserved": reserved,
-            "resets_at": iso(resets_at),
-        },
-        needed=wanted.amount,
-    )
+        reservations.spend(tx, owner, cost, now)

@@ -21,7 +21,8 @@ from backend.errors import DocumentUnreadable
 from backend.services.library.holdings import Holdings
 from backend.services.library.jobs.progress import Changed, Gone, JobProgress
 from backend.storage.library.chunks import NewChunk
-from backend.storage.library.jobs import JobRow, ParsedText
+from backend.storage.library.document_rows import ParsedText
+from backend.storage.library.jobs import JobRow
 
 BATCH = 64
 

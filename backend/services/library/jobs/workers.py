@@ -35,8 +35,7 @@ from backend.services.library.jobs.reembed import MoveJob, ReembedJob
 from backend.services.library.search.search import LibrarySearch, Metering
 from backend.services.telemetry.telemetry import SILENT, Telemetry
 from backend.storage.library.documents import DocumentRow
-from backend.storage.library.jobs import JobRow
-from backend.storage.library.versions import Progress
+from backend.storage.library.jobs import JobRow, Progress
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from backend.chains.models.prompt import Message
 from backend.chains.text.tokens import clip, estimate_tokens
 from backend.messages import TextPart, encode_parts
 from backend.services.conversations.history import said_of
-from backend.storage.runs.turns import StoredMessage
+from backend.storage.conversations.messages import StoredMessage
 
 texts = st.text(min_size=1, max_size=400)
 talks = st.lists(st.tuples(texts, texts), max_size=12).map(

@@ -1,7 +1,7 @@
 """The tree of a session's messages: paths, siblings, leaves."""
 
 from backend.services.conversations.tree import Tree
-from backend.storage.conversations.sessions import MessageRow
+from backend.storage.conversations.messages import MessageRow
 
 
 def row(id: str, parent: str | None) -> MessageRow:

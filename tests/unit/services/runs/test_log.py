@@ -9,7 +9,7 @@ import pytest
 from backend import events as ev
 from backend.services.runs.fold import RunFold
 from backend.services.runs.log import MAX_UNSTORED, LogFull, RunLog, SendPace, replay
-from backend.storage.runs.turns import EventLines
+from backend.storage.runs.events import EventLines
 
 
 def make(max_events: int = 100, pace: SendPace | None = None, max_bytes: int = 1_000_000) -> RunLog:

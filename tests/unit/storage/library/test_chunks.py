@@ -1,8 +1,5 @@
 """Chunks in the database, and the lexical index of a collection."""
 
-from collections.abc import AsyncGenerator
-from pathlib import Path
-
 import pytest
 
 from backend.chains.retrieval.entries import unpack_spans
@@ -11,13 +8,6 @@ from backend.storage.library.chunks import Chunks
 from backend.storage.library.collections import Collections
 from backend.storage.library.versions import Versions
 from tests.support.storing import MODEL, VECTORS, ingested, new_chunk
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncGenerator[Database]:
-    opened = Database(tmp_path / "a.db")
-    yield opened
-    await opened.close()
 
 
 async def test_a_chunk_comes_back_as_it_was_stored(database: Database) -> None:
@@ -121,3 +111,15 @@ async def test_terms_are_copied_to_another_collection_and_removed_from_one(datab
     await chunks.remove_terms(source, [n])
     assert await chunks.match(source, ["words"], 9) == []
     assert await chunks.match(target, ["words"], 9)
+
+
+async def test_numbers_of_chunks_are_never_used_twice(database: Database) -> None:
+    _, document, version, n = await ingested(database, "a")
+    changes, chunks = Versions(database), Chunks(database)
+    assert await chunks.reserve(version, 1) == n, "asked again, the same"
+    (gone,) = await changes.begin_delete([document])
+    assert (gone.id, gone.first, gone.chunks) == (version, n, 1)
+    assert await chunks.remove(gone.collection_id, [version]) == 1
+    await changes.end_delete([document])
+    assert (await ingested(database, "a"))[3] > n
+    assert await chunks.reserve("ver_unknown", 1) is None

@@ -1,8 +1,6 @@
 """The ledger in the database: what is put aside and booked, also by many at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -10,18 +8,12 @@ from backend.config.budgets import Budget
 from backend.errors import BudgetExceeded
 from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
-from backend.storage.usage.ledger import Ledger, NewCall, Reservation, Which
+from backend.storage.usage.ledger import Ledger, NewCall, Which
+from backend.storage.usage.reservations import Reservation
 
 pytestmark = pytest.mark.usefixtures("within_a_day")
 
 DAY = Budget(1_000, "day")
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = Database(tmp_path / "a.db")
-    yield opened
-    await opened.close()
 
 
 def call(cost: int | None, purpose: str = "answer", model: str = "a/b") -> NewCall:
@@ -97,8 +89,8 @@ async def test_what_costs_nothing_needs_no_room(database: Database) -> None:
 async def test_what_an_earlier_period_cost_is_not_counted(database: Database) -> None:
     ledger = Ledger(database)
     today = now_ms() // 86_400_000
-    rows = [("local", today, 1), ("local", today - 40, 100)]
-    await database.writer.run(lambda conn: conn.executemany("INSERT INTO spendings VALUES (?, ?, ?)", rows) and None)
+    rows = [{"day": today, "amount": 1}, {"day": today - 40, "amount": 100}]
+    await database.write(lambda tx: tx.execute_many("INSERT INTO spendings VALUES ('local', :day, :amount)", rows))
     for period in ("day", "week", "month"):
         assert await ledger.used("local", Budget(1, period)) == (1, 0)
 

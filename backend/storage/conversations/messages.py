@@ -1,0 +1,103 @@
+"""Messages of sessions, and the path that leads to one. Only this module writes the table messages."""
+
+from dataclasses import dataclass
+
+from backend.storage.engine.tx import Tx
+
+_HISTORY_LIMIT = 400
+_COLUMNS = "id, session_id, parent_id, run_id, role, status, parts, model, prompt, created_at"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """A message; `parts` and `prompt` (its template) are JSON text, `model` answered it."""
+
+    id: str
+    session_id: str
+    parent_id: str | None
+    run_id: str | None
+    role: str
+    status: str
+    parts: str
+    model: str | None
+    prompt: str | None
+    created_at: int
+
+
+@dataclass(slots=True, frozen=True)
+class StoredMessage:
+    """A message of the active path: role, status and its parts as JSON text. `summary`: of all up to and with it."""
+
+    id: str
+    role: str
+    status: str
+    parts: str
+    summary: str | None = None
+
+
+def of_session(tx: Tx, session_id: str) -> list[MessageRow]:
+    """All messages of a session, every branch, in order of creation."""
+    sql = f"SELECT {_COLUMNS} FROM messages WHERE session_id = :session_id ORDER BY created_at, id"
+    return [MessageRow(*row) for row in tx.rows(sql, session_id=session_id)]
+
+
+def by_id(tx: Tx, owner: str, message_id: str) -> MessageRow | None:
+    """A message of the owner's."""
+    row = tx.one(f"SELECT {_COLUMNS} FROM messages WHERE id = :id AND owner = :owner", id=message_id, owner=owner)
+    return None if row is None else MessageRow(*row)
+
+
+def path(tx: Tx, session_id: str, message_id: str | None) -> list[StoredMessage]:
+    """The path from the root to a message, oldest first, at most its last 400 messages."""
+    if message_id is None:
+        return []
+    return [StoredMessage(*row) for row in tx.rows(_PATH, id=message_id, session_id=session_id, limit=_HISTORY_LIMIT)]
+
+
+_PATH = """
+WITH RECURSIVE path(id, parent_id, role, status, parts, depth) AS (
+    SELECT id, parent_id, role, status, parts, 0 FROM messages WHERE id = :id AND session_id = :session_id
+    UNION ALL
+    SELECT m.id, m.parent_id, m.role, m.status, m.parts, path.depth + 1
+    FROM messages m JOIN path ON m.id = path.parent_id WHERE path.depth < :limit
+) SELECT path.id, role, status, parts, s.text
+FROM path LEFT JOIN summaries s ON s.message_id = path.id ORDER BY depth DESC"""
+
+
+_INSERT = f"""
+INSERT INTO messages (owner, retrieval, {_COLUMNS}) VALUES (:owner, :retrieval, :id, :session_id, :parent_id, :run_id,
+    :role, :status, :parts, :model, :prompt, :created_at)"""
+
+
+def insert(
+    tx: Tx,
+    *,
+    id: str,
+    owner: str,
+    session_id: str,
+    parent_id: str | None,
+    run_id: str | None,
+    role: str,
+    status: str,
+    parts: str,
+    created_at: int,
+    model: str | None = None,
+    prompt: str | None = None,
+    retrieval: str | None = None,
+) -> None:
+    """Store a message; `retrieval` is the trace of the search for an answer, JSON text."""
+    tx.execute(
+        _INSERT,
+        owner=owner,
+        retrieval=retrieval,
+        id=id,
+        session_id=session_id,
+        parent_id=parent_id,
+        run_id=run_id,
+        role=role,
+        status=status,
+        parts=parts,
+        model=model,
+        prompt=prompt,
+        created_at=created_at,
+    )

@@ -1,0 +1,50 @@
+"""The stored events of runs, as the lines that clients are sent. Only this module writes the table run_events."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backend.storage.engine.tx import Tx
+
+
+@dataclass(slots=True, frozen=True)
+class EventLines:
+    """Events first_seq..last_seq of a run, one JSON line each, joined by newlines."""
+
+    run_id: str
+    first_seq: int
+    last_seq: int
+    lines: bytes
+
+
+def append(tx: Tx, batch: Sequence[EventLines]) -> None:
+    """Store events; those of runs that were deleted meanwhile are left out."""
+    # A run may end while its checkpoint is under way: its last write then begins at the same seq and holds more.
+    tx.execute_many(
+        "INSERT INTO run_events (run_id, first_seq, last_seq, v, lines) "
+        "SELECT :run_id, :first_seq, :last_seq, 1, :lines WHERE EXISTS (SELECT 1 FROM runs WHERE id = :run_id) "
+        "ON CONFLICT (run_id, first_seq) DO UPDATE SET last_seq = excluded.last_seq, lines = excluded.lines",
+        [{"run_id": e.run_id, "first_seq": e.first_seq, "last_seq": e.last_seq, "lines": e.lines} for e in batch],
+    )
+
+
+def replace(tx: Tx, events: EventLines) -> None:
+    """Put `events` in the place of everything that the run's log holds."""
+    tx.execute("DELETE FROM run_events WHERE run_id = :run_id", run_id=events.run_id)
+    append(tx, [events])
+
+
+def after(tx: Tx, run_id: str, seq: int, limit: int) -> list[EventLines]:
+    """Events with a seq above `seq`, at most `limit` rows; the first row may begin before."""
+    rows = tx.rows(
+        "SELECT run_id, first_seq, last_seq, lines FROM run_events WHERE run_id = :run_id AND last_seq > :seq "
+        "ORDER BY first_seq LIMIT :limit",
+        run_id=run_id,
+        seq=seq,
+        limit=limit,
+    )
+    return [EventLines(*row) for row in rows]
+
+
+def last_seq(tx: Tx, run_id: str) -> int:
+    """The last stored seq of a run; 0 if nothing was stored."""
+    return tx.value("SELECT coalesce(max(last_seq), 0) FROM run_events WHERE run_id = :run_id", run_id=run_id)

@@ -1,0 +1,65 @@
+"""Tables of sessions, their messages, images and summaries."""
+
+from sqlalchemy import JSON, Column, ForeignKey, Index, LargeBinary, Table, Text
+
+from backend.storage.tables.base import id_column, metadata, owner_column, time_column
+
+sessions = Table(
+    "sessions",
+    metadata,
+    id_column(),
+    owner_column(),
+    Column("title", Text, nullable=False),
+    Column("head_message_id", Text),
+    Column("settings", JSON, nullable=False),
+    time_column("created_at"),
+    time_column("updated_at"),
+    Index(None, "owner", "updated_at", "id"),
+)
+
+# A tree: parent_id leads to the root, the session's head_message_id is the tip of the active path. parent_id is no
+# foreign key: a queued message is stored before the answer it follows.
+messages = Table(
+    "messages",
+    metadata,
+    id_column(),
+    owner_column(),
+    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("parent_id", Text),
+    Column("run_id", Text),
+    Column("role", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("parts", JSON, nullable=False),
+    Column("retrieval", JSON),
+    Column("model", Text),
+    Column("prompt", JSON),
+    time_column("created_at"),
+    Index(None, "session_id", "created_at"),
+    Index(None, "session_id", "parent_id"),
+)
+
+# Pictures that messages show: their parts name them. An edited message may show those of the one before.
+images = Table(
+    "images",
+    metadata,
+    id_column(),
+    owner_column(),
+    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("media_type", Text, nullable=False),
+    time_column("created_at"),
+    Column("data", LargeBinary, nullable=False),
+    Index(None, "session_id"),
+)
+
+# A conversation up to and with a message, in short: for conversations that are longer than a model's window.
+summaries = Table(
+    "summaries",
+    metadata,
+    Column("message_id", Text, ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True),
+    owner_column(),
+    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    time_column("created_at"),
+    Index(None, "session_id"),
+)
