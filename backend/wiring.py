@@ -39,7 +39,7 @@ from backend.services.prompts.open import opened as opened_prompts
 from backend.services.runs.hub import RunHub
 from backend.services.telemetry.open import opened as opened_telemetry
 from backend.services.telemetry.telemetry import Telemetry
-from backend.services.usage.open import Usage
+from backend.services.usage.open import UsageServices
 from backend.services.usage.open import opened as opened_usage
 from backend.services.web.fetching import Fetcher
 from backend.storage.conversations.images import Images
@@ -90,7 +90,7 @@ class _Asking:
 
     hub: RunHub
     models: Models
-    usage: Usage
+    usage: UsageServices
 
 
 async def _asking(stack: AsyncExitStack, settings: Settings, core: Core) -> _Asking:
@@ -118,7 +118,7 @@ class _Library:
 
 
 def _library(
-    stack: AsyncExitStack, settings: Settings, database: Database, booked: Usage, telemetry: Telemetry
+    stack: AsyncExitStack, settings: Settings, database: Database, booked: UsageServices, telemetry: Telemetry
 ) -> _Library:
     wanted, files = settings.library, settings.storage.data_dir / "files"
     files.mkdir(exist_ok=True)

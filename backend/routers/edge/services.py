@@ -17,7 +17,7 @@ from backend.services.lifecycle import Readiness
 from backend.services.models.open import Models
 from backend.services.prompts.prompts import PromptService
 from backend.services.runs.hub import RunHub
-from backend.services.usage.open import Usage
+from backend.services.usage.open import UsageServices
 from backend.services.web.fetching import Fetcher
 
 
@@ -36,7 +36,7 @@ class Services:
     fetcher: Fetcher
     knowledge: LibrarySearch
     models: Models
-    usage: Usage
+    usage: UsageServices
     prompts: PromptService
     transcripts: Transcripts
 
