@@ -25,6 +25,7 @@ class RouterModule:
 ROUTERS = (
     RouterModule("chat"),
     RouterModule("messages"),
+    RouterModule("documents.documents"),
     RouterModule("documents.uploads"),
     RouterModule("sessions.files"),
     RouterModule("runs"),
@@ -37,7 +38,6 @@ ROUTERS = (
     RouterModule("metrics"),
     RouterModule("search"),
     RouterModule("collections"),
-    RouterModule("documents.documents"),
 )
 
 

@@ -13,7 +13,7 @@ from backend.services.library.open import Library
 from backend.services.models.open import Models
 from backend.services.prompts.prompts import PromptService
 from backend.services.runs.open import Runs
-from backend.services.usage.open import Accounting
+from backend.services.usage.open import UsageServices
 
 if TYPE_CHECKING:
     from backend.services.web.fetching import Fetcher
@@ -31,7 +31,7 @@ class Services:
     library: Library
     prompts: PromptService
     models: Models
-    usage: Accounting
+    usage: UsageServices
     fetcher: "Fetcher | None"
 
 

@@ -15,7 +15,7 @@ from backend.storage.usage.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
-class Accounting:
+class UsageServices:
     """What calls of models cost, and who may spend how much."""
 
     budgets: Budgets
@@ -24,7 +24,7 @@ class Accounting:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, core: Core, pricing: Pricing) -> AsyncGenerator[Accounting]:
+async def opened(settings: Settings, core: Core, pricing: Pricing) -> AsyncGenerator[UsageServices]:
     """Usage, until everything that can be booked is booked.
 
     It reads three groups of settings: a budget's bound depends on the longest history and on the longest passages.
@@ -33,6 +33,6 @@ async def opened(settings: Settings, core: Core, pricing: Pricing) -> AsyncGener
     budgets = Budgets(parse_budgets(settings.usage.budgets), pricing, settings.models, settings.library)
     metering = Metering(ledger, budgets, pricing, core.telemetry)
     try:
-        yield Accounting(budgets, metering, UsageService(ledger, budgets, settings.usage.usage_admins))
+        yield UsageServices(budgets, metering, UsageService(ledger, budgets, settings.usage.usage_admins))
     finally:
         await metering.close()

@@ -16,8 +16,8 @@ from backend.storage.engine.database import Database
 async def test_no_run_starts_once_the_server_drains(tmp_path: Path) -> None:
     database = Database(tmp_path / "test.db")
     core = Core(database, tmp_path, SILENT, Draining(), Readiness())
-    settings = Settings.load(env_file=None, data_dir=tmp_path).runs
-    async with opened(settings, core, lambda usage: None, retention_hours=24) as runs:
+    settings = Settings.load(env_file=None, data_dir=tmp_path)
+    async with opened(settings.runs, settings.storage, core, lambda usage: None) as runs:
         runs.hub.reserve()
         runs.hub.release()
         await core.draining.drain(0)
