@@ -11,7 +11,7 @@ from backend.services.runs import archive
 from backend.services.runs.dialect import Watcher
 from backend.services.runs.drive import RunDriver
 from backend.services.runs.keep import RunKeeper
-from backend.services.runs.log import RunLog
+from backend.services.runs.log import MemoryLog
 from backend.services.runs.run import Run
 from tests.faults.failpoints import POINTS
 
@@ -28,25 +28,25 @@ class Bug:
 
 def _skipped_event() -> None:
     """A watcher that is given several events at once misses one, though the log has it."""
-    original = RunLog._chunk
+    original = MemoryLog._chunk
 
-    def chunk(self: RunLog, watcher: Watcher) -> bytes | None:
+    def chunk(self: MemoryLog, watcher: Watcher) -> bytes | None:
         frames = (original(self, watcher) or b"").split(b"\n\n")
         if len(frames) > 3:
             del frames[1]
         return b"\n\n".join(frames)
 
-    RunLog._chunk = chunk
+    MemoryLog._chunk = chunk
 
 
 def _second_terminal() -> None:
     """The end of a run is told twice, under two seqs."""
-    original = RunLog.finish
+    original = MemoryLog.finish
 
-    def finish(self: RunLog, events: list[ev.AnyEvent], *, stored: bool) -> None:
+    def finish(self: MemoryLog, events: list[ev.AnyEvent], *, stored: bool) -> None:
         original(self, [*events, events[-1]], stored=stored)
 
-    RunLog.finish = finish
+    MemoryLog.finish = finish
 
 
 def _late_checkpoint() -> None:

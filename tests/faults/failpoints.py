@@ -20,7 +20,7 @@ from backend.routers.edge.event_stream import _Connection
 from backend.services.runs.archive import RunArchive
 from backend.services.runs.drive import RunDriver
 from backend.services.runs.hub import RunHub
-from backend.services.runs.log import RunLog
+from backend.services.runs.log import MemoryLog
 from backend.services.runs.run import Run
 from backend.storage.engine import writer
 from backend.storage.engine.tx import Tx
@@ -39,15 +39,15 @@ EXPIRY = ("expire.deleted", "expire.written", "expire.committed")
 # name: class, method, and whether the point lies before or after the call.
 _METHODS: dict[str, tuple[type, str, Literal["before", "after"]]] = {
     "run.started": (RunHub, "start", "after"),
-    "log.append": (RunLog, "append", "before"),
-    "log.appended": (RunLog, "append", "after"),
+    "log.append": (MemoryLog, "append", "before"),
+    "log.appended": (MemoryLog, "append", "after"),
     "stream.send": (_Connection, "send", "before"),
     "stream.sent": (_Connection, "send", "after"),
-    "checkpoint.marked": (RunLog, "mark_stored", "after"),
+    "checkpoint.marked": (MemoryLog, "mark_stored", "after"),
     "cancel.asked": (Run, "cancel", "after"),
     "end.begin": (RunDriver, "_end", "before"),
-    "end.finish": (RunLog, "finish", "before"),
-    "end.finished": (RunLog, "finish", "after"),
+    "end.finish": (MemoryLog, "finish", "before"),
+    "end.finished": (MemoryLog, "finish", "after"),
     "end.forgotten": (RunHub, "_forget", "after"),
     "recover.begin": (RunArchive, "recover", "before"),
     "recover.run": (RunArchive, "_end", "before"),

@@ -13,7 +13,7 @@ from backend.services.runs.dialect import Dialect
 from backend.services.runs.drive import RunDriver
 from backend.services.runs.fold import RunFold
 from backend.services.runs.keep import OnlyProcess, RunKeeper
-from backend.services.runs.log import RunLog, SendPace
+from backend.services.runs.log import MemoryLog, SendPace
 from backend.services.runs.run import Body, Run
 from backend.services.runs.watch import follow_live, follow_stored, watching
 from backend.services.telemetry.telemetry import SILENT, Telemetry
@@ -103,7 +103,7 @@ class RunHub:
         """
         settings, fold = self._settings, RunFold()
         observer = self._telemetry.run(started, fold)
-        run_log = RunLog(
+        run_log = MemoryLog(
             started.run_id,
             pace=self._pace,
             max_events=settings.log_tail_events,

@@ -2,14 +2,14 @@
 
 An event is encoded once. Appending never awaits. A watcher is a cursor (the last seq it has) and a dialect; it sleeps
 on a future only when it has caught up, and is given what has come since, joined. Watchers of one dialect at the same
-cursor share the bytes. Text wakes watchers at once
-while the process wakes few; a process that wakes many holds text back for one window (`send_window_ms`) at most. The
-first text and everything else wakes watchers at once.
+cursor share the bytes. Text wakes watchers at once while the process wakes few; a process that wakes many holds text
+back for one window (`send_window_ms`) at most. The first text and everything else wakes watchers at once.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Protocol
 
 from backend import events as ev
 from backend.services.runs.dialect import Dialect, Encoder, SharedPieces, Watcher
@@ -59,8 +59,65 @@ class SendPace:
         self._free_at = min(max(self._free_at, now) + woken * self._spacing, now + self._window)
 
 
-class RunLog:
-    """Append-only events of one run. Not thread-safe: it lives on the event loop."""
+class RunLog(Protocol):
+    """The append-only events of one live run. One process appends; a log that others can read is a log of another
+    kind, with these methods."""
+
+    @property
+    def head(self) -> int:
+        """The seq of the last event."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether the log has its terminal event."""
+        ...
+
+    @property
+    def unstored(self) -> int:
+        """How many events are in memory only."""
+        ...
+
+    @property
+    def half_full(self) -> bool:
+        """Whether so much is in memory only that it should be stored now."""
+        ...
+
+    def append(self, event: ev.AnyEvent) -> None:
+        """Give the event the next seq and show it to the watchers. Raises LogFull."""
+        ...
+
+    def encode_next(self, events: list[ev.AnyEvent]) -> list[EventLines]:
+        """What is not stored yet, followed by `events` with the seqs they will have, for the run's last commit."""
+        ...
+
+    def finish(self, events: list[ev.AnyEvent], *, stored: bool) -> None:
+        """Append the last events, the terminal one at the end, and end the log."""
+        ...
+
+    def drop_hidden(self) -> list[ev.AnyEvent] | None:
+        """Forget what no watcher was shown. If something was dropped: the end of the part that is open then."""
+        ...
+
+    def unstored_lines(self) -> EventLines | None:
+        """The events to checkpoint, or None."""
+        ...
+
+    def mark_stored(self, seq: int) -> None:
+        """Events up to `seq` are in the database."""
+        ...
+
+    def follow(self, cursor: int, dialect: Dialect, read_stored: ReadStored) -> AsyncGenerator[bytes]:
+        """The bytes of all events after `cursor`, as they come, joined; ends after the terminal event."""
+        ...
+
+    async def finished(self) -> None:
+        """Wait for the end of the log."""
+        ...
+
+
+class MemoryLog:
+    """The log of a run in this process. Not thread-safe: it lives on the event loop."""
 
     def __init__(self, run_id: str, *, pace: SendPace, max_events: int, max_bytes: int) -> None:
         self.run_id = run_id

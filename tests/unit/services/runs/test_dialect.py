@@ -11,7 +11,7 @@ from backend import events as ev
 from backend.routers.dialects.text import FRAMES, PLAIN
 from backend.services.runs.dialect import Dialect
 from backend.services.runs.fold import RunFold
-from backend.services.runs.log import RunLog, SendPace, replay
+from backend.services.runs.log import MemoryLog, SendPace, replay
 from tests.unit.services.runs.test_log import Store
 
 
@@ -47,8 +47,8 @@ class LengthEncoder:
         return b"%d:%d," % (seq, self._length)
 
 
-def make() -> RunLog:
-    return RunLog("run_1", pace=SendPace(0.0), max_events=200, max_bytes=1_000_000)
+def make() -> MemoryLog:
+    return MemoryLog("run_1", pace=SendPace(0.0), max_events=200, max_bytes=1_000_000)
 
 
 def events(count: int) -> list[ev.AnyEvent]:

@@ -8,12 +8,12 @@ import pytest
 
 from backend import events as ev
 from backend.services.runs.fold import RunFold
-from backend.services.runs.log import MAX_UNSTORED, LogFull, RunLog, SendPace, replay
+from backend.services.runs.log import MAX_UNSTORED, LogFull, MemoryLog, SendPace, replay
 from backend.storage.runs.events import EventLines
 
 
-def make(max_events: int = 100, pace: SendPace | None = None, max_bytes: int = 1_000_000) -> RunLog:
-    return RunLog("run_1", pace=pace or SendPace(0.0), max_events=max_events, max_bytes=max_bytes)
+def make(max_events: int = 100, pace: SendPace | None = None, max_bytes: int = 1_000_000) -> MemoryLog:
+    return MemoryLog("run_1", pace=pace or SendPace(0.0), max_events=max_events, max_bytes=max_bytes)
 
 
 def delta(number: int) -> ev.TextDelta:
@@ -48,7 +48,7 @@ class Store:
         self.rows: list[EventLines] = []
         self.reads = 0
 
-    def checkpoint(self, log: RunLog) -> None:
+    def checkpoint(self, log: MemoryLog) -> None:
         lines = log.unstored_lines()
         assert lines is not None
         self.rows.append(lines)
