@@ -7,14 +7,14 @@ import pytest
 import pytest_asyncio
 
 from tests.api.helpers import KEYS
-from tests.support.harness import Running, serving
+from tests.support.harness import ALL_ON, Running, serving
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Running]:
     """One server for all tests that don't mind what others uploaded."""
     folder = tmp_path_factory.mktemp("api")
-    async with serving(folder / "data") as running:
+    async with serving(folder / "data", **ALL_ON) as running:
         yield running
 
 
@@ -22,7 +22,7 @@ async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Runnin
 async def keyed(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Running]:
     """One server with two principals, alice and bob."""
     folder = tmp_path_factory.mktemp("keyed")
-    async with serving(folder / "data", api_keys=KEYS) as running:
+    async with serving(folder / "data", api_keys=KEYS, **ALL_ON) as running:
         yield running
 
 

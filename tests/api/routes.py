@@ -1,5 +1,6 @@
 """Every route of the app, one by one, and which of them are open to everybody."""
 
+import re
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
 
 from backend.app import create_app
-from tests.support.harness import settings
+from tests.support.harness import ALL_ON, settings
 
 
 class Endpoint(NamedTuple):
@@ -21,12 +22,11 @@ class Endpoint(NamedTuple):
     @property
     def url(self) -> str:
         """The path with something in the place of each parameter."""
-        filled = self.path
-        for name in ("session_id", "run_id", "message_id", "document_id", "collection_id", "image_id"):
-            filled = filled.replace(f"{{{name}}}", f"{name[:3]}_unknown")
-        filled = filled.replace("{name}", "unknown").replace("{label}", "production").replace("{n}", "1")
-        assert "{" not in filled, f"give {self.path} an example here"
-        return filled
+        return re.sub(r"{(\w+)}", lambda found: EXAMPLES.get(found[1], f"{found[1][:3]}_unknown"), self.path)
+
+
+EXAMPLES = {"name": "unknown", "label": "production", "n": "1"}
+"""What stands in the place of a parameter. The others are ids, and get one that doesn't exist."""
 
 
 PUBLIC = {
@@ -89,12 +89,12 @@ PRIVATE = {
     Endpoint("GET", "/usage"),
     Endpoint("GET", "/metrics"),
 }
-"""A new route belongs here or into PUBLIC, by a decision: test_keys.py fails until it does."""
+"""A new route belongs here or into PUBLIC, by a decision: test_authentication.py fails until it does."""
 
 
 def make_app() -> FastAPI:
-    """An app that is only looked at."""
-    return create_app(settings(Path(tempfile.mkdtemp())))
+    """An app with all endpoints, which is only looked at."""
+    return create_app(settings(Path(tempfile.mkdtemp()), **ALL_ON))
 
 
 def endpoints(app: FastAPI) -> set[Endpoint]:

@@ -91,8 +91,8 @@ async def test_what_reads_a_body_or_an_answer_names_what_can_go_wrong_with_it(sc
 
 async def test_every_part_of_a_path_is_described(schema: dict[str, Any]) -> None:
     for method, path, operation in operations(schema):
-        named = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "path" and p["description"]}
-        assert named == set(re.findall(r"{(\w+)}", path)), (method, path)
+        named = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "path" and p.get("description")}
+        assert named == set(re.findall(r"{(\w+)}", path)), f"{method} {path}: describe each with Path(description=...)"
 
 
 async def test_the_picture_of_the_examples_is_one(schema: dict[str, Any]) -> None:

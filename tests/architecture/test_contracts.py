@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,39 @@ def test_import_contracts_hold() -> None:
     assert command is not None, "import-linter is not installed"
     done = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+CONTRACTS = {
+    contract["name"]: contract
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("Providers don't know each other", "chains/models"),
+        ("Formats don't know each other", "chains/reading/formats"),
+        ("Dialects don't know each other", "routers/dialects"),
+    ],
+)
+def test_a_contract_of_plugins_names_each_of_them(name: str, package: str) -> None:
+    """The linter can't see that a module is missing."""
+    paths = [p for p in (ROOT / "backend" / package).glob("*.py") if not p.name.startswith("_")]
+    if package != "routers/dialects":
+        paths = [p for p in paths if "\nPLUGIN = " in p.read_text(encoding="utf-8")]
+    modules = {f"backend.{package}.{p.stem}".replace("/", ".") for p in paths}
+    assert modules == set(CONTRACTS[name]["modules"]), f'name them in pyproject.toml: "{name}"'
+
+
+def test_the_contracts_of_storage_name_each_capability() -> None:
+    children = {p.stem for p in (ROOT / "backend" / "storage").iterdir() if not p.name.startswith("_")}
+    capabilities = children - {"engine", "migrations", "tables"}
+    name = "Queries know Tx and no driver"
+    modules = {f"backend.storage.{capability}" for capability in capabilities}
+    assert modules == set(CONTRACTS[name]["source_modules"]), f'name them in pyproject.toml: "{name}"'
+    rows = {f"The rows of {capability} are read and written by its own service" for capability in capabilities}
+    assert rows - CONTRACTS.keys() == set(), "add these contracts to pyproject.toml, like the one of prompts"
 
 
 def test_the_server_is_imported_without_the_heavy_packages() -> None:

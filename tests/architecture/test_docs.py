@@ -139,6 +139,22 @@ def test_the_codes_are_found() -> None:
     assert {"bad_json", "session_busy", "document_scanned", "embedding_mismatch", "internal"} <= codes()
 
 
+def test_every_status_has_a_title_and_an_example() -> None:
+    """Problems show the title, OpenAPI shows the example."""
+    from backend.routers.edge.problems import _EXAMPLES, _TITLES
+
+    statuses = {error.status for error in subclasses(errors.StreamForgeError)}
+    assert statuses - _TITLES.keys() == set(), "add them to _TITLES in backend/routers/edge/problems.py"
+    assert statuses - _EXAMPLES.keys() == set(), "add them to _EXAMPLES in backend/routers/edge/problems.py"
+
+
+def test_a_status_without_an_example_says_where_to_add_it() -> None:
+    from backend.routers.edge.problems import responses
+
+    with pytest.raises(AssertionError, match=r"418.*_EXAMPLES in backend/routers/edge/problems\.py"):
+        responses(404, 418)
+
+
 def test_errors_md_lists_every_code() -> None:
     assert codes() - documented() == set()
 

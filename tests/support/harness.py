@@ -24,6 +24,8 @@ from backend.server import Server
 from tests.support.shared import prepare, prepare_database
 
 ROOT = Path(__file__).parents[2]
+ALL_ON: dict[str, Any] = {}
+"""The settings that turn on the routers that are off by default (`is_on` in ROUTERS), as overrides of `settings()`."""
 
 
 @dataclass

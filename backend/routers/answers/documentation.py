@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from backend.routers.dialects import BY_FORMAT
 from backend.routers.dialects.json import STATUS_BY_CODE
 from backend.routers.edge.problems import responses
 
@@ -17,7 +18,7 @@ STREAM_PARAMETERS: list[dict[str, Any]] = [
         "name": "format",
         "in": "query",
         "required": False,
-        "schema": {"type": "string", "enum": ["events", "text"], "default": "events"},
+        "schema": {"type": "string", "enum": list(BY_FORMAT), "default": "events"},
         "description": "`text`: only the text, as frames `data: word`.",
     },
     header_parameter(

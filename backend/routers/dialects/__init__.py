@@ -18,7 +18,7 @@ def dialect_of(request: Request) -> Dialect | json.JsonAnswer:
     name = request.query_params.get("format", "events")
     dialect = BY_FORMAT.get(name)
     if dialect is None:
-        raise Invalid("format: must be events or text")
+        raise Invalid(f"format: must be {' or '.join(BY_FORMAT)}")
     accept = request.headers.get("accept", "")
     if name != "events" or "text/event-stream" in accept:
         return dialect

@@ -101,6 +101,8 @@ def too_large(scope: Scope) -> TooLarge:
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error responses of an endpoint, for OpenAPI."""
+    new = set(statuses) - _EXAMPLES.keys()
+    assert not new, f"{new}: add a title to _TITLES and an example to _EXAMPLES in backend/routers/edge/problems.py"
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {
