@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -175,6 +176,8 @@ OTHERS = sorted(e for e in PRIVATE if "{" in e.path)
 
 @pytest.mark.parametrize("endpoint", OTHERS, ids=" ".join)
 async def test_somebody_elses_thing_is_404(keyed: Running, alices: Things, endpoint: Endpoint) -> None:
+    unknown_ids = set(re.findall(r"{(\w+)}", endpoint.path)) - alices.keys()
+    assert not unknown_ids, f"{unknown_ids}: let alice have such a thing in the fixture `alices`"
     path = endpoint.path.format(**alices)
     before = await stored(keyed)
     body = BODIES.get((endpoint.method, endpoint.path), {})

@@ -67,7 +67,9 @@ def test_every_module_of_endpoints_is_in_routers() -> None:
 def test_the_first_segment_of_a_url_names_its_module(entry: RouterModule, tmp_path: Path) -> None:
     modules = {module.__name__: module for module in modules_of(settings(tmp_path, **ALL_ON))}
     module = modules.get(f"backend.routers.{entry.name}")
-    assert module is not None, "this router is off by default: add the setting that turns it on to ALL_ON"
+    assert module is not None, (
+        "this router is off by default: add the setting that turns it on to ALL_ON in tests/support/harness.py"
+    )
     name = entry.name.partition(".")[0]
     begins = URLS_OF_OTHERS.get(name, (f"/{name}",))
     for route in module.router.routes:

@@ -10,7 +10,7 @@ from backend.storage.engine.tx import Tx
 
 async def test_deleting_a_session_takes_its_rows_along(database: Database) -> None:
     def fill(tx: Tx) -> None:
-        tx.execute("INSERT INTO sessions VALUES ('ses_1', 'a', 't', NULL, '{}', 1, 1)")
+        tx.execute(INSERT_SESSION, id="ses_1", owner="a", title="t", at=1)
         tx.execute(
             """INSERT INTO messages (id, owner, session_id, role, status, parts, created_at)
               VALUES ('msg_1', 'a', 'ses_1', 'user', 'complete', '[]', 1)"""
@@ -27,7 +27,10 @@ async def test_deleting_a_session_takes_its_rows_along(database: Database) -> No
         assert await database.read(lambda tx, t=table: tx.value(f"SELECT count(*) FROM {t}")) == 0
 
 
-INSERT_SESSION = "INSERT INTO sessions VALUES (:id, :owner, :title, NULL, '{}', :at, :at)"
+INSERT_SESSION = (
+    "INSERT INTO sessions (id, owner, title, settings, created_at, updated_at) "
+    "VALUES (:id, :owner, :title, '{}', :at, :at)"
+)
 
 
 async def add_sessions(database: Database, *sessions: tuple[str, str, int], owner: str = "a") -> None:
