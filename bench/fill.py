@@ -61,7 +61,7 @@ async def fill(data_dir: Path, chunks: int, language: Language) -> Filled:
             job = await jobs.claim("bench", _LEASE_MS, "")
             assert job is not None
             parsed = ParsedText(text, {"pages": [], "headings": []}, "text/plain", None, LANGUAGE, None)
-            first = await jobs.parsed(job, parsed, len(texts))
+            first = await jobs.store_text(job, parsed, len(texts))
             assert first is not None
             vectors = _around(centres[topic], len(texts), random)
             await index.upsert(key, embedder.fingerprint, range(first, first + len(texts)), vectors)

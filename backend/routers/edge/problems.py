@@ -95,7 +95,8 @@ def too_large(scope: Scope) -> TooLarge:
     limit = scope.get(MAX_BODY_SIZE_SCOPE_KEY)
     problem = f"A request to this path may have {limit / 1_000_000:g} MB" if limit else "The request is too large"
     return TooLarge(
-        f"{problem}, pictures and files included. Upload long texts as documents, large files one by one (MAX_UPLOAD_MB)."
+        f"{problem}, pictures and files included. "
+        "Upload long texts as documents, large files one by one (MAX_UPLOAD_MB)."
     )
 
 

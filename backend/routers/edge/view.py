@@ -4,6 +4,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class View(BaseModel):
-    """The body of a response. Pydantic builds its serializer when the first one is sent, not while the server starts."""
+    """The body of a response. Pydantic builds its serializer when the first one is sent, not at the server's start."""
 
     model_config = ConfigDict(defer_build=True)

@@ -42,7 +42,7 @@ class ImageService:
         """The images of a message of that session."""
         if not parts:
             return ()
-        rows = await self._images.of(session_id, [part.image_id for part in parts])
+        rows = await self._images.find(session_id, [part.image_id for part in parts])
         return tuple(_image(rows[part.image_id]) for part in parts if part.image_id in rows)
 
     async def with_images(self, session_id: str, history: History, limit: int, own: Sequence[Image]) -> History:
@@ -51,7 +51,7 @@ class ImageService:
         chosen = _newest(history, limit, MAX_PROMPT_BYTES - sum(len(image.data) for image in own))
         if not chosen:
             return history
-        rows = await self._images.of(session_id, [part.image_id for part in chosen])
+        rows = await self._images.find(session_id, [part.image_id for part in chosen])
         past = list(history.past)
         for n, each in enumerate(past[history.covered :], history.covered):
             images = tuple(_image(rows[part.image_id]) for part in each.images if part.image_id in rows)
@@ -62,7 +62,7 @@ class ImageService:
 
     async def export_parts(self, session_id: str, parts: Sequence[MessagePart]) -> list[FilePart]:
         """A message's parts as the file of a session has them."""
-        rows = await self._images.of(session_id, [part.image_id for part in parts if isinstance(part, ImagePart)])
+        rows = await self._images.find(session_id, [part.image_id for part in parts if isinstance(part, ImagePart)])
         exported = (_file_picture(rows.get(p.image_id)) if isinstance(p, ImagePart) else p for p in parts)
         return [part for part in exported if part is not None]
 

@@ -64,7 +64,7 @@ class SessionService:
     async def conversation(self, owner: str, session_id: str, *, every_branch: bool) -> Conversation:
         """The messages of the active path, oldest first, or of every branch. Raises NotFound."""
         session, tree = await self._opened(owner, session_id)
-        summaries = await self._summaries.of(session_id)
+        summaries = await self._summaries.by_session(session_id)
         covered = [summaries[row.id] for row in tree.path(session.head_message_id) if row.id in summaries]
         placed = tree.placed(session.head_message_id, every_branch=every_branch)
         return Conversation(placed, covered[-1] if covered else None)
