@@ -57,7 +57,7 @@ def _inside(node: LexborNode, tags: set[str]) -> bool:
 
 
 def leaks(text: str, known: set[str], host: str = "") -> set[str]:
-    """The URLs that clients would link or load, without known URLs, URLs of `host`, and mail addresses without a query."""
+    """The URLs that clients would link or load, without known ones, those of `host`, and plain mail addresses."""
     same = {_plain(url) for url in known}
     fine = re.compile(rf"mailto:[^?]*|(?:https?:)?//{re.escape(host)}(?:[/?#].*|\W*)" if host else "mailto:[^?]*", re.I)
     return {url for url in urls(text) if _plain(url) not in same and not fine.fullmatch(url)}
