@@ -14,7 +14,7 @@ from backend.chains.answer.grounding import grounded_message, system_prompt
 from backend.chains.answer.upper_bounds import prompt_at_most
 from backend.chains.answer.urls import KnownUrls
 from backend.chains.calling.call import prompt_was_billed
-from backend.chains.calling.fallback import Attempts, ModelCandidate, Switched, attempt
+from backend.chains.calling.fallback import Attempts, ModelCandidate, ModelSwitch, attempt
 from backend.chains.history.follow_up import (
     REWRITE_SYSTEM,
     REWRITING,
@@ -110,7 +110,7 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
     try:
         async with aclosing(attempt(inputs.candidates, prompts_of, inputs.attempts)) as outputs:
             async for output in outputs:
-                if isinstance(output, Switched):
+                if isinstance(output, ModelSwitch):
                     if output.was_tried:
                         for event in _end_broken_call(composer, now, prompts_of, output.error):
                             yield event

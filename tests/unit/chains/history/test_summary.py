@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chains.history.fit import cost
+from backend.chains.history.fit import count_tokens
 from backend.chains.history.summary import (
     MIN_HISTORY_TOKENS,
     count_older_messages,
@@ -30,7 +30,7 @@ talks = st.lists(st.tuples(texts, texts), max_size=12).map(
 def test_after_a_summary_the_rest_and_the_summary_fit(talk: list[Message], budget: int) -> None:
     older = count_older_messages(talk, budget)
     rest = talk[older:]
-    assert sum(map(cost, rest)) <= budget // 2
+    assert sum(map(count_tokens, rest)) <= budget // 2
     assert not rest or rest[0].role == "user"
     summary = shorten_summary("word " * 5000, budget)
     told = shorten_history(summary, rest, budget)
@@ -42,7 +42,7 @@ def test_after_a_summary_the_rest_and_the_summary_fit(talk: list[Message], budge
 
 @given(talk=talks, budget=st.integers(0, 1200))
 def test_what_is_told_is_never_more_than_the_budget(talk: list[Message], budget: int) -> None:
-    assert sum(map(cost, shorten_history(None, talk, budget))) <= budget
+    assert sum(map(count_tokens, shorten_history(None, talk, budget))) <= budget
 
 
 @given(talk=talks, budget=st.integers(50, 1200))
