@@ -20,7 +20,7 @@ from backend.services.library.search.retriever import LibraryRetriever
 from backend.services.library.search.search import LibrarySearch, Scope
 from backend.services.models.choose import ModelChoice
 from backend.services.models.open import Models
-from backend.services.prompts.prompts import Prepared, PromptChoice, PromptService
+from backend.services.prompts.prompts import ChosenPrompt, PromptChoice, PromptService
 from backend.services.usage.budgets import Budgets, CostInput, Spending
 from backend.storage.conversations.sessions import Sessions
 
@@ -105,7 +105,7 @@ class Planner:
 
     async def _words(
         self, owner: str, request: AnswerRequest, session: Mapping[str, Any]
-    ) -> tuple[str | None, Prepared | None]:
+    ) -> tuple[str | None, ChosenPrompt | None]:
         """The system prompt, and the prompt. A request that names one of them uses neither of the session's."""
         system, choice = request.system_prompt, request.prompt
         if system is None and choice is None:
@@ -134,7 +134,7 @@ class Planner:
         return replace(plan, spending=self._budgets.allowance(owner, cost_input), candidates=candidates)
 
 
-def _choice(request: AnswerRequest, session: Mapping[str, Any], prompt: Prepared | None) -> ModelChoice:
+def _choice(request: AnswerRequest, session: Mapping[str, Any], prompt: ChosenPrompt | None) -> ModelChoice:
     """The model and its parameters, as far as the request, the session or the prompt names them."""
     model = request.model if request.model is not None else session.get("model")
     given = _given(request.options)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from backend.chains.templates import PromptContent, Rendered, Value, render
+from backend.chains.templates import PromptContent, FilledPrompt, Value, render
 from backend.kit.text import is_clean
 from backend.services.prompts.diff import unified
 from backend.storage.prompts import PromptRow as PromptRow
@@ -58,12 +58,12 @@ class ReadVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class ChosenPrompt:
     """A rendered prompt."""
 
     name: str
     version: int
-    rendered: Rendered
+    rendered: FilledPrompt
 
     def record(self) -> str:
         """What the answer's message stores about the prompt, as JSON text."""
@@ -123,10 +123,10 @@ class PromptService:
         labels = f"version {before}", f"version {after}"
         return await asyncio.to_thread(_diff, old.content.model_dump(), new.content.model_dump(), labels)
 
-    async def prepare(self, owner: str, name: str, values: PromptValues) -> Prepared:
+    async def prepare(self, owner: str, name: str, values: PromptValues) -> ChosenPrompt:
         """The chosen version with its values in place. Raises NotFound, Invalid."""
         version = await self.version(owner, name, values.version, values.label)
-        return Prepared(name, version.row.n, render(version.content, values.variables))
+        return ChosenPrompt(name, version.row.n, render(version.content, values.variables))
 
 
 def _stored(content: PromptContent) -> str:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from backend.chains.models.prompt import Message
-from backend.chains.templates import PromptContent, places, render
+from backend.chains.templates import PromptContent, render, variable_names
 from backend.errors import Invalid
 
 
@@ -15,7 +15,7 @@ def content(**fields: Any) -> PromptContent:
 
 
 def filled(text: str, **values: Any) -> str | None:
-    return render(content(system=text, variables={name: {} for name in places(text)}), values).system
+    return render(content(system=text, variables={name: {} for name in variable_names(text)}), values).system
 
 
 def test_values_go_where_their_names_are() -> None:

@@ -129,8 +129,8 @@ class Retrieval:
         self.queries.append(queries)
         return self.passages, SearchTrace(f'{{"passages":{len(self.passages)}}}')
 
-    async def similarity(self, text: str, texts: Sequence[str]) -> list[float]:
-        return [0.0] * len(texts)
+    async def similarity(self, text: str, others: Sequence[str]) -> list[float]:
+        return [0.0] * len(others)
 
     async def page_at(self, version: str, offset: int) -> int | None:
         return None
