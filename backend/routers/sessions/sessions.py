@@ -15,7 +15,7 @@ from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View
 from backend.services.conversations.sessions import SessionRow
-from backend.services.conversations.tree import Placed
+from backend.services.conversations.tree import PlacedMessage
 from backend.services.prompts.prompts import PromptChoice
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
@@ -237,7 +237,7 @@ def session_of(row: SessionRow) -> Session:
     )
 
 
-def _message(placed: Placed) -> dict[str, Any]:
+def _message(placed: PlacedMessage) -> dict[str, Any]:
     """The fields of a `Message`. Its parts may be long, so their stored JSON is used as it is."""
     row = placed.row
     return {
