@@ -1,4 +1,4 @@
-"""Runs: watch, look up, cancel."""
+"""Runs: status, stream of events, cancel."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""Search in the documents, and how the passages of an answer were found."""
+"""POST /search, and the explanation of how the passages of an answer were found."""
 
 from typing import Annotated, Any, Literal
 

@@ -40,7 +40,7 @@ async def test_leaving_leaves_nothing_behind(with_provider: Running, provider: P
         run = with_provider.services.runs.hub.live("local", first.run_id)
         assert run is not None
         async with asyncio.timeout(5):
-            while len(run.log._waiters) > 1:
+            while len(cast(MemoryLog, run.log)._waiters) > 1:
                 await asyncio.sleep(0.01)
         gate.set()
         await first.all()

@@ -116,8 +116,8 @@ class Answers:
             self._hub.reserve()
             try:
                 opened = await self._turns.open(turn)
-                if opened.repeats is not None:
-                    run_id = _run_of_key(opened.repeats, opened.repeats_hash, request)
+                if opened.repeated_run is not None:
+                    run_id = _run_of_key(opened.repeated_run, opened.repeated_hash, request)
                     self._hub.release()
                     return run_id
                 started = ev.RunStarted(
@@ -180,7 +180,7 @@ class Answers:
             images=images,
             prompt=plan.prompt,
             parent_id=request.parent_id,
-            beside=request.sibling_of,
+            sibling_of=request.sibling_of,
             expect_head=request.expect_head,
             idempotency_key=request.idempotency_key,
             request_hash=request.fingerprint() if request.idempotency_key is not None else None,

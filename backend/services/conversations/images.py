@@ -42,7 +42,7 @@ class ImageService:
         """The images that parts of a message of the session name. Images that were deleted are left out."""
         if not parts:
             return ()
-        rows = await self._images.of(session_id, [part.image_id for part in parts])
+        rows = await self._images.find(session_id, [part.image_id for part in parts])
         return tuple(_image(rows[part.image_id]) for part in parts if part.image_id in rows)
 
     async def with_images(self, session_id: str, history: History, limit: int, new_images: Sequence[Image]) -> History:
@@ -51,7 +51,7 @@ class ImageService:
         chosen = _newest(history, limit, MAX_PROMPT_BYTES - sum(len(image.data) for image in new_images))
         if not chosen:
             return history
-        rows = await self._images.of(session_id, [part.image_id for part in chosen])
+        rows = await self._images.find(session_id, [part.image_id for part in chosen])
         past = list(history.past)
         for n, past_message in enumerate(past[history.summarized :], history.summarized):
             images = tuple(_image(rows[part.image_id]) for part in past_message.images if part.image_id in rows)
@@ -63,7 +63,7 @@ class ImageService:
 
     async def export_parts(self, session_id: str, parts: Sequence[MessagePart]) -> list[FilePart]:
         """The parts of a message for the file of a session, with the data of images."""
-        rows = await self._images.of(session_id, [part.image_id for part in parts if isinstance(part, ImagePart)])
+        rows = await self._images.find(session_id, [part.image_id for part in parts if isinstance(part, ImagePart)])
         exported = (_file_picture(rows.get(p.image_id)) if isinstance(p, ImagePart) else p for p in parts)
         return [part for part in exported if part is not None]
 

@@ -65,7 +65,7 @@ class SessionService:
     async def conversation(self, owner: str, session_id: str, *, every_branch: bool) -> Conversation:
         """The messages of the active path, oldest first, or of every branch. Raises NotFound."""
         session, tree = await self._get_with_tree(owner, session_id)
-        summaries = await self._summaries.of(session_id)
+        summaries = await self._summaries.by_session(session_id)
         summaries_on_path = [summaries[row.id] for row in tree.path(session.head_message_id) if row.id in summaries]
         placed_messages = tree.placed_messages(session.head_message_id, every_branch=every_branch)
         return Conversation(placed_messages, summaries_on_path[-1] if summaries_on_path else None)

@@ -121,7 +121,7 @@ class Summarizer:
 
     async def _refresh(self, session_id: str, past: Sequence[PastMessage]) -> Sequence[PastMessage]:
         """The messages with all stored summaries, also those that are newer than `past`."""
-        stored = await self._summaries.of(session_id)
+        stored = await self._summaries.by_session(session_id)
         return [replace(p, summary=stored[p.id].text) if p.id in stored else p for p in past]
 
     async def _summarize(

@@ -93,7 +93,7 @@ class PromptService:
 
     async def all(self, owner: str) -> list[PromptRow]:
         """The owner's prompts, by name."""
-        return await self._prompts.of(owner)
+        return await self._prompts.by_owner(owner)
 
     async def get(self, owner: str, name: str) -> tuple[PromptRow, list[RevisionRow]]:
         """One prompt and its versions, the newest first. Raises NotFound."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from backend.errors import Forbidden
 from backend.kit.times import now_ms
 from backend.services.usage.budgets import Budgets
-from backend.storage.usage.ledger import Group, Ledger, Which
+from backend.storage.usage.ledger import CallFilter, Group, Ledger
 from backend.storage.usage.ledger import Grouping as Grouping
 from backend.storage.usage.ledger import Sums as Sums
 
@@ -59,14 +59,14 @@ class UsageReports:
         owner = owner or caller
         if caller not in self._admins and (owner != caller or grouping == "owner"):
             raise Forbidden("Only those whom USAGE_ADMINS names see what others use. Leave out owner, and by=owner.")
-        which = Which(None if owner == EVERY_OWNER else owner, *period)
-        groups = await self._ledger.groups(which, grouping, limit + 1, after)
-        budget = None if which.owner is None else await self._state(owner)
-        return UsageReport(groups[:limit], len(groups) > limit, await self._ledger.total(which), budget)
+        calls = CallFilter(None if owner == EVERY_OWNER else owner, *period)
+        groups = await self._ledger.groups(calls, grouping, limit + 1, after)
+        budget = None if calls.owner is None else await self._state(owner)
+        return UsageReport(groups[:limit], len(groups) > limit, await self._ledger.total(calls), budget)
 
     async def _state(self, owner: str) -> BudgetState | None:
         budget = self._budgets.of(owner)
         if budget is None:
             return None
-        spent, reserved = await self._ledger.used(owner, budget)
+        spent, reserved = await self._ledger.spent_and_reserved(owner, budget)
         return BudgetState(budget.limit, budget.period, spent, reserved, budget.resets_at(now_ms()))

@@ -1,7 +1,7 @@
-"""The schema, one file a capability. Ids are prefixed UUIDv7 strings, times are integer milliseconds since 1970 (UTC).
+"""The schema, one file per capability. Ids are prefixed UUIDv7 strings, times are milliseconds since 1970 (UTC).
 
-Every row of a principal carries `owner`. Migrations are in `migrations/versions`; a test compares the two. Nothing else
-reads these tables: queries are plain SQL.
+Every row that belongs to an owner has the column `owner`. A test compares these tables with the migrations in
+`migrations/versions`. Queries don't use the tables; they are plain SQL.
 """
 
 from backend.storage.tables import conversations, library, prompts, runs, usage
