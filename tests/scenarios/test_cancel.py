@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from typing import cast
 
 import pytest
 
+from backend.services.runs.log import MemoryLog
 from tests.scenarios.support import ask, gated, messages, only_terminal, ordered, rows, said, watch
 from tests.support.harness import Running, text_of
 from tests.support.provider_protocol import Sleep, Stall, answer, chunk
