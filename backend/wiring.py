@@ -10,7 +10,7 @@ from backend.config.settings import Settings
 from backend.routers.edge.services import Services
 from backend.services.answers.open import open_answers
 from backend.services.conversations import open as conversations_
-from backend.services.core import Core
+from backend.services.foundation import Core
 from backend.services.library import open as library_
 from backend.services.lifecycle import Draining, Load, Readiness
 from backend.services.models import open as models_

@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 
 from backend.config.settings import Settings
-from backend.routers.edge.limits import JSON_BODY
+from backend.routers.edge.body_limits import JSON_BODY
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from backend.kit.yielding import in_pieces
 from backend.messages import decode_parts, marked_text
 from backend.routers.answers.documentation import STREAM_RESPONSES
 from backend.routers.answers.requests import ANSWER_PARAMETERS, PIXEL, NewMessage, start_and_stream
-from backend.routers.edge.limits import TEXT_BODY
+from backend.routers.edge.body_limits import TEXT_BODY
 from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep

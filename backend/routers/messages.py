@@ -5,7 +5,7 @@ from pydantic import ConfigDict
 
 from backend.routers.answers.documentation import STREAM_RESPONSES
 from backend.routers.answers.requests import ANSWER_PARAMETERS, AnswerOptions, NewMessage, start_and_stream
-from backend.routers.edge.limits import TEXT_BODY
+from backend.routers.edge.body_limits import TEXT_BODY
 from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
 

@@ -1,10 +1,12 @@
 """GET /models: what is there, what isn't and what to do, however long a provider takes to say so."""
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from backend.chains.models import capabilities
 from tests.contract.protocols import KEY
 from tests.scenarios.support import ask
 from tests.support.harness import serving, text_of
@@ -14,6 +16,14 @@ from tests.support.provider_server import ProviderServer
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@pytest.fixture
+def forgotten_profiles() -> Iterator[None]:
+    """What the code remembers of packages is forgotten afterwards: here some look as if they were missing."""
+    yield
+    capabilities._profiles.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten_profiles")
 @pytest.mark.parametrize("name", ["anthropic", "google", "cohere"])
 async def test_a_package_that_is_missing_is_told_with_its_line(
     name: str, provider: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

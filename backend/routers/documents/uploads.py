@@ -12,7 +12,7 @@ from backend.config.settings import Settings
 from backend.errors import Forbidden, Invalid, NotFound, StreamForgeError
 from backend.kit.text import clean_text
 from backend.routers.documents.views import DocumentId, Replaced, Uploaded, Uploads, replaced_view
-from backend.routers.edge.limits import JSON_BODY, TEXT_BODY
+from backend.routers.edge.body_limits import JSON_BODY, TEXT_BODY
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.services.library.file_names import display_name

@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from backend.config.settings import Settings
 from backend.services.answers.start import Answers
 from backend.services.conversations.open import Conversations
-from backend.services.core import Core
+from backend.services.foundation import Core
 from backend.services.library.open import Library
 from backend.services.models.open import Models
 from backend.services.prompts.prompts import PromptService

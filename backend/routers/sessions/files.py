@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from backend.errors import Invalid
 from backend.kit.yielding import in_pieces
 from backend.messages import ImagePart, decode_parts, images_of
-from backend.routers.edge.limits import TEXT_BODY
+from backend.routers.edge.body_limits import TEXT_BODY
 from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep

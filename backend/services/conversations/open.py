@@ -14,7 +14,7 @@ from backend.services.conversations.images import ImageService
 from backend.services.conversations.sessions import SessionService
 from backend.services.conversations.summaries import Summarizer
 from backend.services.conversations.titles import Titles
-from backend.services.core import Core
+from backend.services.foundation import Core
 from backend.services.models.open import Models
 from backend.services.runs.hub import RunHub
 from backend.storage.conversations.images import Images

@@ -16,7 +16,7 @@ from backend.config.groups.library import LibrarySettings
 from backend.config.groups.models import ModelSettings
 from backend.config.settings import Settings, SettingsError
 from backend.kit.locks import KeyedLocks
-from backend.services.core import Core
+from backend.services.foundation import Core
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
 from backend.services.library.holdings import Holdings

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from backend.services.core import Core
+from backend.services.foundation import Core
 from backend.services.prompts.prompts import PromptService
 from backend.storage.prompts import Prompts
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from backend import events as ev
 from backend.config.groups.runs import RunSettings
 from backend.config.groups.storage import StorageSettings
-from backend.services.core import Core
+from backend.services.foundation import Core
 from backend.services.runs.hub import RunHub
 from backend.storage.runs.turns import Turns
 

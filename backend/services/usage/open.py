@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from backend.config.budgets import parse_budgets
 from backend.config.settings import Settings
-from backend.services.core import Core
+from backend.services.foundation import Core
 from backend.services.models.pricing import Pricing
 from backend.services.usage.budgets import Budgets
 from backend.services.usage.metering import Metering

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from backend.config.fields import parse_hosts
 from backend.config.groups.library import LibrarySettings
-from backend.services.core import Core
+from backend.services.foundation import Core
 
 if TYPE_CHECKING:
     from backend.services.web.fetching import Fetcher

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.config.settings import SettingsError
-from backend.services.core import Core
+from backend.services.foundation import Core
 from backend.services.library.open import check, opened
 from backend.services.lifecycle import Draining, Readiness
 from backend.services.telemetry.telemetry import SILENT

@@ -17,6 +17,7 @@ from backend.routers.answers.cursor import parse_cursor
 from backend.routers.dialects.events import DIALECT
 from backend.services.runs.hub import RunHub
 from backend.services.runs.keep import LEASE_MS
+from backend.services.runs.log import MemoryLog
 from backend.services.runs.run import Run
 from backend.storage.engine.database import Database
 from backend.storage.runs.turns import NewTurn, Turns
@@ -125,6 +126,7 @@ async def test_a_long_run_is_trimmed_and_a_late_watcher_sees_it_all(turns: Turns
 
     run = await started(turns, hub, body)
     await asyncio.wait_for(halfway.wait(), 20)
+    assert isinstance(run.log, MemoryLog)
     assert len(run.log._tail) <= 150, "what is stored may leave memory"
     late = asyncio.create_task(seqs(hub, run.id))
     behind = asyncio.create_task(seqs(hub, run.id, after=17))

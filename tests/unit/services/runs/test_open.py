@@ -6,7 +6,7 @@ import pytest
 
 from backend.config.settings import Settings
 from backend.errors import Unavailable
-from backend.services.core import Core
+from backend.services.foundation import Core
 from backend.services.lifecycle import Draining, Readiness
 from backend.services.runs.open import opened
 from backend.services.telemetry.telemetry import SILENT
