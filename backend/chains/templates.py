@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 from backend.chains.models.parameters import Writing
 from backend.chains.models.prompt import Message
 from backend.errors import Invalid
-from backend.kit.text import clean_text, is_clean
+from backend.kit.text import check_clean, clean_text
 
 Value = StrictBool | StrictInt | StrictFloat | StrictStr
 MESSAGE = "message"
@@ -115,8 +115,7 @@ class PromptContent(BaseModel):
         )
         if unknown := sorted(used - declared):
             raise ValueError(f"variables: declare {', '.join(unknown)}, which the texts use")
-        if not is_clean(self.model_dump()):
-            raise ValueError("must not hold NUL characters or lone surrogates")
+        check_clean(self.model_dump())
         return self
 
 

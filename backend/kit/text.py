@@ -28,3 +28,9 @@ def is_clean(value: object) -> bool:
         elif isinstance(item, list):
             remaining.extend(cast("list[object]", item))
     return True
+
+
+def check_clean(value: object) -> None:
+    """Raises ValueError, with a text for callers, if a string of this JSON value is not clean (see `is_clean`)."""
+    if not is_clean(value):
+        raise ValueError("must not hold NUL characters or lone surrogates")

@@ -1,6 +1,6 @@
 """The fields that all requests for an answer share, and the function that answers them with a stream."""
 
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from fastapi import Request, Response
 from pydantic import (
@@ -20,7 +20,7 @@ from backend.chains.models.parameters import Writing
 from backend.chains.models.prompt import Image
 from backend.config.groups.runs import OnDisconnect
 from backend.errors import BadRequest, Invalid
-from backend.kit.text import clean_text
+from backend.kit.text import check_clean
 from backend.routers.answers.cursor import parse_cursor
 from backend.routers.answers.documentation import STREAM_PARAMETERS, header_parameter
 from backend.routers.answers.respond import run_response
@@ -28,11 +28,6 @@ from backend.routers.dialects import dialect_of
 from backend.routers.edge.services import owner_of, ready_services, request_id_of
 from backend.services.answers.request import AnswerRequest, IfBusy
 from backend.services.prompts.prompts import PromptChoice
-
-
-def _as_list(value: Any) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else [value]
-
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
 """A PNG of one pixel, for examples."""
@@ -99,9 +94,7 @@ class AnswerOptions(Writing):
     @field_validator("*")
     @classmethod
     def _check_text(cls, value: Any) -> Any:
-        for item in _as_list(value):
-            if isinstance(item, str) and item != clean_text(item):
-                raise ValueError("must not hold NUL characters or lone surrogates")
+        check_clean(value)
         return value
 
     @field_validator("documents", mode="wrap")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from backend.config.settings import Settings
 from backend.errors import Forbidden, Invalid, NotFound, StreamForgeError
-from backend.kit.text import clean_text
+from backend.kit.text import check_clean
 from backend.routers.documents.views import DocumentId, Replaced, Uploaded, Uploads, replaced_view
 from backend.routers.edge.body_limits import JSON_BODY, TEXT_BODY
 from backend.routers.edge.problems import responses
@@ -44,8 +44,7 @@ class _NewContent(BaseModel):
     @field_validator("*")
     @classmethod
     def _clean(cls, value: str | None) -> str | None:
-        if value is not None and value != clean_text(value):
-            raise ValueError("must not hold NUL characters or lone surrogates")
+        check_clean(value)
         if value is not None and not value.strip():
             raise ValueError("must not be blank")
         return value

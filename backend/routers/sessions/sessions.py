@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from backend.kit.text import clean_text
+from backend.kit.text import check_clean, clean_text, is_clean
 from backend.kit.yielding import encode_items
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.paths import SessionId
@@ -80,14 +80,13 @@ class SessionChange(BaseModel):
     @field_validator("model", "system_prompt")
     @classmethod
     def _clean(cls, value: str | None) -> str | None:
-        if value is not None and value != clean_text(value):
-            raise ValueError("must not hold NUL characters or lone surrogates")
+        check_clean(value)
         return value
 
     @field_validator("collections")
     @classmethod
     def _ids(cls, value: list[str] | None) -> list[str] | None:
-        if any(id_ != clean_text(id_) for id_ in value or ()):
+        if not is_clean(value):
             raise ValueError("must be collection ids")
         return value
 

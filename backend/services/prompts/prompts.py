@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backend.chains.templates import FilledPrompt, PromptContent, Value, render
-from backend.kit.text import is_clean
+from backend.kit.text import check_clean
 from backend.services.prompts.diff import unified
 from backend.storage.prompts import PromptRow as PromptRow
 from backend.storage.prompts import Prompts
@@ -30,8 +30,7 @@ class PromptValues(BaseModel):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if not is_clean(self.model_dump()):
-            raise ValueError("must not hold NUL characters or lone surrogates")
+        check_clean(self.model_dump())
         if self.version is not None and self.label is not None:
             raise ValueError("say version or label, not both")
         return self
