@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_MODULES := tests/clients/node/node_modules
 
-.PHONY: run test check style contracts types units lint bench eval faults lock clean
+.PHONY: run test check style contracts types types-backend units lint bench eval faults lock clean
 
 run:
 	@backend/start.sh
@@ -19,9 +19,9 @@ test: $(VENV)/.dev $(NODE_MODULES)/.package-lock.json
 	@$(TOGETHER) style contracts types
 	$(PYTEST) --durations=20
 
-# For the loop of work: less than a minute.
+# For the loop of work, less than a minute: types of backend/ alone, unit tests without the slow ones, few examples each.
 check: $(VENV)/.dev
-	@$(TOGETHER) style contracts types units
+	@$(TOGETHER) style contracts types-backend units
 
 style: $(VENV)/.dev
 	$(BIN)/ruff check backend tests bench evals
@@ -33,8 +33,11 @@ contracts: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/pyright
 
+types-backend: $(VENV)/.dev
+	$(BIN)/pyright backend
+
 units: $(VENV)/.dev
-	$(PYTEST) tests/unit tests/architecture
+	$(PYTEST) -m "not slow" --hypothesis-profile quick tests/unit tests/architecture
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix backend tests bench evals

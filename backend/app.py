@@ -30,9 +30,10 @@ citations that quote them. A stream never gets lost: come back to it at any even
 
 
 def create_app(settings: Settings | None = None, lock: DataDirLock | None = None) -> FastAPI:
-    """The ASGI application. Its lifespan opens what lies in DATA_DIR and closes it.
+    """The ASGI application. Its lifespan opens all services and closes them.
 
-    Raises SettingsError on a wrong setting; the lifespan raises DataDirInUse unless `lock` is held already.
+    `lock` is the lock of DATA_DIR, if the caller holds it already; without it, the lifespan takes the lock. Raises
+    SettingsError if a setting is wrong. The lifespan raises DataDirInUse if another process holds the lock.
     """
     settings = settings or Settings.load()
     configure_logging(settings.logs)
@@ -54,33 +55,35 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
         redoc_url=None,
         redirect_slashes=False,
         license_info={"name": "MIT"},
-        # Its own spans would hold paths and queries, which may hold what a person typed.
+        # FastAPI's own spans would contain paths and queries, which may contain a user's text.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     modules = list(modules_of(settings))
     _include_routers(app, settings, modules)
-    _add_middleware(app, settings, telemetry, _declared(modules, "FILE_PATHS"))
+    _add_middleware(app, settings, telemetry, _attributes(modules, "FILE_PATHS"))
     return app
 
 
 def _include_routers(app: FastAPI, settings: Settings, modules: Sequence[ModuleType]) -> None:
     for module in modules:
-        # Limits are the routers', not the app's: FastAPI would apply the app's before the guard has seen the request.
+        # Each router has its own limit. FastAPI would apply a limit of the app before the guard sees the request.
         app.include_router(module.router, max_body_size=max_body_of(module, settings))
     system.install_docs(app)
-    install_openapi(app, _declared(modules, "TAG"), [s for schemas in _declared(modules, "SCHEMAS") for s in schemas])
+    install_openapi(
+        app, _attributes(modules, "TAG"), [s for schemas in _attributes(modules, "SCHEMAS") for s in schemas]
+    )
     problems.install(app)
 
 
-def _declared(modules: Sequence[ModuleType], name: str) -> list[Any]:
-    """What the modules declare under this name."""
+def _attributes(modules: Sequence[ModuleType], name: str) -> list[Any]:
+    """The values of the module attribute `name`, from the modules that have it."""
     return [getattr(module, name) for module in modules if hasattr(module, name)]
 
 
 def _add_middleware(
     app: FastAPI, settings: Settings, telemetry: Telemetry, file_paths: Sequence[re.Pattern[str]]
 ) -> None:
-    """The last one added sees a request first: guard, CORS, keys."""
+    """Add guard, CORS and keys. A request passes them in this order: the middleware that is added last comes first."""
     app.add_middleware(KeyGate, keys=parse_keys(settings.server.api_keys))
     app.add_middleware(
         CORSMiddleware,

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""All errors that a caller can see, as one tree.
 
     StreamForgeError                     code, status, retryable
     ├── RequestError                     answered before a stream begins, as problem+json
@@ -11,8 +11,8 @@
     ├── DocumentUnreadable               fails a document: `reason`, in words
     └── EmbeddingError                   fails a document or a retrieval
 
-A message says what is wrong and what to do, in words meant for the caller. It never holds a provider's raw text,
-a stack trace or a secret. The stable part is `code`; docs/errors.md lists every one.
+A message tells the caller what is wrong and what to do. It never contains a provider's raw text, a stack trace or a
+secret. `code` never changes; docs/errors.md lists all codes.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ from typing import ClassVar, Self
 class StreamForgeError(Exception):
     """Base of all errors that a caller may see.
 
-    `code` is stable and documented, `status` the HTTP status when it ends a request, `retryable` whether the same
-    call may work later, `extra` further members of the problem document (JSON values only).
+    `code` is stable and documented. `status` is the HTTP status if the error ends a request. `retryable`: whether the
+    same call may work later. `extra` has further members of the problem document (JSON values only).
     """
 
     code: str = "internal"
@@ -40,7 +40,7 @@ class StreamForgeError(Exception):
 
 
 class RequestError(StreamForgeError):
-    """Refused before anything was run or stored."""
+    """A request that was refused before anything was run or stored."""
 
     headers: Mapping[str, str] = MappingProxyType({})
 
@@ -53,7 +53,7 @@ class BadRequest(RequestError):
 
 
 class Unauthorized(RequestError):
-    """401: no key, or one that is not known."""
+    """401: the request has no key, or an unknown one."""
 
     code = "unauthorized"
     status = 401
@@ -61,8 +61,10 @@ class Unauthorized(RequestError):
 
 
 class BudgetExceeded(RequestError):
-    """402: what is asked for may cost, `needed` micro-dollars, more than what is left of the owner's budget.
-    `retry_after`: in seconds; None when waiting mends nothing."""
+    """402: the request may cost more than what is left of the owner's budget.
+
+    `needed` is what it may cost, in micro-dollars. `retry_after` is in seconds; None if waiting doesn't help.
+    """
 
     code = "budget_exceeded"
     status = 402
@@ -76,7 +78,7 @@ class BudgetExceeded(RequestError):
 
 
 class PriceUnknown(RequestError):
-    """402: the owner has a budget, and nobody knows what the model costs."""
+    """402: the owner has a budget, and the price of the model is unknown."""
 
     code = "price_unknown"
     status = 402
@@ -91,7 +93,7 @@ class Forbidden(RequestError):
 
 
 class NotFound(RequestError):
-    """404: it does not exist, or it is somebody else's."""
+    """404: the resource does not exist, or it belongs to another owner."""
 
     code = "not_found"
     status = 404
@@ -112,10 +114,10 @@ class TooLarge(RequestError):
     status = 413
 
     @classmethod
-    def document(cls, what: str, max_bytes: int) -> Self:
-        """`document_too_large`: a file that comes in; `what` is its name, or where it comes from."""
+    def document(cls, subject: str, max_bytes: int) -> Self:
+        """The error `document_too_large`. `subject` is the file's name, or where the file comes from."""
         limit = max_bytes // 1_000_000
-        text = f"{what} is larger than {limit} MB (MAX_UPLOAD_MB). Upload it in parts, or raise the limit."
+        text = f"{subject} is larger than {limit} MB (MAX_UPLOAD_MB). Upload it in parts, or raise the limit."
         return cls(text, code="document_too_large")
 
 
@@ -159,14 +161,14 @@ class StorageFull(RequestError):
 
 
 class UrlRefused(RequestError):
-    """422: a URL that this server doesn't fetch: by its form, or because it leads to an address that isn't public."""
+    """422: the server doesn't fetch this URL, because of its form or because its address isn't public."""
 
     code = "url_refused"
     status = 422
 
 
 class UrlUnreachable(RequestError):
-    """502: no connection to where a URL leads, or it broke off."""
+    """502: there was no connection to the host of a URL, or the connection broke."""
 
     code = "url_unreachable"
     status = 502
@@ -174,7 +176,7 @@ class UrlUnreachable(RequestError):
 
 
 class UrlFailed(RequestError):
-    """502: the other server answered, but not with a page or a file. `upstream_status` is what it answered with."""
+    """502: the other server answered, but not with a page or a file. `upstream_status` is its HTTP status."""
 
     code = "url_http_error"
     status = 502
@@ -191,7 +193,7 @@ class UrlTimeout(RequestError):
 class RunError(StreamForgeError):
     """Ends a run. The code is one of the subclasses'.
 
-    `retry_after`: seconds after which the same call of a provider is worth another try; None, and none is made.
+    `retry_after`: seconds after which the same call of a provider is tried again; None: it is not tried again.
     """
 
     code = "internal"
@@ -219,20 +221,20 @@ class UpstreamStalled(RunError):
 
 
 class ProviderFailed(RunError):
-    """The provider refused, broke off, or sent what is no answer."""
+    """The provider refused, ended the connection early, or sent something that is not an answer."""
 
     code = "provider_error"
     retryable = True
 
 
 class ProviderRefused(RunError):
-    """The provider refused for a reason that trying again does not mend: a wrong key, a setting that is missing."""
+    """The provider refused for a reason that a retry does not change: a wrong key, a missing setting."""
 
     code = "provider_error"
 
 
 class PromptRefused(ProviderRefused):
-    """The provider refused this request, and may take another one: a bad parameter."""
+    """The provider refused this request only, for example because of a bad parameter."""
 
 
 class RateLimited(RunError):
@@ -257,7 +259,7 @@ class ContentFiltered(RunError):
 
 
 class ModelNotFound(RunError):
-    """The provider knows no such model."""
+    """The provider doesn't have this model."""
 
     code = "model_not_found"
     status = 404
@@ -323,7 +325,7 @@ class DocumentUnreadable(StreamForgeError):
 
 
 class EmbeddingError(StreamForgeError):
-    """Base of what goes wrong between text and vector."""
+    """Base of the errors of embedding."""
 
     status = 502
 
@@ -336,7 +338,7 @@ class EmbeddingFailed(EmbeddingError):
 
 
 class EmbeddingMismatch(EmbeddingError):
-    """This server can't embed as the collection was embedded."""
+    """The server can't use the embedding model of the collection."""
 
     code = "embedding_mismatch"
     status = 409

@@ -1,11 +1,11 @@
-"""`python -m backend.main` serves; `create_app()` is for those who embed it. `wiring.py` has what it serves."""
+"""The command `python -m backend.main`, and `app` for other ASGI servers. `app.py` builds the application."""
 
 import gc
 import os
 import sys
 
 if __name__ == "__main__":
-    # Nothing that is imported becomes garbage, and looking for it takes a tenth of the start.
+    # Imported modules never become garbage. Collecting while they load takes a tenth of the start.
     gc.disable()
     # structlog would import rich, for tracebacks that are not used here.
     sys.modules["rich"] = None  # pyright: ignore[reportArgumentType]
@@ -26,15 +26,15 @@ log = structlog.get_logger("streamforge")
 
 
 def serve(settings: Settings) -> int:
-    """Serve until a signal; the exit code."""
+    """The exit code of the process, once a signal has stopped the server."""
     try:
         lock = DataDirLock(settings.storage.data_dir)
     except DataDirInUse as error:
         print(f"streamforge: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        where = settings.storage.data_dir
-        print(f"streamforge: DATA_DIR: {where} can't be made or written ({error.strerror})", file=sys.stderr)
+        folder = settings.storage.data_dir
+        print(f"streamforge: DATA_DIR: {folder} can't be made or written ({error.strerror})", file=sys.stderr)
         return 2
     if is_taken(settings.server.host, settings.server.port):
         print(f"streamforge: port {settings.server.port} is in use. Set PORT.", file=sys.stderr)
@@ -45,9 +45,9 @@ def serve(settings: Settings) -> int:
 
 
 def main() -> int:
-    """Read the settings and serve."""
-    # Its threads wait by spinning, which costs a search twice its CPU time; the products here are too small for them.
-    # Read when numpy is imported.
+    """The exit code of the process. Reads the settings and serves."""
+    # OpenBLAS's threads spin while they wait, which doubles the CPU time of a search; our matrices are too small to
+    # gain from threads. numpy reads the variable when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         settings = Settings.load()
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def __getattr__(name: str) -> FastAPI:
-    """`backend.main:app`, made when a server asks for it."""
+    """The application as `backend.main:app`, made at the first access. Raises AttributeError for other names."""
     if name == "app":
         return create_app()
     raise AttributeError(name)

@@ -1,4 +1,4 @@
-"""What a stored message holds: its parts, and how the database keeps them."""
+"""The parts of a stored message, and their JSON in the database."""
 
 from typing import Literal
 
@@ -46,7 +46,7 @@ class SourcesPart(msgspec.Struct, tag="sources", kw_only=True):
 
 
 class ImagePart(msgspec.Struct, tag="image", kw_only=True):
-    """A picture of the user's: `GET /images/{image_id}` has it."""
+    """An image that the user sent. `GET /images/{image_id}` returns it."""
 
     image_id: str
     media_type: str
@@ -63,22 +63,22 @@ _parts_decoder: msgspec.json.Decoder[list[MessagePart]] = msgspec.json.Decoder(l
 
 
 def encode_parts(parts: list[MessagePart]) -> str:
-    """Parts as the JSON text that the database holds."""
+    """The parts as JSON text for the database."""
     return msgspec.json.encode(parts).decode()
 
 
-def decode_parts(stored: str) -> list[MessagePart]:
-    """Parts from the database's JSON text."""
-    return _parts_decoder.decode(stored)
+def decode_parts(text: str) -> list[MessagePart]:
+    """The parts that the database holds as this JSON text."""
+    return _parts_decoder.decode(text)
 
 
 def text_of(parts: list[MessagePart]) -> str:
-    """The text of a message alone."""
+    """The text parts of a message, joined, without citation marks."""
     return "\n\n".join(p.text for p in parts if isinstance(p, TextPart))
 
 
 def images_of(parts: list[MessagePart]) -> tuple[ImagePart, ...]:
-    """The pictures of a message."""
+    """The images of a message."""
     return tuple(p for p in parts if isinstance(p, ImagePart))
 
 

@@ -1,4 +1,4 @@
-"""uvicorn, for streams: runs end before connections close, and a request can hang up on a client that froze."""
+"""uvicorn, adapted to streams: runs end before connections close, and a request can drop a client that froze."""
 
 import asyncio
 import errno
@@ -21,17 +21,18 @@ from backend.routers.edge.services import Services
 log = structlog.get_logger("streamforge")
 
 CLOSE_SECONDS = 3
-"""That connections get to end by themselves when the server stops."""
-_TAKE_SECONDS = 1.5
+"""Seconds that connections get to close by themselves when the server stops."""
+_FLUSH_SECONDS = 1.5
+"""Seconds that clients get to read what was sent, when the server stops."""
 
 
 def is_taken(host: str, port: int) -> bool:
-    """Whether somebody listens there. To be asked before anything is opened; uvicorn finds out when all is."""
+    """Whether another process listens on this port. Call it before services open: uvicorn checks only after that."""
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             with socket.socket(family, kind, protocol) as probe:
                 if os.name == "posix":
-                    # Connections of a server that has ended don't count.
+                    # Ignore connections that a stopped server left behind.
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -43,18 +44,18 @@ def is_taken(host: str, port: int) -> bool:
 
 class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Lets requests drop the connection: one that no longer reads outlives `close()`, which waits to flush."""
+        """Give requests a way to abort the connection: `close()` would wait until the client has read everything."""
         super().connection_made(transport)
         self.app_state = {**self.app_state, HANG_UP: transport.abort}
         self._open: list[RequestResponseCycle] = []
 
     def on_headers_complete(self) -> None:
-        """Keeps the requests that are not answered yet; with pipelining there are several."""
+        """Remember the requests that have no complete response yet; with pipelining there are several."""
         super().on_headers_complete()
         self._open = [cycle for cycle in (*self._open, self.cycle) if cycle and not cycle.response_complete]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tells each of them; uvicorn tells the last one, and the one before would stream on to nobody."""
+        """Mark every open request as disconnected. uvicorn marks only the last one; others would stream on unread."""
         for cycle in self._open:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -62,7 +63,7 @@ class _Protocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Asked to stop, it first lets the runs end: uvicorn's own way would cut the streams without a last event."""
+    """A uvicorn server that ends the runs before it stops: uvicorn alone would cut streams without a last event."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         super().__init__(
@@ -85,7 +86,7 @@ class Server(uvicorn.Server):
         self._signals = 0
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Open the port, and say where."""
+        """Open the port and log its address."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
@@ -97,7 +98,7 @@ class Server(uvicorn.Server):
         """First signal: let the runs end, then exit. Second: end them now. Third: exit at once."""
         self._signals += 1
         if self._signals > 2:
-            # As hard as kill -9, which the next start knows how to mend.
+            # Like kill -9: the next start repairs what was left unfinished.
             os._exit(1)
         if self.should_exit or self._loop is None:
             super().handle_exit(signal.SIGINT, frame)
@@ -119,17 +120,17 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
     async def _hang_up_on_frozen(self) -> None:
-        """Clients get a moment to take what they were sent; uvicorn would wait for those who take nothing."""
-        before = self._untaken()
-        for _ in range(round(_TAKE_SECONDS / 0.05)):
-            if not self._untaken():
+        """Abort the connections of clients that read nothing for a moment; uvicorn would wait for them."""
+        before = self._unsent_bytes()
+        for _ in range(round(_FLUSH_SECONDS / 0.05)):
+            if not self._unsent_bytes():
                 return
             await asyncio.sleep(0.05)
-        for transport, size in self._untaken().items():
+        for transport, size in self._unsent_bytes().items():
             if size >= before.get(transport, size + 1):
                 transport.abort()
 
-    def _untaken(self) -> dict[asyncio.Transport, int]:
-        """Bytes that clients have not taken yet."""
+    def _unsent_bytes(self) -> dict[asyncio.Transport, int]:
+        """Number of bytes that clients have not read yet, by connection."""
         transports = [cast(_Protocol, c).transport for c in self.server_state.connections]
         return {t: size for t in transports if not t.is_closing() and (size := t.get_write_buffer_size())}

@@ -1,4 +1,4 @@
-"""Which capability opens when, and what it is given. Each closes in the opposite order."""
+"""The order in which capabilities open, and what each of them gets. They close in the opposite order."""
 
 import gc
 from collections.abc import AsyncGenerator
@@ -30,9 +30,10 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 
 @asynccontextmanager
 async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Telemetry) -> AsyncGenerator[Services]:
-    """All capabilities. What answers need is loaded in the background, after the port is open.
+    """The services. What answers need is loaded in the background, after the port is open.
 
-    `lock` is the caller's, who holds it because this process is its own; None takes one.
+    `lock` is the lock of DATA_DIR, if the caller holds it; then this process is the server's own. If it is None, the
+    lock is taken here.
     """
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -53,28 +54,29 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
         prompts = await enter(prompts_.opened(core))
         fetcher = await enter(web_.opened(settings.library, core))
         answers = open_answers(settings, runs, models, conversations, library, prompts, usage.budgets)
-        core.readiness.add(_loaded(settings, is_own_process=lock is not None))
+        core.readiness.add(_last_load(settings, is_own_process=lock is not None))
         core.readiness.open()
         stack.push_async_callback(core.readiness.close)
-        # First of all: live runs use what closes after this.
+        # This closes first, because live runs use everything that closes later.
         stack.push_async_callback(core.draining.drain, settings.server.shutdown_grace)
         yield Services(settings, core, answers, runs, conversations, library, prompts, models, usage, fetcher)
 
 
 def check(settings: Settings) -> None:
-    """Raises SettingsError if a setting names a model or a package that isn't there. Sends no request."""
+    """Raise SettingsError if a setting names a model or a package that isn't there. Sends no request."""
     library_.check(settings)
     models_.check_models(settings.models, settings.providers, settings.conversations.summary_model)
     telemetry_.check_telemetry(settings.telemetry)
 
 
-def _loaded(settings: Settings, *, is_own_process: bool) -> Load:
-    """What comes last: the memory is settled, and the log says that the server is ready."""
+def _last_load(settings: Settings, *, is_own_process: bool) -> Load:
+    """The load that runs last: it sets up garbage collection and logs that the server is ready."""
 
     async def load() -> None:
         log.info("data", folder=str(settings.storage.data_dir.resolve()))
         if is_own_process:
-            # What is loaded stays. To look through all of it for garbage would hold every stream for 0.25 s.
+            # The caller holds the lock, so this is our own process: GC settings may be changed. What is loaded stays;
+            # a collection that looks through all of it would stop every stream for 0.25 s.
             gc.unfreeze()
             gc.collect()
             gc.freeze()

@@ -1,1 +1,1 @@
-"""Benchmarks: what a token, a request and a document cost, beside floors measured in the same run."""
+"""Benchmarks: the costs of a token, a request and a document, compared with floors measured in the same run."""

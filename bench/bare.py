@@ -1,4 +1,4 @@
-"""A bare FastAPI app under uvicorn, for the time of `/health` beside it. `python -m bench.bare PORT`."""
+"""A bare FastAPI app under uvicorn, to compare its `/health` with ours. `python -m bench.bare PORT`."""
 
 import sys
 

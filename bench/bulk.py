@@ -1,4 +1,4 @@
-"""Many small documents at once, and what those who chat meanwhile notice of it: a part of `python -m bench ingest`."""
+"""Many small documents at once, and how they slow down chats meanwhile: a part of `python -m bench ingest`."""
 
 import tempfile
 import threading
@@ -21,15 +21,15 @@ PAUSE = 0.1  # seconds between two questions
 
 
 @dataclass
-class Beside:
-    """Seconds from a question to its first event, and of `/health`."""
+class ChatTimes:
+    """Times of chats and of `/health` requests, in seconds. `first_event`: from a question to its first event."""
 
     first_event: list[float]
     health: list[float]
 
 
 class Loader(threading.Thread):
-    """Uploads documents, and is done when all of them can be searched."""
+    """A thread that uploads documents and ends when all of them can be searched."""
 
     def __init__(self, url: str, documents: int) -> None:
         super().__init__(daemon=True)
@@ -53,12 +53,12 @@ class Loader(threading.Thread):
                 numbers = range(at, min(at + FILES, self._documents))
                 files = [("file", (f"note-{n}.txt", language.text(n % TOPICS, SIZE).encode())) for n in numbers]
                 reply = client.post("/documents/upload", files=files).raise_for_status()
-                ids += [each["id"] for each in reply.json()["documents"]]
-            # They are read in the order of their uploads.
-            for each in ids:
-                while (status := client.get(f"/documents/{each}").raise_for_status().json()["status"]) != "ready":
+                ids += [document["id"] for document in reply.json()["documents"]]
+            # The server reads documents in the order of their uploads.
+            for id_ in ids:
+                while (status := client.get(f"/documents/{id_}").raise_for_status().json()["status"]) != "ready":
                     if status == "failed":
-                        raise BenchError(f"document {each} failed")
+                        raise BenchError(f"document {id_} failed")
                     time.sleep(0.25)
 
 
@@ -77,16 +77,16 @@ def first_event(client: httpx.Client, question: str) -> float:
     return first
 
 
-def chatted(server: Server, going_on: "threading.Thread | None", seconds: float) -> Beside:
-    """Chat and ask for `/health` in turns while the thread lives; without one, for some seconds."""
-    found, language, end = Beside([], []), Language(), time.monotonic() + seconds
+def measure_chats(server: Server, load: "threading.Thread | None", seconds: float) -> ChatTimes:
+    """The times of chats and `/health` requests in turns, while the thread `load` lives; without it, for `seconds`."""
+    times, language, end = ChatTimes([], []), Language(), time.monotonic() + seconds
     health = pings(server.port)
     with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
-        while going_on.is_alive() if going_on is not None else time.monotonic() < end:
-            found.first_event.append(first_event(client, language.question(len(found.health) % TOPICS)))
-            found.health.append(next(health))
+        while load.is_alive() if load is not None else time.monotonic() < end:
+            times.first_event.append(first_event(client, language.question(len(times.health) % TOPICS)))
+            times.health.append(next(health))
             time.sleep(PAUSE)
-    return found
+    return times
 
 
 def run(documents: int) -> None:
@@ -94,11 +94,11 @@ def run(documents: int) -> None:
         env = {**EMBEDDED, "DATA_DIR": str(Path(folder) / "data")}
         with Server(("backend.main",), "/ready", env, core=ANY_CORE) as server:
             print(f"loading {documents:,} small documents ...", flush=True)
-            chatted(server, None, seconds=2)
-            before, idle = server.memory_mb(), chatted(server, None, seconds=5)
+            measure_chats(server, None, seconds=2)
+            before, idle = server.memory_mb(), measure_chats(server, None, seconds=5)
             loader = Loader(server.url, documents)
             loader.start()
-            busy = chatted(server, loader, seconds=0)
+            busy = measure_chats(server, loader, seconds=0)
             loader.join()
             if loader.error is not None:
                 raise BenchError(f"the load failed: {loader.error}")

@@ -1,4 +1,4 @@
-"""A PDF to ingest: dense pages of made-up English, always the same, with facts planted to ask for."""
+"""A PDF to ingest: dense pages of invented English, always the same, with facts that questions can ask for."""
 
 import random
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ TAILS = (
 
 @dataclass(frozen=True)
 class Fact:
-    """A planted sentence, what to ask for it, and what its quote must hold."""
+    """A sentence in the PDF, the question that it answers, and the words that a quote of it must contain."""
 
     sentence: str
     question: str
@@ -74,7 +74,7 @@ def sentence(rng: random.Random) -> str:
 
 
 def page_text(rng: random.Random, fact: Fact | None) -> list[str]:
-    """Paragraphs that fill a page; the fact stands in the middle one."""
+    """Paragraphs that fill a page. The middle paragraph contains the fact."""
     paragraphs = [[sentence(rng) for _ in range(rng.randint(4, 7))] for _ in range(8)]
     if fact is not None:
         paragraphs[4].insert(2, fact.sentence)
@@ -82,7 +82,7 @@ def page_text(rng: random.Random, fact: Fact | None) -> list[str]:
 
 
 def write_pdf(path: Path, pages: int, seed: int = 7) -> int:
-    """Writes it; the number of words in it. The facts lie evenly over the pages."""
+    """The number of words in the new PDF. The facts are spread evenly over the pages."""
     rng = random.Random(seed)
     width, height = A4
     planted = {(i + 1) * pages // (len(FACTS) + 1): fact for i, fact in enumerate(FACTS)}

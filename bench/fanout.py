@@ -21,10 +21,11 @@ STREAMFORGE = TARGETS["streamforge"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """`runs`: of which server, how the provider sends, how many tokens. The first token comes after `attach` seconds.
+    """The sizes of a measure. `runs`: the server, how the provider sends, and the number of tokens. The first token
+    comes after `attach` seconds.
 
-    Flat out, the provider outruns the server, which joins hundreds of tokens into an event; at 2,000 tokens/s it takes
-    most of them one by one.
+    Flat out, the provider is faster than the server, which joins hundreds of tokens into an event. At 2,000 tokens/s
+    the server sends most tokens one by one.
     """
 
     watchers: int = 200
@@ -43,7 +44,7 @@ QUICK = Sizes(watchers=50, attach=3, runs=((QUEUES, "flat", 1_000), (STREAMFORGE
 
 @dataclass
 class Figures:
-    """One row. CPU is what the server took from before the first token until a second after the last."""
+    """One row. `cpu` is the server's CPU time from before the first token until a second after the last."""
 
     name: str
     run: str
@@ -54,17 +55,17 @@ class Figures:
 
     @property
     def per_event(self) -> float:
-        """µs an event and watcher."""
+        """CPU time per event and watcher, in µs."""
         return self.cpu / (self.events * self.watchers) * 1e6
 
     @property
     def per_token(self) -> float:
-        """µs a token and watcher, whatever way tokens are joined into events."""
+        """CPU time per token and watcher, in µs. It doesn't depend on how tokens are joined into events."""
         return self.cpu / (self.tokens * self.watchers) * 1e6
 
 
 class Digest:
-    """What a watcher is sent: its hash, and how many events there are by their empty lines."""
+    """Hash and number of events of a watcher's stream. Events are counted by their empty lines."""
 
     def __init__(self) -> None:
         self._hash = hashlib.blake2b()
@@ -82,7 +83,7 @@ class Digest:
 
 
 class Asker(Digest):
-    """The one who asked: keeps the bytes, to decode them when the measure is over."""
+    """The client that sent the question. Stores the bytes of its stream, and decodes them after the measure."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,16 +94,16 @@ class Asker(Digest):
         self.pieces.append(data)
 
     async def run_id(self, patience: float = 10) -> str:
-        """The run's id, as soon as it is told."""
+        """The run's id, as soon as the stream has it."""
         deadline = time.monotonic() + patience
-        while (found := RUN_ID.search(b"".join(self.pieces))) is None:
+        while (match := RUN_ID.search(b"".join(self.pieces))) is None:
             if time.monotonic() > deadline:
                 raise BenchError(f"no run was begun in {patience} s")
             await asyncio.sleep(0.01)
-        return found[1].decode()
+        return match[1].decode()
 
     def decoded(self) -> tuple[int, int]:
-        """How many tokens and events httpx-sse finds."""
+        """The numbers of tokens and of events, decoded by httpx-sse."""
         arrivals, events = Arrivals(), 0
         for event in Reader().feed(b"".join(self.pieces)):
             events += 1
@@ -111,13 +112,13 @@ class Asker(Digest):
 
 
 async def measure(target: Target, server: Server, plan: str, tokens: int, sizes: Sizes) -> Figures:
-    """One run, who asked and the watchers; each must be sent the same bytes, with every token in them."""
+    """The figures of one run. Raises BenchError unless all watchers get the same bytes, with every token."""
     model = f"bench-late{int(sizes.attach * 1000)}-{plan}-{tokens}"
     asker, watchers = Asker(), [Digest() for _ in range(sizes.watchers)]
-    asked = await wire.post(server.port, "/chat", target.body(model), asker.add)
+    first_answer = await wire.post(server.port, "/chat", target.body(model), asker.add)
     run_id = "only" if target is QUEUES else await asker.run_id()
     path = f"/runs/{run_id}/events"
-    answers = [asked, *[await wire.get(server.port, path, each.add) for each in watchers]]
+    answers = [first_answer, *[await wire.get(server.port, path, watcher.add) for watcher in watchers]]
     await asyncio.gather(*(answer.begun for answer in answers))
     await asyncio.sleep(0.5)
     if any(b">" in piece for piece in asker.pieces):
@@ -129,7 +130,7 @@ async def measure(target: Target, server: Server, plan: str, tokens: int, sizes:
     came, events = asker.decoded()
     if came != tokens or events != asker.events:
         raise BenchError(f"{came} of {tokens} tokens came, in {events} events; counted in the bytes: {asker.events}")
-    if different := [each.events for each in watchers if each.hash != asker.hash]:
+    if different := [watcher.events for watcher in watchers if watcher.hash != asker.hash]:
         raise BenchError(f"{len(different)} watchers were sent something else: {different[:5]} of {events} events")
     return Figures(target.name, plan, tokens, events, sizes.watchers + 1, cpu)
 

@@ -33,7 +33,7 @@ _LEASE_MS = 600_000
 
 @dataclass(frozen=True)
 class Filled:
-    """What a search can be restricted to."""
+    """The ids that a search can be restricted to."""
 
     document_id: str
     collection_id: str
@@ -61,7 +61,7 @@ async def fill(data_dir: Path, chunks: int, language: Language) -> Filled:
             job = await jobs.claim("bench", _LEASE_MS, "")
             assert job is not None
             parsed = ParsedText(text, {"pages": [], "headings": []}, "text/plain", None, LANGUAGE, None)
-            first = await jobs.parsed(job, parsed, len(texts))
+            first = await jobs.store_text(job, parsed, len(texts))
             assert first is not None
             vectors = _around(centres[topic], len(texts), random)
             await index.upsert(key, embedder.fingerprint, range(first, first + len(texts)), vectors)
@@ -75,14 +75,14 @@ async def fill(data_dir: Path, chunks: int, language: Language) -> Filled:
 
 
 def _around(centre: Any, count: int, random: np.random.Generator) -> Any:
-    """(count, dimension), of length 1."""
+    """Random vectors of length 1, as an array (count, dimension)."""
     noise = random.normal(size=(count, len(centre)))
     rows = centre + SPREAD * noise / np.linalg.norm(noise, axis=1, keepdims=True)
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _rows(first: int, name: str, texts: list[str], vectors: Any, random: np.random.Generator) -> list[NewChunk]:
-    """The vectors of a chunk's sentences lie around its own."""
+    """The vectors of a chunk's sentences, which are similar to the chunk's own vector."""
     rows: list[NewChunk] = []
     start = 0
     for ordinal, text in enumerate(texts):

@@ -1,8 +1,8 @@
-"""The two floors: the least that a Python server can do with a provider's stream.
+"""The two floors: the least work that a Python server can do with a provider's stream.
 
-`python -m bench.floors passed PORT` copies the provider's bytes; `parsed` reads line by line, parses the
-JSON of each token and sends one typed event, what anybody writes by hand who wants his own events. Both are
-bare ASGI under uvicorn with aiohttp towards the provider; neither stores, validates or authorises anything.
+`python -m bench.floors passed PORT` copies the provider's bytes. `parsed` reads line by line, parses the JSON of each
+token and sends one typed event, like a hand-written server. Both are bare ASGI under uvicorn, with aiohttp as the
+client of the provider. Neither stores, validates or authorises anything.
 """
 
 import json
@@ -36,7 +36,7 @@ async def parsed(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 class Floor:
-    """The ASGI app. One client session, made with the first request."""
+    """The ASGI app. It makes its only client session at the first request."""
 
     def __init__(self, kind: str) -> None:
         self.translate = {"passed": passed, "parsed": parsed}[kind]
@@ -54,9 +54,9 @@ class Floor:
             more = message.get("more_body", False)
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         if body:
-            asked = json.loads(body)
+            request = json.loads(body)
             payload = {
-                "model": asked["model"],
+                "model": request["model"],
                 "stream": True,
                 "messages": [{"role": "user", "content": "hi"}],
             }

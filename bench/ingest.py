@@ -13,7 +13,7 @@ from .document import FACTS, Fact, write_pdf
 from .process import ANY_CORE, BenchError, Server
 from .tables import print_table
 
-# Whatever the machine's own environment says: no provider, so that documents are answered by quoting them.
+# No provider, whatever the machine's environment says: answers quote the documents.
 EMBEDDED = {
     "OPENAI_API_KEY": "",
     "LLM_MODEL": "extractive/quotes",
@@ -25,7 +25,7 @@ PATIENCE = 600  # seconds
 
 @dataclass
 class Ingested:
-    """What became of one document. Times in seconds."""
+    """The result for one document. Times in seconds."""
 
     pages: int
     chunks: int
@@ -58,7 +58,7 @@ def wait_until_ready(client: httpx.Client, document_id: str, deadline: float) ->
 
 
 def first_citation(client: httpx.Client, fact: Fact) -> float:
-    """Seconds from the question to the first citation; fails if what it cites is not the planted sentence."""
+    """Seconds from the question to the first citation. Raises BenchError if it cites another sentence than the fact."""
     start = time.monotonic()
     with connect_sse(client, "POST", "/chat", json={"message": fact.question}) as source:
         source.response.raise_for_status()

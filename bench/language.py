@@ -31,14 +31,14 @@ class Language:
         self._topics = self._random.integers(0, WORDS, (TOPICS, TOPIC_WORDS))
 
     def _made_up(self) -> list[str]:
-        found: dict[str, None] = {}
-        while len(found) < WORDS:
+        words: dict[str, None] = {}
+        while len(words) < WORDS:
             syllables = self._random.choice(_SYLLABLES, self._random.integers(2, 5))
-            found["".join(syllables) + str(self._random.choice(_ENDINGS))] = None
-        return list(found)
+            words["".join(syllables) + str(self._random.choice(_ENDINGS))] = None
+        return list(words)
 
     def text(self, topic: int, length: int) -> str:
-        """Sentences of about so many characters in all."""
+        """Sentences with about `length` characters in total."""
         count = length // 6
         kinds = self._random.random(count)
         rare = np.searchsorted(self._cumulated, self._random.random(count))

@@ -1,4 +1,4 @@
-"""The load client: opens streams, reads them, tells when each token arrived.
+"""The load client: opens streams, reads them, and records when each token arrives.
 
 Events are decoded by httpx-sse, a parser that is not ours. Only the flat-out measure counts tokens by their
 closing mark in the raw bytes, since there a full decoder would hold the servers back; `whole` proves first,
@@ -25,7 +25,7 @@ Event = dict[str, Any]
 
 
 class Reader:
-    """Bytes of one response into events, by httpx-sse."""
+    """Decodes the bytes of one response into events, with httpx-sse."""
 
     def __init__(self) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
@@ -40,7 +40,7 @@ class Reader:
 
 
 def text_of(event: Event) -> str:
-    """The text an event adds to the answer: a typed event's, or OpenAI's where bytes were passed on."""
+    """The text that an event adds to the answer. The event is a typed event, or OpenAI's if bytes were passed on."""
     if choices := event.get("choices"):
         return choices[0]["delta"].get("content") or ""
     return event.get("text", "") if event.get("type") == "text.delta" else ""
@@ -48,7 +48,9 @@ def text_of(event: Event) -> str:
 
 @dataclass
 class Arrivals:
-    """Tokens as they arrived: when, and how long after they were sent, in seconds of the monotonic clock."""
+    """Times of tokens in seconds. `at`: when a token arrived, by the monotonic clock; `delay`: how long it was under
+    way.
+    """
 
     at: list[float] = field(default_factory=list)
     delay: list[float] = field(default_factory=list)
@@ -81,7 +83,7 @@ class Client:
             yield response.content.iter_any()
 
     async def events(self, model: str) -> AsyncGenerator[tuple[Event, float]]:
-        """Events and when their bytes came."""
+        """The events, each with the time at which its bytes came."""
         reader = Reader()
         async with self.stream(model) as parts:
             async for data in parts:
@@ -92,7 +94,9 @@ class Client:
                     yield event, now
 
     async def whole(self, count: int) -> list[Event]:
-        """A flat-out answer of `count` tokens read both ways; fails unless each came once and in order."""
+        """The events of a flat-out answer of `count` tokens. Raises BenchError unless each token comes once and in
+        order, and the count of closing marks is the same.
+        """
         arrivals = Arrivals()
         events: list[Event] = []
         async for event, now in self.events(f"bench-flat-{count}"):
@@ -106,7 +110,7 @@ class Client:
         return events
 
     async def counted(self, model: str) -> int:
-        """How many tokens came, by their closing mark."""
+        """The number of tokens of an answer, counted by their closing marks."""
         tokens = 0
         async with self.stream(model) as parts:
             async for data in parts:
@@ -131,7 +135,7 @@ class Client:
 
 
 async def spread(count: int, over: float, start: Callable[[], asyncio.Task[None]]) -> list[asyncio.Task[None]]:
-    """Starts `count` tasks evenly over so many seconds."""
+    """The `count` tasks, started evenly during `over` seconds."""
     begun = time.monotonic()
     tasks: list[asyncio.Task[None]] = []
     for i in range(count):

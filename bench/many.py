@@ -74,26 +74,26 @@ async def health(server: Server, sizes: Sizes) -> tuple[float, float]:
 
 
 async def opened(server: Server, target: Target, model: str, sizes: Sizes, counts: list[Counted]) -> list[wire.Answer]:
-    """A stream for each count, opened one after the other, all of them under way."""
+    """One running stream for each counter, opened one after the other."""
     answers: list[wire.Answer] = []
-    for each in counts:
-        answers.append(await wire.post(server.port, "/chat", target.body(model), each.add))
+    for counter in counts:
+        answers.append(await wire.post(server.port, "/chat", target.body(model), counter.add))
         await asyncio.sleep(sizes.ramp / sizes.streams)
     await asyncio.gather(*(answer.begun for answer in answers))
     return answers
 
 
 async def finished(answers: list[wire.Answer], counts: list[Counted], due: int) -> None:
-    """Fails unless the streams are all under way, and then end with every token."""
+    """Raise BenchError unless all streams are running, and then end with every token."""
     if any(answer.ended.done() for answer in answers):
         raise BenchError("streams ended while they were measured: it took them too long to begin")
     await asyncio.gather(*(answer.ended for answer in answers))
-    if any(each.tokens != due for each in counts):
-        raise BenchError(f"{sum(each.tokens for each in counts)} of {due * len(counts)} tokens came")
+    if any(counter.tokens != due for counter in counts):
+        raise BenchError(f"{sum(counter.tokens for counter in counts)} of {due * len(counts)} tokens came")
 
 
 async def measure_silent(target: Target, server: Server, client: Client, sizes: Sizes) -> Figures:
-    """Streams whose provider holds its only token back."""
+    """Measure streams whose provider holds back its only token."""
     before = await started(server, client)
     counts = [Counted() for _ in range(sizes.streams)]
     answers = await opened(server, target, f"bench-late{sizes.lasting * 1000}-flat-1", sizes, counts)
@@ -105,7 +105,7 @@ async def measure_silent(target: Target, server: Server, client: Client, sizes: 
 
 
 async def measure_slow(target: Target, server: Server, client: Client, sizes: Sizes) -> Figures:
-    """Streams of 1 token/s."""
+    """Measure streams of 1 token/s."""
     before = await started(server, client)
     model, arrivals = f"bench-rate1-{sizes.lasting}", Arrivals()
     decoded = [asyncio.create_task(client.paced(model, arrivals)) for _ in range(DECODED)]
@@ -113,7 +113,7 @@ async def measure_slow(target: Target, server: Server, client: Client, sizes: Si
     answers = await opened(server, target, model, sizes, counts)
 
     def arrived() -> int:
-        return sum(each.tokens for each in counts) + len(arrivals.at)
+        return sum(counter.tokens for counter in counts) + len(arrivals.at)
 
     cpu, tokens, begun = server.cpu(), arrived(), len(arrivals.at)
     await asyncio.sleep(sizes.window)

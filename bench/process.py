@@ -1,4 +1,4 @@
-"""Starting a server as its own process on its own core, and reading what it costs."""
+"""Starts a server as a separate process on its own core, and reads its CPU time and memory."""
 
 import asyncio
 import json
@@ -21,11 +21,11 @@ SERVER_CORE, CLIENT_CORE, ANY_CORE = 0, 1, None
 
 
 class BenchError(RuntimeError):
-    """A measure can't be taken; the run ends with the reason, never with a gap in the table."""
+    """A measure can't be taken. The benchmark ends with the reason, so that no table has gaps."""
 
 
 def pin(core: int | None) -> None:
-    """Binds this process to one core, or to any, where the system can and has more than one."""
+    """Bind this process to one core, or to any core. Does nothing if the system can't, or has only one core."""
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_setaffinity") and cores > 1:
         os.sched_setaffinity(0, range(cores) if core is None else {core})
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def allow_descriptors(count: int) -> None:
-    """Lets this process and those it starts open so many files and sockets. Raises BenchError if it may not."""
+    """Let this process and its children open so many files and sockets. Raises BenchError if the system refuses."""
     if sys.platform == "win32":
         return
     import resource
@@ -53,7 +53,7 @@ def allow_descriptors(count: int) -> None:
 async def printed_by(
     module: Sequence[str], env: Mapping[str, str] | None = None, core: int | None = CLIENT_CORE
 ) -> Any:
-    """What a module of its own process prints, from JSON. Raises BenchError if it fails."""
+    """The JSON that a module prints in a separate process, decoded. Raises BenchError if the process fails."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -76,7 +76,7 @@ def cpu_seconds(pid: int) -> float:
     process = psutil.Process(pid)
     pids = [pid, *(child.pid for child in process.children(recursive=True))]
     if sys.platform == "linux":
-        # The clock id is the one that clock_getcpuclockid(3) makes of a process id.
+        # The clock id is computed as in clock_getcpuclockid(3).
         return sum(time.clock_gettime((~one << 3) | 2) for one in pids)
     return sum(sum(psutil.Process(one).cpu_times()[:2]) for one in pids)
 
@@ -131,7 +131,7 @@ class Server:
         self._output.close()
 
     def wait_for(self, path: str) -> float:
-        """Waits until `path` answers 200; seconds from the start of the process."""
+        """Seconds from the start of the process until `path` answers 200."""
         while not self._answers(path):
             if self._process.poll() is not None:
                 raise BenchError(f"{self._argv[2:]} ended with {self._process.returncode}:\n{self.tail()}")
@@ -149,12 +149,12 @@ class Server:
             return False
 
     def tail(self) -> str:
-        """The last lines the server has printed."""
+        """The last lines that the server has printed."""
         self._output.seek(0)
         return "".join(self._output.readlines()[-15:])
 
     def exit_code(self) -> int | None:
-        """Minus the signal that ended it, if one did; None while it runs."""
+        """The exit code; minus the signal's number if a signal ended the process; None while it runs."""
         return self._process.poll()
 
     def cpu(self) -> float:

@@ -27,8 +27,8 @@ class FanOut:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         if scope["method"] == "POST":
-            asked = json.loads((await receive())["body"])
-            self.run = asyncio.create_task(self.publish(asked["model"]))
+            request = json.loads((await receive())["body"])
+            self.run = asyncio.create_task(self.publish(request["model"]))
         if scope["method"] == "POST" or scope["path"].endswith("/events"):
             async for event in self.subscribe():
                 await send({"type": "http.response.body", "body": event, "more_body": True})

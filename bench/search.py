@@ -21,7 +21,7 @@ from .tables import milliseconds, print_table
 WARM_UP = 20
 TOP_K = 10
 LEAST = 50
-"""Searches beside an ingestion; fewer tell nothing about the slowest twentieth."""
+"""Minimum number of searches during an ingestion; with fewer, the slowest twentieth means nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ GOALS = {
 
 
 class Searcher:
-    """Asks one question after the other over one connection."""
+    """Sends one search after the other over one connection. `passage_count` counts the results."""
 
     def __init__(self, client: httpx.Client, language: Language) -> None:
         self._client = client
         self._language = language
         self._random = random.Random(7)
-        self.found = 0
+        self.passage_count = 0
 
     def seconds(self, body: dict[str, Any]) -> Iterator[float]:
-        """Of one search after the other, without end."""
+        """The seconds of one search after the other, without end."""
         while True:
             query = self._language.question(self._random.randrange(TOPICS))
             start = time.perf_counter()
@@ -61,39 +61,39 @@ class Searcher:
             took = time.perf_counter() - start
             if reply.status_code != 200:
                 raise BenchError(f"a search for {query!r} was answered {reply.status_code}: {reply.text[:300]}")
-            self.found += len(reply.json()["passages"])
+            self.passage_count += len(reply.json()["passages"])
             yield took
 
     def times(self, body: dict[str, Any], count: int) -> list[float]:
-        """Of so many searches, after some that don't count. Raises BenchError when they find too little."""
-        taken = self.seconds(body)
+        """The seconds of `count` searches, after a warm-up. Raises BenchError if they find too few passages."""
+        seconds = self.seconds(body)
         for _ in range(WARM_UP):
-            next(taken)
-        self.found = 0
-        times = [next(taken) for _ in range(count)]
-        if self.found < count * TOP_K:
-            raise BenchError(f"{count} searches found {self.found} passages, not {TOP_K} each: {body}")
+            next(seconds)
+        self.passage_count = 0
+        times = [next(seconds) for _ in range(count)]
+        if self.passage_count < count * TOP_K:
+            raise BenchError(f"{count} searches found {self.passage_count} passages, not {TOP_K} each: {body}")
         return times
 
     def times_while_reading(self, text: str) -> list[float]:
-        """Of the searches from the time that a document is embedded until it is ready."""
+        """The seconds of searches while a document is being embedded. Raises BenchError if they are too few."""
         reply = self._client.post("/documents/upload", files={"file": ("long.txt", text.encode())})
         document = f"/documents/{reply.raise_for_status().json()['documents'][0]['id']}"
-        found: list[float] = []
-        taken = self.seconds({})
+        times: list[float] = []
+        seconds = self.seconds({})
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             status = self._client.get(document).raise_for_status().json()["status"]
             if status in ("ready", "failed"):
                 break
-            took = next(taken)
+            took = next(seconds)
             if status == "embedding":
-                found.append(took)
+                times.append(took)
         else:
             raise BenchError(f"{document} was not ready in {PATIENCE} s")
-        if status == "failed" or len(found) < LEAST:
-            raise BenchError(f"the document was {status} after {len(found)} searches: too few beside its ingestion")
-        return found
+        if status == "failed" or len(times) < LEAST:
+            raise BenchError(f"the document was {status} after {len(times)} searches: too few beside its ingestion")
+        return times
 
 
 def restrictions(client: httpx.Client, document_id: str, collection_id: str) -> dict[str, dict[str, Any]]:
@@ -134,8 +134,8 @@ def _row(chunks: int, where: str, times: list[float]) -> list[str]:
     p50, p95 = ordered[len(ordered) // 2] * 1e3, ordered[int(0.95 * len(ordered))] * 1e3
     goal = GOALS.get((chunks, where))
     verdict = "" if goal is None else "met" if (p50 <= goal[0] and p95 <= goal[1]) else "not met"
-    wanted = "" if goal is None else f"{goal[0]}, {goal[1]} ms"
-    return [f"{chunks:,}", where, milliseconds(p50), milliseconds(p95), wanted, verdict]
+    goal_text = "" if goal is None else f"{goal[0]}, {goal[1]} ms"
+    return [f"{chunks:,}", where, milliseconds(p50), milliseconds(p95), goal_text, verdict]
 
 
 def run(sizes: Sizes) -> None:

@@ -23,8 +23,8 @@ SLOW_MODEL = "simulated/words"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured. `flat`: tokens of each of 32 streams; `window`: seconds at 300 paced streams; `lone`:
-    tokens of each turn of the one stream; `turns`: in how many the requests are divided."""
+    """The sizes of a measure. `flat`: tokens of each of 32 streams; `window`: seconds with 300 paced streams; `lone`:
+    tokens of each turn of the single stream; `turns`: number of turns among which the requests are divided."""
 
     flat: int = 1000
     rounds: int = 3
@@ -41,7 +41,7 @@ QUICK = Sizes(flat=300, rounds=1, requests=40, turns=2, ramp=3, window=3, lone=1
 
 @dataclass(frozen=True)
 class Target:
-    """A server of the table: what starts it (`{port}` is filled in), and the body that asks for a model."""
+    """A server of the table: its module and arguments (`{port}` is filled in), and the body of a request."""
 
     name: str
     module: tuple[str, ...]
@@ -61,7 +61,7 @@ class Target:
 
 @dataclass
 class Figures:
-    """One row. CPU is the server's own, user and system, its children's too."""
+    """One row. CPU is user and system time of the server and its children."""
 
     name: str
     memory_mb: float = 0
@@ -92,7 +92,7 @@ TARGETS = {
             "LLM_MODEL": "openai/bench-flat-1",
             "MAX_RUNS": "2000",
             "STREAM_DELAY": "0.2",
-            # A second call of the provider, which the others don't make.
+            # A title would be a second call of the provider, which the other servers don't make.
             "AUTO_TITLE": "0",
             "LOG_LEVEL": "WARNING",
             "HOST": "127.0.0.1",
@@ -102,7 +102,7 @@ TARGETS = {
 
 
 class Opened:
-    """A server that runs, and a client of it; closed one by one."""
+    """A running server and its client."""
 
     def __init__(self, key: str) -> None:
         self.target = TARGETS[key]
@@ -110,7 +110,7 @@ class Opened:
         self._stack = AsyncExitStack()
 
     async def start(self, upstream_url: str) -> None:
-        """Starts it, looks at its stream, and lets it settle."""
+        """Start the server, check its stream, and wait until it is idle."""
         self.server = self._stack.enter_context(self.target.running(upstream_url))
         self.client = await self._stack.enter_async_context(Client(self.server.url, self.target.body))
         await self.client.first_token("bench-flat-1")
@@ -123,8 +123,8 @@ class Opened:
 
 
 async def measure(keys: Sequence[str], upstream_url: str, sizes: Sizes) -> dict[str, Figures]:
-    """All servers run at once and are measured in turns, so that each sees the machine in the same moods; what is not
-    measured is idle."""
+    """The figures of all servers. They run at the same time and are measured in turns, so that changes of the machine
+    affect all of them equally. A server that is not measured is idle."""
     opened = {key: Opened(key) for key in keys}
     try:
         for key, one in opened.items():
@@ -173,8 +173,8 @@ async def measure_requests(opened: Sequence[Opened], sizes: Sizes) -> None:
                 firsts.setdefault(one.target.name, []).append(await one.client.first_token("bench-flat-1"))
                 await asyncio.sleep(0.02)
             await asyncio.sleep(SETTLED)
-            each = (one.server.cpu() - before) / (sizes.requests // sizes.turns)
-            costs.setdefault(one.target.name, []).append(each)
+            cost = (one.server.cpu() - before) / (sizes.requests // sizes.turns)
+            costs.setdefault(one.target.name, []).append(cost)
     for one in opened:
         one.figures.request_ms = statistics.median(costs[one.target.name]) * 1e3
         one.figures.first_ms = statistics.median(firsts[one.target.name]) * 1e3
@@ -201,7 +201,7 @@ def quantiles(seconds: Sequence[float]) -> tuple[float, float]:
 
 
 async def measure_flat(opened: Sequence[Opened], sizes: Sizes) -> None:
-    """32 streams as quick as they go, their requests and what is stored afterwards included."""
+    """Measure 32 streams at full speed, including their requests and the writes afterwards."""
     costs: dict[str, list[float]] = {}
     for _ in range(sizes.rounds):
         for one in opened:
@@ -241,7 +241,7 @@ async def measure_paced(figures: Figures, server: Server, client: Client, sizes:
 
 
 async def measure_edges(figures: Figures, server: Server, client: Client, sizes: Sizes) -> None:
-    """What only StreamForge promises: the time of `/health`, and the CPU until run.started is on the wire."""
+    """Measure what only StreamForge promises: the time of `/health`, and the CPU until run.started is sent."""
     with Server(("bench.bare", "{port}"), "/health") as bare:
         mine, theirs = [], []
         for _ in range(5):  # in turns, so that both see the same machine

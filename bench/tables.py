@@ -27,7 +27,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def figure(value: float) -> str:
-    """Two or three digits that mean something: 0.83, 5.5, 27, 1,280."""
+    """The number with two or three significant digits: 0.83, 5.5, 27, 1,280."""
     return f"{value:,.0f}" if value >= 20 else f"{value:.1f}" if value >= 2 else f"{value:.2f}"
 
 

@@ -34,7 +34,7 @@ USAGE = CHUNK + '"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":%d,
 
 @dataclass(frozen=True)
 class Plan:
-    """What a request gets: `count` tokens, `rate` a second (0: flat out), the first after `late` seconds."""
+    """The answer to a request: `count` tokens, `rate` per second (0: flat out), the first after `late` seconds."""
 
     count: int
     rate: float = 0
@@ -49,14 +49,14 @@ class Plan:
 
 
 def in_chunk(data: str) -> bytes:
-    """Text as one chunk of HTTP's chunked coding."""
+    """The text as one chunk of HTTP's chunked coding."""
     return b"%x\r\n%b\r\n" % (len(data), data.encode())
 
 
 ROLE = in_chunk(FRAME % ('{"role":"assistant","content":"","refusal":null}', "null"))
 STOP = in_chunk(FRAME % ("{}", '"stop"'))
 END = in_chunk("data: [DONE]\n\n") + b"0\r\n\r\n"
-# A token's frame is always as long as any other, so only the time is set in.
+# All frames of tokens have the same length, so only the time is replaced.
 BEFORE, AFTER = in_chunk(FRAME % (f'{{"content":"{"T" * TOKEN_LENGTH}"}}', "null")).split(b"T" * TOKEN_LENGTH)
 
 phases = itertools.count()

@@ -1,6 +1,6 @@
 """The ways to read a provider's stream, from bytes to LangChain. `python -m bench.ways WAY URL` measures one.
 
-A process of its own each, so that none pays for what another has imported. Prints its figures as JSON.
+Each runs in a separate process, so that it doesn't pay for the imports of the others. Prints its figures as JSON.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 Read = Callable[[str], AsyncIterator[str]]
-"""Of a model's name: the text of its answer, in the pieces in which it comes."""
+"""A function that gets a model's name, and returns the text of its answer in pieces."""
 
 RATE = 200  # tokens/s of the paced stream: few enough to come one by one, whatever the way costs
 TRACED = {"LANGSMITH_TRACING": "true", "LANGSMITH_API_KEY": "none"}
@@ -89,7 +89,7 @@ def astream(url: str) -> Read:
 def stock(url: str) -> Read:
     from langchain_openai import ChatOpenAI
 
-    # Without the library's own watch over each chunk, as in StreamForge: it costs a task a token.
+    # Without the library's own timeout for each chunk, as in StreamForge: it would cost one task per token.
     options: dict[str, Any] = {"stream_usage": True, "stream_chunk_timeout": None, "api_key": "none"}
     return langchain_way(cache(lambda model: ChatOpenAI(model=model, base_url=url, **options)))
 
@@ -111,11 +111,11 @@ WAYS: dict[str, tuple[str, Callable[[str], Read], dict[str, str]]] = {
     "stock": ("`ChatOpenAI.astream`", stock, {}),
     "stock-traced": ("... and traced to LangSmith", stock, TRACED),
 }
-"""What each is, what makes it, its environment."""
+"""The ways by name: a description, the function that makes it, and its environment variables."""
 
 
 async def cpu_of(read: Read, model: str, tokens: int, calls: int = 1) -> float:
-    """CPU seconds of the process, all its threads, until what it traces is sent as well."""
+    """CPU seconds of the process and all its threads, after its traces were sent."""
     before = time.process_time()
     for _ in range(calls):
         came = 0
@@ -131,7 +131,7 @@ async def cpu_of(read: Read, model: str, tokens: int, calls: int = 1) -> float:
 
 
 async def least_of(read: Read, model: str, tokens: int, calls: int = 1) -> float:
-    """CPU seconds a token, the least of three rounds: what else runs on the machine only adds to it."""
+    """CPU seconds per token. The lowest of three rounds, because other programs on the machine only add to it."""
     return min([await cpu_of(read, model, tokens, calls) for _ in range(3)]) / (tokens * calls)
 
 

@@ -1,4 +1,4 @@
-"""The light client: a protocol that hands on the bytes of one answer, for measures with very many streams.
+"""The light client, for measures with very many streams: a protocol that passes on the bytes of one answer.
 
 HTTP is taken apart by httptools; nothing is decoded, so the client stays out of the server's way. `load.py` decodes.
 """

@@ -14,6 +14,8 @@ from tests.support.shared import share_in_process
 # How long an example takes is up to what else runs on the machine.
 settings.register_profile("beside others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("beside others")
+# For `make check`, by --hypothesis-profile.
+settings.register_profile("quick", settings.get_profile("beside others"), max_examples=15)
 DAY_SECONDS, LONGEST_TEST_SECONDS = 86_400, 90
 
 

@@ -1,7 +1,7 @@
-"""Prompt templates: texts with `{{name}}` where a value goes, and nothing else.
+"""Prompt templates: texts in which `{{name}}` is replaced by a value.
 
-One pass puts the values in: no code, no attributes, no nesting. A value is text, also where it holds `{{x}}`; braces
-around anything that is no name (as in JSON) are text too.
+The values are inserted once: there is no code, no attribute and no nesting. A value that contains `{{x}}` is inserted
+as it is. Braces around something that is not a name (as in JSON) are text.
 """
 
 import json
@@ -15,16 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 from backend.chains.models.parameters import Writing
 from backend.chains.models.prompt import Message
 from backend.errors import Invalid
-from backend.kit.text import clean_text, is_clean
+from backend.kit.text import check_clean, clean_text
 
 Value = StrictBool | StrictInt | StrictFloat | StrictStr
 MESSAGE = "message"
-"""The variable of `template` that stands for what the user says."""
+"""The variable of `template` that is replaced by the user's message."""
 _PLACE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,49})\s*\}\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,49}")
-_MAX_VALUES, _MAX_FILLED = 50_000, 200_000
-"""Characters: of all values, and of the texts with the values in their places."""
-_LARGEST = 10**18
+_MAX_VALUES, _MAX_LENGTH = 50_000, 200_000
+"""Characters: of all values together, and of all texts together with their values."""
+_MAX_NUMBER = 10**18
 
 Text = Annotated[str, Field(max_length=20_000)]
 
@@ -42,7 +42,7 @@ class Variable(BaseModel):
     description: str | None = Field(None, max_length=500)
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check(self) -> Self:
         if (self.type == "enum") != (self.values is not None):
             raise ValueError("values belong to an enum, and an enum needs them")
         if self.default is not None and (problem := self.problem(self.default)) is not None:
@@ -50,7 +50,7 @@ class Variable(BaseModel):
         return self
 
     def problem(self, value: Value) -> str | None:
-        """Why the value is none of this variable's; None when it is one."""
+        """Why the variable can't have this value; None if it can."""
         match self.type:
             case "string":
                 if not isinstance(value, str):
@@ -59,7 +59,7 @@ class Variable(BaseModel):
             case "boolean":
                 return None if isinstance(value, bool) else "must be true or false"
             case "number":
-                number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+                number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_NUMBER
                 return None if number else "must be a number"
             case "enum":
                 allowed = self.values or []
@@ -100,27 +100,28 @@ class PromptContent(BaseModel):
     parameters: PromptParameters | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check(self) -> Self:
         if self.system is None and self.template is None and not self.examples:
             raise ValueError("say at least one of system, template and examples")
         for name in self.variables:
             if not _NAME.fullmatch(name) or name == MESSAGE:
                 raise ValueError(f"variables: {name!r} is no name: letters, digits and _, at most 50; not message")
-        if self.template is not None and MESSAGE not in places(self.template):
+        if self.template is not None and MESSAGE not in variable_names(self.template):
             raise ValueError("template: must hold {{message}}, where the user's message goes")
         declared = {*self.variables}
         texts = [self.system or "", *(text for example in self.examples for text in (example.user, example.assistant))]
-        used = {name for text in texts for name in places(text)} | (places(self.template or "") - {MESSAGE})
+        used = {name for text in texts for name in variable_names(text)} | (
+            variable_names(self.template or "") - {MESSAGE}
+        )
         if unknown := sorted(used - declared):
             raise ValueError(f"variables: declare {', '.join(unknown)}, which the texts use")
-        if not is_clean(self.model_dump()):
-            raise ValueError("must not hold NUL characters or lone surrogates")
+        check_clean(self.model_dump())
         return self
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """A prompt with its values in place. `values` are those that were given and the defaults of the others."""
+class FilledPrompt:
+    """A prompt with its values inserted. `values` also contains the defaults of variables without a given value."""
 
     content: PromptContent
     values: Mapping[str, Value]
@@ -128,25 +129,25 @@ class Rendered:
     examples: tuple[Message, ...]
 
     def wrap(self, message: str) -> str:
-        """What the model is sent in the place of the user's message. Raises Invalid where it gets too long."""
+        """The text that the model is sent instead of the user's message. Raises Invalid if it is too long."""
         if (template := self.content.template) is None:
             return message
         texts = {**_texts(self.values), MESSAGE: message}
         _check_length([template], texts)
-        return _filled(template, texts)
+        return _fill(template, texts)
 
 
-def places(text: str) -> set[str]:
-    """The names that a text has places for."""
+def variable_names(text: str) -> set[str]:
+    """The names of the variables in a text."""
     return set(_PLACE.findall(text))
 
 
-def render(content: PromptContent, given: Mapping[str, Value | None]) -> Rendered:
-    """The prompt with these values. Raises Invalid that names what is missing, unknown or of the wrong type."""
+def render(content: PromptContent, given_values: Mapping[str, Value | None]) -> FilledPrompt:
+    """The prompt with these values. Raises Invalid, which names values that are missing, unknown or of a wrong type."""
     values: dict[str, Value] = {}
-    problems = {name: "is no variable of this prompt" for name in given if name not in content.variables}
+    problems = {name: "is no variable of this prompt" for name in given_values if name not in content.variables}
     for name, variable in content.variables.items():
-        value = given.get(name)
+        value = given_values.get(name)
         value = variable.default if value is None else value
         problem = "is required" if value is None else variable.problem(value)
         if problem is not None:
@@ -159,26 +160,29 @@ def render(content: PromptContent, given: Mapping[str, Value | None]) -> Rendere
     texts = _texts(values)
     if sum(map(len, texts.values())) > _MAX_VALUES:
         raise Invalid(f"prompt.variables: have more than {_MAX_VALUES} characters together. Shorten them.")
-    fixed = [content.system or "", *(text for each in content.examples for text in (each.user, each.assistant))]
+    fixed = [
+        content.system or "",
+        *(text for example in content.examples for text in (example.user, example.assistant)),
+    ]
     _check_length(fixed, texts)
     examples: list[Message] = []
     for example in content.examples:
         examples += [
-            Message("user", _filled(example.user, texts)),
-            Message("assistant", _filled(example.assistant, texts)),
+            Message("user", _fill(example.user, texts)),
+            Message("assistant", _fill(example.assistant, texts)),
         ]
-    system = None if content.system is None else _filled(content.system, texts)
-    return Rendered(content, values, system, tuple(examples))
+    system = None if content.system is None else _fill(content.system, texts)
+    return FilledPrompt(content, values, system, tuple(examples))
 
 
 def _check_length(fixed: Sequence[str], values: Mapping[str, str]) -> None:
-    """Raises Invalid where the texts get too long with the values in their places."""
+    """Raise Invalid if the texts with their values are too long."""
     places = (values.get(place.group(1), "") for text in fixed for place in _PLACE.finditer(text))
-    if sum(map(len, fixed)) + sum(map(len, places)) > _MAX_FILLED:
-        raise Invalid(f"prompt: has more than {_MAX_FILLED} characters with these variables. Shorten them.")
+    if sum(map(len, fixed)) + sum(map(len, places)) > _MAX_LENGTH:
+        raise Invalid(f"prompt: has more than {_MAX_LENGTH} characters with these variables. Shorten them.")
 
 
-def _filled(text: str, values: Mapping[str, str]) -> str:
+def _fill(text: str, values: Mapping[str, str]) -> str:
     return _PLACE.sub(lambda place: values[place.group(1)], text)
 
 

@@ -10,7 +10,7 @@ from typing import Literal, cast
 Period = Literal["day", "week", "month"]
 
 EVERYBODY = "*"
-"""The entry for owners without one of their own. Each of them has this budget."""
+"""The name of the entry for owners without an entry. Each of these owners has that budget separately."""
 _ENTRY = re.compile(r"(\*|[^\W\d]\w*)=(\d{1,9}(?:\.\d{1,6})?)/(day|week|month)")
 
 
@@ -22,11 +22,11 @@ class Budget:
     period: Period
 
     def since(self, now: int) -> int:
-        """When the period began in which `now` lies (ms since 1970)."""
+        """The time at which the period of `now` began (both in ms since 1970)."""
         return _ms(_first_day(self.period, now))
 
     def resets_at(self, now: int) -> int:
-        """When the next one begins (ms since 1970)."""
+        """The time at which the period after that of `now` begins (both in ms since 1970)."""
         first = _first_day(self.period, now)
         match self.period:
             case "day":
@@ -38,7 +38,7 @@ class Budget:
 
 
 def parse_budgets(entries: Iterable[str]) -> dict[str, Budget]:
-    """`owner=amount/period` by owner. Raises ValueError."""
+    """The budgets by owner, from entries `owner=amount/period`. Raises ValueError."""
     budgets: dict[str, Budget] = {}
     for entry in entries:
         match = _ENTRY.fullmatch(entry)
@@ -55,7 +55,7 @@ def parse_budgets(entries: Iterable[str]) -> dict[str, Budget]:
 
 
 def dollars(micro: int) -> str:
-    """Micro-dollars as people read them: `$0.0125`, at least two decimals."""
+    """The amount, given in micro-dollars, as text: `$0.0125`, with at least two decimals."""
     whole, rest = divmod(micro, 1_000_000)
     return f"${whole}.{f'{rest:06d}'.rstrip('0').ljust(2, '0')}"
 

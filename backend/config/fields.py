@@ -1,4 +1,4 @@
-"""What several groups of settings share: their base class, lists of names, hosts and URLs."""
+"""The base class of groups of settings, and types of fields: lists of names, hosts, URLs."""
 
 from collections.abc import Iterable
 from typing import Annotated
@@ -35,7 +35,7 @@ HttpUrl = Annotated[str, AfterValidator(_check_url)]
 
 
 def parse_hosts(value: Iterable[str]) -> frozenset[tuple[str, int]]:
-    """`host` and `host:port` as (host, port); without a port both 80 and 443. Raises ValueError."""
+    """The pairs (host, port) of entries `host:port` or `host`, which stands for ports 80 and 443. Raises ValueError."""
     hosts: set[tuple[str, int]] = set()
     for entry in value:
         problem = f"must be host or host:port, comma-separated; {entry!r} is not"

@@ -1,6 +1,6 @@
-"""Structured logs: console or JSON, one line an event, with the request and run they belong to.
+"""Structured logs: console or JSON, one line per event, with the ids of request and run.
 
-What a person wrote, what a model answered and every secret stay out of the log: log ids, counts and codes.
+The log contains ids, counts and codes. It never contains a user's text, a model's answer or a secret.
 """
 
 import logging
@@ -11,7 +11,7 @@ import structlog
 
 from backend.config.groups.logs import LogSettings
 
-_QUIET = (
+_NOISY_LIBRARIES = (
     "httpx",
     "httpx2",
     "httpcore",
@@ -24,15 +24,15 @@ _QUIET = (
     "alembic",
     "asyncio",
 )
-_TELLING = ("langchain_google_genai", "root")
-"""Warn with what a provider sent. Nobody logs by the root logger but an SDK that can't read it."""
+_QUOTING_LIBRARIES = ("langchain_google_genai", "root")
+"""Loggers whose warnings quote what a provider sent. Only an SDK that can't parse a response uses the root logger."""
 
 _PROCESSORS: list[Any] = []
-"""One list for the whole process: a logger is made once and keeps it, and must see what is configured later."""
+"""One list for the whole process. Loggers keep a reference to it, so they also use processors that are set later."""
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Send structlog's and the standard library's records through one renderer to stderr."""
+    """Send the records of structlog and of the standard library through one renderer to stderr."""
     shared, renderer = _processors(settings)
     _PROCESSORS[:] = [
         structlog.stdlib.filter_by_level,
@@ -46,7 +46,7 @@ def configure_logging(settings: LogSettings) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(lambda record: record.name not in _TELLING or record.levelno >= logging.ERROR)
+    handler.addFilter(lambda record: record.name not in _QUOTING_LIBRARIES or record.levelno >= logging.ERROR)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -57,7 +57,7 @@ def configure_logging(settings: LogSettings) -> None:
 
 
 def _processors(settings: LogSettings) -> tuple[list[Any], Any]:
-    """What every record goes through, and the renderer. Locals in a traceback would print messages and keys."""
+    """The processors of every record, and the renderer. Tracebacks have no locals: these hold messages and keys."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -73,17 +73,17 @@ def _processors(settings: LogSettings) -> tuple[list[Any], Any]:
 
 
 def _without_quotes(_logger: Any, _method: str, event: Any) -> Any:
-    """A record without `said`, the words of a provider: they may quote what was asked."""
+    """The record without its field `said`: the provider's own text, which may quote the prompt."""
     event.pop("said", None)
     return event
 
 
 def _route(handler: logging.Handler, level: str) -> None:
-    """Everybody's records to one handler; chatty libraries only from warnings on."""
+    """Send all records to one handler, but only warnings and errors of noisy libraries."""
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in _QUIET:
+    for name in _NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)

@@ -1,7 +1,7 @@
 """MODELS_FILE (YAML or TOML): further providers, the abilities and prices of models, aliases and fallbacks.
 
-Keys and addresses may also be in the environment, which wins: `<NAME>_API_KEY` and `<NAME>_BASE_URL`, with the
-provider's name in capitals and `_` for each character that is no letter or digit.
+Keys and addresses may also be in the environment, which takes precedence: `<NAME>_API_KEY` and `<NAME>_BASE_URL`. NAME
+is the provider's name in capitals, with `_` for each character that is not a letter or digit.
 """
 
 import re
@@ -24,23 +24,23 @@ from pydantic import (
 )
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_MAX_FILE = 1_000_000
+_MAX_FILE_BYTES = 1_000_000
 
 
 class ProvidersError(ValueError):
-    """The file can't be used. The message is one line: where, and what is allowed."""
+    """The file can't be used. The message is one line: the place in the file, and what is allowed there."""
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-def _several(value: object) -> object:
+def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Chain = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1, max_length=10)]
-"""Models, `provider/model`, in the order in which they are tried; one may be written as a plain string."""
+Chain = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=10)]
+"""Models (`provider/model`) in the order in which they are tried. A single model may be a plain string."""
 
 
 class Price(_Strict):
@@ -52,7 +52,7 @@ class Price(_Strict):
 
 
 class ModelSpec(_Strict):
-    """What a model can do. None is unknown; unknown parameters are sent to the provider."""
+    """The abilities of a model. None means unknown; then the parameter is sent to the provider."""
 
     context: int | None = Field(default=None, ge=1, description="Tokens that it reads at most.")
     max_output: int | None = Field(default=None, ge=1, description="Tokens that it writes at most.")
@@ -66,7 +66,7 @@ class ModelSpec(_Strict):
 
     @field_validator("tokenizer")
     @classmethod
-    def _beside(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+    def _resolve_tokenizer(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         if path is None or info.context is None:
             return path
         file = info.context["folder"] / path
@@ -76,7 +76,7 @@ class ModelSpec(_Strict):
 
 
 class ProviderSpec(_Strict):
-    """A provider under a new name, or more about a built-in one."""
+    """A new provider, or settings of a built-in provider."""
 
     kind: str | None = Field(default=None, description="The built-in provider that it is like; none: of its name.")
     base_url: str | None = None
@@ -85,14 +85,14 @@ class ProviderSpec(_Strict):
     models: dict[str, ModelSpec] = {}
 
     @model_validator(mode="after")
-    def _url(self) -> Self:
+    def _check_base_url(self) -> Self:
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ValueError("base_url must be an http:// or https:// URL")
         return self
 
 
 class ProviderTable(_Strict):
-    """All of MODELS_FILE, and the environment's keys and addresses by variable."""
+    """The content of MODELS_FILE, and the keys and addresses of the environment by variable."""
 
     providers: dict[str, ProviderSpec] = {}
     aliases: dict[str, Chain] = {}
@@ -100,7 +100,7 @@ class ProviderTable(_Strict):
     environment: dict[str, str] = Field(default={}, exclude=True, repr=False)
 
     @model_validator(mode="after")
-    def _names(self) -> Self:
+    def _check_names(self) -> Self:
         for name in (*self.providers, *self.aliases):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r}: names have lower-case letters, digits, `-`, `_` and `.`, at most 64")
@@ -114,32 +114,32 @@ class ProviderTable(_Strict):
         return self
 
     def spec(self, name: str) -> ProviderSpec:
-        """The entry of a provider; an empty one if there is none."""
+        """The entry of a provider; an empty entry if the file has none."""
         return self.providers.get(name) or ProviderSpec()
 
     def base_url(self, name: str) -> str | None:
-        """The address of a provider, if a setting has it."""
+        """The address of a provider; None if no setting has it."""
         return self.environment.get(variable(name, "BASE_URL")) or self.spec(name).base_url
 
     def key(self, name: str) -> SecretStr | None:
-        """The key of a provider, if a setting has it."""
+        """The key of a provider; None if no setting has it."""
         key = self.environment.get(variable(name, "API_KEY"))
         return SecretStr(key) if key else self.spec(name).api_key
 
 
 def variable(name: str, suffix: str) -> str:
-    """The environment variable of a provider: `my-box`, `API_KEY` is MY_BOX_API_KEY."""
+    """The environment variable of a provider: MY_BOX_API_KEY for `my-box` and `API_KEY`."""
     return f"{re.sub(r'[^A-Z0-9]', '_', name.upper())}_{suffix}"
 
 
 def load_providers(path: Path | None, environment: Mapping[str, str | None]) -> ProviderTable:
-    """The table. Raises ProvidersError."""
+    """The table of the file at `path`, with the variables of `environment`. Raises ProvidersError."""
     variables = {k: v for k, v in environment.items() if v and k.endswith(("_API_KEY", "_BASE_URL"))}
     if path is None:
         return ProviderTable(environment=variables)
     try:
-        if path.stat().st_size > _MAX_FILE:
-            raise ProvidersError(f"{path}: has more than {_MAX_FILE // 1_000_000} MB")
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise ProvidersError(f"{path}: has more than {_MAX_FILE_BYTES // 1_000_000} MB")
         data = _read(path)
         if not isinstance(data, dict) or "environment" in data:
             raise ProvidersError(f"{path}: must have the sections providers, aliases, fallbacks")
@@ -149,7 +149,7 @@ def load_providers(path: Path | None, environment: Mapping[str, str | None]) -> 
     except OSError as error:
         raise ProvidersError(f"{path}: can't be read ({error.strerror})") from None
     except ValidationError as error:
-        raise ProvidersError(f"{path}: {_first(error)}") from None
+        raise ProvidersError(f"{path}: {_first_problem(error)}") from None
 
 
 def _read(path: Path) -> Any:
@@ -165,11 +165,11 @@ def _read(path: Path) -> Any:
         raise ProvidersError(f"{path}: is no TOML: {error}") from None
     except Exception as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark is not None else ""
-        raise ProvidersError(f"{path}: is no YAML{where}") from None
+        place = f" (line {mark.line + 1})" if mark is not None else ""
+        raise ProvidersError(f"{path}: is no YAML{place}") from None
 
 
-def _first(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     name = ".".join(str(p) for p in problem["loc"])
     unknown = problem["type"] == "extra_forbidden"

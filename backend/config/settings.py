@@ -1,7 +1,7 @@
-"""All settings, read from the environment and from `.env`; the environment wins.
+"""All settings, read from the environment and from `.env`; the environment takes precedence.
 
-Each capability has its group in `groups/`. The environment variable of a field is its name in capitals; its description
-is what `.env.example` and docs/configuration.md say. A wrong value raises `SettingsError`.
+Each capability has its group in `groups/`. The environment variable of a field is its name in capitals. A wrong value
+raises `SettingsError`.
 """
 
 import os
@@ -28,7 +28,7 @@ from backend.config.models_file import ProvidersError, ProviderTable, load_provi
 
 
 class SettingsError(ValueError):
-    """A setting is wrong. The message is one line: the variable, and what is allowed."""
+    """A setting is wrong. The message is one line: the variable and the allowed values."""
 
 
 class Groups(BaseModel):
@@ -58,9 +58,10 @@ class Settings(Groups):
 
     @classmethod
     def load(cls, env_file: Path | None = Path(".env"), **overrides: Any) -> Self:
-        """The settings of the environment, over those of `env_file`.
+        """The settings of the environment and of `env_file`; the environment takes precedence.
 
-        `overrides` are variables in lower case, for tests. Raises SettingsError if a value is wrong.
+        `overrides` take precedence over both: variables in lower case, for tests. Raises SettingsError if a value is
+        wrong.
         """
         groups = Groups.model_validate(
             {name: _load_group(group, env_file, overrides) for name, group in GROUPS.items()}

@@ -1,7 +1,7 @@
-"""The product's one vocabulary: what a run's log holds and what goes over the wire (protocol `streamforge.v1`).
+"""The events of a run, in its log and on the wire (protocol `streamforge.v1`).
 
-Each event is a msgspec struct, tagged by `type`; `seq` is given by the log on append (1, 2, 3 ... without a gap; only
-a snapshot may jump). Fields that are None or at their default are left out of the JSON. Text positions (`start`,
+Each event is a msgspec struct, tagged by `type`. The log sets `seq` on append: 1, 2, 3 ... without a gap; only a
+snapshot may jump. Fields that are None or at their default are left out of the JSON. Text positions (`start`,
 `end`) count Unicode code points.
 """
 

@@ -1,9 +1,9 @@
-"""What every event has."""
+"""The base class of events."""
 
 import msgspec
 
 
 class Event(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True):
-    """Base of every event. `seq` 0 means: not in a log yet."""
+    """Base of every event. `seq` is 0 until a log has the event."""
 
     seq: int = 0

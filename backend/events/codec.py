@@ -49,5 +49,5 @@ def encode(event: AnyEvent) -> bytes:
 
 
 def decode(line: bytes) -> AnyEvent:
-    """The event of one line of JSON. Raises msgspec.ValidationError on what is no event."""
+    """The event of one line of JSON. Raises msgspec.ValidationError if it is not an event."""
     return _decoder.decode(line)

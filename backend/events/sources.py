@@ -1,4 +1,4 @@
-"""Passages that an answer may cite, and where a quote stands."""
+"""Passages that an answer may cite, and the position of a quote in a document."""
 
 import msgspec
 

@@ -4,7 +4,7 @@ import uuid_utils
 
 
 def new_id(prefix: str) -> str:
-    """`prefix_` and a UUIDv7 in hex: sorts by creation, holds no ':'."""
+    """A new id: `prefix_` and a UUIDv7 in hex. Ids sort by creation and contain no ':'."""
     return f"{prefix}_{uuid_utils.uuid7().hex}"
 
 

@@ -1,4 +1,4 @@
-"""Locks by key: changes of one thing come one after the other."""
+"""Locks by key, so that changes of the same thing happen one after the other."""
 
 import asyncio
 from collections.abc import Hashable
@@ -8,10 +8,10 @@ from weakref import WeakValueDictionary
 
 
 class Locks(Protocol):
-    """One lock for each key. All processes that work on the same data must share them."""
+    """One lock per key. All processes that work on the same data must share the locks."""
 
     def get(self, key: Hashable) -> AbstractAsyncContextManager[object]:
-        """The lock of a key, to be used at once: `async with locks.get(key)`."""
+        """The lock of a key. Use it directly, because it may not be stored: `async with locks.get(key)`."""
         ...
 
 
@@ -22,12 +22,12 @@ class KeyedLocks:
         self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
 
     def get(self, key: Hashable) -> asyncio.Lock:
-        """The lock of a key, to be used at once: `async with locks.get(key)`."""
+        """The lock of a key. Use it directly, because it may not be stored: `async with locks.get(key)`."""
         lock = self._locks.get(key)
         if lock is None:
             lock = self._locks[key] = asyncio.Lock()
         return lock
 
     def __len__(self) -> int:
-        """How many locks exist."""
+        """The number of locks that exist."""
         return len(self._locks)

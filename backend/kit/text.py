@@ -5,7 +5,7 @@ from typing import cast
 
 
 def clean_text(text: str) -> str:
-    """Text that every database and client can hold: no NUL, lone surrogates replaced by U+FFFD."""
+    """The text without NUL characters, and with U+FFFD in place of lone surrogates."""
     if "\x00" in text:
         text = text.replace("\x00", "")
     try:
@@ -16,15 +16,21 @@ def clean_text(text: str) -> str:
 
 
 def is_clean(value: object) -> bool:
-    """Whether every string of a JSON value is as `clean_text` leaves it."""
-    # Not by recursion: somebody else has nested it.
-    left = [value]
-    while left:
-        each = left.pop()
-        if isinstance(each, str) and each != clean_text(each):
+    """Whether `clean_text` would change no string of this JSON value."""
+    # Without recursion, because a client decides how deep the value is nested.
+    remaining = [value]
+    while remaining:
+        item = remaining.pop()
+        if isinstance(item, str) and item != clean_text(item):
             return False
-        if isinstance(each, dict):
-            left.extend(chain.from_iterable(cast("dict[str, object]", each).items()))
-        elif isinstance(each, list):
-            left.extend(cast("list[object]", each))
+        if isinstance(item, dict):
+            remaining.extend(chain.from_iterable(cast("dict[str, object]", item).items()))
+        elif isinstance(item, list):
+            remaining.extend(cast("list[object]", item))
     return True
+
+
+def check_clean(value: object) -> None:
+    """Raises ValueError, with a text for callers, if a string of this JSON value is not clean (see `is_clean`)."""
+    if not is_clean(value):
+        raise ValueError("must not hold NUL characters or lone surrogates")

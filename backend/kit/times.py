@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970, UTC."""
+    """The present time, in milliseconds since 1970, UTC."""
     return time.time_ns() // 1_000_000
 
 
 def iso(milliseconds: int) -> str:
-    """Milliseconds since 1970 as ISO 8601."""
+    """The time, given in milliseconds since 1970, as ISO 8601 with milliseconds and `Z`."""
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

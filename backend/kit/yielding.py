@@ -1,4 +1,4 @@
-"""Long work in short pieces: the event loop is everybody's."""
+"""Long work in short pieces, so that it doesn't hold up other tasks of the event loop."""
 
 import asyncio
 import time
@@ -7,22 +7,22 @@ from typing import TypeVar
 
 import msgspec
 
-_LONGEST = 0.01
-"""Seconds for which one piece of work holds the loop."""
+_PIECE_SECONDS = 0.01
+"""Seconds for which one piece of work may hold the loop."""
 
 T = TypeVar("T")
 
 
 async def in_pieces(items: Iterable[T]) -> AsyncGenerator[T]:
-    """The items; whenever the work on them has held the loop for 10 ms, others have their turn."""
+    """The items, one by one. Whenever the work on them has held the loop for 10 ms, other tasks run first."""
     began = time.perf_counter()
     for item in items:
         yield item
-        if time.perf_counter() - began > _LONGEST:
+        if time.perf_counter() - began > _PIECE_SECONDS:
             await asyncio.sleep(0)
             began = time.perf_counter()
 
 
-async def encoded(items: Iterable[object]) -> list[msgspec.Raw]:
-    """The items as JSON, each by itself."""
+async def encode_items(items: Iterable[object]) -> list[msgspec.Raw]:
+    """The JSON of each item. Other tasks run in between."""
     return [msgspec.Raw(msgspec.json.encode(item)) async for item in in_pieces(items)]

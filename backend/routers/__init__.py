@@ -1,7 +1,7 @@
-"""The HTTP API. `ROUTERS` lists its modules: a new one needs one line here.
+"""The HTTP API. `ROUTERS` lists its modules: a new module needs one line here.
 
-A module has `router`, and may have `TAG` (its group in Swagger UI), `MAX_BODY` or `max_body(settings)` (the most bytes
-of a request), `FILE_PATHS` (paths whose bodies are files) and `SCHEMAS` (models that only its streams hold).
+A module has `router`. It may have `TAG` (its group in Swagger UI), `MAX_BODY` or `max_body(settings)` (maximum bytes of
+a request), `FILE_PATHS` (paths whose bodies are files) and `SCHEMAS` (models that only its streams contain).
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ class RouterModule:
     is_on: Callable[[Settings], bool] = lambda settings: True
 
 
-# In the order of use: routes are tried one after the other.
+# The most used modules come first, because routes are tried one after the other.
 ROUTERS = (
     RouterModule("chat"),
     RouterModule("messages"),
@@ -49,7 +49,7 @@ def modules_of(settings: Settings) -> Iterator[ModuleType]:
 
 
 def max_body_of(module: ModuleType, settings: Settings) -> int:
-    """The most bytes that a request of the module's endpoints may have."""
+    """The maximum number of bytes of a request to the module's endpoints."""
     if hasattr(module, "max_body"):
         return module.max_body(settings)
     return getattr(module, "MAX_BODY", JSON_BODY)

@@ -1,4 +1,4 @@
-"""POST /chat, and what the first version of this API had beside it."""
+"""POST /chat, and the other endpoints of the first version of this API: health and history."""
 
 from typing import Self
 
@@ -45,7 +45,7 @@ class ChatRequest(NewMessage):
     )
 
     @model_validator(mode="after")
-    def _place(self) -> Self:
+    def _check_place(self) -> Self:
         if self.session_id is None and (self.parent_id is not None or self.expect_head is not None):
             raise ValueError("parent_id and expect_head need the session_id that they belong to")
         return self

@@ -1,4 +1,4 @@
-"""Messages: answer one once more, or say something else in its place."""
+"""Messages: answer a message again, or edit it."""
 
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict

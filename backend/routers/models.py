@@ -1,4 +1,4 @@
-"""Models: which can be used now."""
+"""GET /models: the models that can be used now."""
 
 from typing import Annotated, Self
 
@@ -37,13 +37,13 @@ class ModelInfo(View):
 
     @classmethod
     def of(cls, name: str, spec: ModelSpec) -> Self:
-        """As the API shows it."""
+        """The model as the API returns it."""
         price = spec.price
-        shown = None
+        info = None
         if price is not None:
             cached = None if price.cached is None else float(price.cached)
-            shown = PriceInfo(input=float(price.input), output=float(price.output), cached_input=cached)
-        return cls(name=name, price=shown, **spec.model_dump(exclude={"price", "tokenizer"}))
+            info = PriceInfo(input=float(price.input), output=float(price.output), cached_input=cached)
+        return cls(name=name, price=info, **spec.model_dump(exclude={"price", "tokenizer"}))
 
 
 class ProviderInfo(View):

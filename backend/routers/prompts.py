@@ -53,7 +53,7 @@ class NewVersion(PromptContent):
     )
 
     def content(self) -> PromptContent:
-        """The version itself."""
+        """The content of the version."""
         return PromptContent.model_validate(self.model_dump(exclude={"note", "labels", "name"}))
 
 

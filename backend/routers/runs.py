@@ -1,4 +1,4 @@
-"""Runs: watch, look up, cancel."""
+"""Runs: status, stream of events, cancel."""
 
 from typing import Annotated, Any
 
@@ -91,5 +91,5 @@ async def cancel(run_id: RunId, services: ServicesDep, owner: Owner) -> Cancelle
     live = services.runs.hub.live(owner, run_id)
     if live is not None:
         live.cancel("user")
-        await live.log.finished()
+        await live.log.wait_for_end()
     return Cancelled(id=run_id, status=(await services.runs.hub.stored(owner, run_id)).status)

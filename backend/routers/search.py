@@ -1,4 +1,4 @@
-"""Search in the documents, and how the passages of an answer were found."""
+"""POST /search, and the explanation of how the passages of an answer were found."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from backend.chains.history.follow_up import related_queries
 from backend.chains.models.prompt import Message
 from backend.chains.passages import Passage
-from backend.kit.text import clean_text
+from backend.kit.text import is_clean
 from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
@@ -19,7 +19,7 @@ router = APIRouter(tags=["search"])
 
 
 def _id(value: str) -> str:
-    if value != clean_text(value):
+    if not is_clean(value):
         raise ValueError("must be an id")
     return value
 

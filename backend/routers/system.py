@@ -1,4 +1,4 @@
-"""The server about itself: what it is, whether it lives, whether it is ready, its documentation."""
+"""State of the server: name and version, health, readiness, and its documentation."""
 
 import importlib.util
 from pathlib import Path
@@ -80,7 +80,7 @@ async def ready(services: ServicesDep, response: Response) -> Readiness:
 
 
 def install_docs(app: FastAPI) -> None:
-    """Swagger UI at /docs, its files from a package on this disk: it works without a network."""
+    """Add Swagger UI at /docs. Its files come from an installed package, so it works without a network."""
     spec = importlib.util.find_spec("fastapi_offline")
     assert spec is not None and spec.origin is not None
     app.mount(_STATIC, StaticFiles(directory=Path(spec.origin).parent / "static"), name="docs-static")

@@ -1,4 +1,4 @@
-"""GET /usage: what models were used for, and what it cost."""
+"""GET /usage: use and cost of models."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
@@ -40,7 +40,7 @@ class UsageSums(View):
 
     @classmethod
     def of(cls, sums: Sums, **more: str | None) -> Self:
-        """As the API shows it."""
+        """The sums as the API returns them."""
         return cls(**{name: getattr(sums, name) for name in UsageSums.model_fields}, **more)  # pyright: ignore
 
 
@@ -65,7 +65,7 @@ class BudgetInfo(View):
 
     @classmethod
     def of(cls, state: BudgetState) -> Self:
-        """As the API shows it."""
+        """The budget as the API returns it."""
         return cls(
             limit=state.limit,
             period=state.period,
@@ -129,7 +129,7 @@ async def usage(
 
 
 def _span(begins: datetime | None, ends: datetime | None) -> tuple[int, int]:
-    # What has been booked in this very millisecond is part of "until now".
+    # `until` is not included, so it is one millisecond later: calls booked in this millisecond count as well.
     now = now_ms() + 1
     until = min(_ms(ends), now) if ends is not None else now
     since = _ms(begins) if begins is not None else until - _ms_of(timedelta(days=_DAYS))

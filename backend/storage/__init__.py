@@ -1,1 +1,1 @@
-"""The database: the truth about sessions, messages, runs, documents and jobs. sqlite3 and SQLAlchemy stay in here."""
+"""The database of sessions, messages, runs, documents and jobs. Only this package imports sqlite3 and SQLAlchemy."""

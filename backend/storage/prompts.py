@@ -8,13 +8,13 @@ from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
 from backend.storage.engine.tx import Tx
 
-_MANY, _MANY_LABELS = 1_000, 100
+_MAX_VERSIONS, _MAX_LABELS = 1_000, 100
 _NONE = "No such prompt. GET /prompts lists yours."
 
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
-    """A prompt; `versions` is how many there are, the last one's number. Times in ms."""
+    """A prompt. `versions` is the number of the newest version. Times in ms."""
 
     id: str
     name: str
@@ -42,15 +42,15 @@ class Prompts:
         self._db = database
 
     async def create(self, owner: str, name: str, content: str, note: str | None, labels: list[str]) -> None:
-        """A prompt with its first version. Raises Conflict (`prompt_exists`, `too_many_prompts`)."""
+        """Create a prompt with its first version. Raises Conflict (`prompt_exists`, `too_many_prompts`)."""
         await self._db.write(lambda tx: _create(tx, owner, name, content, note, labels))
 
     async def add(self, owner: str, name: str, content: str, note: str | None, labels: list[str]) -> int:
-        """Another version; its number. Raises NotFound, Conflict (`too_many_prompts`)."""
+        """The number of the new version. Raises NotFound, Conflict (`too_many_prompts`)."""
         return await self._db.write(lambda tx: _add(tx, owner, name, content, note, labels))
 
-    async def of(self, owner: str) -> list[PromptRow]:
-        """All of an owner's, by name."""
+    async def by_owner(self, owner: str) -> list[PromptRow]:
+        """All prompts of an owner, sorted by name."""
         return await self._db.read(lambda tx: _rows(tx, owner, None))
 
     async def get(self, owner: str, name: str) -> PromptRow:
@@ -69,7 +69,7 @@ class Prompts:
         return revisions
 
     async def version(self, owner: str, name: str, n: int | None, label: str | None) -> RevisionRow:
-        """A version by its number or by a label; with neither, the one labelled `production`, else the newest.
+        """A version by its number or by a label. Without both: the version labelled `production`, else the newest.
 
         Raises NotFound.
         """
@@ -81,14 +81,14 @@ class Prompts:
                 number = prompt.labels.get(label or "production", None if label else prompt.versions)
             row = tx.one(f"{_VERSION} WHERE p.id = :id AND v.n = :n", id=prompt.id, n=number)
             if row is None:
-                what = f"label {label!r}" if label is not None and n is None else f"version {n}"
-                raise NotFound(f"The prompt {name} has no {what}. GET /prompts/{name} tells which there are.")
+                missing = f"label {label!r}" if label is not None and n is None else f"version {n}"
+                raise NotFound(f"The prompt {name} has no {missing}. GET /prompts/{name} tells which there are.")
             return RevisionRow(*row)
 
         return await self._db.read(find)
 
     async def label(self, owner: str, name: str, label: str, n: int) -> None:
-        """Let the label point to version `n`. Raises NotFound, Conflict."""
+        """Make the label point to version `n`. Raises NotFound, Conflict."""
 
         def put(tx: Tx) -> None:
             prompt = _one(tx, owner, name)
@@ -100,22 +100,25 @@ class Prompts:
         await self._db.write(put)
 
     async def unlabel(self, owner: str, name: str, label: str) -> None:
-        """Take the label away. Raises NotFound."""
+        """Remove the label. Raises NotFound."""
 
         def remove(tx: Tx) -> None:
             prompt = _one(tx, owner, name)
             sql = "DELETE FROM prompt_labels WHERE prompt_id = :id AND label = :label"
-            if tx.changed(sql, id=prompt.id, label=label) == 0:
+            if tx.count_changes(sql, id=prompt.id, label=label) == 0:
                 raise NotFound(f"The prompt {name} has no label {label!r}.")
             _touch(tx, prompt.id)
 
         await self._db.write(remove)
 
     async def delete(self, owner: str, name: str) -> None:
-        """Delete it with its versions and labels. Raises NotFound."""
+        """Delete a prompt with its versions and labels. Raises NotFound."""
 
         def remove(tx: Tx) -> None:
-            if tx.changed("DELETE FROM prompts WHERE owner = :owner AND name = :name", owner=owner, name=name) == 0:
+            if (
+                tx.count_changes("DELETE FROM prompts WHERE owner = :owner AND name = :name", owner=owner, name=name)
+                == 0
+            ):
                 raise NotFound(_NONE)
 
         await self._db.write(remove)
@@ -157,8 +160,10 @@ def _create(tx: Tx, owner: str, name: str, content: str, note: str | None, label
             f"You have a prompt of this name. Add a version (POST /prompts/{name}/versions), or choose another name.",
             code="prompt_exists",
         )
-    if tx.value("SELECT count(*) FROM prompts WHERE owner = :owner", owner=owner) >= _MANY:
-        raise Conflict(f"You have {_MANY} prompts, the most there may be. Delete some.", code="too_many_prompts")
+    if tx.value("SELECT count(*) FROM prompts WHERE owner = :owner", owner=owner) >= _MAX_VERSIONS:
+        raise Conflict(
+            f"You have {_MAX_VERSIONS} prompts, the most there may be. Delete some.", code="too_many_prompts"
+        )
     prompt_id, now = new_id("pro"), now_ms()
     sql = "INSERT INTO prompts (id, owner, name, created_at, updated_at) VALUES (:id, :owner, :name, :now, :now)"
     tx.execute(sql, id=prompt_id, owner=owner, name=name, now=now)
@@ -168,8 +173,8 @@ def _create(tx: Tx, owner: str, name: str, content: str, note: str | None, label
 def _add(tx: Tx, owner: str, name: str, content: str, note: str | None, labels: list[str]) -> int:
     prompt = _one(tx, owner, name)
     n = (prompt.versions or 0) + 1
-    if n > _MANY:
-        raise Conflict(f"This prompt has {_MANY} versions, the most there may be.", code="too_many_prompts")
+    if n > _MAX_VERSIONS:
+        raise Conflict(f"This prompt has {_MAX_VERSIONS} versions, the most there may be.", code="too_many_prompts")
     sql = (
         "INSERT INTO prompt_versions (prompt_id, n, owner, content, note, created_at) "
         "VALUES (:id, :n, :owner, :content, :note, :now)"
@@ -186,8 +191,8 @@ def _label(tx: Tx, prompt_id: str, owner: str, labels: list[str], n: int) -> Non
         "ON CONFLICT (prompt_id, label) DO UPDATE SET n = excluded.n"
     )
     tx.execute_many(sql, [{"id": prompt_id, "label": label, "owner": owner, "n": n} for label in labels])
-    if tx.value("SELECT count(*) FROM prompt_labels WHERE prompt_id = :id", id=prompt_id) > _MANY_LABELS:
-        raise Conflict(f"This prompt has {_MANY_LABELS} labels, the most there may be.", code="too_many_prompts")
+    if tx.value("SELECT count(*) FROM prompt_labels WHERE prompt_id = :id", id=prompt_id) > _MAX_LABELS:
+        raise Conflict(f"This prompt has {_MAX_LABELS} labels, the most there may be.", code="too_many_prompts")
 
 
 def _touch(tx: Tx, prompt_id: str) -> None:

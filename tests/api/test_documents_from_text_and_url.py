@@ -231,13 +231,13 @@ async def test_a_bad_url_request_is_refused(api: Running, body: object) -> None:
 
 
 async def test_fetching_can_be_turned_off(tmp_path: Path, web: Site) -> None:
-    web.asked.clear()
+    web.requests.clear()
     web.pages["/page.txt"] = answer(body=unique(TEXT))
     async with serving(tmp_path / "data", url_fetch=False, url_allowed_hosts=f"127.0.0.1:{web.port}") as running:
         response = await running.client.post("/documents/url", json={"url": web.url("/page.txt")})
         assert "URL_FETCH" in problem(response, 403, "url_fetch_off")["detail"]
         assert (await running.client.post("/documents/text", json={"text": TEXT})).status_code == 202
-    assert web.asked == []
+    assert web.requests == []
 
 
 async def test_a_fetched_page_is_its_owners(web: Site, tmp_path: Path) -> None:

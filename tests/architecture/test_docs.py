@@ -253,3 +253,26 @@ def test_files_that_the_docs_name_are_there(name: str) -> None:
             assert (page.parent / target).exists() or (ROOT / target).exists(), target
     for target in re.findall(r"`((?:docs|backend|tests|bench)/[\w./-]+)`", page.read_text(encoding="utf-8")):
         assert (ROOT / target).exists(), target
+
+
+PACKAGES = ("chains", "config", "events", "kit", "routers", "services", "storage")
+
+
+def short_paths(text: str) -> list[str]:
+    """Files and folders of backend/ in backticks, without `backend/`, as `kit/ids.py` or `services/runs/`. Paths with a
+    placeholder like `<provider>` are left out.
+    """
+    return re.findall(rf"`((?:{'|'.join(PACKAGES)})/(?:[\w./-]+\.py|(?:[\w.-]+/)*))`", text)
+
+
+def test_short_paths_are_recognised() -> None:
+    text = "`kit/ids.py`, `services/runs/`, `storage/`, `chains/models/<provider>.py`, `tests/api/`, `events/x y.py`"
+    assert short_paths(text) == ["kit/ids.py", "services/runs/", "storage/"]
+
+
+@pytest.mark.parametrize(
+    "name", sorted(p.relative_to(ROOT).as_posix() for p in [ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+)
+def test_short_paths_that_the_docs_name_are_there(name: str) -> None:
+    missing = [path for path in short_paths(read(name)) if not (ROOT / "backend" / path).exists()]
+    assert missing == [], f"{name} names files that backend/ doesn't have"

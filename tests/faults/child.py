@@ -131,7 +131,7 @@ def census(services: Services, port: int) -> dict[str, Any]:
     return {
         "tasks": dict(Counter(_task_name(t) for t in asyncio.all_tasks())),
         "live runs": len(hub._runs),
-        "places": hub._places,
+        "places": hub._run_count,
         "busy sessions": len(hub._by_session),
         "unsaved runs": len(hub._keeper.unsaved),
         "session locks": len(locks),

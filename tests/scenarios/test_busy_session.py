@@ -247,7 +247,7 @@ async def test_the_same_key_at_once_with_other_bodies_runs_one(
     statuses = sorted(r.status_code for r in await asyncio.gather(*posts))
     assert statuses == [200] + [422] * 9
     assert len(provider.calls) == 1
-    assert with_provider.services.runs.hub._places == 0
+    assert with_provider.services.runs.hub._run_count == 0
 
 
 async def test_a_retry_does_not_need_a_place(tmp_path, provider: ProviderServer) -> None:
@@ -323,4 +323,4 @@ async def test_over_max_runs_is_429_and_nothing_is_stored(tmp_path, provider: Pr
             assert (await server.client.post("/chat", json=ask(model="nobody/x"))).status_code == 422
         both = await asyncio.gather(server.events(ask()), server.events(ask()))
         assert [only_terminal(events)["type"] for events in both] == ["run.completed"] * 2
-        assert server.services.runs.hub._places == 0
+        assert server.services.runs.hub._run_count == 0

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from typing import cast
 
 import pytest
 
+from backend.services.runs.log import MemoryLog
 from tests.scenarios.support import ask, gated, messages, only_terminal, ordered, rows, said, watch
 from tests.support.harness import Running, text_of
 from tests.support.provider_protocol import Sleep, Stall, answer, chunk
@@ -40,7 +42,7 @@ async def test_leaving_leaves_nothing_behind(with_provider: Running, provider: P
         run = with_provider.services.runs.hub.live("local", first.run_id)
         assert run is not None
         async with asyncio.timeout(5):
-            while len(run.log._waiters) > 1:
+            while len(cast(MemoryLog, run.log)._waiters) > 1:
                 await asyncio.sleep(0.01)
         gate.set()
         await first.all()

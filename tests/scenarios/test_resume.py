@@ -4,12 +4,14 @@ import asyncio
 import io
 import logging
 import socket
+from typing import cast
 
 import httpx
 import psutil
 import pytest
 
 from backend.kit.times import now_ms
+from backend.services.runs.log import MemoryLog
 from tests.scenarios.support import ask, frozen, gated, only_terminal, rows, watch
 from tests.support.harness import Running, serving
 from tests.support.provider_protocol import Send, answer, chunk, done
@@ -69,7 +71,7 @@ async def test_a_live_run_cut_after_any_event_is_whole_when_joined(
         stored = with_provider.services.runs.hub.live("local", first.run_id)
         assert stored is not None
         async with asyncio.timeout(5):
-            while len(stored.log._waiters) < head + 2:  # all of them have caught up and wait
+            while len(cast(MemoryLog, stored.log)._waiters) < head + 2:  # all of them have caught up and wait
                 await asyncio.sleep(0.005)
         gate.set()
         bodies = await asyncio.gather(*tasks)

@@ -46,7 +46,7 @@ async def test_an_end_that_cannot_be_stored_is_never_a_completion(
     run_id = events[0]["run_id"]
     async with watch(server.client, f"/runs/{run_id}/events") as again:
         assert await again.all() == events
-    assert server.services.runs.hub._places == 0
+    assert server.services.runs.hub._run_count == 0
 
 
 async def test_what_was_told_is_stored_when_the_database_is_back(
@@ -124,7 +124,7 @@ async def test_a_caller_that_is_cancelled_while_its_turn_is_stored_leaves_a_run(
     async with asyncio.timeout(10):
         while rows(server, "SELECT status FROM runs") != [("completed",)]:
             await asyncio.sleep(0.02)
-    assert server.services.runs.hub._places == 0
+    assert server.services.runs.hub._run_count == 0
 
 
 async def test_a_repetition_finds_the_run_of_a_caller_that_was_cancelled_before_it_was_stored(
@@ -161,7 +161,7 @@ async def test_a_start_that_cannot_be_stored_is_503_and_calls_nobody(
     response = await server.client.post("/chat", json=SIMULATED)
     assert (response.status_code, response.json()["code"]) == (503, "storage_busy")
     assert int(response.headers["retry-after"]) >= 1
-    assert server.services.runs.hub._places == 0
+    assert server.services.runs.hub._run_count == 0
     assert rows(server, "SELECT count(*) FROM runs") == [(0,)]
 
 

@@ -1,4 +1,4 @@
-"""What traces are sent to, on free ports of the loopback: OTLP over gRPC and HTTP, and anything else over HTTP."""
+"""Servers on free loopback ports that collect traces: OTLP over gRPC and HTTP, and other requests over HTTP."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 
 @dataclass(frozen=True)
 class Span:
-    """A span as it came over the wire; times in ns."""
+    """A span that was received; times in ns."""
 
     name: str
     kind: int
@@ -38,7 +38,7 @@ class Span:
 
 @dataclass
 class Collector:
-    """`spans` in the order in which they came; `raw` are their bytes."""
+    """The spans that were received, in this order; `raw` has the bytes of the requests."""
 
     endpoint: str
     spans: list[Span] = field(default_factory=list[Span])
@@ -46,28 +46,28 @@ class Collector:
     refuse: bool = False
 
     def take(self, request: ExportTraceServiceRequest) -> None:
-        """Keep what a request holds."""
+        """Store the spans of a request."""
         self.raw.append(request.SerializeToString())
         for resource in request.resource_spans:
-            named = _attributes(resource.resource.attributes)
+            attributes = _attributes(resource.resource.attributes)
             for scope in resource.scope_spans:
-                self.spans.extend(_span(span, named) for span in scope.spans)
+                self.spans.extend(_span(span, attributes) for span in scope.spans)
 
     def named(self, name: str) -> list[Span]:
-        """The spans of that name."""
+        """The spans with this name."""
         return [span for span in self.spans if span.name == name]
 
     def wait(self, name: str, count: int, timeout: float = 10) -> list[Span]:
-        """The spans of that name, waiting until there are so many. Called in a thread."""
+        """The spans with this name, when there are exactly `count`. Blocks, so call it in a thread."""
         deadline = time.monotonic() + timeout
-        while len(found := self.named(name)) < count:
+        while len(spans := self.named(name)) < count:
             assert time.monotonic() < deadline, f"{count} of {name}? There are {[span.name for span in self.spans]}"
             time.sleep(0.02)
-        assert len(found) == count, found
-        return found
+        assert len(spans) == count, spans
+        return spans
 
     def one(self, name: str) -> Span:
-        """The one span of that name, waiting until it has come. Called in a thread."""
+        """The only span with this name, when it has come. Blocks, so call it in a thread."""
         return self.wait(name, 1)[0]
 
 
@@ -85,7 +85,7 @@ class _Grpc(TraceServiceServicer):
 
 @contextmanager
 def grpc_collector() -> Iterator[Collector]:
-    """OTLP over gRPC."""
+    """A collector of OTLP over gRPC."""
     servicer, server = _Grpc(), grpc.server(ThreadPoolExecutor(2))
     add_TraceServiceServicer_to_server(servicer, server)
     servicer.collector = Collector(f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
@@ -98,31 +98,31 @@ def grpc_collector() -> Iterator[Collector]:
 
 @contextmanager
 def http_collector() -> Iterator[Collector]:
-    """OTLP over HTTP."""
+    """A collector of OTLP over HTTP."""
     with listening() as listener:
         collector = Collector(listener.address)
 
-        def took(path: str, body: bytes) -> None:
+        def take(path: str, body: bytes) -> None:
             if path == "/v1/traces":
                 collector.take(ExportTraceServiceRequest.FromString(body))
 
-        listener.took = took
+        listener.take = take
         yield collector
 
 
 class Listener(ThreadingHTTPServer):
-    """Keeps the path and the body of every request; answers with an empty JSON object."""
+    """Stores path and body of every request, and calls `take` with them; responds with an empty JSON object."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.bodies: list[tuple[str, bytes]] = []
-        self.took: Any = lambda path, body: None
+        self.take: Any = lambda path, body: None
 
     @property
     def address(self) -> str:
-        """Its base URL."""
+        """The base URL of the server."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         assert isinstance(self.server, Listener)
         self.server.bodies.append((self.path, body))
-        self.server.took(self.path, body)
+        self.server.take(self.path, body)
         self._answer()
 
     do_PATCH = do_POST
@@ -158,12 +158,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is logged."""
+        """Log nothing."""
 
 
 @contextmanager
 def listening() -> Iterator[Listener]:
-    """A Listener that listens."""
+    """A running Listener."""
     with Listener() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -196,5 +196,5 @@ def _attributes(pairs: Any) -> dict[str, Any]:
 def _value(value: Any) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
-        return [_value(each) for each in value.array_value.values]
+        return [_value(item) for item in value.array_value.values]
     return getattr(value, kind) if kind else None

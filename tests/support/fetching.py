@@ -1,4 +1,4 @@
-"""What the tests of fetching share."""
+"""Helpers for tests of fetching."""
 
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +14,7 @@ from tests.support.site_server import Site
 
 
 def infos(*addresses: str) -> Callable[[str, int], list[Any]]:
-    """A DNS that gives every name these addresses."""
+    """A lookup that returns these addresses for every name."""
     return lambda _, port: [info for a in addresses for info in socket.getaddrinfo(a, port, type=socket.SOCK_STREAM)]
 
 
@@ -24,25 +24,25 @@ def refuse_names(name: str, port: int) -> list[Any]:
 
 @asynccontextmanager
 async def fetcher(folder: Path, **options: Any) -> AsyncIterator[Fetcher]:
-    made = Fetcher(folder, **{"max_bytes": 1_000_000, "seconds": 10.0, "lookup": refuse_names, **options})
+    new_fetcher = Fetcher(folder, **{"max_bytes": 1_000_000, "seconds": 10.0, "lookup": refuse_names, **options})
     try:
-        yield made
+        yield new_fetcher
     finally:
-        made.close()
+        new_fetcher.close()
 
 
-def local(served: Site, *hosts: str) -> dict[str, Any]:
-    """Lets a fetcher reach a site by these names, or by its address."""
-    return {"allowed": {(host, served.port) for host in hosts or ("127.0.0.1",)}, "lookup": infos("127.0.0.1")}
+def local(site: Site, *hosts: str) -> dict[str, Any]:
+    """Options with which a fetcher can reach a site by these names, or by its address."""
+    return {"allowed": {(host, site.port) for host in hosts or ("127.0.0.1",)}, "lookup": infos("127.0.0.1")}
 
 
-async def fetched(made: Fetcher, url: str) -> tuple[str, bytes]:
-    async with made.fetch(url) as page:
+async def fetched(fetcher: Fetcher, url: str) -> tuple[str, bytes]:
+    async with fetcher.fetch(url) as page:
         return page.name, page.file.read()
 
 
-async def refusal(made: Fetcher, url: str) -> StreamForgeError:
+async def refusal(fetcher: Fetcher, url: str) -> StreamForgeError:
     with pytest.raises(StreamForgeError) as raised:
-        await fetched(made, url)
+        await fetched(fetcher, url)
     assert len(raised.value.message) > 20
     return raised.value

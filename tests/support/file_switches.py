@@ -1,10 +1,10 @@
-"""Counts how often a request hops from one file of `backend/` to another before its first event is in the run's log.
+"""Counts how often the code of a request changes from one file of `backend/` to another before its first event.
 
     python -m tests.support.file_switches
 
-A switch is a call of a Python function, on the event loop's thread, whose file is another than that of the call before
-it. The count begins with the endpoint of `POST /chat` and ends when the run's first event is encoded. Three kinds of
-requests are counted; each repeats the same request until the count is steady (caches are warm).
+A switch is a call of a Python function, on the event loop's thread, whose file differs from that of the previous call.
+The count begins with the endpoint of `POST /chat` and ends when the run's first event is encoded. Three kinds of
+requests are counted, each after a first request of the same kind, so that caches are warm.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class SwitchCounter:
         self._entered: set[FrameType] = set()
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
-        """Called by the interpreter for every call and return."""
+        """Count one call. The interpreter calls this for every call and return."""
         if event != "call":
             return
         code = frame.f_code
@@ -46,25 +46,25 @@ class SwitchCounter:
             self._is_counting = False
             sys.setprofile(None)
         elif self._is_counting and frame not in self._entered:
-            # A coroutine that goes on after an `await` is reported as a call, too.
+            # A coroutine that continues after an `await` is reported as a call, too.
             self._entered.add(frame)
             self.files.append(name)
             self.functions.append(code.co_name)
 
     @property
     def switches(self) -> int:
-        """How many calls went to another file than the call before."""
+        """The number of calls whose file differs from that of the previous call."""
         return sum(1 for a, b in itertools.pairwise(self.files) if a != b)
 
     def way(self) -> list[str]:
-        """The files in order, each with the functions that were called while the way stayed in it."""
+        """The files in order, each with the functions that were called before the next switch."""
         both = zip(self.files, self.functions, strict=True)
         groups = itertools.groupby(both, lambda pair: pair[0])
         return [f"{name}: {', '.join(function for _, function in group)}" for name, group in groups]
 
 
 async def count_switches(running: Running, body: dict[str, Any]) -> SwitchCounter:
-    """One `POST /chat` of `body`, counted."""
+    """The counts of one `POST /chat` with `body`."""
     counter = SwitchCounter()
     sys.setprofile(counter)
     try:
@@ -75,7 +75,7 @@ async def count_switches(running: Running, body: dict[str, Any]) -> SwitchCounte
 
 
 async def measure(data_dir: Path) -> dict[str, SwitchCounter]:
-    """The counts of a new session, of a session that goes on, and of one answer without documents."""
+    """The counts by kind of request: a new session, a next message in a session, and an answer without documents."""
     async with serving(data_dir) as running:
         first = await running.events({"message": "hello"})
         session = {"message": "hello", "session_id": first[0]["session_id"]}
@@ -92,11 +92,11 @@ async def measure(data_dir: Path) -> dict[str, SwitchCounter]:
 def main() -> None:
     """Print the counts, and the way of the first kind."""
     with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(measure(Path(folder)))
-    for kind, counter in found.items():
+        counters = asyncio.run(measure(Path(folder)))
+    for kind, counter in counters.items():
         print(f"{kind}: {counter.switches} switches, {len(counter.files)} calls")
     print("\nThe way of a new session:")
-    print("\n".join(f"  {step}" for step in found["new session"].way()))
+    print("\n".join(f"  {step}" for step in counters["new session"].way()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real servers for tests: in this process on a free loopback port, or as a process of its own that can be killed."""
+"""Real servers for tests: in this process on a free loopback port, or as a separate process that can be killed."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ ALL_ON: dict[str, Any] = {}
 
 @dataclass
 class Running:
-    """A server that answers. `client` calls it; `services` are its insides (in-process only)."""
+    """A server that runs in this process. `client` sends requests to it; `services` are its services."""
 
     base: str
     client: httpx.AsyncClient
@@ -38,7 +38,7 @@ class Running:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port of the server."""
         return httpx.URL(self.base).port or 0
 
     async def events(self, body: dict[str, Any], **kwargs: Any) -> "list[dict[str, Any]]":
@@ -48,7 +48,7 @@ class Running:
             return await read_events(response)
 
     async def upload(self, name: str, data: bytes) -> dict[str, Any]:
-        """Upload one file and wait until it is ready or failed: the document's JSON."""
+        """The document's JSON, when the uploaded file is ready or has failed."""
         files = {"file": (name, data)}
         response = await self.client.post("/documents/upload", params={"wait": "true"}, files=files)
         assert response.status_code == 200, response.text
@@ -56,13 +56,13 @@ class Running:
 
 
 async def read_events(response: httpx.Response, stop_after: int | None = None) -> "list[dict[str, Any]]":
-    """The events of an SSE response, by a parser that isn't ours; each has its id under `_id`."""
-    found: list[dict[str, Any]] = []
+    """The events of an SSE response, read by httpx-sse. `_id` has the id of an event. At most `stop_after` events."""
+    events: list[dict[str, Any]] = []
     async for event in EventSource(response).aiter_sse():
-        found.append({**json.loads(event.data), "_id": event.id})
-        if len(found) == stop_after:
+        events.append({**json.loads(event.data), "_id": event.id})
+        if len(events) == stop_after:
             break
-    return found
+    return events
 
 
 def text_of(events: "list[dict[str, Any]]") -> str:
@@ -71,7 +71,7 @@ def text_of(events: "list[dict[str, Any]]") -> str:
 
 
 def settings(data_dir: Path, **overrides: Any) -> Settings:
-    """Settings that depend on nothing around the tests."""
+    """Settings that don't depend on the machine: no `.env`, no Ollama."""
     defaults: dict[str, Any] = {
         "data_dir": data_dir,
         "port": 0,
@@ -88,7 +88,7 @@ def settings(data_dir: Path, **overrides: Any) -> Settings:
 
 @asynccontextmanager
 async def serving(data_dir: Path, **overrides: Any) -> AsyncIterator[Running]:
-    """A real uvicorn on loopback in this event loop, ready to answer."""
+    """A real uvicorn server on loopback in this event loop, when it is ready."""
     prepare(data_dir)
     prepare_database(data_dir)
     loaded = settings(data_dir, **overrides)
@@ -124,7 +124,7 @@ def _no_signals() -> _NoSignals:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """The number of a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -132,7 +132,7 @@ def free_port() -> int:
 
 @dataclass
 class ServerProcess:
-    """`python -m backend.main` in a process of its own. `start()` returns when /ready says so."""
+    """`python -m backend.main` as a separate process. `start()` returns when the server is ready."""
 
     data_dir: Path
     env: dict[str, str] = field(default_factory=dict)
@@ -145,8 +145,8 @@ class ServerProcess:
         return f"http://127.0.0.1:{self.port}"
 
     def environment(self) -> dict[str, str]:
-        """What the process sees: nothing of ours but PATH, and `env`."""
-        own = {
+        """The environment of the process: PATH, the settings of tests, and `env`."""
+        variables = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "HOST": "127.0.0.1",
@@ -157,10 +157,10 @@ class ServerProcess:
             "AUTO_TITLE": "0",
             "SUMMARIES": "0",
         }
-        return {**own, **self.env}
+        return {**variables, **self.env}
 
     def start(self, wait: bool = True) -> None:
-        """Start it, and wait until it is ready."""
+        """Start the server, and wait until it is ready."""
         prepare(self.data_dir)
         prepare_database(self.data_dir)
         self.process = subprocess.Popen(
@@ -182,13 +182,13 @@ class ServerProcess:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kill the server with SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     def stop(self, timeout: float = 15) -> tuple[int, str]:
-        """SIGTERM; the exit code and what it logged."""
+        """The exit code and the log. Stops the server with SIGTERM."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

@@ -1,6 +1,6 @@
 """A real llama.cpp server for tests, with a model of half a megabyte whose words are random.
 
-`python -m tests.support.llama <model.gguf>` serves until it is killed, and says where as its first line.
+`python -m tests.support.llama <model.gguf>` serves until it is killed. It prints its URL as the first line.
 """
 
 import importlib
@@ -26,7 +26,7 @@ _TEMPLATE = (
 
 
 def write_model(path: Path) -> None:
-    """A model of llama's architecture, with the weights of a fixed seed. It writes words, seldom an end."""
+    """Write a model of llama's architecture, with random weights of a fixed seed. Its answers are words and long."""
     import gguf
 
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *(f"▁{word}" for word in _WORDS)]
@@ -62,7 +62,7 @@ def write_model(path: Path) -> None:
 def _weights(vocabulary: int) -> Iterator[tuple[str, np.ndarray]]:
     dice = np.random.default_rng(7)
     heads = dice.normal(0, 1, (vocabulary, _WIDTH))
-    # Bytes and special tokens are never the likeliest: the best word's logit is far above zero.
+    # Bytes and special tokens are never the most likely, because the best word's logit is far above zero.
     heads[: vocabulary - len(_WORDS)] = 0.0
     yield "token_embd.weight", dice.normal(0, 1, (vocabulary, _WIDTH))
     yield "output.weight", heads * 3
@@ -80,25 +80,25 @@ def _weights(vocabulary: int) -> Iterator[tuple[str, np.ndarray]]:
 
 @dataclass
 class Llama:
-    """A running server. `root` is where its paths begin."""
+    """A running server. `root` is its URL without a path."""
 
     root: str
     process: "subprocess.Popen[str]"
 
     @property
     def base_url(self) -> str:
-        """What an OpenAI client takes as its base URL."""
+        """The base URL for an OpenAI client."""
         return f"{self.root}/v1"
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kill the server with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
 
 @contextmanager
 def llama(model: Path) -> Iterator[Llama]:
-    """A server of its own process, ready to answer."""
+    """A server in a separate process, when it is ready."""
     command = [sys.executable, "-m", "tests.support.llama", str(model)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
@@ -114,7 +114,7 @@ def llama(model: Path) -> Iterator[Llama]:
 
 def main() -> None:
     """Serve until killed."""
-    # Its names are in a binary: no type checker sees them.
+    # A binary package, whose names no type checker sees.
     xllamacpp: Any = importlib.import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path = sys.argv[1]

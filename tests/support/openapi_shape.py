@@ -1,4 +1,4 @@
-"""The shape of the API: `/openapi.json` without the texts that only people read, keys and paths sorted.
+"""The shape of the API: `/openapi.json` without the texts for people, with sorted keys and paths.
 
 python -m tests.support.openapi_shape > before.json     # then change the code
 python -m tests.support.openapi_shape before.json       # exit code 1 and the difference, if the shape has changed
@@ -18,16 +18,16 @@ _TEXTS = frozenset({"description", "summary", "tags", "operationId"})
 
 
 def shape_of(value: Any, *, is_named: bool = False) -> Any:
-    """`value` without texts. `is_named`: its keys are names of ours (of properties, schemas), never keys of OpenAPI."""
+    """`value` without texts. `is_named`: its keys are names of properties or schemas, not keywords of OpenAPI."""
     if isinstance(value, dict):
         pairs = cast("dict[str, Any]", value).items()
         return {
-            key: shape_of(each, is_named=not is_named and key in ("properties", "schemas"))
-            for key, each in sorted(pairs)
+            key: shape_of(child, is_named=not is_named and key in ("properties", "schemas"))
+            for key, child in sorted(pairs)
             if is_named or key not in _TEXTS
         }
     if isinstance(value, list):
-        return [shape_of(each) for each in cast("list[Any]", value)]
+        return [shape_of(child) for child in cast("list[Any]", value)]
     return value
 
 
@@ -39,7 +39,7 @@ def current_shape() -> str:
 
 
 def main() -> int:
-    """Print the shape, or compare it with the file that is named; the exit code."""
+    """The exit code. Prints the shape, or its difference to the file of the first argument."""
     shape = current_shape()
     if len(sys.argv) < 2:
         sys.stdout.write(shape)

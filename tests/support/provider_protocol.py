@@ -1,4 +1,4 @@
-"""What a scripted provider can send: steps of a script, and whole answers in OpenAI's and Ollama's protocol."""
+"""Scripts for a provider: the steps, and whole answers in OpenAI's and Ollama's protocol."""
 
 import asyncio
 import base64
@@ -15,14 +15,14 @@ DIMENSIONS = 64
 
 @dataclass(frozen=True)
 class Send:
-    """Body bytes, exactly these, in one write."""
+    """Send these bytes of the body in one write."""
 
     data: bytes
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Bytes of the whole response, head and chunked coding included: for cutting anywhere. See `wire`."""
+    """Send these bytes of the response, including head and chunked coding, to cut it anywhere. See `wire`."""
 
     data: bytes
 
@@ -34,14 +34,14 @@ class Sleep:
 
 @dataclass(frozen=True)
 class Gate:
-    """Waits until the test sets the event: a barrier, where a sleep would be a guess."""
+    """Wait until the test sets the event. Better than `Sleep`, whose duration would be a guess."""
 
     event: asyncio.Event
 
 
 @dataclass(frozen=True)
 class Status:
-    """The head of the response. With a body it is the whole response; without one, `Send`s may follow."""
+    """Send the head of the response. With a body, this is the whole response; without a body, `Send`s may follow."""
 
     code: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -50,14 +50,14 @@ class Status:
 
 @dataclass(frozen=True)
 class Cut:
-    """The connection ends in the middle of the body: reset, or closed in order but without the last chunk."""
+    """End the connection in the middle of the body: with a reset, or closed normally but without the last chunk."""
 
     reset: bool = True
 
 
 @dataclass(frozen=True)
 class Stall:
-    """Nothing comes any more, and the connection stays open."""
+    """Send nothing more, but keep the connection open."""
 
 
 Step = Send | Raw | Sleep | Gate | Status | Cut | Stall
@@ -75,7 +75,7 @@ def chunk(delta: Mapping[str, Any], finish: str | None = None, model: str = "tes
 
 
 def usage_chunk(prompt: int, completion: int, model: str = "test-model") -> Send:
-    """The chunk without choices that `stream_options.include_usage` asks for."""
+    """The chunk with usage and without choices, for requests with `stream_options.include_usage`."""
     return _frame({**_chunk_head(model), "choices": [], "usage": _usage(prompt, completion)})
 
 
@@ -91,8 +91,9 @@ def answer(
     finish: str | None = "stop",
     model: str = "test-model",
 ) -> list[Step]:
-    """A whole streamed answer. `chunk_by`: "words", "chars" or a number of characters; `finish=None` leaves
-    the finish reason out, as a provider does that gives up in the middle."""
+    """A whole streamed answer. `chunk_by`: "words", "chars" or a number of characters. `finish=None` leaves out the
+    finish reason, like a provider that stops in the middle.
+    """
     pieces = list(split(text, chunk_by))
     steps: list[Step] = [chunk({"role": "assistant", "content": ""}, model=model)]
     steps += [chunk({"content": piece}, model=model) for piece in pieces]
@@ -167,11 +168,11 @@ def ollama_model_not_found(model: str = "no-such-model") -> list[Step]:
     return [json_response(404, {"error": f"model '{model}' not found"})]
 
 
-# -- what the protocols share ---------------------------------------------------------------------------
+# -- shared by the protocols ----------------------------------------------------------------------------
 
 
 def embed(text: str, dimensions: int = DIMENSIONS) -> list[float]:
-    """A unit vector of hashed words: the same text, the same vector; shared words, near vectors."""
+    """A unit vector of hashed words. Equal texts have equal vectors; texts that share words have similar vectors."""
     vector = [0.0] * dimensions
     for word in text.lower().split():
         digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
@@ -192,11 +193,11 @@ def openai_embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def inputs(body: Mapping[str, Any]) -> list[str]:
-    """`input` as texts: a text, a list of texts, or the token ids that some clients send instead."""
-    given = body.get("input", "")
-    if isinstance(given, list) and not (given and isinstance(given[0], int)):
-        return [_text(item) for item in given]
-    return [_text(given)]
+    """The texts of `input`: one text, a list of texts, or token ids, which some clients send."""
+    value = body.get("input", "")
+    if isinstance(value, list) and not (value and isinstance(value[0], int)):
+        return [_text(item) for item in value]
+    return [_text(value)]
 
 
 def _text(item: Any) -> str:
@@ -204,7 +205,7 @@ def _text(item: Any) -> str:
 
 
 def split(text: str, by: str | int) -> Iterator[str]:
-    """Pieces that joined give the text again; a word keeps the space before it."""
+    """Pieces of the text: words with the space before them, or groups of `by` characters."""
     if by == "words":
         words = text.split(" ")
         yield from (word if i == 0 else f" {word}" for i, word in enumerate(words))

@@ -9,11 +9,11 @@ breaks, and what the server waits for::
         gate = asyncio.Event()
         provider.script([chunk({"content": "Hel"}), Gate(gate), Cut()])
         ...                                    # OPENAI_BASE_URL=provider.base_url
-        call = await provider.call(0)          # waits until the first chat request has come
-        await call.disconnected()              # fails unless the client closed it before the script was over
+        call = await provider.call(0)          # waits for the first chat request
+        await call.disconnected()              # fails unless the client closed it before the end of the script
 
-A chat request takes the next script of the queue; with none left it is answered by `provider.default`. One
-`Send` is one chunk of the chunked coding and one write.
+A chat request gets the next script of the queue, or the answer of `provider.default` if the queue is empty. One `Send`
+is one chunk of the chunked coding and one write.
 """
 
 import asyncio
@@ -57,12 +57,12 @@ _GOOGLE_CHAT = ":streamGenerateContent"
 
 @dataclass
 class Call:
-    """One request as it came, and what became of its connection."""
+    """One request, and how its connection ended."""
 
     method: str
     path: str
     headers: dict[str, str]  # names in lower case
-    json: Any  # None without a body, or when the body is no JSON
+    json: Any  # None without a body, or if the body is not JSON
     _end: "asyncio.Future[str]" = field(repr=False)  # "left" or "answered"
 
     @property
@@ -70,11 +70,11 @@ class Call:
         return self.path in CHAT_PATHS or self.path.endswith(_GOOGLE_CHAT)
 
     async def disconnected(self, timeout: float = 5) -> None:
-        """Returns once the client has closed the connection; fails if it took the whole answer or stays."""
+        """Return when the client has closed the connection; fail if it reads the whole answer or doesn't close."""
         assert await self._ended(timeout) == "left", f"{self.path} was answered to its end, nobody left"
 
     async def answered(self, timeout: float = 5) -> None:
-        """Returns once the script has been played to its end."""
+        """Return when the whole script was sent; fail if the client closes the connection before."""
         assert await self._ended(timeout) == "answered", f"the client of {self.path} left before the end"
 
     async def _ended(self, timeout: float) -> str:
@@ -85,7 +85,7 @@ class Call:
 
 
 class ProviderServer:
-    """See the module. `calls` holds chat requests, `requests` every request; both in the order of arrival."""
+    """The server of this module. `calls` has the chat requests, `requests` has all requests, in order of arrival."""
 
     def __init__(self, text: str = "Hello from the provider.", models: Sequence[str] = ("test-model",)) -> None:
         self._text = text
@@ -97,7 +97,7 @@ class ProviderServer:
         self._server: asyncio.Server | None = None
 
     def reset(self) -> None:
-        """Forgets calls and scripts, and answers as it did at first: for the next test."""
+        """Restore the state of a new server, for the next test: no calls, no scripts, the default answer."""
         self.requests: list[Call] = []
         self.calls: list[Call] = []
         self.models = list(self._models)
@@ -119,27 +119,27 @@ class ProviderServer:
 
     @property
     def root_url(self) -> str:
-        """Where Ollama's paths begin."""
+        """The URL without a path, the base URL for an Ollama client."""
         assert self._server is not None, "use `async with ProviderServer()`"
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     @property
     def base_url(self) -> str:
-        """What an OpenAI client takes as its base URL."""
+        """The base URL for an OpenAI client."""
         return f"{self.root_url}/v1"
 
     def script(self, *scripts: Scripted, path: str = "chat") -> None:
-        """Queues one script a call, for chat of either protocol or for another path (`/v1/embeddings`)."""
+        """Queue scripts, one per call: for chat requests of all protocols, or for another path (`/v1/embeddings`)."""
         self._scripts.setdefault(path, deque()).extend(scripts)
 
     async def call(self, index: int = 0, timeout: float = 5) -> Call:
-        """The chat request of that index, waiting until it has come."""
+        """The chat request with this index, when it has come."""
         async with asyncio.timeout(timeout), self._arrived:
             await self._arrived.wait_for(lambda: len(self.calls) > index)
         return self.calls[index]
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Our own task: of one that it started itself, asyncio logs the cancelling as an error (Python 3.11).
+        # A task of our own, because asyncio logs an error if its own task is cancelled (Python 3.11).
         task = asyncio.create_task(self._connected(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
@@ -157,7 +157,7 @@ class ProviderServer:
             writer.close()
 
     async def _answer(self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-        """Plays the script while listening for the client's leaving; returns what came of a next request."""
+        """The bytes of a next request that came meanwhile. Sends the script, unless the client disconnects."""
         self.requests.append(call)
         if call.is_chat:
             self.calls.append(call)
@@ -195,7 +195,7 @@ def _byte_of(listen: "asyncio.Task[bytes]") -> bytes:
 
 
 async def _read_request(reader: asyncio.StreamReader, ahead: bytes) -> Call | None:
-    """The next request of a connection; None when the client has closed it."""
+    """The next request of a connection; None if the client has closed it."""
     try:
         head = ahead + await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -204,26 +204,26 @@ async def _read_request(reader: asyncio.StreamReader, ahead: bytes) -> Call | No
     method, path, _ = request_line.split(" ", 2)
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    parsed: Any = None
+    value: Any = None
     with suppress(ValueError):
-        parsed = json.loads(body)
-    return Call(method, path.partition("?")[0], headers, parsed, asyncio.get_running_loop().create_future())
+        value = json.loads(body)
+    return Call(method, path.partition("?")[0], headers, value, asyncio.get_running_loop().create_future())
 
 
 async def _play(steps: Script, writer: asyncio.StreamWriter) -> None:
-    begun = False
+    has_head = False
     for step in steps:
         match step:
             case Status():
                 writer.write(_head(step))
-                begun = True
+                has_head = True
                 if step.body is not None:
                     await writer.drain()
                     return
             case Send(data):
-                if not begun:
+                if not has_head:
                     writer.write(_head(_STREAM))
-                    begun = True
+                    has_head = True
                 writer.write(_chunked(data))
                 await writer.drain()
             case Raw(data):
@@ -243,7 +243,7 @@ async def _play(steps: Script, writer: asyncio.StreamWriter) -> None:
 
 
 def wire(sends: Sequence[Send]) -> bytes:
-    """The bytes of a streamed response to its end, as they go over the wire."""
+    """The bytes of a whole streamed response."""
     return _head(_STREAM) + b"".join(_chunked(send.data) for send in sends) + b"0\r\n\r\n"
 
 
@@ -252,7 +252,7 @@ def _chunked(data: bytes) -> bytes:
 
 
 def _cut(writer: asyncio.StreamWriter, reset: bool) -> None:
-    if reset:  # with no time to linger, closing sends RST
+    if reset:  # with a linger time of 0, closing sends RST
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
@@ -266,7 +266,7 @@ def _head(status: Status) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + (status.body or b"")
 
 
-# -- what is answered without a script -------------------------------------------------------------
+# -- answers without a script ----------------------------------------------------------------------
 
 
 def _default_answer(call: Call, text: str) -> Script:
@@ -292,13 +292,13 @@ def _service(call: Call, models: Sequence[str]) -> Script:
     body = call.json or {}
     match call.path:
         case "/v1/models":
-            listed = [{"id": m, "object": "model", "created": 1, "owned_by": "test"} for m in models]
-            # OpenAI and Anthropic look under `data`, Cohere under `models`.
-            return [json_response(200, {"object": "list", "data": listed, "models": [{"name": m} for m in models]})]
+            items = [{"id": m, "object": "model", "created": 1, "owned_by": "test"} for m in models]
+            # OpenAI's and Anthropic's clients read `data`, Cohere's reads `models`.
+            return [json_response(200, {"object": "list", "data": items, "models": [{"name": m} for m in models]})]
         case "/v1beta/models":
-            able = ["generateContent", "countTokens"]
-            named = [{"name": f"models/{m}", "supportedGenerationMethods": able} for m in models]
-            return [json_response(200, {"models": named})]
+            methods = ["generateContent", "countTokens"]
+            items = [{"name": f"models/{m}", "supportedGenerationMethods": methods} for m in models]
+            return [json_response(200, {"models": items})]
         case "/api/tags":
             return [json_response(200, {"models": [{"name": m, "model": m, "size": 1, "digest": "0"} for m in models]})]
         case "/api/version":

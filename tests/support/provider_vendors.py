@@ -1,4 +1,4 @@
-"""Whole answers, errors and pieces in the protocol of Anthropic, Google and Cohere; see provider_protocol."""
+"""Answers, errors and their pieces in the protocols of Anthropic, Google and Cohere; see provider_protocol."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def anthropic_event(kind: str, **fields: Any) -> Send:
 
 
 def anthropic_begun(*blocks: tuple[str, str], model: str = "test-model") -> list[Step]:
-    """An answer until before its end; `blocks` are (text or thinking, what stands in it)."""
+    """The beginning of an answer, without its end. `blocks` are pairs: "text" or "thinking", and the content."""
     usage = {"input_tokens": 7, "output_tokens": 1}
     message = {"id": "msg_test", "type": "message", "role": "assistant", "model": model, "content": []}
     start = {**message, "stop_reason": None, "stop_sequence": None, "usage": usage}
@@ -27,8 +27,8 @@ def anthropic_begun(*blocks: tuple[str, str], model: str = "test-model") -> list
             delta = {"type": f"{kind}_delta", kind: piece}
             steps.append(anthropic_event("content_block_delta", index=index, delta=delta))
         if kind == "thinking":
-            signed = {"type": "signature_delta", "signature": "c2lnbmVk"}
-            steps.append(anthropic_event("content_block_delta", index=index, delta=signed))
+            signature = {"type": "signature_delta", "signature": "c2lnbmVk"}
+            steps.append(anthropic_event("content_block_delta", index=index, delta=signature))
         if index + 1 < len(blocks):
             steps.append(anthropic_event("content_block_stop", index=index))
     return steps
@@ -82,13 +82,14 @@ def google_answer(text: str, *, thinking: str | None = None, finish: str = "STOP
 
 
 def google_blocked() -> list[Step]:
-    """The prompt itself is refused."""
+    """An answer that says that the prompt was refused."""
     usage = {"promptTokenCount": 7, "totalTokenCount": 7}
     return [google_frame({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": usage})]
 
 
-def google_error(status: int, message: str, said: str, headers: Mapping[str, str] | None = None) -> list[Step]:
-    return [json_response(status, {"error": {"code": status, "message": message, "status": said}}, headers)]
+def google_error(status: int, message: str, name: str, headers: Mapping[str, str] | None = None) -> list[Step]:
+    """An error response; `name` is Google's name of the error, like `NOT_FOUND`."""
+    return [json_response(status, {"error": {"code": status, "message": message, "status": name}}, headers)]
 
 
 # -- Cohere's protocol: POST /v2/chat --------------------------------------------------------------------
@@ -101,10 +102,10 @@ def cohere_event(kind: str, **fields: Any) -> Send:
 def cohere_begun(text: str, thinking: str | None = None) -> list[Step]:
     steps: list[Step] = [cohere_event("message-start", id="test", delta={"message": {"role": "assistant"}})]
     blocks = ([("thinking", thinking)] if thinking is not None else []) + [("text", text)]
-    for index, (kind, said) in enumerate(blocks):
+    for index, (kind, content) in enumerate(blocks):
         empty = {"message": {"content": {"type": kind, kind: ""}}}
         steps.append(cohere_event("content-start", index=index, delta=empty))
-        deltas = ({"message": {"content": {kind: piece}}} for piece in split(said, "words"))
+        deltas = ({"message": {"content": {kind: piece}}} for piece in split(content, "words"))
         steps += [cohere_event("content-delta", index=index, delta=delta) for delta in deltas]
         if index + 1 < len(blocks):
             steps.append(cohere_event("content-end", index=index))

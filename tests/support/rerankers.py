@@ -10,11 +10,13 @@ from typing import Any
 
 KEY = "rk-test-very-secret"
 RAW = "RAW-RERANKER-TEXT"
-"""Stands in every error that the server sends; it must never be seen outside."""
+"""Text in every error that the server sends. It must not reach clients or logs."""
 
 
 class RerankerServer(ThreadingHTTPServer):
-    """Scores texts as `score(query, text)` says. `status` and `raw` replace what it answers; `gate` holds it back."""
+    """A server that scores texts with `score(query, text)`. `status` and `raw` replace the response; while `gate` is
+    not set, the response waits.
+    """
 
     def __init__(self, score: Callable[[str, str], float]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -37,21 +39,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.gate.wait(30)
         status, content = self.server.status, self.server.raw
         if content is None:
-            content = json.dumps(self._scored(body) if status == 200 else {"message": RAW}).encode()
+            content = json.dumps(self._scores(body) if status == 200 else {"message": RAW}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 
-    def _scored(self, body: dict[str, Any]) -> Any:
-        """Best first, as all of them answer."""
+    def _scores(self, body: dict[str, Any]) -> Any:
+        """The body of the response in the protocol of the path. The best text comes first in all protocols."""
         texts = body.get("texts") or body["documents"]
-        scored = [(index, self.server.score(body["query"], text)) for index, text in enumerate(texts)]
-        scored.sort(key=lambda entry: -entry[1])
+        scores = [(index, self.server.score(body["query"], text)) for index, text in enumerate(texts)]
+        scores.sort(key=lambda entry: -entry[1])
         if self.path.startswith("/tei/"):
-            return [{"index": index, "score": score} for index, score in scored]
-        entries = [{"index": index, "relevance_score": score} for index, score in scored]
+            return [{"index": index, "score": score} for index, score in scores]
+        entries = [{"index": index, "relevance_score": score} for index, score in scores]
         if self.path.startswith("/voyage/"):
             return {"object": "list", "data": entries[: body["top_k"]], "usage": {"total_tokens": 1}}
         return {"id": "1", "results": entries[: body["top_n"]], "meta": {}}
@@ -62,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def reranker_server(score: Callable[[str, str], float]) -> Iterator[RerankerServer]:
-    """One that runs."""
+    """A running server."""
     server = RerankerServer(score)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -76,8 +78,9 @@ def reranker_server(score: Callable[[str, str], float]) -> Iterator[RerankerServ
 
 
 def cross_encoder(folder: Path, words: str, *, outputs: int = 1, types: bool = True, favourite: str = "") -> Path:
-    """Write `model.onnx` and `tokenizer.json`: a model whose score is how many of the known words query and text share,
-    and 10 for the text's `favourite`. Without `types` it has no token types, and counts the text's words alone.
+    """The folder with `model.onnx` and `tokenizer.json`. The model's score is the number of `words` that query and text
+    share, plus 10 if the text has the word `favourite`. Without `types`, the model has no token types and counts the
+    words of query and text together.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -95,7 +98,7 @@ def cross_encoder(folder: Path, words: str, *, outputs: int = 1, types: bool = T
 
 
 def _graph(vocabulary: dict[str, int], outputs: int, types: bool, favourite: str) -> bytes:
-    """Bags of the query's and the text's words, multiplied word by word, and weighed."""
+    """The ONNX model: bags of the query's and the text's words, multiplied word by word, and weighted."""
     from onnx import TensorProto, helper
 
     node, tensor, info = helper.make_node, helper.make_tensor, helper.make_tensor_value_info

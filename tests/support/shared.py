@@ -1,7 +1,7 @@
-"""What costs much to make and is the same for every server of the tests: made once, then shared or copied.
+"""Expensive parts of the tests' servers, which are made once and then shared or copied.
 
-A fresh DATA_DIR gets a copy of a database that is migrated already. The servers of one pytest process share the
-embedded model and the list of certificates that HTTP clients trust.
+A fresh DATA_DIR gets a copy of an empty, migrated database. The servers of one pytest process share the embedding model
+and the certificates that HTTP clients trust.
 """
 
 import functools
@@ -21,12 +21,12 @@ from backend.storage import migrations
 from backend.storage.migrations import upgrade
 
 CACHE = Path(tempfile.gettempdir()) / "streamforge-tests-cache"
-"""Of all runs of the tests on this machine. Each file's name says what the file was made from."""
+"""The cache of all test runs on this machine. The name of a file contains a hash of its sources."""
 DATABASE = "streamforge.db"
 
 
 def prepare(data_dir: Path) -> None:
-    """Let a fresh DATA_DIR share the embedded model's graph with the other tests."""
+    """Make a fresh DATA_DIR share the embedding model's graph with the other tests."""
     CACHE.mkdir(exist_ok=True)
     data_dir.mkdir(parents=True, exist_ok=True)
     if not (data_dir / "cache").exists():
@@ -34,7 +34,7 @@ def prepare(data_dir: Path) -> None:
 
 
 def prepare_database(data_dir: Path) -> None:
-    """Give a DATA_DIR without a database one of the newest schema."""
+    """Copy an empty database with the newest schema into DATA_DIR, unless it has a database."""
     database = data_dir / DATABASE
     if not database.exists():
         shutil.copyfile(_migrated_database(), database)
@@ -42,28 +42,30 @@ def prepare_database(data_dir: Path) -> None:
 
 @functools.cache
 def _migrated_database() -> Path:
-    """An empty database of the newest schema, for copies. The newest schema is what the migrations say."""
+    """The file of an empty database with the newest schema, made by the migrations. It is copied, never opened."""
     digest = hashlib.sha256()
-    for file in sorted(Path(migrations.__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
-    made = CACHE / f"migrated-{digest.hexdigest()[:12]}.db"
-    if not made.exists():
+    for source in sorted(Path(migrations.__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    file = CACHE / f"migrated-{digest.hexdigest()[:12]}.db"
+    if not file.exists():
         CACHE.mkdir(exist_ok=True)
-        # Several processes may do so at once; the last one's file stays, and it is equal to the others'.
+        # Several processes may do this at the same time. Their files are equal, and the last one is kept.
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             upgrade(Path(folder) / DATABASE)
-            os.replace(Path(folder) / DATABASE, made)
-    return made
+            os.replace(Path(folder) / DATABASE, file)
+    return file
 
 
 def share_in_process(patch: pytest.MonkeyPatch) -> None:
-    """Let all servers of this process share the embedded model and the trusted certificates."""
+    """Make all servers of this process share the embedding model and the trusted certificates."""
     patch.setattr(minilm, "_Model", _shared_models(minilm._Model))
     patch.setattr(ssl, "create_default_context", _shared_certificates(ssl.create_default_context))
 
 
 def _shared_models(load: Any) -> Any:
-    """Loads a model once for all servers whose cache is `CACHE`; other caches belong to tests of the loading itself."""
+    """A function that loads a model once for all servers with the cache `CACHE`. Tests of the loading use other caches,
+    for which it loads a model each time.
+    """
     shared = functools.cache(lambda threads: load(EmbeddingSettings(cache_dir=CACHE, threads=threads)))
 
     def open_model(settings: EmbeddingSettings) -> Any:
@@ -73,7 +75,9 @@ def _shared_models(load: Any) -> Any:
 
 
 def _shared_certificates(create: Any) -> Any:
-    """Reads the default certificates once. A client reads them when it is made, and a server makes several clients."""
+    """A function that reads the default certificates only once. Each HTTP client would read them, and a server has
+    several clients.
+    """
     trusting = functools.cache(lambda: create(cafile=certifi.where()))
 
     def create_context(*args: Any, **kwargs: Any) -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""A web server on loopback that answers as a test says, also in ways that no proper server does."""
+"""A web server on loopback that responds as a test tells it, also with wrong HTTP."""
 
 import asyncio
 import ssl
@@ -10,35 +10,37 @@ Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 def answer(status: int = 200, body: bytes = b"", **headers: str) -> bytes:
-    """A whole response; `_` in a header's name is `-`."""
-    named = {"Content_Length": str(len(body)), **headers}
-    lines = [f"{name.replace('_', '-')}: {value}" for name, value in named.items()]
+    """The bytes of a response; `_` in a header's name is `-`."""
+    fields = {"Content_Length": str(len(body)), **headers}
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
     return "\r\n".join([f"HTTP/1.1 {status} X", *lines, "", ""]).encode() + body
 
 
 @dataclass
 class Site:
-    """`pages` maps a path to a response, or to a script that writes one. `asked` is what came: (path, headers)."""
+    """A running server. `pages` maps a path to a response, or to a script that writes one. `requests` has path and
+    headers of each request.
+    """
 
     pages: dict[str, bytes | Script] = field(default_factory=dict)
-    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     port: int = 0
 
     @property
     def paths(self) -> list[str]:
-        """What was asked for, in order."""
-        return [path for path, _ in self.asked]
+        """The paths of the requests, in order."""
+        return [path for path, _ in self.requests]
 
     def url(self, path: str, host: str = "127.0.0.1", scheme: str = "http") -> str:
-        """Where a page is."""
+        """The URL of a page."""
         return f"{scheme}://{host}:{self.port}{path}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
             path = head[0].split(" ")[1]
-            named = (line.partition(": ") for line in head[1:] if line)
-            self.asked.append((path, {name.lower(): value for name, _, value in named}))
+            fields = (line.partition(": ") for line in head[1:] if line)
+            self.requests.append((path, {name.lower(): value for name, _, value in fields}))
             page = self.pages.get(path, answer(404))
             if isinstance(page, bytes):
                 writer.write(page)
@@ -50,11 +52,11 @@ class Site:
 
 @asynccontextmanager
 async def site(tls: ssl.SSLContext | None = None, **pages: bytes | Script) -> AsyncIterator[Site]:
-    """Serve on a free port of 127.0.0.1; `pages` by name are paths of one part."""
-    served = Site({f"/{name}": page for name, page in pages.items()})
-    server = await asyncio.start_server(served._serve, "127.0.0.1", 0, ssl=tls)
-    served.port = server.sockets[0].getsockname()[1]
+    """A server on a free port of 127.0.0.1. `name=page` is the page with the path `/name`."""
+    new_site = Site({f"/{name}": page for name, page in pages.items()})
+    server = await asyncio.start_server(new_site._serve, "127.0.0.1", 0, ssl=tls)
+    new_site.port = server.sockets[0].getsockname()[1]
     try:
-        yield served
+        yield new_site
     finally:
         server.close()

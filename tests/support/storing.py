@@ -1,4 +1,4 @@
-"""A document of one chunk, put into a database without a server."""
+"""Stores a document of one chunk in a database, without a server."""
 
 from backend.chains.retrieval.entries import pack_offsets
 from backend.kit.ids import new_id
@@ -22,14 +22,14 @@ def new_chunk(n: int, text: str = "words", ordinal: int = 0) -> NewChunk:
 
 
 async def ingested(database: Database, owner: str, sha: str = "sha") -> tuple[str, str, str, int]:
-    """A document of one chunk: ids of its collection, of itself and of its version, and its chunk's number."""
+    """The ids of collection, document and version, and the chunk's number, of a new document with one chunk."""
     collection = await Collections(database).default(owner)
     version = new_id("ver")
     document, _, _ = await Versions(database).add(owner, collection.id, version, "a.txt", sha, 5)
     jobs = Jobs(database)
     job = await jobs.claim("me", 1000, "")
     assert job is not None
-    n = await jobs.parsed(job, TEXT, 1)
+    n = await jobs.store_text(job, TEXT, 1)
     assert n is not None
     assert (await jobs.finish(job, MODEL, [new_chunk(n)], {})).outcome == "done"
     return collection.id, document, version, n

@@ -1,4 +1,4 @@
-"""The scripted provider, proven with the real client packages."""
+"""Tests of the scripted provider with the real client packages."""
 
 import asyncio
 import json

@@ -1,6 +1,7 @@
-"""The answer chain: question in, events out. Retrieves, grounds the prompt, streams the model, ties the citations.
+"""The answer chain makes the events of an answer: it searches passages, adds them to the prompt, streams the model's
+outputs, and adds citations.
 
-It knows no database and no HTTP; what it needs comes in through `AnswerInput`.
+It uses no database and no HTTP. Everything that it needs is in `AnswerInput`.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from backend.chains.answer.grounding import grounded_message, system_prompt
 from backend.chains.answer.upper_bounds import prompt_at_most
 from backend.chains.answer.urls import KnownUrls
 from backend.chains.calling.call import prompt_was_billed
-from backend.chains.calling.fallback import Attempts, ModelCandidate, Switched, attempt
+from backend.chains.calling.fallback import Attempts, ModelCandidate, ModelSwitch, attempt
 from backend.chains.history.follow_up import (
     REWRITE_SYSTEM,
     REWRITING,
@@ -29,36 +30,40 @@ from backend.chains.passages import Passage, Retriever, SearchTrace
 from backend.chains.text.tokens import estimate_bytes, estimate_tokens
 from backend.errors import RunError
 
-_SNIPPET = 280
+_MAX_SNIPPET = 280
+"""Characters of a passage that clients are sent with a source."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerInput:
-    """A question, and what its answer is made of. The candidates are tried in order. `retriever` is None if documents
-    are off. `wrapped` is the question as the models see it, if a prompt changes it; `examples` are turns before those
-    of the session. `summary` stands for the first `covered` messages of the history.
-
-    An answer from passages may link to any page of `link_hosts` (host, port). `quoted_before`: an earlier answer was
-    given passages, and instructions that they held may still be in the history. The prompt has at most `input_limit`
-    tokens; passages are left out for that."""
+    """A question, and everything that its answer depends on."""
 
     candidates: tuple[ModelCandidate, ...]
+    """The models that may answer, in the order in which they are tried."""
     attempts: Attempts
     question: str
     history: tuple[Message, ...]
     retriever: Retriever | None
+    """None if no documents are searched."""
     system: str | None
     history_tokens: int
+    """The most tokens that the history may have in a prompt."""
     wrapped: str | None = None
+    """The question inside the template of a prompt; None without a template."""
     examples: tuple[Message, ...] = ()
+    """Turns that come before those of the session."""
     summary: str | None = None
-    covered: int = 0
+    """A text that replaces the first `summarized` messages of the history."""
+    summarized: int = 0
     images: tuple[Image, ...] = ()
     link_hosts: frozenset[tuple[str, int]] = frozenset()
+    """Hosts and ports. An answer from passages may link to every page of them."""
     quoted_before: bool = False
+    """Whether an earlier answer was given passages: the history may still contain instructions from them."""
     input_limit: int | None = None
+    """The most tokens that a prompt may have. Passages are left out to stay below it."""
     first: ModelCandidate = field(init=False)
-    """The model that is expected to answer: the first one that did not fail lately."""
+    """The model that will probably answer: the first one without a cooldown."""
 
     @property
     def wrapped_question(self) -> str:
@@ -71,7 +76,7 @@ class AnswerInput:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last output of the chain: why the model stopped."""
+    """The last output of the chain. `reason` says why the model stopped."""
 
     reason: str
 
@@ -80,86 +85,87 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
     """Events of the answer, `Finished` last; a `SearchTrace` after a search. Raises RunError."""
     grounding: Grounding = "off"
     passages: list[Passage] = []
-    meaning = inputs.question
+    search_question = inputs.question
     if inputs.retriever is not None:
         yield ev.Status(phase="retrieving")
         if not await inputs.retriever.has_documents():
             grounding = "no_documents"
         else:
             try:
-                queries, used = await _queries(inputs)
+                queries, usage = await _queries(inputs)
             except asyncio.CancelledError:
                 if inputs.history and inputs.first.model.writes:
                     yield _rewrite_usage(inputs, None, "cancelled")
                 raise
-            meaning = inputs.question if inputs.first.model.writes else _question_in_context(queries)
-            if used is not None:
-                yield used
+            search_question = inputs.question if inputs.first.model.writes else _question_in_context(queries)
+            if usage is not None:
+                yield usage
             passages, trace = await inputs.retriever.retrieve(queries)
             if trace is not None:
                 yield trace
-            passages = _fit_passages(inputs, passages, meaning)
+            passages = _fit_passages(inputs, passages, search_question)
             grounding = "passages" if passages else "nothing_relevant"
     if passages:
         yield ev.Sources(items=[_source(n, p) for n, p in enumerate(passages, 1)])
     yield ev.Status(phase="generating")
-    prompts_of = _Prompts(inputs, grounding, passages, meaning)
-    guarded = bool(passages) or inputs.quoted_before
-    composer = Composer(passages, inputs.retriever, _known_urls(inputs, passages) if guarded else None)
-    now = inputs.candidates[0]
+    prompt_for = _Prompts(inputs, grounding, passages, search_question)
+    checks_links = bool(passages) or inputs.quoted_before
+    composer = Composer(passages, inputs.retriever, _known_urls(inputs, passages) if checks_links else None)
+    candidate = inputs.candidates[0]
     try:
-        async with aclosing(attempt(inputs.candidates, prompts_of, inputs.attempts)) as outputs:
+        async with aclosing(attempt(inputs.candidates, prompt_for, inputs.attempts)) as outputs:
             async for output in outputs:
-                if isinstance(output, Switched):
+                if isinstance(output, ModelSwitch):
                     if output.was_tried:
-                        for event in _end_broken_call(composer, now, prompts_of, output.error):
+                        for event in _end_broken_call(composer, candidate, prompt_for, output.error):
                             yield event
-                    now = output.now
-                    yield ev.ModelSwitched(before=output.before.name, now=now.name, reason=output.error.code)
+                    candidate = output.now
+                    yield ev.ModelSwitched(before=output.before.name, now=candidate.name, reason=output.error.code)
                     continue
-                async for event in composer.take(output):
+                async for event in composer.add(output):
                     yield event
         async for event in composer.close():
             yield event
     except (asyncio.CancelledError, RunError) as error:
-        for event in _end_broken_call(composer, now, prompts_of, error):
+        for event in _end_broken_call(composer, candidate, prompt_for, error):
             yield event
         raise
-    yield _answer_usage(composer, now, prompts_of(now))
+    yield _answer_usage(composer, candidate, prompt_for(candidate))
     yield Finished(composer.reason)
 
 
 def _end_broken_call(
-    composer: Composer, candidate: ModelCandidate, prompts_of: "_Prompts", error: RunError | asyncio.CancelledError
+    composer: Composer, candidate: ModelCandidate, prompt_for: "_Prompts", error: RunError | asyncio.CancelledError
 ) -> list[ev.AnyEvent]:
     """The events that end the text of a call that failed or was stopped, with the usage that the provider charges."""
     if not composer.length and composer.tokens is None and not prompt_was_billed(error):
         return []
     status: ev.CallStatus = "failed" if isinstance(error, RunError) else "cancelled"
-    events = [*composer.stop(), _answer_usage(composer, candidate, prompts_of(candidate), status)]
-    composer.forget()
+    events = [*composer.stop(), _answer_usage(composer, candidate, prompt_for(candidate), status)]
+    composer.reset()
     return events
 
 
 async def _queries(inputs: AnswerInput) -> tuple[list[tuple[str, float]], ev.Usage | None]:
-    """Queries with weights: the question, and a follow-up as it is meant in its conversation. And what that cost."""
+    """Queries with weights: the question, and for a follow-up also the standalone question. And the usage of the call
+    that rewrote the follow-up, if there was one."""
     if not inputs.history:
         return [(inputs.question, 1.0)], None
-    rewritten, used = None, None
+    rewritten, usage = None, None
     if inputs.first.model.writes:
         try:
             async with asyncio.timeout(inputs.attempts.limits.first_token):
                 rewritten, tokens = await standalone_question(inputs.first.model, inputs.history, inputs.question)
         except TimeoutError:
-            used = _rewrite_usage(inputs, None, "failed")
+            usage = _rewrite_usage(inputs, None, "failed")
         else:
             if tokens is not None:
-                used = _usage(inputs.first.name, tokens, "condense")
+                usage = _usage(inputs.first.name, tokens, "condense")
             elif rewritten is not None:
-                used = _rewrite_usage(inputs, rewritten)
+                usage = _rewrite_usage(inputs, rewritten)
     if rewritten is not None:
-        return [(rewritten, 1.0), (inputs.question, 0.5)], used
-    return related_queries(inputs.history, inputs.question), used
+        return [(rewritten, 1.0), (inputs.question, 0.5)], usage
+    return related_queries(inputs.history, inputs.question), usage
 
 
 def _rewrite_usage(inputs: AnswerInput, text: str | None, status: ev.CallStatus = "completed") -> ev.Usage:
@@ -176,14 +182,15 @@ def _rewrite_usage(inputs: AnswerInput, text: str | None, status: ev.CallStatus 
 
 
 def _question_in_context(queries: list[tuple[str, float]]) -> str:
-    """The question for a model that doesn't read the history: with the turns before it, if it needs them."""
+    """The question for a model that doesn't read the history. If the question needs the turns before it, they are
+    included."""
     return queries[1][0] if len(queries) > 1 and queries[1][1] >= 1.0 else queries[0][0]
 
 
-def _fit_passages(inputs: AnswerInput, passages: list[Passage], meaning: str) -> list[Passage]:
+def _fit_passages(inputs: AnswerInput, passages: list[Passage], search_question: str) -> list[Passage]:
     """The best passages, as many as the limit of the prompt allows."""
     while passages and inputs.input_limit is not None:
-        prompt = _Prompts(inputs, "passages", passages, meaning)(inputs.first)
+        prompt = _Prompts(inputs, "passages", passages, search_question)(inputs.first)
         if prompt_at_most(prompt) <= inputs.input_limit:
             break
         passages = passages[:-1]
@@ -191,16 +198,19 @@ def _fit_passages(inputs: AnswerInput, passages: list[Passage], meaning: str) ->
 
 
 class _Prompts:
-    """The prompt of each candidate. Prompts differ in their parameters, and in images for a model that can't see."""
+    """Makes the prompt of each candidate. Prompts differ in their parameters; a model that can't read images gets
+    none."""
 
-    def __init__(self, inputs: AnswerInput, grounding: Grounding, passages: list[Passage], meaning: str) -> None:
-        history = shorten_history(inputs.summary, inputs.history[inputs.covered :], inputs.history_tokens)
+    def __init__(
+        self, inputs: AnswerInput, grounding: Grounding, passages: list[Passage], search_question: str
+    ) -> None:
+        history = shorten_history(inputs.summary, inputs.history[inputs.summarized :], inputs.history_tokens)
         question = inputs.wrapped_question
         self._prompt = Prompt(
             system=system_prompt(inputs.system, grounding),
             history=(*inputs.examples, *history),
             content=grounded_message(question, passages) if passages else question,
-            question=meaning,
+            question=search_question,
             parameters=inputs.first.parameters,
             images=inputs.images,
             grounding=grounding,
@@ -214,15 +224,17 @@ class _Prompts:
 
 
 def _known_urls(inputs: AnswerInput, passages: list[Passage]) -> KnownUrls:
-    """The URLs that an answer may contain: those in the passages, and those that the user wrote."""
-    quoted = (text for p in passages for text in (p.document_name, p.heading, p.context, p.text) if text)
-    written = (m.text for m in inputs.history if m.role == "user")
-    ours = (inputs.system or "", *(m.text for m in inputs.examples))
-    return KnownUrls([*quoted, *written, inputs.question, inputs.wrapped_question, *ours], inputs.link_hosts)
+    """The URLs that an answer may contain: those of the passages, of the user's messages and of the caller's prompt."""
+    passage_texts = (text for p in passages for text in (p.document_name, p.heading, p.context, p.text) if text)
+    user_texts = (m.text for m in inputs.history if m.role == "user")
+    own_texts = (inputs.system or "", *(m.text for m in inputs.examples))
+    texts = [*passage_texts, *user_texts, inputs.question, inputs.wrapped_question, *own_texts]
+    return KnownUrls(texts, inputs.link_hosts)
 
 
 def _source(n: int, passage: Passage) -> ev.Source:
-    snippet = passage.text if len(passage.text) <= _SNIPPET else passage.text[: _SNIPPET - 1].rstrip() + "…"
+    text = passage.text
+    snippet = text if len(text) <= _MAX_SNIPPET else text[: _MAX_SNIPPET - 1].rstrip() + "…"
     return ev.Source(
         source_id=source_id(n),
         n=n,
@@ -240,7 +252,7 @@ def _source(n: int, passage: Passage) -> ev.Source:
 def _answer_usage(
     composer: Composer, candidate: ModelCandidate, prompt: Prompt, status: ev.CallStatus = "completed"
 ) -> ev.Usage:
-    """What the provider counted, or an estimate."""
+    """The usage that the provider counted, or an estimate."""
     if composer.tokens is not None:
         return _usage(candidate.name, composer.tokens, "answer", status)
     text = "".join([prompt.system, *(message.text_for_model for message in prompt.messages)])
@@ -253,9 +265,9 @@ def _answer_usage(
     )
 
 
-def _output_tokens(candidate: ModelCandidate, shown: int, limit: int, status: ev.CallStatus) -> int:
-    """An estimate of the output tokens, at most `limit`. `shown`: the tokens of the text in the stream."""
-    return min(candidate.output_tokens(shown, limit, is_complete=status == "completed"), limit)
+def _output_tokens(candidate: ModelCandidate, visible_tokens: int, limit: int, status: ev.CallStatus) -> int:
+    """An estimate of the output tokens, at most `limit`. `visible_tokens` are the tokens of the text in the stream."""
+    return min(candidate.output_tokens(visible_tokens, limit, is_complete=status == "completed"), limit)
 
 
 def _usage(model: str, tokens: Tokens, purpose: ev.Purpose, status: ev.CallStatus = "completed") -> ev.Usage:

@@ -1,8 +1,7 @@
-"""What of a Markdown text is code for certain, while it streams.
+"""Finds the code in a Markdown text that streams: only text that every renderer shows as code.
 
-Renderers differ, and a text can be written so that a reader takes for code what a renderer doesn't: after a stray
-backtick, in HTML, in math, in a table. So code is only what every renderer shows as code; once that is doubtful,
-nothing is code until an empty line has ended the doubt, or to the end.
+Renderers differ about code after a stray backtick, in HTML, in math and in tables. Such a place is a doubt: after it,
+nothing counts as code until an empty line, or until the end of the text.
 """
 
 import re
@@ -22,32 +21,33 @@ _INFO = re.compile(r"(?:[\w .+#{}=,\"\-]|/(?!/))*")
 
 @dataclass(slots=True)
 class _Fence:
-    """An open block of code: the character and length of its fence, how far it is indented, whether it has a line."""
+    """An open block of code: the character and length of its fence, its indent, and whether it has a complete line."""
 
     char: str
     length: int
     indent: int
-    begun: bool = False
+    has_line: bool = False
 
 
 class Code:
-    """Follows a text. Give it all that is emitted (`passed`), and ask it where something like code begins."""
+    """Follows a text. `add` takes all text that is emitted. `opening_length` is called where code may begin, and
+    `line_end` inside of a block."""
 
     def __init__(self) -> None:
         self.line = ""
-        """The beginning of the current line, as far as it is emitted."""
+        """The beginning of the current line, up to the last emitted character."""
         self.doubt: Doubt = "none"
         self._fence: _Fence | None = None
 
     @property
-    def fenced(self) -> bool:
+    def is_in_block(self) -> bool:
         """Whether a block of code is open."""
         return self._fence is not None
 
-    def passed(self, text: str) -> None:
-        """This was emitted."""
-        if "\r" in text:  # a line's end for some only
-            self.doubts("forever")
+    def add(self, text: str) -> None:
+        """Take emitted text."""
+        if "\r" in text:  # only some renderers end a line here
+            self.add_doubt("forever")
         last = text.rfind("\n")
         if last < 0:
             if len(self.line) <= _LONGEST_LINE:
@@ -57,91 +57,93 @@ class Code:
             self.doubt = "none"
         self.line = _shortened(text[last + 1 :])
 
-    def doubts(self, how: Doubt) -> None:
-        """What comes may be code to one renderer and not to another."""
-        if how == "forever":
+    def add_doubt(self, doubt: Doubt) -> None:
+        """From here on, renderers may disagree about what is code."""
+        if doubt == "forever":
             self._fence = None
         if self.doubt != "forever":
-            self.doubt = how
+            self.doubt = doubt
 
-    def opens(self, window: str, *, whole: bool) -> int | None:
-        """How many characters of `window`, which begins with backticks or three tildes, are to be emitted as they are:
-        code, the line that opens a block of it, or just these characters. None: more must be known. `whole`: no more
-        will be."""
+    def opening_length(self, window: str, *, is_end: bool) -> int | None:
+        """How many characters of `window` to emit unchanged: a code span, the line that opens a block, or only the
+        backticks or tildes with which the window begins. None if more text is needed to decide. `is_end`: there will be
+        no more text."""
         run = len(window) - len(window.lstrip(window[0]))
-        if run == len(window) and not whole:
+        if run == len(window) and not is_end:
             return None
         begins = run >= 3 and _CONTAINER.match(self.line) is not None
         if self.doubt != "none":
             if begins:
-                self.doubts("forever")
+                self.add_doubt("forever")
             return run
         if begins:
             line, newline, _ = window[:_LONGEST_LINE].partition("\n")
-            if not newline and not whole and len(window) < _LONGEST_LINE:
+            if not newline and not is_end and len(window) < _LONGEST_LINE:
                 return None
             if window[0] == "~" or "`" not in line[run:]:
                 if _INDENT.match(self.line) and newline and _INFO.fullmatch(line, run):
                     self._fence = _Fence(window[0], run, len(self.line))
                     return len(line) + 1
-                self.doubts("forever")
+                self.add_doubt("forever")
                 return run
-        return self._span(window, run, whole=whole) if window[0] == "`" else run
+        return self._span(window, run, is_end=is_end) if window[0] == "`" else run
 
-    def _span(self, window: str, run: int, *, whole: bool) -> int | None:
-        """A span that begins and ends on this line; a cell of a table would end it before."""
-        whole = whole or len(window) >= _LONGEST_LINE
+    def _span(self, window: str, run: int, *, is_end: bool) -> int | None:
+        """The length of the code span, if it ends on this line and contains no `|`, which may end a table's cell. If
+        not, the length of its backticks. None if more text is needed."""
+        is_end = is_end or len(window) >= _LONGEST_LINE
         window = window[:_LONGEST_LINE]
-        for found in _RUNS.finditer(window, run):
-            if found.group() == "\n":
+        for match in _RUNS.finditer(window, run):
+            if match.group() == "\n":
                 break
-            if found.end() == len(window) and not whole:
+            if match.end() == len(window) and not is_end:
                 return None
-            if found.end() - found.start() == run:
-                if "|" in window[run : found.start()] or "\r" in window[: found.start()]:
+            if match.end() - match.start() == run:
+                if "|" in window[run : match.start()] or "\r" in window[: match.start()]:
                     break
-                return found.end()
+                return match.end()
         else:
-            if not whole:
+            if not is_end:
                 return None
-        self.doubts("forever" if run >= 3 else "paragraph")
+        self.add_doubt("forever" if run >= 3 else "paragraph")
         return run
 
-    def line_to(self, text: str, position: int, *, whole: bool) -> int | None:
-        """Up to where `text` is to be emitted as code of the open block, at most a line; None: more must be known.
+    def line_end(self, text: str, position: int, *, is_end: bool) -> int | None:
+        """The end of the text that is code of the open block, at most one line from `position`. None if more text is
+        needed to decide.
 
-        The block may be closed then (`fenced`), perhaps without a step forward.
+        The block may be closed afterwards, see `is_in_block`. Then the result may be `position` itself.
         """
         fence = self._fence
         assert fence is not None
         end = text.find("\n", position)
-        complete = end >= 0 or whole
+        complete = end >= 0 or is_end
         line = self.line + text[position : end if end >= 0 else len(text)]
-        # To some, two lines are the head of a table before they are the beginning of code.
-        table = not fence.begun and _MAYBE_TABLE.match(line) is not None
+        # Some renderers see a table's head here, and no code.
+        table = not fence.has_line and _MAYBE_TABLE.match(line) is not None
         if table or _MAYBE_CLOSES.match(line):
             if len(line) >= _LONGEST_LINE or (complete and table and "-" in line):
-                self.doubts("forever")
+                self.add_doubt("forever")
                 return position
             if not complete:
                 return None
-        fence.begun = fence.begun or complete
+        fence.has_line = fence.has_line or complete
         if not self._holds(line):
             return position
         return end + 1 if end >= 0 else len(text)
 
     def _holds(self, line: str) -> bool:
-        """Whether that line is the open block's; its closing line is, and closes it."""
+        """Whether the line belongs to the open block. The line that closes the block belongs to it, too."""
         fence = self._fence
         assert fence is not None
         rest = line.lstrip(" \t")
         indent = line[: len(line) - len(rest)]
         closing = rest.rstrip(" \t")
         closes = len(closing) >= fence.length and not closing.strip(fence.char)
-        # What is indented less than the fence may end the list that holds the block.
+        # A line with less indent than the fence may end the list that contains the block.
         within = not rest or fence.indent == 0 or ("\t" not in indent and len(indent) >= fence.indent)
         if not within or (closes and not _INDENT.match(indent)):
-            self.doubts("forever")
+            self.add_doubt("forever")
             return False
         if closes:
             self._fence = None

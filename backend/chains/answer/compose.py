@@ -1,10 +1,10 @@
-"""A model's outputs woven into parts, deltas and citations, with the marks taken out and unknown links broken."""
+"""Turns a model's outputs into events: parts, deltas and citations. Removes citation marks and breaks unknown links."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Literal
 
 from backend import events as ev
-from backend.chains.answer.cited_sentences import Cited, SentenceTracker
+from backend.chains.answer.cited_sentences import CitedSentence, SentenceTracker
 from backend.chains.answer.evidence import Evidence
 from backend.chains.answer.links import LinkFilter
 from backend.chains.answer.marks import Mark, MarkFilter
@@ -20,29 +20,31 @@ def source_id(n: int) -> str:
 
 
 class Composer:
-    """Turns a model's outputs into events. One part is open at a time. `known`: the URLs that may pass; None: all."""
+    """Turns a model's outputs into events. One part is open at a time. `known` are the URLs that may stay links; with
+    None, all links stay."""
 
     def __init__(self, passages: list[Passage], retriever: Retriever | None, known: KnownUrls | None = None) -> None:
         self._passages = passages
         self._retriever = retriever
         self._known = known
         self._evidence = Evidence(passages, retriever.similarity) if retriever is not None else None
-        self._unmarked: list[str] | None = []
+        self._unmarked_text: list[str] | None = []
         self._open: Literal["text", "reasoning"] | None = None
         self._part_id = ""
         self._count = 0
         self._marks = MarkFilter()
         self._links: LinkFilter[Mark] | None = None
         self._tracker = SentenceTracker()
-        self._given: set[tuple[int, int, int]] = set()
+        self._sent_citations: set[tuple[int, int, int]] = set()
         self._dropped = 0
         self.tokens: Tokens | None = None
         self.reason = "stop"
         self.length = 0
-        """Bytes that the model wrote, of text and reasoning."""
+        """Bytes of text and reasoning that the model wrote."""
 
-    async def take(self, output: Output) -> AsyncIterator[ev.AnyEvent]:
-        """The deltas and citations of one output; before them the start of its part, if it isn't open."""
+    async def add(self, output: Output) -> AsyncIterator[ev.AnyEvent]:
+        """The deltas and citations of one output. If its part is not open yet, the end of the open part and the start
+        of a new one come first."""
         kind = "text" if isinstance(output, Text | Quote) else "reasoning" if isinstance(output, Reasoning) else None
         if kind is not None and kind != self._open:
             async for event in self.close():
@@ -67,10 +69,10 @@ class Composer:
         self._open, self._part_id = kind, f"p{self._count}"
         self._marks, self._tracker = MarkFilter(), SentenceTracker()
         self._links = LinkFilter(self._known) if self._known is not None else None
-        self._given.clear()
+        self._sent_citations.clear()
         self._dropped = 0
-        if self._unmarked:
-            self._unmarked = []
+        if self._unmarked_text:
+            self._unmarked_text = []
         return ev.TextStart(part_id=self._part_id) if kind == "text" else ev.ReasoningStart(part_id=self._part_id)
 
     @property
@@ -79,12 +81,14 @@ class Composer:
         return self._open == "text" and bool(self._passages)
 
     def _pieces(self, text: str) -> Iterator[str | Mark]:
-        """More of the open part as it is shown: marks first, since taking one out may bring a link together."""
+        """The next text of the open part, without marks and unknown links. Marks are removed first, since that may
+        join the two halves of a link."""
         for piece in self._marks.feed(text) if self._cites else [text] if text else []:
             yield from self._links.feed(piece) if self._links is not None else [piece]
 
-    def _held(self, *, blanks: bool = False) -> Iterator[str | Mark]:
-        """What was held back of the open part; `blanks` at its end too when more follows."""
+    def _buffered(self, *, blanks: bool = False) -> Iterator[str | Mark]:
+        """The text of the open part that was held back. `blanks`: with the blanks at its end, because more text
+        follows."""
         if self._cites:
             for piece in self._marks.flush() if blanks else self._marks.close():
                 yield from self._links.feed(piece) if self._links is not None else [piece]
@@ -92,26 +96,26 @@ class Composer:
             yield from self._links.close()
 
     async def close(self) -> AsyncIterator[ev.AnyEvent]:
-        """What was held back, the last citations, the end of the part."""
-        for piece in self._held():
+        """The text that was held back, the last citations, and the end of the part."""
+        for piece in self._buffered():
             async for event in self._piece(piece):
                 yield event
         if self._cites:
             async for event in self._cite(self._tracker.close()):
                 yield event
-            async for event in self._match():
+            async for event in self._matched_citations():
                 yield event
         for event in self._end():
             yield event
 
     def stop(self) -> list[ev.AnyEvent]:
         """The end of an answer that was stopped: the text that was held back, but no more citations."""
-        return [*(self._delta(piece) for piece in self._held() if isinstance(piece, str)), *self._end()]
+        return [*(self._delta(piece) for piece in self._buffered() if isinstance(piece, str)), *self._end()]
 
-    def forget(self) -> None:
-        """Another model begins anew: what the one before counted and said of its end is told."""
+    def reset(self) -> None:
+        """Forget the usage and the finish reason of the last model, since another model takes over."""
         self.tokens, self.reason, self.length = None, "stop", 0
-        self._unmarked = []
+        self._unmarked_text = []
 
     def _end(self) -> list[ev.AnyEvent]:
         """The end of the open part."""
@@ -130,7 +134,7 @@ class Composer:
 
     async def _piece(self, piece: str | Mark) -> AsyncIterator[ev.AnyEvent]:
         if isinstance(piece, Mark):
-            self._unmarked = None
+            self._unmarked_text = None
             for n in piece.numbers:
                 if 1 <= n <= len(self._passages):
                     async for event in self._cite(self._tracker.mark(n)):
@@ -141,37 +145,37 @@ class Composer:
         if not self._cites:
             yield self._delta(piece)
             return
-        if self._unmarked is not None:
-            self._unmarked.append(piece)
-        for text, cited in self._tracker.add(piece):
+        if self._unmarked_text is not None:
+            self._unmarked_text.append(piece)
+        for text, sentences in self._tracker.add(piece):
             if text:
                 yield self._delta(text)
-            async for event in self._cite(cited):
+            async for event in self._cite(sentences):
                 yield event
 
-    async def _cite(self, cited: list[Cited]) -> AsyncIterator[ev.AnyEvent]:
-        for sentence in cited:
-            if (sentence.n, sentence.start, sentence.end) in self._given:
+    async def _cite(self, sentences: list[CitedSentence]) -> AsyncIterator[ev.AnyEvent]:
+        for sentence in sentences:
+            if (sentence.n, sentence.start, sentence.end) in self._sent_citations:
                 continue
             assert self._evidence is not None
-            span = await self._evidence.quote(sentence.text, sentence.n)
-            if span is None:
+            offsets = await self._evidence.quote(sentence.text, sentence.n)
+            if offsets is None:
                 self._dropped += 1
                 continue
-            self._given.add((sentence.n, sentence.start, sentence.end))
-            yield await self._citation(sentence.n, sentence.start, sentence.end, *span)
+            self._sent_citations.add((sentence.n, sentence.start, sentence.end))
+            yield await self._citation(sentence.n, sentence.start, sentence.end, *offsets)
 
-    async def _match(self) -> AsyncIterator[ev.AnyEvent]:
-        """The citations of a part whose model writes no marks: found once it is whole, in one go."""
-        if self._unmarked and self._evidence is not None:
-            for found in await self._evidence.match("".join(self._unmarked)):
-                yield await self._citation(found.n, found.start, found.end, *found.quote, matched=True)
+    async def _matched_citations(self) -> AsyncIterator[ev.AnyEvent]:
+        """The citations of a part without marks. They are found when the part is complete."""
+        if self._unmarked_text and self._evidence is not None:
+            for match in await self._evidence.match("".join(self._unmarked_text)):
+                yield await self._citation(match.n, match.start, match.end, *match.quote, matched=True)
 
     async def _quote(self, quote: Quote) -> AsyncIterator[ev.AnyEvent]:
-        for piece in self._held(blanks=True):
+        for piece in self._buffered(blanks=True):
             async for event in self._piece(piece):
                 yield event
-        self._unmarked = None
+        self._unmarked_text = None
         self.length += len(quote.text)
         start = self._tracker.length
         for _ in self._tracker.add(quote.text):

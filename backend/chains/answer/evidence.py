@@ -1,7 +1,7 @@
-"""Whether the passages support what an answer says, and which of their sentences says so.
+"""Finds the quote in a passage that supports a sentence of an answer, if there is one.
 
-A quote must share enough of the sentence's words, or be close enough in meaning; its numbers must be the sentence's,
-and it must not deny what the sentence affirms.
+A quote must share enough words with the sentence, or be close enough in meaning. It must contain all numbers of the
+sentence, and must not deny what the sentence affirms.
 """
 
 import asyncio
@@ -18,28 +18,28 @@ from backend.chains.text.sentences import sentences
 from backend.chains.text.words import words
 from backend.errors import BudgetExceeded, EmbeddingError, PriceUnknown
 
-# Measured, see docs/citations.md. A marked sentence needs enough words, or a close meaning, or some of both.
+# Measured, see docs/citations.md. A marked sentence needs enough shared words, or a close meaning, or some of both.
 _SHARED = 0.6
 _CLOSE = 0.65
 _SOME_SHARED, _RATHER_CLOSE = 0.3, 0.55
-# A sentence without a mark: both.
+# A sentence without a mark needs both.
 _MATCH_SHARED, _MATCH_CLOSE = 0.4, 0.65
 _MATCH_WORDS = 3
-_ELSEWHERE = 0.3
-"""Most of the sentence's words that may stand in the passage, but not in the quote: "the CEO resigned in 2021" is not
-said by "The CEO was appointed in 2021. The CFO resigned in 2019."."""
+_MAX_ELSEWHERE = 0.3
+"""The largest share of the sentence's words that may occur in the passage, but not in the quote: "The CEO was appointed
+in 2021. The CFO resigned in 2019." doesn't support "the CEO resigned in 2021"."""
 _MAX_CLAIMS, _MAX_MATCHED = 120, 24
-"""Sentences of a part without marks that are looked at, and that are compared by meaning."""
+"""The most sentences of a part without marks that are checked, and that are compared by meaning."""
 _CANDIDATES = 6
-_JOINED = 600
+_MAX_PAIR = 600
 """Longest quote of two sentences, in code points."""
 _MAX_COMPARED = 200
-"""Comparisons by meaning in one answer; marks beyond them are judged by words alone."""
+"""The most comparisons by meaning in one answer. After them, only words decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Sentence `[start:end]` of a part is supported by passage `n` (from 1): `quote`, canonical offsets."""
+    """A sentence, `[start:end]` of a part, that passage `n` (from 1) supports. `quote` are canonical offsets."""
 
     n: int
     start: int
@@ -48,39 +48,40 @@ class Match:
 
 
 class _Statement:
-    """A sentence or two, taken apart. `start`/`end` lie in its passage's text."""
+    """One sentence or two, with their words and numbers. `start` and `end` are offsets in the passage's text."""
 
-    __slots__ = ("bag", "denied", "end", "numbers", "start", "text")
+    __slots__ = ("denied", "end", "numbers", "start", "text", "words")
 
     def __init__(self, text: str, start: int = 0, end: int = 0) -> None:
         self.text = text
         self.start = start
         self.end = end
-        self.bag = frozenset(words(text))
+        self.words = frozenset(words(text))
         self.numbers = _numbers(text)
         self.denied = _denied(text)
 
     def agrees(self, source: "_Statement") -> bool:
-        """Whether the source has each of this one's numbers, and denies what this one denies and nothing else of it.
+        """Whether the source has all numbers of this statement and no opposite of its words, and whether both deny the
+        same words.
 
-        A source that says `decreases` where this one says `increases` doesn't agree either.
+        `decreases` in the source and `increases` in this statement are opposites.
         """
         if not self.numbers <= source.numbers:
             return False
-        for word in self.bag - source.bag:
-            if (opposite := _OPPOSITES.get(word)) and source.bag & opposite and not self.bag & opposite:
+        for word in self.words - source.words:
+            if (opposite := _OPPOSITES.get(word)) and source.words & opposite and not self.words & opposite:
                 return False
-        mine, theirs = self.denied & source.bag, source.denied & self.bag
+        mine, theirs = self.denied & source.words, source.denied & self.words
         return not (mine or theirs) or bool(mine & theirs)
 
 
 def _opposites(pairs: str) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    opposites: dict[str, set[str]] = {}
     for pair in pairs.split():
-        (one,), (other,) = map(words, pair.split("/"))
-        found.setdefault(one, set()).add(other)
-        found.setdefault(other, set()).add(one)
-    return found
+        (left,), (right,) = map(words, pair.split("/"))
+        opposites.setdefault(left, set()).add(right)
+        opposites.setdefault(right, set()).add(left)
+    return opposites
 
 
 _OPPOSITES = _opposites(
@@ -105,102 +106,102 @@ class Evidence:
 
     @cached_property
     def _weights(self) -> Callable[[str], float]:
-        """How much a word tells: the fewer sources hold it, the more."""
-        every = [s for sources in self._sources for s in sources]
-        seen = Counter(word for s in every for word in s.bag)
-        return lambda word: math.log(1 + (len(every) + 1) / (max(seen[word], 1) + 0.5))
+        """A word's weight: the fewer sources contain the word, the higher it is."""
+        statements = [s for sources in self._sources for s in sources]
+        counts = Counter(word for s in statements for word in s.words)
+        return lambda word: math.log(1 + (len(statements) + 1) / (max(counts[word], 1) + 0.5))
 
     async def quote(self, sentence: str, n: int) -> tuple[int, int] | None:
-        """Where in the document (canonical offsets) passage `n` supports the sentence; None if it doesn't."""
+        """The canonical offsets of the quote in passage `n` that supports the sentence; None if there is none."""
         claim = _Statement(sentence)
         ranked = self._ranked(claim, n)
         if _QUANTITY.search(sentence):
-            ranked = [r for r in ranked if r.elsewhere <= _ELSEWHERE]
+            ranked = [r for r in ranked if r.elsewhere <= _MAX_ELSEWHERE]
         ranked = ranked[:_CANDIDATES]
         if not ranked:
             return None
         if ranked[0].share >= _SHARED:
-            return self._place(ranked[0])
-        close, best = await self._closest(sentence, ranked)
-        if close >= _CLOSE or (close >= _RATHER_CLOSE and best.share >= _SOME_SHARED):
-            return self._place(best)
+            return self._offsets(ranked[0])
+        cosine, best = await self._closest(sentence, ranked)
+        if cosine >= _CLOSE or (cosine >= _RATHER_CLOSE and best.share >= _SOME_SHARED):
+            return self._offsets(best)
         return None
 
     async def match(self, text: str) -> list[Match]:
-        """The sentences of a part without marks that a passage supports beyond doubt, in order."""
+        """The sentences of a part without marks that a passage clearly supports, in order."""
         # Off the loop: a long answer and many passages make many pairs.
-        likely = await asyncio.to_thread(self._likely, text)
+        likely = await asyncio.to_thread(self._likely_claims, text)
         if likely:
             # Each source is embedded once, all of them together.
             start, end, _ = likely[0]
             await self._closest(text[start:end], [r for _, _, sources in likely for r in sources])
-        judged = await asyncio.gather(*(self._closest(text[a:b], ranked) for a, b, ranked in likely))
+        comparisons = await asyncio.gather(*(self._closest(text[a:b], ranked) for a, b, ranked in likely))
         return [
-            Match(best.n, start, end, self._place(best))
-            for (start, end, _), (close, best) in zip(likely, judged, strict=True)
-            if close >= _MATCH_CLOSE
+            Match(best.n, start, end, self._offsets(best))
+            for (start, end, _), (cosine, best) in zip(likely, comparisons, strict=True)
+            if cosine >= _MATCH_CLOSE
         ]
 
-    def _likely(self, text: str) -> "list[tuple[int, int, list[_Ranked]]]":
-        """Sentences of the text, each with the sources, of any passage, that share much with it."""
-        found: list[tuple[int, int, list[_Ranked]]] = []
+    def _likely_claims(self, text: str) -> "list[tuple[int, int, list[_Ranked]]]":
+        """Offsets of sentences of the text, with the sources of all passages that share many of their words."""
+        claims: list[tuple[int, int, list[_Ranked]]] = []
         for start, end in _claims(text)[:_MAX_CLAIMS]:
             claim = _Statement(text[start:end])
             ranked = [r for n in range(1, len(self._passages) + 1) for r in self._ranked(claim, n)]
-            ranked = [r for r in ranked if r.share >= _MATCH_SHARED and r.elsewhere <= _ELSEWHERE]
+            ranked = [r for r in ranked if r.share >= _MATCH_SHARED and r.elsewhere <= _MAX_ELSEWHERE]
             if ranked:
-                found.append((start, end, sorted(ranked, key=lambda r: -r.share)[:_CANDIDATES]))
-        return found[:_MAX_MATCHED]
+                claims.append((start, end, sorted(ranked, key=lambda r: -r.share)[:_CANDIDATES]))
+        return claims[:_MAX_MATCHED]
 
     def _ranked(self, claim: _Statement, n: int) -> "list[_Ranked]":
-        """The sources in passage `n` that agree with the claim, most shared first.
+        """The sources in passage `n` that agree with the claim; those that share most words come first.
 
-        Two sentences that follow each other are one source where neither has all of the claim's numbers.
+        If no single sentence has all of the claim's numbers, two neighbouring sentences count as one source.
         """
         agreeing = [s for s in self._sources[n - 1] if claim.agrees(s)]
         if not agreeing and claim.numbers:
-            agreeing = [s for s in self._joined(n) if claim.agrees(s)]
+            agreeing = [s for s in self._pairs(n) if claim.agrees(s)]
         weight = self._weights
-        total = sum(map(weight, claim.bag)) or 1.0
-        held = frozenset[str]().union(*(s.bag for s in self._sources[n - 1]))
+        total = sum(map(weight, claim.words)) or 1.0
+        passage_words = frozenset[str]().union(*(s.words for s in self._sources[n - 1]))
         ranked = [
             _Ranked(
                 n,
                 source,
-                share=sum(map(weight, claim.bag & source.bag)) / total,
-                elsewhere=sum(map(weight, claim.bag & held - source.bag)) / total,
+                share=sum(map(weight, claim.words & source.words)) / total,
+                elsewhere=sum(map(weight, claim.words & passage_words - source.words)) / total,
             )
             for source in agreeing
         ]
         return sorted(ranked, key=lambda r: -r.share)
 
-    def _joined(self, n: int) -> Iterator[_Statement]:
+    def _pairs(self, n: int) -> Iterator[_Statement]:
         text = self._passages[n - 1].text
-        for one, two in pairwise(self._sources[n - 1]):
-            if two.end - one.start <= _JOINED:
-                yield _Statement(text[one.start : two.end], one.start, two.end)
+        for first, second in pairwise(self._sources[n - 1]):
+            if second.end - first.start <= _MAX_PAIR:
+                yield _Statement(text[first.start : second.end], first.start, second.end)
 
     async def _closest(self, sentence: str, ranked: "list[_Ranked]") -> "tuple[float, _Ranked]":
-        """The source that is closest in meaning, and its cosine: 0 when the embedder fails, has done enough, or
-        can't be paid."""
+        """The cosine of the source that is closest in meaning, and that source. The cosine is 0 if the embedder fails,
+        if the answer had its `_MAX_COMPARED` comparisons, or if the owner's budget doesn't allow one more."""
         self._compared += 1
         if self._compared > _MAX_COMPARED:
             return 0.0, ranked[0]
         try:
-            close = await self._similarity(sentence, [r.source.text for r in ranked])
+            cosines = await self._similarity(sentence, [r.source.text for r in ranked])
         except (EmbeddingError, BudgetExceeded, PriceUnknown):
             return 0.0, ranked[0]
-        return max(zip(close, ranked, strict=True), key=lambda pair: pair[0])
+        return max(zip(cosines, ranked, strict=True), key=lambda pair: pair[0])
 
-    def _place(self, found: "_Ranked") -> tuple[int, int]:
-        start = self._passages[found.n - 1].start
-        return start + found.source.start, start + found.source.end
+    def _offsets(self, ranked: "_Ranked") -> tuple[int, int]:
+        start = self._passages[ranked.n - 1].start
+        return start + ranked.source.start, start + ranked.source.end
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
-    """A source in passage `n`; the share of a claim's words (rare ones count more) that it holds, and of those that
-    only the rest of the passage holds."""
+    """A source in passage `n`. `share` is the share of a claim's words that the source contains; rare words count more.
+    `elsewhere` is the share of the words that only the rest of the passage contains."""
 
     n: int
     source: _Statement
@@ -208,29 +209,29 @@ class _Ranked:
     elsewhere: float
 
 
-# Code is no statement, and neither is a heading, a question or the row of a table.
+# Code is not a statement, and neither is a heading, a question or the row of a table.
 _CODE = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1|\Z)", re.M | re.S)
 
 
 def _claims(text: str) -> list[tuple[int, int]]:
     code = [m.span() for m in _CODE.finditer(text)]
-    found: list[tuple[int, int]] = []
-    at = 0
+    claims: list[tuple[int, int]] = []
+    position = 0
     for start, end in [*code, (len(text), len(text))]:
-        for a, b in sentences(text, at, start):
-            said = text[a:b]
-            states = not said.startswith(("#", "|", ">")) and not said.endswith(("?", "？", ":"))
-            if states and len(words(said)) >= _MATCH_WORDS:
-                found.append((a, b))
-        at = end
-    return found
+        for a, b in sentences(text, position, start):
+            claim = text[a:b]
+            is_statement = not claim.startswith(("#", "|", ">")) and not claim.endswith(("?", "？", ":"))
+            if is_statement and len(words(claim)) >= _MATCH_WORDS:
+                claims.append((a, b))
+        position = end
+    return claims
 
 
 _LIST_NUMBER = re.compile(r"^\s*\(?\d{1,3}[.)]\s")
 _GROUPED = re.compile(r"(?<=\d)[,.'\u00a0\u202f](?=\d{3}(?!\d))")
 _QUANTITY = re.compile(r"(?<![^\W\d_])(?<![^\W\d_]-)\d")  # not IL-10, CD4
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_SPELT = {
+_NUMBER_WORDS = {
     word: str(number)
     for number, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)
 } | {
@@ -244,10 +245,12 @@ _SPELT = {
 
 
 def _numbers(text: str) -> frozenset[str]:
-    """Every number, `1,000` as 1000 and `seven` as 7; the number of a list's item is none."""
+    """Every number of the text, `1,000` as 1000 and `seven` as 7, without the numbers of list items."""
     text = _GROUPED.sub("", _LIST_NUMBER.sub("", text))
     digits = {n.replace(",", ".") for n in _NUMBER.findall(text)}
-    return frozenset(digits | {_SPELT[w] for w in text.casefold().replace("-", " ").split() if w in _SPELT})
+    return frozenset(
+        digits | {_NUMBER_WORDS[w] for w in text.casefold().replace("-", " ").split() if w in _NUMBER_WORDS}
+    )
 
 
 _TOKEN = re.compile(r"[\w'’]+|[,;:.!?()]")
@@ -258,8 +261,8 @@ _REACH = 3
 
 
 def _denied(text: str) -> frozenset[str]:
-    """The words that a negation in front of them denies, by rule: the next few, up to a comma or stop."""
-    found: set[str] = set()
+    """The words that a negation denies: the next three after it, up to a comma or full stop."""
+    denied: set[str] = set()
     left = 0
     for token in _TOKEN.findall(text.casefold()):
         if _NEGATION.fullmatch(token):
@@ -267,6 +270,6 @@ def _denied(text: str) -> frozenset[str]:
         elif not token[0].isalnum():
             left = 0
         elif left and (content := words(token)):
-            found.update(content)
+            denied.update(content)
             left -= 1
-    return frozenset(found)
+    return frozenset(denied)

@@ -1,8 +1,8 @@
-"""Citation marks in a model's text, found in the stream and taken out of it, in all the forms that models write.
+"""Finds citation marks in a model's stream and removes them from the text, in all the forms that models write.
 
 `[1]`, `[1, 2]`, `[1-3]`, `[1][2]`, `[[1]]`, `[^1]`, `【1】`, `【1†source】`, `[1†L3-L5]`, `[1, p. 4]`, `[Source 1]`,
-`(Passage 2)`, `fact.¹`. What may still become a mark is held back; what stands in code or display math is left as it
-is, and so is what only looks like a mark: an index, a link, a list of references.
+`(Passage 2)`, `fact.¹`. Text that may still become a mark is held back. Code and display math are not changed, and
+neither are texts that only look like marks: an index, a link, a list of references.
 """
 
 import re
@@ -28,13 +28,13 @@ _MARK = (
 _SUPERS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 _SUPER = re.compile(rf"[{_SUPERS}]{{1,3}}(?:[,ʼ˒][{_SUPERS}]{{1,3}}){{0,5}}(?![{_SUPERS}])")
 _TO_DIGITS = str.maketrans(_SUPERS, "0123456789")
-# The beginning of a mark that the text's end cut.
-_BEGUN = re.compile(r"(?:\[{1,2}\^?|【|\()([^\[\]【】\n)]{0,200})\]?\Z")
+# The beginning of a mark at the end of the text.
+_MARK_PREFIX = re.compile(r"(?:\[{1,2}\^?|【|\()([^\[\]【】\n)]{0,200})\]?\Z")
 _AFTER_RUN = re.compile(r"[ \t]{0,16},?[ \t]{0,2}")
 _STOP = re.compile(rf"[\[【(]|[{_SUPERS}]|`{{1,200}}|~{{3,200}}|\$\$|\\[\[(]")
-_UNDECIDED = re.compile(r"(?:`+|~+|\$|\\)\Z")
+_CODE_PREFIX = re.compile(r"(?:`+|~+|\$|\\)\Z")
 
-# Where a mark is left in the text. An index of a list: items[0], a[1] = 2, f[1](x).
+# These are not marks, and stay in the text. An index of a list: items[0], a[1] = 2, f[1](x).
 _INDEXED = re.compile(r"[ \t]*(?:=|\+=)|[\w(\[{]|\.\w")
 _IDENTIFIER = re.compile(r"(?:[\w.]*(?:_|\d)\w*|[\\_^{}]|[a-z]+[A-Z]\w*)\Z")
 # A line that lists sources, or the beginning of one.
@@ -44,13 +44,13 @@ _LISTS = re.compile(
     re.I,
 )
 _LINE_START = re.compile(r"[ \t]*(?:(?:[-*•+>]|\d{1,2}[.)])[ \t]*)?\Z")
-# Without the mark these would be cut: "according to [1]".
-_NEEDS = re.compile(
+# Without the mark these phrases would be incomplete: "according to [1]".
+_NEEDS_MARK = re.compile(
     rf"\b(?:in|to|from|by|per|see|of|under|both|and|or|within|{_WORD}|laut|nach|siehe|aus|selon|según)[ \t]*\Z", re.I
 )
-_ENDED = re.compile(r"[.!?…][\"'”’»)*_]*[ \t]*\Z")
-# Before a superscript: a stop, or a word that is no unit.
-_NOTED = re.compile(r"(?:[.,;:!?。\"”’»]|[^\W\d_]{4,})\Z")
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’»)*_]*[ \t]*\Z")
+# Before a superscript that is a mark: punctuation, or a word that is not a unit.
+_BEFORE_SUPERSCRIPT = re.compile(r"(?:[.,;:!?。\"”’»]|[^\W\d_]{4,})\Z")
 _UNIT = re.compile(r"(?:met(?:er|re)s?|inch(?:es)?|feet|foot|yards?|miles?|seconds?|hours?)\Z", re.I)
 
 
@@ -67,112 +67,115 @@ def _mark_pattern() -> re.Pattern[str]:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A mark in the stream: the numbers of the passages it names."""
+    """A mark in the stream, with the numbers of the passages that it names."""
 
     numbers: tuple[int, ...]
 
 
 class MarkFilter:
-    """Takes marks out of a stream of text. `count` passages were given. However the text is cut, the outcome is one."""
+    """Removes marks from a stream of text. The model was given `count` passages. The result doesn't depend on how the
+    stream cuts the text."""
 
     def __init__(self, count: int = 99) -> None:
         self._count = count
-        self._held: str = ""
+        self._buffer: str = ""
         self._code: _Code | None = None
-        self._line = ""  # how the line begins
-        self._before = ""  # how it goes on, up to here
+        self._line = ""  # the beginning of the line
+        self._before = ""  # the last text of the line
 
     def feed(self, text: str) -> Iterator[str | Mark]:
-        """Text and marks in order; a possible beginning of a mark is kept for the next call."""
+        """Text and marks in order. Text at the end that may begin a mark is held back for the next call."""
         return self._scan(text, closing=False)
 
     def close(self) -> Iterator[str | Mark]:
-        """What was held back, at the end of the text; blanks there say nothing."""
+        """The text and marks that were held back, without blanks; the text has ended."""
         return (piece for piece in self.flush() if isinstance(piece, Mark) or piece.strip())
 
     def flush(self) -> Iterator[str | Mark]:
-        """What was held back, blanks too, since something that holds no mark comes next."""
+        """The text and marks that were held back, with blanks; text without marks follows."""
         return self._scan("", closing=True)
 
     def _scan(self, text: str, *, closing: bool) -> Iterator[str | Mark]:
-        text = self._held + text
-        self._held = ""
+        text = self._buffer + text
+        self._buffer = ""
         position = 0
         while position < len(text):
             if self._code is not None:
-                end = self._code.goes_to(text, position, closing)
+                end = self._code.end_of_code(text, position, closing)
                 if self._code.closed:
                     self._code = None
                 elif not closing:
-                    self._held = text[end:]
+                    self._buffer = text[end:]
                 if end > position:
                     yield self._text(text[position:end])
-                if self._held:
+                if self._buffer:
                     return
                 position = end
                 continue
             outcome = self._plain(text, position, closing)
             yield from outcome.pieces
-            if outcome.held:
-                self._held = text[outcome.end :]
+            if outcome.must_wait:
+                self._buffer = text[outcome.end :]
                 return
             position = outcome.end
 
     def _plain(self, text: str, position: int, closing: bool) -> "_Outcome":
-        """Up to the next mark or code, and that."""
-        found = _STOP.search(text, position)
-        if found is None:
-            end = len(text) if closing else len(text) - _open_end(text, position)
-            return _Outcome(self._pieces(text[position:end]), end, held=end < len(text))
-        start = found.start()
+        """The text up to the next mark, and the mark; or the text up to the code that begins next."""
+        match = _STOP.search(text, position)
+        if match is None:
+            end = len(text) if closing else len(text) - _undecided_length(text, position)
+            return _Outcome(self._pieces(text[position:end]), end, must_wait=end < len(text))
+        start = match.start()
         first = text[start]
         if first in "`~$\\":
-            if found.end() == len(text) and first != "$" and first != "\\" and not closing:
-                return _Outcome(self._pieces(text[position:start]), start, held=True)
-            self._code = _Code(found.group())
-            return _Outcome(self._pieces(text[position : found.end()]), found.end())
+            if match.end() == len(text) and first != "$" and first != "\\" and not closing:
+                return _Outcome(self._pieces(text[position:start]), start, must_wait=True)
+            self._code = _Code(match.group())
+            return _Outcome(self._pieces(text[position : match.end()]), match.end())
         return self._mark(text, position, start, closing)
 
     def _mark(self, text: str, position: int, start: int, closing: bool) -> "_Outcome":
-        """A mark may stand at `start`."""
+        """The text up to `start`, and the mark that begins there, if it is a mark."""
         blank = max(position, start - _BLANKS)
         blank += len(text[blank:start].rstrip(" \t"))
         run = (_SUPER if text[start] in _SUPERS else _run_pattern()).match(text, start)
         if run is not None and all(m.end() - m.start() <= _LONGEST for m in _mark_pattern().finditer(run.group())):
-            if not closing and _undecided(text, run.end(), glued=blank == start):
-                return _Outcome(self._pieces(text[position:blank]), blank, held=True)
+            if not closing and _undecided(text, run.end(), is_attached=blank == start):
+                return _Outcome(self._pieces(text[position:blank]), blank, must_wait=True)
             pieces = self._pieces(text[position:blank])
             return _Outcome([*pieces, *self._decide(text, blank, run)], run.end())
         if not closing and _may_become(text[start:]):
-            return _Outcome(self._pieces(text[position:blank]), blank, held=True)
+            return _Outcome(self._pieces(text[position:blank]), blank, must_wait=True)
         return _Outcome(self._pieces(text[position : start + 1]), start + 1)
 
     def _decide(self, text: str, blank: int, run: re.Match[str]) -> list[str | Mark]:
-        """The marks of a run; with their text where the text needs it, and only that where they are none."""
+        """The marks of a run, and their text too if the sentence needs it; or only their text if they are no marks."""
         whole = text[blank : run.end()]
-        glued = blank == run.start() and self._before[-1:].strip() != ""
+        is_attached = blank == run.start() and self._before[-1:].strip() != ""
         after = text[run.end() : run.end() + _BLANKS + 2]
         following = after.lstrip(" \t")[:1]
         if text[run.start()] in _SUPERS:
-            numbers = self._noted(run.group())
-            return [Mark(numbers)] if numbers and glued else self._pieces(whole)
+            numbers = self._superscript_numbers(run.group())
+            return [Mark(numbers)] if numbers and is_attached else self._pieces(whole)
         numbers = tuple(
-            dict.fromkeys(n for one in _mark_pattern().finditer(run.group()) for n in _numbers(one.group()))
+            dict.fromkeys(n for mark in _mark_pattern().finditer(run.group()) for n in _numbers(mark.group()))
         )
         begins_line = _LINE_START.fullmatch(self._line + self._before if self._line != self._before else self._line)
-        listed = begins_line and following not in ("", "\n", "\r", *".,;!?)")
-        link = after[:1] == "(" and run.group()[0] == "["
-        index = glued and (0 in numbers or _INDEXED.match(after) or _IDENTIFIER.search(self._before))
-        if listed or link or index or _LISTS.match(self._line):
+        begins_item = begins_line and following not in ("", "\n", "\r", *".,;!?)")
+        is_link = after[:1] == "(" and run.group()[0] == "["
+        is_index = is_attached and (0 in numbers or _INDEXED.match(after) or _IDENTIFIER.search(self._before))
+        if begins_item or is_link or is_index or _LISTS.match(self._line):
             return self._pieces(whole)
         marks: list[str | Mark] = [Mark(numbers)]
-        if not glued and (_NEEDS.search(self._before) or (_ENDED.search(self._before) and following.islower())):
+        if not is_attached and (
+            _NEEDS_MARK.search(self._before) or (_SENTENCE_END.search(self._before) and following.islower())
+        ):
             return [*self._pieces(whole), *marks]
         return marks
 
-    def _noted(self, run: str) -> tuple[int, ...]:
-        """The numbers of a superscript; none where it is an exponent."""
-        if not _NOTED.search(self._before) or _UNIT.search(self._before):
+    def _superscript_numbers(self, run: str) -> tuple[int, ...]:
+        """The passages that a superscript names; none if it is an exponent."""
+        if not _BEFORE_SUPERSCRIPT.search(self._before) or _UNIT.search(self._before):
             return ()
         numbers: list[int] = []
         for group in re.findall(r"\d+", run.translate(_TO_DIGITS)):
@@ -184,7 +187,7 @@ class MarkFilter:
         return [self._text(text)] if text else []
 
     def _text(self, text: str) -> str:
-        """The text, remembered as what stands before the next mark."""
+        """The same text. It is also recorded as the text before the next mark."""
         line = text.rfind("\n")
         if line >= 0:
             self._line = self._before = ""
@@ -197,15 +200,15 @@ class MarkFilter:
 
 @dataclass(slots=True)
 class _Outcome:
-    """Pieces to give, the position up to which the text is dealt with, and whether the rest must wait."""
+    """Pieces to emit, the position after the text that they come from, and whether the rest must wait for more text."""
 
     pieces: list[str | Mark]
     end: int
-    held: bool = False
+    must_wait: bool = False
 
 
 class _Code:
-    """What an opening mark of code or math opens. One that nobody closes in time opens nothing."""
+    """Code or math after its opening characters. If it isn't closed in time, it ends at its limit."""
 
     def __init__(self, opening: str) -> None:
         self._close = {"\\[": "\\]", "\\(": "\\)"}.get(opening, opening)
@@ -213,8 +216,8 @@ class _Code:
         self._limit = None if fence else "\n\n" if opening in ("$$", "\\[") else "\n"
         self.closed = False
 
-    def goes_to(self, text: str, position: int, closing: bool) -> int:
-        """How far the text surely belongs to it; sets `closed` when it ends there."""
+    def end_of_code(self, text: str, position: int, closing: bool) -> int:
+        """The position up to which the text certainly belongs to the code. Sets `closed` if the code ends there."""
         end = text.find(self._close, position)
         if self._limit is not None:
             limit = text.find(self._limit, position, end if end >= 0 else len(text))
@@ -226,25 +229,25 @@ class _Code:
             return end + len(self._close)
         if closing:
             return len(text)
-        # A closing mark may be cut in two as well.
-        cut = len(text) - len(text[position:].rstrip(self._close[0])) - position if self._close[0] in "`~" else 0
-        if not cut and text[-1] in (self._close[0], (self._limit or " ")[0]) and len(self._close) > 1:
-            cut = 1
-        return len(text) - min(cut, len(self._close) - 1)
+        # The closing characters may be cut in two.
+        undecided = len(text) - len(text[position:].rstrip(self._close[0])) - position if self._close[0] in "`~" else 0
+        if not undecided and text[-1] in (self._close[0], (self._limit or " ")[0]) and len(self._close) > 1:
+            undecided = 1
+        return len(text) - min(undecided, len(self._close) - 1)
 
 
-def _open_end(text: str, position: int) -> int:
-    """Of a text without marks: how many characters at its end must wait, since a mark or code may begin there."""
-    if (found := _UNDECIDED.search(text, max(position, len(text) - _LONGEST))) is not None:
-        return len(text) - found.start()
+def _undecided_length(text: str, position: int) -> int:
+    """How many characters at the end of a text without marks must wait, since a mark or code may begin there."""
+    if (match := _CODE_PREFIX.search(text, max(position, len(text) - _LONGEST))) is not None:
+        return len(text) - match.start()
     last = text[max(position, len(text) - _BLANKS) :]
     return len(last) - len(last.rstrip(" \t"))
 
 
-def _undecided(text: str, end: int, *, glued: bool) -> bool:
-    """Whether what follows a run of marks must be known first: another mark, or what makes it no mark."""
+def _undecided(text: str, end: int, *, is_attached: bool) -> bool:
+    """Whether more text is needed after a run of marks: another mark may follow, or text that makes it no mark."""
     after = text[end : end + _LONGEST + _BLANKS + 4]
-    if not after.strip(" \t") or (glued and after == "."):
+    if not after.strip(" \t") or (is_attached and after == "."):
         return len(after) <= _BLANKS
     gap = _AFTER_RUN.match(after)
     rest = after[gap.end() :] if gap is not None else after
@@ -252,15 +255,15 @@ def _undecided(text: str, end: int, *, glued: bool) -> bool:
 
 
 def _may_become(rest: str) -> bool:
-    """Whether a mark may still come of this, when more text comes."""
+    """Whether this may become a mark if more text follows."""
     if len(rest) > _LONGEST:
         return False
     if rest[0] in _SUPERS:
         return True
-    begun = _BEGUN.fullmatch(rest)
-    if begun is None:
+    prefix = _MARK_PREFIX.fullmatch(rest)
+    if prefix is None:
         return False
-    inside = begun[1].partition("†")[0].strip().casefold()
+    inside = prefix[1].partition("†")[0].strip().casefold()
     names = re.findall(r"[^\W\d_]+", inside)
     if rest[0] == "(" and not names:
         return not inside
@@ -275,7 +278,7 @@ def _may_become(rest: str) -> bool:
 
 
 def _numbers(mark: str) -> list[int]:
-    """The passages that one mark names, ranges written out."""
+    """The passages that one mark names; a range names each passage in it."""
     body = mark.partition("†")[0]
     if body[0] == "【":
         body = body.rpartition(":")[2]

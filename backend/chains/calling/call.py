@@ -1,7 +1,7 @@
-"""One call of a model under its limits: deadlines, and the one retry loop there is.
+"""One call of a model under its limits: deadlines, and the only retry loop of the server.
 
-A call is tried again only before its first output, when the provider's refusal says that this makes sense. The SDKs'
-own retries and timeouts are off: they would multiply these, and wrap every token in a task.
+A call is tried again only before its first output, and only if the provider's error says that a retry makes sense. The
+retries and timeouts of the SDKs are off: they would multiply these retries, and wrap every token in a task.
 """
 
 import asyncio
@@ -28,16 +28,20 @@ Limit = Literal["first", "idle", "total"]
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """Seconds: until the first output of a try, between outputs, for the whole call, and for retries (0: none)."""
+    """How long a call may wait, in seconds."""
 
     first_token: float
+    """For the first output of one attempt."""
     idle: float
+    """For the next output."""
     total: float
+    """For the whole call."""
     retry: float
+    """In which retries may begin; 0 means no retries."""
 
 
 def call_limits(settings: ModelSettings) -> CallLimits:
-    """The limits of the settings."""
+    """The limits that the settings set."""
     return CallLimits(
         first_token=settings.first_token_timeout,
         idle=settings.idle_timeout,
@@ -51,38 +55,38 @@ def _ignore(error: RunError) -> None:
 
 
 async def call(
-    model: ChatModel, prompt: Prompt, limits: CallLimits, retrying: Callable[[RunError], None] = _ignore
+    model: ChatModel, prompt: Prompt, limits: CallLimits, on_retry: Callable[[RunError], None] = _ignore
 ) -> AsyncGenerator[Output]:
-    """The model's outputs. `retrying` is called with the error before each retry.
+    """The model's outputs. `on_retry` is called with the error before each retry.
 
     Raises RunError; ProviderTimeout and UpstreamStalled when a deadline passes.
     """
     deadlines = _Deadlines(limits)
     retries = _Retries(limits.retry)
-    begun = False
+    has_output = False
     try:
         while True:
             try:
                 async with aclosing(model.stream(prompt)) as outputs:
-                    deadlines.wait("first", limits.first_token)
+                    deadlines.start_waiting("first", limits.first_token)
                     async for output in outputs:
-                        deadlines.rest()
-                        begun = True
+                        deadlines.stop_waiting()
+                        has_output = True
                         yield output
-                        deadlines.wait("idle", limits.idle)
+                        deadlines.start_waiting("idle", limits.idle)
                     return
             except RunError as error:
-                pause = None if begun else retries.pause(error)
+                pause = None if has_output else retries.pause(error)
                 if pause is None:
                     raise
-                retrying(error)
-            deadlines.wait("total", limits.total)
+                on_retry(error)
+            deadlines.start_waiting("total", limits.total)
             await asyncio.sleep(pause)
     except asyncio.CancelledError:
-        passed = deadlines.caught()
-        if passed is None:
+        expired = deadlines.expired_limit()
+        if expired is None:
             raise
-        raise _too_late(passed, limits, begun) from None
+        raise _limit_error(expired, limits, has_output) from None
     finally:
         deadlines.close()
 
@@ -94,8 +98,8 @@ def prompt_was_billed(error: RunError | asyncio.CancelledError) -> bool:
     return not isinstance(error, RunError) or (isinstance(error, ProviderTimeout) and error.retry_after is None)
 
 
-def _too_late(passed: Limit, limits: CallLimits, begun: bool) -> RunError:
-    match passed:
+def _limit_error(expired: Limit, limits: CallLimits, has_output: bool) -> RunError:
+    match expired:
         case "first":
             return ProviderTimeout(f"The provider did not begin to answer within {limits.first_token:g} s. Try again.")
         case "idle":
@@ -103,29 +107,30 @@ def _too_late(passed: Limit, limits: CallLimits, begun: bool) -> RunError:
                 f"The provider fell silent for {limits.idle:g} s. What came until then is kept; ask again."
             )
         case "total":
-            kept = " What came until then is kept." if begun else ""
-            return ProviderTimeout(f"The answer took longer than {limits.total:g} s (TOTAL_TIMEOUT).{kept}")
+            hint = " What came until then is kept." if has_output else ""
+            return ProviderTimeout(f"The answer took longer than {limits.total:g} s (TOTAL_TIMEOUT).{hint}")
 
 
 class _Retries:
     """How long to wait before each retry: exponential with jitter, and at least as long as the provider asks for."""
 
-    def __init__(self, budget: float) -> None:
-        self._budget = budget
-        self._began = asyncio.get_running_loop().time()
-        self._tried = 0
+    def __init__(self, retry_seconds: float) -> None:
+        self._retry_seconds = retry_seconds
+        self._started_at = asyncio.get_running_loop().time()
+        self._retry_count = 0
 
     def pause(self, error: RunError) -> float | None:
-        """Seconds until the next try; None if there is none. The first retry is made however long the call took."""
-        if error.retry_after is None or not self._budget:
+        """Seconds until the next attempt; None if no retry is allowed. The first retry is allowed however long the
+        first attempt took."""
+        if error.retry_after is None or not self._retry_seconds:
             return None
-        backoff = min(_FIRST_PAUSE * 2**self._tried, _LONGEST_PAUSE) * random.uniform(0.75, 1.25)
+        backoff = min(_FIRST_PAUSE * 2**self._retry_count, _LONGEST_PAUSE) * random.uniform(0.75, 1.25)
         pause = max(error.retry_after, backoff)
-        spent = asyncio.get_running_loop().time() - self._began if self._tried else 0.0
-        if spent + pause > self._budget:
+        spent = asyncio.get_running_loop().time() - self._started_at if self._retry_count else 0.0
+        if spent + pause > self._retry_seconds:
             return None
-        self._tried += 1
-        log.info("provider_retry", code=error.code, tries=self._tried, wait=round(pause, 2))
+        self._retry_count += 1
+        log.info("provider_retry", code=error.code, tries=self._retry_count, wait=round(pause, 2))
         return pause
 
 
@@ -138,26 +143,27 @@ class _Deadlines:
         self._task = asyncio.current_task()
         self._end = self._loop.time() + limits.total
         self._due: float | None = None
-        self._waits_for: Limit = "first"
+        self._limit: Limit = "first"
         self._timer: asyncio.TimerHandle | None = None
-        self._looks_at = 0.0
-        self._passed: Limit | None = None
+        self._timer_at = 0.0
+        self._expired: Limit | None = None
 
-    def wait(self, what: Limit, seconds: float) -> None:
+    def start_waiting(self, limit: Limit, seconds: float) -> None:
         """The task begins to wait for the provider, at most this many seconds."""
         due = self._loop.time() + seconds
-        self._due, self._waits_for = (due, what) if due < self._end else (self._end, "total")
-        if self._timer is None or self._due < self._looks_at:
-            self._look_at(self._due)
+        self._due, self._limit = (due, limit) if due < self._end else (self._end, "total")
+        if self._timer is None or self._due < self._timer_at:
+            self._set_timer(self._due)
 
-    def rest(self) -> None:
-        """The task stops waiting for the provider."""
+    def stop_waiting(self) -> None:
+        """The provider has answered: no deadline is due."""
         self._due = None
 
-    def caught(self) -> Limit | None:
-        """The deadline that cancelled the task just now; the cancel is undone. None: something else cancelled it."""
-        if self._passed is not None and self._task is not None and self._task.uncancel() == 0:
-            return self._passed
+    def expired_limit(self) -> Limit | None:
+        """The deadline that has just cancelled the task; the task's cancel is undone. None if something else cancelled
+        the task."""
+        if self._expired is not None and self._task is not None and self._task.uncancel() == 0:
+            return self._expired
         return None
 
     def close(self) -> None:
@@ -166,17 +172,17 @@ class _Deadlines:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _look_at(self, when: float) -> None:
+    def _set_timer(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._looks_at = self._loop.call_at(when, self._look), when
+        self._timer, self._timer_at = self._loop.call_at(when, self._check), when
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         if self._due is None or self._task is None:
             return
         if self._loop.time() < self._due:
-            self._look_at(self._due)
+            self._set_timer(self._due)
         else:
-            self._passed = self._waits_for
+            self._expired = self._limit
             self._task.cancel()

@@ -1,7 +1,7 @@
-"""One answer by the first of several models that gives one.
+"""One answer by the first of several models that works.
 
-The next model takes over when one fails before its first output; after that only where the caller asks for it, since
-what was written until then stays in the answer. A model that just failed is passed over for a while.
+If a model fails before its first output, the next model takes over. After the first output the next model takes over
+only if the caller asks for it, since the text so far stays in the answer. A model that failed is skipped for a while.
 """
 
 import time
@@ -30,7 +30,7 @@ from backend.errors import (
 log = structlog.get_logger(__name__)
 
 _MAX_COOLDOWN = 600.0
-"""Seconds; a provider may ask for hours, and work again sooner."""
+"""Seconds. A provider may ask for hours, but often works again sooner."""
 _MAX_FAILURES = 1000
 
 
@@ -44,20 +44,23 @@ class ModelCandidate:
     hides_reasoning: bool = False
     """Whether the model may bill reasoning tokens that its stream doesn't contain."""
     sees: bool = True
-    """Whether the model can read images, as far as is known."""
+    """Whether the model can read images. True if that is not known."""
     count: Count | None = None
     """Counts the tokens of a text with the model's own tokenizer, if there is one."""
 
-    def output_tokens(self, shown: int, limit: int, *, is_complete: bool) -> int:
-        """An estimate, for a call whose provider didn't count. `shown`: the tokens of the text in the stream. A model
-        that hides its reasoning and was stopped may have used all tokens up to its `limit`."""
-        return shown if is_complete or not self.hides_reasoning else limit
+    def output_tokens(self, visible_tokens: int, limit: int, *, is_complete: bool) -> int:
+        """An estimate of the output tokens of a call whose provider didn't count. `visible_tokens` are the tokens of
+        the text in the stream. A model that hides its reasoning and was stopped may have used its whole `limit`."""
+        return visible_tokens if is_complete or not self.hides_reasoning else limit
 
 
 @dataclass(frozen=True, slots=True)
-class Switched:
-    """Another model takes over. `error` is the reason: that of the call that has just failed, or of an earlier call,
-    for which the model was skipped without being tried."""
+class ModelSwitch:
+    """The model `now` takes over from the model `before`.
+
+    `error` is the reason. If `was_tried`, it ended the call that has just failed; if not, it ended an earlier call, and
+    the model `before` was skipped.
+    """
 
     before: ModelCandidate
     now: ModelCandidate
@@ -72,9 +75,8 @@ class Health:
         self._seconds = seconds
         self._failures: dict[str, tuple[float, RunError]] = {}
 
-    def failed(self, name: str, error: RunError) -> None:
-        """A call of the model failed. If that was the model's or its provider's fault, the model is skipped for a
-        while."""
+    def record_failure(self, name: str, error: RunError) -> None:
+        """Start the model's cooldown, if the model or its provider caused the error."""
         if not self._seconds or isinstance(error, ContextOverflow | ContentFiltered | PromptRefused):
             return
         # A wrong key or a server that is down concerns all models of a provider; a rate limit, a missing model or a
@@ -86,14 +88,14 @@ class Health:
         seconds = max(self._seconds, min(error.retry_after or 0.0, _MAX_COOLDOWN))
         self._failures[key] = (time.monotonic() + seconds, error)
 
-    def worked(self, name: str) -> None:
-        """A call of the model was answered."""
+    def record_success(self, name: str) -> None:
+        """End the cooldown of the model and of its provider."""
         if self._failures:
             self._failures.pop(name, None)
             self._failures.pop(_provider(name), None)
 
-    def rests(self, name: str) -> RunError | None:
-        """Why the model is passed over now; None when it isn't."""
+    def cooldown_reason(self, name: str) -> RunError | None:
+        """The error for which the model is skipped now; None if the model has no cooldown."""
         if not self._failures:
             return None
         now = time.monotonic()
@@ -103,13 +105,13 @@ class Health:
         return None
 
     def order(self, candidates: Sequence[ModelCandidate]) -> list[ModelCandidate]:
-        """The candidates, those that failed lately last."""
-        return sorted(candidates, key=lambda candidate: self.rests(candidate.name) is not None)
+        """The candidates in order of preference; those in a cooldown come last."""
+        return sorted(candidates, key=lambda candidate: self.cooldown_reason(candidate.name) is not None)
 
 
-class Observed:
-    """Hears how one call of a model goes; the base class ignores everything. It is entered when the call begins and
-    left with the error that ends the call. Methods must be quick and must not raise."""
+class ObservedCall:
+    """Is notified about one call of a model; the base class does nothing. The block begins with the call, and ends with
+    the error that ends the call. Methods must be quick and must not raise."""
 
     def __enter__(self) -> Self:
         return self
@@ -121,67 +123,70 @@ class Observed:
         """The first output has arrived."""
 
     def retrying(self, error: RunError) -> None:
-        """The provider refused the call, and it is tried again."""
+        """The provider refused the call; a retry follows."""
 
 
-_UNOBSERVED = Observed()
+_UNOBSERVED_CALL = ObservedCall()
 
 
 class CallObserver:
-    """Hears of each call of a model; the base class ignores them."""
+    """Is notified about the calls of models; the base class does nothing."""
 
-    def calling(self, candidate: ModelCandidate, prompt: Prompt) -> Observed:
-        """The observer of the call that begins."""
+    def observe_call(self, candidate: ModelCandidate, prompt: Prompt) -> ObservedCall:
+        """The observer of one call, which begins now."""
         del candidate, prompt
-        return _UNOBSERVED
+        return _UNOBSERVED_CALL
 
 
-_NOBODY = CallObserver()
+_NO_OBSERVER = CallObserver()
 
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How several models are tried. If another model is next, `first_token_timeout` is the longest wait for a first
-    output, in seconds. `after_output`: another model also takes over if one fails within its answer."""
+    """How several models are tried, one after the other."""
 
     limits: CallLimits
     health: Health
     first_token_timeout: float
+    """The longest wait for a first output, in seconds, if there is another model to try."""
     after_output: bool = False
-    observer: CallObserver = _NOBODY
+    """Whether another model also takes over if a model fails after its first output."""
+    observer: CallObserver = _NO_OBSERVER
 
 
 async def attempt(
-    candidates: Sequence[ModelCandidate], prompt: Callable[[ModelCandidate], Prompt], how: Attempts
-) -> AsyncGenerator[Output | Switched]:
-    """The outputs of the first model that answers. Raises the RunError of the last that didn't."""
-    now, *rest = how.health.order(candidates)
-    if now is not candidates[0] and (error := how.health.rests(candidates[0].name)) is not None:
-        yield Switched(candidates[0], now, error, was_tried=False)
-    last_limits = how.limits
+    candidates: Sequence[ModelCandidate], prompt_for: Callable[[ModelCandidate], Prompt], attempts: Attempts
+) -> AsyncGenerator[Output | ModelSwitch]:
+    """The outputs of the first model that answers. Raises the RunError of the last model if every model fails."""
+    model, *remaining = attempts.health.order(candidates)
+    if model is not candidates[0] and (error := attempts.health.cooldown_reason(candidates[0].name)) is not None:
+        yield ModelSwitch(candidates[0], model, error, was_tried=False)
+    last_limits = attempts.limits
     # Another model is quicker than a retry.
-    early_limits = replace(last_limits, first_token=min(how.first_token_timeout, last_limits.first_token), retry=0.0)
+    early_limits = replace(
+        last_limits, first_token=min(attempts.first_token_timeout, last_limits.first_token), retry=0.0
+    )
     while True:
-        begun = False
-        limits = early_limits if rest else last_limits
-        asked = prompt(now)
+        has_output = False
+        limits = early_limits if remaining else last_limits
+        prompt = prompt_for(model)
         try:
-            with how.observer.calling(now, asked) as observed:
-                async with aclosing(call(now.model, asked, limits, observed.retrying)) as outputs:
+            with attempts.observer.observe_call(model, prompt) as observed_call:
+                async with aclosing(call(model.model, prompt, limits, observed_call.retrying)) as outputs:
                     async for output in outputs:
-                        if not begun:
-                            begun = True
-                            observed.output()
+                        if not has_output:
+                            has_output = True
+                            observed_call.output()
                         yield output
-            how.health.worked(now.name)
+            attempts.health.record_success(model.name)
             return
         except RunError as error:
-            how.health.failed(now.name, error)
-            if not rest or (begun and not how.after_output) or not _may_help(error):
+            attempts.health.record_failure(model.name, error)
+            if not remaining or (has_output and not attempts.after_output) or not _may_help(error):
                 raise
-            before, now = now, rest.pop(0)
-            log.info("model_switched", before=before.name, now=now.name, code=error.code)
-            yield Switched(before, now, error)
+            before, model = model, remaining.pop(0)
+            log.info("model_switched", before=before.name, now=model.name, code=error.code)
+            yield ModelSwitch(before, model, error)
 
 
 def _provider(name: str) -> str:

@@ -7,7 +7,8 @@ from backend.chains.models.prompt import Image
 
 MAX_PROMPT_IMAGES = 8
 MAX_PROMPT_BYTES = 8_000_000
-"""The most bytes of all images in a prompt, the new message's first: every provider takes so much in one request."""
+"""The most bytes of all images in a prompt; the images of the new message come first. Every provider accepts this much
+in one request."""
 IMAGE_TOKENS = 1_000
 """The estimate for one image, if the provider doesn't count."""
 _HISTORY_TOKENS = 500

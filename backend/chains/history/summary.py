@@ -1,8 +1,8 @@
-"""What of a long conversation still reaches the model: a summary of the older messages, the later ones verbatim."""
+"""Shortens a long conversation for a model: a summary of the older messages, then the newer messages as they are."""
 
 from collections.abc import Sequence
 
-from backend.chains.history.fit import cost, fit
+from backend.chains.history.fit import count_tokens, fit
 from backend.chains.models.prompt import Message
 from backend.chains.text.tokens import clip
 
@@ -14,59 +14,62 @@ SUMMARY_SYSTEM = (
 )
 _OPENING = "[A summary of the earlier messages of this conversation, which are left out:]\n"
 _REPLY = "I know what was said until here. Let us go on."
-_LONGEST_TOLD = 4_000
+_MAX_MESSAGE_CHARACTERS = 4_000
 MAX_SUMMARY_TOKENS = 600
-"""Of a summary, as it is asked for."""
+"""The highest number of tokens that a model may write for a summary."""
 MIN_HISTORY_TOKENS = 200
-"""Of the history's tokens: with less, a summary would be all that there is."""
+"""With fewer tokens for the history, a summary would leave none for messages."""
 
 
 def summary_exchange(summary: str) -> tuple[Message, Message]:
-    """The summary as the first turn of what the model is sent: user and assistant still alternate."""
+    """The summary as the first turn of the history, so that user and assistant still alternate."""
     return Message("user", _OPENING + summary), Message("assistant", _REPLY)
 
 
-def is_short_enough(summary: str | None, tail: Sequence[Message], budget: int) -> bool:
-    """Whether all of it goes to the model."""
-    told = summary_exchange(summary) if summary is not None else ()
-    for message in reversed((*told, *tail)):
-        budget -= cost(message)
-        if budget < 0:
+def is_short_enough(summary: str | None, tail: Sequence[Message], max_tokens: int) -> bool:
+    """Whether the summary and all messages after it fit into `max_tokens`."""
+    exchange = summary_exchange(summary) if summary is not None else ()
+    for message in reversed((*exchange, *tail)):
+        max_tokens -= count_tokens(message)
+        if max_tokens < 0:
             return False
     return True
 
 
-def shorten_history(summary: str | None, tail: Sequence[Message], budget: int) -> tuple[Message, ...]:
-    """The summary and what is_short_enough beside it of the messages after it."""
-    told = summary_exchange(summary) if summary is not None else ()
-    return (*told, *fit(tail, budget - sum(map(cost, told))))
+def shorten_history(summary: str | None, tail: Sequence[Message], max_tokens: int) -> tuple[Message, ...]:
+    """The summary, and the newest messages after it that fit into the rest of `max_tokens`."""
+    exchange = summary_exchange(summary) if summary is not None else ()
+    return (*exchange, *fit(tail, max_tokens - sum(map(count_tokens, exchange))))
 
 
-def count_older_messages(tail: Sequence[Message], budget: int) -> int:
-    """How many messages of a conversation that is too long are to be summed up: what is left has half the budget."""
-    return len(tail) - len(fit(tail, budget // 2))
+def count_older_messages(tail: Sequence[Message], max_tokens: int) -> int:
+    """How many messages at the start of a conversation must be summarized, so that the messages after them fit into
+    half of `max_tokens`."""
+    return len(tail) - len(fit(tail, max_tokens // 2))
 
 
-def split_conversation(messages: Sequence[Message], budget: int) -> list[str]:
-    """The conversation in pieces of about `budget` tokens, each of which a model can read at once."""
-    found: list[list[str]] = [[]]
-    room = budget
+def split_conversation(messages: Sequence[Message], max_tokens: int) -> list[str]:
+    """The conversation as texts of about `max_tokens` each. A model summarizes one text after the other."""
+    pieces: list[list[str]] = [[]]
+    tokens_left = max_tokens
     for message in messages:
-        line = Message(message.role, f"{message.role}: {message.without_images().text_for_model[:_LONGEST_TOLD]}")
-        if found[-1] and cost(line) > room:
-            found.append([])
-            room = budget
-        found[-1].append(line.text)
-        room -= cost(line)
-    return ["\n\n".join(piece) for piece in found if piece]
+        line = Message(
+            message.role, f"{message.role}: {message.without_images().text_for_model[:_MAX_MESSAGE_CHARACTERS]}"
+        )
+        if pieces[-1] and count_tokens(line) > tokens_left:
+            pieces.append([])
+            tokens_left = max_tokens
+        pieces[-1].append(line.text)
+        tokens_left -= count_tokens(line)
+    return ["\n\n".join(piece) for piece in pieces if piece]
 
 
 def summary_request(summary: str | None, piece: str) -> str:
-    """One piece with what was summed up before."""
+    """The prompt that asks to summarize `piece`, with the summary of the pieces before it."""
     before = f"Summary of what came before:\n{summary}\n\n" if summary else ""
     return f"{before}Conversation:\n{piece}"
 
 
-def shorten_summary(summary: str, budget: int) -> str:
-    """A summary that leaves room for messages after it."""
-    return clip(summary, budget // 3)
+def shorten_summary(summary: str, max_tokens: int) -> str:
+    """The summary, cut to a third of `max_tokens`: the messages after it need the rest."""
+    return clip(summary, max_tokens // 3)

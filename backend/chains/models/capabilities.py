@@ -1,4 +1,4 @@
-"""What a model can and costs: what the settings say of it, then LangChain's profiles, then genai-prices."""
+"""What a model can do and what it costs: from the settings, then from LangChain's profiles, then from genai-prices."""
 
 import importlib.util
 import runpy
@@ -20,35 +20,35 @@ _PROFILE = {
     "structured_output": "structured_output",
     "temperature": "temperature",
 }
-"""Our names of a profile's."""
+"""Names of a profile's fields, by our names."""
 
 
-def spec_of(endpoint: Endpoint, model: str, own: ModelSpec | None) -> ModelSpec:
-    """What is known of a model; `own` is what the settings say of it, which wins."""
-    said = own.model_dump(exclude_none=True) if own is not None else {}
+def spec_of(endpoint: Endpoint, model: str, own_spec: ModelSpec | None) -> ModelSpec:
+    """Everything that is known about a model. The values of the settings, `own_spec`, come first."""
+    own_values = own_spec.model_dump(exclude_none=True) if own_spec is not None else {}
     profile = profile_of(endpoint.kind, model)
-    # False is an answer; no tokens at all is none.
+    # False is a value; 0 tokens mean that the number is unknown.
     known: dict[str, Any] = {
         ours: profile[theirs]
         for ours, theirs in _PROFILE.items()
         if profile.get(theirs) or profile.get(theirs) is False
     }
-    if "context" not in known or "price" not in said:
+    if "context" not in known or "price" not in own_values:
         context, price = _listed(endpoint.listed_as, model)
         known.setdefault("context", context)
         if (price := endpoint.kind.price or price) is not None:
             known["price"] = price
-    return ModelSpec.model_validate({**known, **said})
+    return ModelSpec.model_validate({**known, **own_values})
 
 
 def profile_of(kind: Kind, model: str) -> Mapping[str, Any]:
-    """What LangChain's package of that kind knows of a model, in its words; empty where it knows none."""
+    """The profile of a model in LangChain's package for that kind, with its own names; empty if it has none."""
     return _profiles(kind.profiles).get(model, {})
 
 
 @cache
 def _profiles(package: str | None) -> Mapping[str, Mapping[str, Any]]:
-    """By model. Read from the package's file: importing it would load its SDK."""
+    """The profiles of a package, by model. They are read from its file, since an import would load the SDK."""
     spec = package and importlib.util.find_spec(package)
     if not spec or spec.origin is None:
         return {}
@@ -60,23 +60,23 @@ def _profiles(package: str | None) -> Mapping[str, Mapping[str, Any]]:
 
 @lru_cache(1024)
 def _listed(provider: str | None, model: str) -> tuple[int | None, Price | None]:
-    """Context and today's price by genai-prices, where it knows them."""
+    """The context in tokens and today's price, if genai-prices has them."""
     if provider is None:
         return None, None
     from genai_prices import Usage, calc_price
 
     try:
-        found = calc_price(Usage(input_tokens=0, output_tokens=0), model, provider_id=provider)
+        calculation = calc_price(Usage(input_tokens=0, output_tokens=0), model, provider_id=provider)
     except LookupError:
         return None, None
-    rates = found.model_price
+    rates = calculation.model_price
     million = [_flat(rates.input_mtok), _flat(rates.output_mtok)]
     price = None
     if million[0] is not None and million[1] is not None:
         price = Price(input=million[0], output=million[1], cached=_flat(rates.cache_read_mtok))
-    return found.model.context_window, price
+    return calculation.model.context_window, price
 
 
 def _flat(rate: Any) -> Decimal | None:
-    """A rate in dollars; of one that grows with the prompt, the lowest."""
+    """A rate in dollars. If the rate depends on the length of the prompt, it is the lowest."""
     return rate if isinstance(rate, Decimal) or rate is None else Decimal(rate.base)

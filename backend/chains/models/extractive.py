@@ -1,4 +1,4 @@
-"""The embedded default: no language model. It answers by quoting the sentences that fit the question best."""
+"""The built-in default, which is not a language model: it answers with the sentences that fit the question best."""
 
 import math
 import re
@@ -15,24 +15,25 @@ from backend.config.groups.models import ModelSettings
 from backend.errors import ModelNotFound
 
 MODEL = "quotes"
-# Sentences whose meaning is compared with the question's: each costs a few milliseconds.
+# The most sentences that are compared with the question by meaning. Each comparison takes a few milliseconds.
 _COMPARED = 8
-# The mean of the relevance of a sentence and of its passage, from which on it is an answer.
+# A sentence is an answer if the mean of its relevance and its passage's relevance is at least this.
 _FLOOR = 0.63
-# What the second quote needs of the first one's score, and how much the words count that only it holds.
+# The share of the first quote's score that a second quote needs, and the weight of question words that only the second
+# quote contains.
 _NEAR_BEST = 0.85
 _NEW_WORDS = 0.6
-# A sentence shorter than this says less, in characters; all that it can lose by it.
-_LONG, _LENGTH = 120, 0.2
+# A sentence shorter than this number of characters has a lower score, by at most this weight.
+_FULL_LENGTH, _LENGTH_WEIGHT = 120, 0.2
 _MIN_WORDS = 3
-# The share of words from which on two sentences say the same.
-_ALIKE = 0.8
+# Two sentences with at least this share of common words count as equal.
+_MIN_SHARED_WORDS = 0.8
 _HEADING = re.compile(r"#{1,6}\s")
 _FOR_MORE = (
     "This server has no language model yet, so it answers by quoting. For written answers set OPENAI_API_KEY "
     "(or OPENAI_BASE_URL), or start Ollama, and restart."
 )
-_SAYS = {
+_REPLIES = {
     "off": f"Documents are off for this message, and there is nothing else to quote from. {_FOR_MORE}",
     "no_documents": "No documents are uploaded yet, so there is nothing to answer from. Upload one with "
     f"POST /documents/upload and ask again. {_FOR_MORE}",
@@ -43,8 +44,8 @@ _SAYS = {
 
 @dataclass(slots=True)
 class _QuoteCandidate:
-    """A sentence of passage `n`. `lead` is the label or the question in front of it that it answers, mostly empty.
-    `held`: the question's words that it has, and how much each of them counts.
+    """A sentence of passage `n`. `lead` is a label or a question before it that it answers, mostly empty.
+    `question_words` are the words of the question that it contains, with their weights.
     """
 
     n: int
@@ -53,13 +54,13 @@ class _QuoteCandidate:
     text: str
     lead: str
     words: set[str]
-    held: dict[str, float] = field(default_factory=dict[str, float])
+    question_words: dict[str, float] = field(default_factory=dict[str, float])
     score: float = 0.0
 
     @property
     def lexical(self) -> float:
-        """The share of the question's words that it holds, 0 to 1."""
-        return sum(self.held.values())
+        """The weighted share of the question's words that the sentence contains, 0 to 1."""
+        return sum(self.question_words.values())
 
 
 class _Extractive:
@@ -67,11 +68,11 @@ class _Extractive:
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
         if prompt.grounding != "passages":
-            yield Text(_SAYS[prompt.grounding])
+            yield Text(_REPLIES[prompt.grounding])
         else:
             quotes = await _quotes(prompt)
             if not quotes:
-                yield Text(_SAYS["nothing_relevant"])
+                yield Text(_REPLIES["nothing_relevant"])
             for number, quote in enumerate(quotes):
                 if number:
                     yield Text(" ")
@@ -81,49 +82,50 @@ class _Extractive:
 
 
 async def _quotes(prompt: Prompt) -> list[_QuoteCandidate]:
-    """The sentence that answers best, and one that adds to it; none when no sentence answers."""
+    """The sentence that answers best, and a second one if it adds to the first; empty if no sentence answers."""
     candidates = _candidates(prompt.passages, set(words(prompt.question)))
     for candidate in candidates:
-        length = min(1.0, len(candidate.text) / _LONG)
-        candidate.score = candidate.lexical + prompt.passages[candidate.n - 1].score + _LENGTH * length
+        length = min(1.0, len(candidate.text) / _FULL_LENGTH)
+        candidate.score = candidate.lexical + prompt.passages[candidate.n - 1].score + _LENGTH_WEIGHT * length
     candidates = sorted(candidates, key=lambda c: -c.score)[:_COMPARED]
     if not candidates or prompt.similarity is None:
         return []
     cosines = await prompt.similarity(prompt.question, [f"{c.lead} {c.text}".lstrip() for c in candidates])
-    vouched: list[_QuoteCandidate] = []
+    answers: list[_QuoteCandidate] = []
     for candidate, cosine in zip(candidates, cosines, strict=True):
         candidate.score += cosine
         relevance = cosine + RELEVANCE_OF_WORDS * candidate.lexical
         if (relevance + prompt.passages[candidate.n - 1].relevance) / 2 >= _FLOOR:
-            vouched.append(candidate)
-    if not vouched:
+            answers.append(candidate)
+    if not answers:
         return []
-    best = max(vouched, key=lambda c: c.score)
-    second = _second(best, vouched)
+    best = max(answers, key=lambda c: c.score)
+    second = _second(best, answers)
     if second is None:
         return [best]
-    # From the same passage they are read in its order.
+    # Two sentences of the same passage stay in its order.
     return [second, best] if second.n == best.n and second.start < best.start else [best, second]
 
 
 def _second(best: _QuoteCandidate, candidates: Sequence[_QuoteCandidate]) -> _QuoteCandidate | None:
-    """What to say besides the best: nearly as good, most of all with those words of the question that it lacks."""
+    """The second quote: its score is nearly as high, and words of the question that the best quote lacks count more."""
 
     def worth(candidate: _QuoteCandidate) -> float:
-        return candidate.score + _NEW_WORDS * sum(w for word, w in candidate.held.items() if word not in best.held)
+        new_words = (weight for word, weight in candidate.question_words.items() if word not in best.question_words)
+        return candidate.score + _NEW_WORDS * sum(new_words)
 
     # The same sentence in two documents is one answer.
-    others = [c for c in candidates if not _alike(c, best)]
-    second = max(others, key=worth, default=None)
+    different = [c for c in candidates if not _alike(c, best)]
+    second = max(different, key=worth, default=None)
     return second if second is not None and worth(second) >= _NEAR_BEST * best.score else None
 
 
-def _candidates(passages: Sequence[Passage], wanted: set[str]) -> list[_QuoteCandidate]:
-    """All sentences, with the question's words that each holds, rare words counting more.
+def _candidates(passages: Sequence[Passage], query_words: set[str]) -> list[_QuoteCandidate]:
+    """All sentences that may answer, with the words of the question that each contains. Rare words weigh more.
 
-    Words of what stands above count half: "Refunds > Deadline" says what "30 days" is about.
+    Words of the title and the headings weigh half: "Refunds > Deadline" tells what "30 days" is about.
     """
-    found: list[_QuoteCandidate] = []
+    candidates: list[_QuoteCandidate] = []
     for n, passage in enumerate(passages, 1):
         lead = ""
         for start, end in sentences(passage.text):
@@ -131,27 +133,29 @@ def _candidates(passages: Sequence[Passage], wanted: set[str]) -> list[_QuoteCan
             if not _may_answer(text, passage.heading):
                 lead = text
                 continue
-            found.append(_QuoteCandidate(n, passage.start + start, passage.start + end, text, lead, set(words(text))))
+            candidates.append(
+                _QuoteCandidate(n, passage.start + start, passage.start + end, text, lead, set(words(text)))
+            )
             lead = ""
-    seen = Counter(word for candidate in found for word in candidate.words)
-    weight = {w: math.log(1 + (len(found) + 1) / (seen[w] + 0.5)) for w in wanted}
+    counts = Counter(word for candidate in candidates for word in candidate.words)
+    weight = {w: math.log(1 + (len(candidates) + 1) / (counts[w] + 0.5)) for w in query_words}
     total = sum(weight.values()) or 1.0
     about = [set(words(f"{p.document_name} {p.heading or ''} {p.context or ''}")) for p in passages]
-    for candidate in found:
-        for word in wanted & (candidate.words | about[candidate.n - 1] | set(words(candidate.lead))):
-            candidate.held[word] = weight[word] / total * (1.0 if word in candidate.words else 0.5)
-    return found
+    for candidate in candidates:
+        for word in query_words & (candidate.words | about[candidate.n - 1] | set(words(candidate.lead))):
+            candidate.question_words[word] = weight[word] / total * (1.0 if word in candidate.words else 0.5)
+    return candidates
 
 
 def _may_answer(text: str, heading: str | None) -> bool:
-    """Whether it says something: no question, no heading, no label of a word or two."""
+    """Whether the text is a statement, not a question, a heading or a label of one or two words."""
     if text.endswith(("?", "？")) or _HEADING.match(text) or (heading is not None and text in heading.split(" > ")):
         return False
     return text.endswith((".", "!", "。", "！")) or len(words(text)) >= _MIN_WORDS
 
 
-def _alike(one: _QuoteCandidate, other: _QuoteCandidate) -> bool:
-    return len(one.words & other.words) >= _ALIKE * min(len(one.words), len(other.words))
+def _alike(left: _QuoteCandidate, right: _QuoteCandidate) -> bool:
+    return len(left.words & right.words) >= _MIN_SHARED_WORDS * min(len(left.words), len(right.words))
 
 
 class _Provider:

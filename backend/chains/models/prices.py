@@ -1,6 +1,6 @@
-"""What a call of a model costs: by the settings' price, else by genai-prices', as it is at the time of the call.
+"""The cost of a model call: with the price of the settings, or else with the price that genai-prices has now.
 
-A price is in US dollars for a million tokens, which is micro-dollars for one.
+A price is in US dollars per million tokens, which is the same as micro-dollars per token.
 """
 
 from dataclasses import dataclass
@@ -22,20 +22,21 @@ class Charge:
     price: ev.AppliedPrice
 
 
-def charge(endpoint: Endpoint, model: str, own: Price | None, tokens: Tokens) -> Charge | None:
-    """The cost of a call that took these tokens; None when nobody knows the price. `own`: what the settings say."""
-    if own is not None:
-        return _flat(own, "settings", tokens)
+def charge(endpoint: Endpoint, model: str, own_price: Price | None, tokens: Tokens) -> Charge | None:
+    """The cost of a call with these tokens; None if the price is unknown. `own_price` is the price of the settings."""
+    if own_price is not None:
+        return _flat(own_price, "settings", tokens)
     if endpoint.kind.price is not None:
         return _flat(endpoint.kind.price, "built in", tokens)
     return _listed(endpoint.listed_as, model, tokens) if endpoint.listed_as is not None else None
 
 
-def charge_at_most(endpoint: Endpoint, model: str, own: Price | None, tokens: Tokens) -> int | None:
-    """Micro-dollars that a call can cost which takes no more than these tokens, however much of its input is cached."""
-    ways = (Tokens(tokens.input, tokens.output), Tokens(tokens.input, tokens.output, cached=tokens.input))
-    charges = [charge(endpoint, model, own, way) for way in ways]
-    return max((each.cost for each in charges if each is not None), default=None)
+def charge_at_most(endpoint: Endpoint, model: str, own_price: Price | None, tokens: Tokens) -> int | None:
+    """The highest cost in micro-dollars of a call with at most these tokens, with or without cached input. None if the
+    price is unknown."""
+    cases = (Tokens(tokens.input, tokens.output), Tokens(tokens.input, tokens.output, cached=tokens.input))
+    charges = [charge(endpoint, model, own_price, case) for case in cases]
+    return max((result.cost for result in charges if result is not None), default=None)
 
 
 def _flat(price: Price, source: str, tokens: Tokens) -> Charge:
@@ -54,24 +55,24 @@ def _listed(provider: str, model: str, tokens: Tokens) -> Charge | None:
         return _flat(entry.flat, entry.source, tokens)
     from genai_prices import Usage, calc_price
 
-    used = Usage(input_tokens=tokens.input, output_tokens=tokens.output, cache_read_tokens=_cached(tokens))
-    found = calc_price(used, model, provider_id=provider)
-    rates = found.model_price
-    read, written = _rate(rates.input_mtok, tokens), _rate(rates.output_mtok, tokens)
-    if read is None or (written is None and tokens.output):
+    usage = Usage(input_tokens=tokens.input, output_tokens=tokens.output, cache_read_tokens=_cached(tokens))
+    calculation = calc_price(usage, model, provider_id=provider)
+    rates = calculation.model_price
+    input_rate, output_rate = _rate(rates.input_mtok, tokens), _rate(rates.output_mtok, tokens)
+    if input_rate is None or (output_rate is None and tokens.output):
         return None
     applied = ev.AppliedPrice(
         source=entry.source,
-        input=read,
-        output=written or Decimal(0),
+        input=input_rate,
+        output=output_rate or Decimal(0),
         cached=_rate(rates.cache_read_mtok, tokens),
     )
-    return Charge(_whole(found.total_price * 1_000_000), applied)
+    return Charge(_whole(calculation.total_price * 1_000_000), applied)
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What the list has of a model. `flat`: its price, where it is the same for every call."""
+    """A model in genai-prices. `flat` is its price, if every call has the same price."""
 
     known: bool
     source: str = ""
@@ -80,30 +81,31 @@ class _Entry:
 
 @lru_cache(1024)
 def _entry(provider: str, model: str) -> _Entry:
-    # Kept, since looking it up takes 0.1 ms, and most prices are flat.
+    # Cached, since a look-up takes 0.1 ms, and most prices are flat.
     from genai_prices import Usage, __version__, calc_price
     from genai_prices.types import ModelPrice
 
     try:
-        found = calc_price(Usage(input_tokens=0, output_tokens=0), model, provider_id=provider)
+        calculation = calc_price(Usage(input_tokens=0, output_tokens=0), model, provider_id=provider)
     except LookupError:
         return _Entry(False)
-    source, prices = f"genai-prices {__version__}", found.model.prices
+    source, prices = f"genai-prices {__version__}", calculation.model.prices
     if not isinstance(prices, ModelPrice):
         return _Entry(True, source)
-    # Other things than text and its cache are never asked for, searches of the provider's neither; requests always are.
+    # Calls use only text and its cache: rates per million of other tokens and per search never apply. A rate per
+    # request would apply, so such a price is not flat.
     rates: dict[str, Any] = {name: rate for name, rate in vars(prices).items() if rate is not None}
     known = all(name.endswith(("_mtok", "_searches_kcount")) for name in rates)
     if not known or not {"input_mtok", "output_mtok"} <= rates.keys():
         return _Entry(True, source)
-    told = [rates.get(name) for name in ("input_mtok", "output_mtok", "cache_read_mtok")]
-    if not all(rate is None or isinstance(rate, Decimal) for rate in told):
+    values = [rates.get(name) for name in ("input_mtok", "output_mtok", "cache_read_mtok")]
+    if not all(rate is None or isinstance(rate, Decimal) for rate in values):
         return _Entry(True, source)
-    return _Entry(True, source, Price.model_construct(input=told[0], output=told[1], cached=told[2]))
+    return _Entry(True, source, Price.model_construct(input=values[0], output=values[1], cached=values[2]))
 
 
 def _rate(rate: Any, tokens: Tokens) -> Decimal | None:
-    """The rate of this call: of those that grow with the prompt, the one that it reaches."""
+    """The rate of this call. If the rate depends on the prompt's length, it is that of the highest tier reached."""
     if rate is None or isinstance(rate, Decimal):
         return rate
     reached = [tier.price for tier in rate.tiers if tokens.input > tier.start]
@@ -111,7 +113,7 @@ def _rate(rate: Any, tokens: Tokens) -> Decimal | None:
 
 
 def _cached(tokens: Tokens) -> int:
-    """Tokens of the input that were cached; some servers count more of them than there were."""
+    """The cached tokens of the input, at most all of them: some servers report more cached than input tokens."""
     return min(tokens.cached or 0, tokens.input)
 
 

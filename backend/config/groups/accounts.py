@@ -1,4 +1,4 @@
-"""Who may call: the keys of API_KEYS, and names of callers in other settings."""
+"""The keys of API_KEYS, and the names of callers in other settings."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ MIN_KEY_LENGTH = 24
 
 
 def parse_keys(value: SecretStr | None) -> dict[str, str]:
-    """`name:key,name:key` as {key: name}. Raises ValueError, whose text never quotes a key."""
+    """The names of callers by key, from `name:key,name:key`. Raises ValueError, whose text never quotes a key."""
     keys: dict[str, str] = {}
     for number, pair in enumerate(p for p in (value.get_secret_value() if value else "").split(",") if p.strip()):
         name, _, key = pair.strip().partition(":")
@@ -28,7 +28,7 @@ def parse_keys(value: SecretStr | None) -> dict[str, str]:
 
 
 def check_callers(keys: SecretStr | None, **settings: Iterable[str]) -> None:
-    """Raises ValueError if one of the settings, each a list of names, has a name without a key."""
+    """Raise ValueError if one of the settings (lists of names) has a name without a key."""
     known = sorted(parse_keys(keys).values()) if keys is not None else [LOCAL]
     callers = f"API_KEYS has {', '.join(known)}" if keys is not None else "while API_KEYS is unset, everybody is local"
     for setting, names in settings.items():

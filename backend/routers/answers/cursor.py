@@ -1,4 +1,4 @@
-"""Where a stream goes on: the seq of the last event that the client has."""
+"""The cursor of a stream: the seq of the last event that the client has."""
 
 from typing import Annotated
 
@@ -15,13 +15,14 @@ AfterQuery = Annotated[
 
 
 def parse_cursor(run_id: str, last_event_id: str | None, after: str | None) -> int:
-    """The seq to go on after: `Last-Event-ID` (`<run_id>:<seq>`) wins over `?after=` (a bare seq); else 0.
+    """The seq after which the stream continues: from `Last-Event-ID` (`<run_id>:<seq>`), else from `?after=` (a seq),
+    else 0.
 
     Raises BadRequest (`bad_cursor`).
     """
     if last_event_id is not None:
-        owner, _, seq = last_event_id.rpartition(":")
-        if owner != run_id:
+        id_of_run, _, seq = last_event_id.rpartition(":")
+        if id_of_run != run_id:
             raise BadRequest(
                 f"Last-Event-ID must be {run_id}:<seq>, the id of an event of this run.", code="bad_cursor"
             )

@@ -1,6 +1,6 @@
-"""What requests that are answered have in common: how to answer, and the stream that comes back."""
+"""The fields that all requests for an answer share, and the function that answers them with a stream."""
 
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from fastapi import Request, Response
 from pydantic import (
@@ -20,7 +20,7 @@ from backend.chains.models.parameters import Writing
 from backend.chains.models.prompt import Image
 from backend.config.groups.runs import OnDisconnect
 from backend.errors import BadRequest, Invalid
-from backend.kit.text import clean_text
+from backend.kit.text import check_clean
 from backend.routers.answers.cursor import parse_cursor
 from backend.routers.answers.documentation import STREAM_PARAMETERS, header_parameter
 from backend.routers.answers.respond import run_response
@@ -28,11 +28,6 @@ from backend.routers.dialects import dialect_of
 from backend.routers.edge.services import owner_of, ready_services, request_id_of
 from backend.services.answers.request import AnswerRequest, IfBusy
 from backend.services.prompts.prompts import PromptChoice
-
-
-def _each(value: Any) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else [value]
-
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
 """A PNG of one pixel, for examples."""
@@ -98,26 +93,24 @@ class AnswerOptions(Writing):
 
     @field_validator("*")
     @classmethod
-    def _text(cls, value: Any) -> Any:
-        for each in _each(value):
-            if isinstance(each, str) and each != clean_text(each):
-                raise ValueError("must not hold NUL characters or lone surrogates")
+    def _check_text(cls, value: Any) -> Any:
+        check_clean(value)
         return value
 
     @field_validator("documents", mode="wrap")
     @classmethod
-    def _some(cls, value: Any, read: ValidatorFunctionWrapHandler) -> bool | list[str]:
-        # Pydantic would complain twice of what is neither.
+    def _check_documents(cls, value: Any, read: ValidatorFunctionWrapHandler) -> bool | list[str]:
+        # One message if the value is neither a boolean nor a list; Pydantic would report two errors.
         try:
-            found: bool | list[str] = read(value)
+            documents: bool | list[str] = read(value)
         except ValidationError:
-            found = []
-        if isinstance(found, list) and not 1 <= len(found) <= 100:
+            documents = []
+        if isinstance(documents, list) and not 1 <= len(documents) <= 100:
             raise ValueError("must be true, false, or 1 to 100 document ids")
-        return found
+        return documents
 
     def answer_request(self, idempotency_key: str | None, **place: Any) -> AnswerRequest:
-        """The request as the service takes it; `place` has the fields that say where the message belongs."""
+        """The request for the service. `place` has the fields that say where in the session the message belongs."""
         return AnswerRequest(
             **place,
             idempotency_key=idempotency_key,
@@ -144,7 +137,7 @@ class NewMessage(AnswerOptions):
 
     @field_validator("message")
     @classmethod
-    def _something(cls, value: str) -> str:
+    def _check_not_blank(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("must not be empty")
         return value
@@ -165,11 +158,11 @@ ANSWER_PARAMETERS = [*STREAM_PARAMETERS, header_parameter("Idempotency-Key", _KE
 
 
 async def start_and_stream(request: Request, body: AnswerOptions, **place: Any) -> Response:
-    """Start the run that answers and stream its events; with `Last-Event-ID`, continue the stream of that run.
+    """The stream of a new run that answers the request. With `Last-Event-ID`, the rest of that run's stream.
 
-    `place` has the fields of `AnswerRequest` that say where the message belongs.
+    `place` has the fields of `AnswerRequest` that say where in the session the message belongs.
     """
-    # Not FastAPI's dependencies and parameters: these five are a twentieth of the CPU of a short answer.
+    # Without FastAPI's dependencies and parameters: five of them cost a twentieth of the CPU of a short answer.
     dialect = dialect_of(request)
     services, owner = await ready_services(request), await owner_of(request)
     headers = request.headers

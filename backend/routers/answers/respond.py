@@ -10,7 +10,7 @@ from backend import events as ev
 from backend.config.groups.runs import RunSettings
 from backend.routers.dialects.events import HEARTBEAT
 from backend.routers.dialects.json import JsonAnswer
-from backend.routers.edge.event_stream import EventStream, gone
+from backend.routers.edge.event_stream import EventStream, wait_for_disconnect
 from backend.routers.edge.problems import request_id_of
 from backend.routers.edge.services import Services
 from backend.services.runs.dialect import Dialect
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _UNCHANGED = {"Cache-Control": "no-cache, no-transform"}
 _CLIENT_LEFT = 499
-"""For the log; the client doesn't see it."""
+"""The status in the log if the client disconnected before the answer. The client doesn't see it."""
 
 
 async def run_response(
@@ -28,16 +28,16 @@ async def run_response(
     """The run's events after seq `after` as a stream, or the whole answer once the run has ended."""
     headers = _headers(run_id)
     if isinstance(dialect, JsonAnswer):
-        fold = await _unless_left(request, services.runs.hub.outcome(owner, run_id))
+        fold = await _unless_disconnected(request, services.runs.hub.outcome(owner, run_id))
         if fold is None:
             return Response(status_code=_CLIENT_LEFT)
         return dialect.render(run_id, fold, headers, request_id_of(request))
     stream = await services.runs.hub.follow(owner, run_id, after, dialect)
     if stream is None:
         if request.method == "GET":
-            # Tells an EventSource to stop; clients that stream from a POST take a 204 for a failure.
+            # 204 makes an EventSource stop. Clients that stream from a POST would treat a 204 as a failure.
             return Response(status_code=204, headers=headers)
-        stream = _nothing()
+        stream = _empty_stream()
     return stream_response(stream, services.settings.runs, headers, dialect.media_type)
 
 
@@ -47,7 +47,10 @@ def stream_response(
     headers: dict[str, str] | None = None,
     media_type: str = "text/event-stream",
 ) -> EventStream:
-    """Bytes that are encoded already. A reader that takes nothing for too long is dropped; SSE gets heartbeats."""
+    """A response that sends the encoded bytes of `stream`; SSE gets heartbeats.
+
+    A client that reads nothing for SEND_TIMEOUT seconds is dropped.
+    """
     return EventStream(
         stream,
         media_type=media_type,
@@ -66,17 +69,18 @@ def _headers(run_id: str) -> dict[str, str]:
     }
 
 
-async def _nothing() -> AsyncGenerator[bytes]:
+async def _empty_stream() -> AsyncGenerator[bytes]:
     return
     yield b""
 
 
-async def _unless_left(request: Request, outcome: Coroutine[Any, Any, T]) -> T | None:
-    """The outcome; None when the client has gone before: then nobody waits for it here any more."""
-    asked, leaving = asyncio.create_task(outcome), asyncio.create_task(gone(request.receive))
+async def _unless_disconnected(request: Request, outcome: Coroutine[Any, Any, T]) -> T | None:
+    """The outcome; None if the client disconnects first. Then `outcome` is cancelled."""
+    answer = asyncio.create_task(outcome)
+    disconnect = asyncio.create_task(wait_for_disconnect(request.receive))
     try:
-        await asyncio.wait((asked, leaving), return_when=asyncio.FIRST_COMPLETED)
-        return asked.result() if asked.done() else None
+        await asyncio.wait((answer, disconnect), return_when=asyncio.FIRST_COMPLETED)
+        return answer.result() if answer.done() else None
     finally:
-        asked.cancel()
-        leaving.cancel()
+        answer.cancel()
+        disconnect.cancel()

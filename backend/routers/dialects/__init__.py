@@ -1,6 +1,6 @@
-"""How clients are spoken to: one module a dialect. Those that every endpoint of answers speaks are listed here.
+"""The dialects, one module each: how a run's events are encoded for clients. This package lists those of all answers.
 
-A client names a dialect by `?format=`, or else by `Accept`. A dialect of other endpoints is imported by them alone.
+A client chooses a dialect with `?format=`, else with `Accept`. A dialect of other endpoints is imported only by those.
 """
 
 from fastapi import Request

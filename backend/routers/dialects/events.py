@@ -1,13 +1,13 @@
-"""`streamforge.v1` as Server-Sent Events: the event's own JSON, its id the cursor to come back with."""
+"""The dialect `events`: `streamforge.v1` as Server-Sent Events. The id of an event is the cursor for reconnecting."""
 
 from backend.services.runs.fold import RunFold
 
 HEARTBEAT = b": hb\n"
-"""One newline: a comment followed by an empty line makes some clients see an empty event."""
+"""A comment with one newline: after a second newline, some clients would see an empty event."""
 
 
 class EventsEncoder:
-    """One event is `id:` and `data:`, LF only, and no `event:`, so that EventSource.onmessage sees it."""
+    """Encodes an event as `id:` and `data:` lines with LF. Without `event:`, EventSource.onmessage receives it."""
 
     __slots__ = ("_run_id",)
 

@@ -1,4 +1,4 @@
-"""The whole answer as one JSON object, once the run has ended: for `Accept: application/json`."""
+"""The whole answer as one JSON object when the run has ended, for `Accept: application/json`."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ STATUS_BY_CODE = {**{cls.code: cls.status for cls in _ENDS}, "storage_busy": Una
 
 
 class JsonAnswer:
-    """Renders what a run's events say in the end. It needs no encoder: nothing is sent before the end."""
+    """Renders the result of a run. It has no encoder, because nothing is sent before the run ends."""
 
     def render(self, run_id: str, fold: RunFold, headers: dict[str, str], request_id: str | None) -> Response:
         """The answer, or the problem that ended the run."""

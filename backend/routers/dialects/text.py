@@ -1,13 +1,13 @@
-"""The answer's text alone, `[n]` where a citation stands: as a plain body, and as `data: word` frames."""
+"""The dialects with only the answer's text and `[n]` after cited sentences: as a plain body, or as SSE frames."""
 
 from backend import events as ev
 from backend.services.runs.fold import RunFold
 
-_SHOWN = (b'{"type":"text.', b'{"type":"citation"', b'{"type":"run.')
+_EVENTS_WITH_TEXT = (b'{"type":"text.', b'{"type":"citation"', b'{"type":"run.')
 
 
 class TextEncoder:
-    """The text of events; an empty line between two parts of the answer, and a failure on a line of its own."""
+    """Encodes events as text: with an empty line between two parts of the answer, and a failure on its own line."""
 
     __slots__ = ("_has_text",)
 
@@ -20,8 +20,8 @@ class TextEncoder:
         return self.text(line).encode()
 
     def text(self, line: bytes) -> str:
-        """The same, not encoded."""
-        if not line.startswith(_SHOWN):
+        """The text that the event adds, not encoded."""
+        if not line.startswith(_EVENTS_WITH_TEXT):
             return ""
         match ev.decode(line):
             case ev.TextDelta(text=text):
@@ -42,7 +42,7 @@ class TextEncoder:
 
 
 class FrameEncoder(TextEncoder):
-    """The same text as SSE frames without an id."""
+    """Encodes the same text as SSE frames without an id."""
 
     __slots__ = ()
 
@@ -62,7 +62,7 @@ class TextDialect:
     is_stateless = False
 
     def encoder(self, run_id: str, before: RunFold) -> TextEncoder:
-        """An encoder that goes on after the text of `before`."""
+        """An encoder of the events after those of `before`."""
         del run_id
         return TextEncoder(before)
 
@@ -74,7 +74,7 @@ class FramesDialect:
     is_stateless = False
 
     def encoder(self, run_id: str, before: RunFold) -> FrameEncoder:
-        """An encoder that goes on after the text of `before`."""
+        """An encoder of the events after those of `before`."""
         del run_id
         return FrameEncoder(before)
 

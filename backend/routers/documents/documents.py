@@ -49,8 +49,8 @@ async def documents(
     """Returns a page of your documents, newest first. You can filter by collection and status."""
     _, before = position_of(cursor) or (0, None)
     rows = await services.library.documents.page(owner, limit + 1, before, collection, status)
-    following = cursor_of(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
-    return DocumentList(items=[document_view(row) for row in rows[:limit]], next_cursor=following)
+    next_cursor = cursor_of(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
+    return DocumentList(items=[document_view(row) for row in rows[:limit]], next_cursor=next_cursor)
 
 
 @router.get("/{document_id}", responses=responses(401, 404), summary="One document")
@@ -101,8 +101,8 @@ async def text(
     end: Annotated[int | None, Query(ge=0, le=2**40)] = None,
 ) -> DocumentText:
     """Returns the text that citations point into: `quote` of a citation is exactly `[start:end]` of this text."""
-    found_version, part = await services.library.documents.text(owner, document_id, version, start, end)
-    return DocumentText(document_id=document_id, version=found_version, start=start, end=start + len(part), text=part)
+    version_id, part = await services.library.documents.text(owner, document_id, version, start, end)
+    return DocumentText(document_id=document_id, version=version_id, start=start, end=start + len(part), text=part)
 
 
 @router.get(

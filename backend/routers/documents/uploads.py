@@ -1,4 +1,4 @@
-"""New content: uploaded files, texts, what a URL names, and files that replace others."""
+"""New content: uploaded files, texts, pages and files behind URLs, and files that replace others."""
 
 import asyncio
 import io
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from backend.config.settings import Settings
 from backend.errors import Forbidden, Invalid, NotFound, StreamForgeError
-from backend.kit.text import clean_text
+from backend.kit.text import check_clean
 from backend.routers.documents.views import DocumentId, Replaced, Uploaded, Uploads, replaced_view
 from backend.routers.edge.body_limits import JSON_BODY, TEXT_BODY
 from backend.routers.edge.problems import responses
@@ -21,11 +21,11 @@ router = APIRouter(prefix="/documents", tags=["documents"])
 FILE_PATHS = re.compile(r"/documents/(upload|[^/]+/content)")
 """Paths whose bodies are files. Every other body is JSON."""
 _FILES_PER_REQUEST = 4
-"""How many files of the largest size fit into one upload. Further files go into another upload."""
+"""Number of files of the maximum size that fit into one upload."""
 
 
 def max_body(settings: Settings) -> int:
-    """The most bytes that a request of this router may have; JSON requests have a limit of their own."""
+    """The maximum number of bytes of an upload. Requests with JSON have a lower limit at their endpoints."""
     return settings.library.max_upload_mb * 1_000_000 * _FILES_PER_REQUEST + JSON_BODY
 
 
@@ -44,8 +44,7 @@ class _NewContent(BaseModel):
     @field_validator("*")
     @classmethod
     def _clean(cls, value: str | None) -> str | None:
-        if value is not None and value != clean_text(value):
-            raise ValueError("must not hold NUL characters or lone surrogates")
+        check_clean(value)
         if value is not None and not value.strip():
             raise ValueError("must not be blank")
         return value
@@ -165,7 +164,7 @@ async def upload(
     if len(file) == 1:
         name, source = file[0].filename or "", file[0].file
         return await store_document(services, owner, name, source, collection, response, wait)
-    results = [await _add_or_fail(services, owner, one, collection) for one in file]
+    results = [await _add_or_fail(services, owner, item, collection) for item in file]
     if wait:
         results = list(await asyncio.gather(*(_wait_until_settled(services, owner, result) for result in results)))
         response.status_code = 200
@@ -215,7 +214,7 @@ async def store_document(
     response: Response,
     wait: bool,
 ) -> Uploads:
-    """Store one document, as an upload of one file does. `wait`: return when it can be searched or has failed."""
+    """The response to an upload of one document. With `wait`, the document can then be searched, or has failed."""
     result = await _add(services, owner, name, source, collection)
     if wait:
         result = await _wait_until_settled(services, owner, result)
@@ -236,7 +235,7 @@ async def _add(services: ServicesDep, owner: str, name: str, source: BinaryIO, c
 
 
 async def _add_or_fail(services: ServicesDep, owner: str, file: UploadFile, collection: str | None) -> Uploaded:
-    """One file of several. If it can't be stored, the result says why, and the other files are stored."""
+    """The result for one file of several. If the file can't be stored, the result says why and nothing is raised."""
     try:
         return await _add(services, owner, file.filename or "", file.file, collection)
     except StreamForgeError as error:

@@ -1,4 +1,4 @@
-"""The schemas of documents, and how rows become them."""
+"""The schemas of documents, and the functions that make them from rows."""
 
 from typing import Annotated, Any, Literal
 
@@ -157,7 +157,7 @@ class DocumentChange(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _something(self) -> "DocumentChange":
+    def _check_any_change(self) -> "DocumentChange":
         if self.name is None and self.collection_id is None:
             raise ValueError("say what to change: name, collection_id, or both")
         return self

@@ -1,4 +1,4 @@
-"""Who is calling: with keys set, every request but the public ones carries one; without, everybody here is `local`."""
+"""The owner of a request. If API_KEYS is set, a request needs a key unless its path is public; else it is `local`."""
 
 import hmac
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ _PUBLIC_FILES = "/docs/static/"
 
 
 class KeyGate:
-    """Names the caller in `scope["streamforge.owner"]`, or refuses before any of the body is read. Plain ASGI."""
+    """Puts the owner into `scope["streamforge.owner"]`, or refuses the request before its body is read. Plain ASGI."""
 
     def __init__(self, app: ASGIApp, keys: Mapping[str, str]) -> None:
         self._app = app
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] == "http" and not is_public(scope["path"]):
             try:
                 scope["streamforge.owner"] = self._owner(scope) if self._keys else LOCAL
@@ -32,17 +32,17 @@ class KeyGate:
         await self._app(scope, receive, send)
 
     def _owner(self, scope: Scope) -> str:
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not given:
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key:
             raise Unauthorized("This server wants a key: send Authorization: Bearer <key>.")
-        found = None
-        for key, owner in self._keys.items():
-            # Every key is compared, so that the time tells nothing about which was nearly right.
-            if hmac.compare_digest(key.encode(), given.strip().encode()):
-                found = owner
-        if found is None:
+        owner = None
+        for valid_key, name in self._keys.items():
+            # All keys are compared, so that the duration says nothing about a key that is nearly right.
+            if hmac.compare_digest(valid_key.encode(), key.strip().encode()):
+                owner = name
+        if owner is None:
             raise Unauthorized("This key is not known. Check Authorization: Bearer <key> against API_KEYS.")
-        return found
+        return owner
 
 
 def is_public(path: str) -> bool:

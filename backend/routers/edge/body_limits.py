@@ -1,6 +1,6 @@
-"""The most bytes that a request may have. A router whose requests are larger sets MAX_BODY, or has `max_body`."""
+"""The maximum size of requests. A router with larger requests has `MAX_BODY` or `max_body`."""
 
 JSON_BODY = 1_000_000
-"""Bytes of an ordinary JSON request; far more than a message may have."""
+"""Maximum bytes of an ordinary JSON request; much more than a message needs."""
 TEXT_BODY = 10_000_000
-"""Bytes of a JSON request that brings a text or images. To decode one holds every stream, 3 to 7 ms a megabyte."""
+"""Maximum bytes of a JSON request with a text or images. Decoding it stops all streams for 3 to 7 ms per megabyte."""

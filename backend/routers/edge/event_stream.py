@@ -1,7 +1,7 @@
 """A response whose body is a stream of ready bytes, sent by one task.
 
-sse-starlette's own way starts a task group of four tasks a response and a cancel scope a chunk: two thirds of the
-CPU of a short answer. What watches the connection here is one timer, and one task for a stream that lasts.
+sse-starlette itself starts a task group of four tasks per response and a cancel scope per chunk: two thirds of the CPU
+of a short answer. Here, one timer watches the connection, and one task if the stream lasts longer than a moment.
 """
 
 import asyncio
@@ -15,18 +15,19 @@ from starlette.types import Message, Receive, Scope, Send
 log = structlog.get_logger(__name__)
 
 HANG_UP = "streamforge.hang_up"
-"""Where a server that can drop a connection at once says so: `scope["state"][HANG_UP]()`."""
+"""Name of the function in `scope["state"]` that drops the connection at once, if the server has one."""
 BODY_SEND = "streamforge.body_send"
-"""The shortest way for parts of a body, if somebody put it into the scope: five wrappers less for each of them."""
-_FIRST_LOOK = 0.25
-"""Seconds before a stream is watched: most short answers end sooner, and need no task for it."""
+"""Name of the function in the scope that sends parts of a body past the middleware: five wrappers less per part."""
+_FIRST_LOOK_SECONDS = 0.25
+"""Seconds before a stream is watched. Most short answers end sooner, and need no task for it."""
 
 
 class EventStream(EventSourceResponse):
-    """Sends `stream` as it comes and closes it, whoever ends first: the stream, or the client.
+    """Sends the parts of `stream` at once, and closes it at its end or when the client disconnects.
 
-    A client that has gone, or takes nothing for `send_timeout` seconds, ends the response quietly. `heartbeat` (the
-    bytes, the seconds of silence before them) keeps proxies from closing a quiet connection; None sends none.
+    If the client disconnects or reads nothing for `send_timeout` seconds, the response ends without an error.
+    `heartbeat` (its bytes, and the seconds of silence before it) keeps proxies from closing a quiet connection; None:
+    no heartbeat.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class EventStream(EventSourceResponse):
         send_timeout: float,
         heartbeat: tuple[bytes, float] | None,
     ) -> None:
-        # Not EventSourceResponse's: it makes locks and events that only its own sending needs.
+        # EventSourceResponse.__init__ isn't called: it makes locks and events that only its own sending needs.
         self.status_code = 200
         self.background = None
         self.media_type = media_type
@@ -49,7 +50,7 @@ class EventStream(EventSourceResponse):
         self._heartbeat = heartbeat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One response."""
+        """Send the response."""
         async with aclosing(self._stream) as chunks:
             connection = _Connection(scope, receive, send, self._limit, self._heartbeat)
             try:
@@ -58,20 +59,20 @@ class EventStream(EventSourceResponse):
                 )
                 async for chunk in chunks:
                     await connection.send(_body(chunk))
-                # Watched as well: it waits until the client has taken what is before it.
+                # This call is watched too: it waits until the client has read everything before it.
                 await connection.send(_body(b"", more=False))
             except asyncio.CancelledError:
-                if not connection.caught():
+                if not connection.is_own_cancellation():
                     raise
             except OSError:
-                # The client has gone, says a server that says so.
+                # Some servers report in this way that the client has disconnected.
                 pass
             finally:
                 connection.close()
 
 
-async def gone(receive: Receive) -> None:
-    """Returns when the client has left. The request's body must have been read."""
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has disconnected. The request's body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -81,63 +82,63 @@ def _body(body: bytes, more: bool = True) -> Message:
 
 
 class _Connection:
-    """One client's connection: sends, keeps it awake, and cancels the task that sends when nobody takes anything."""
+    """The connection of one client. Sends messages and heartbeats; cancels the sending task if the client is gone."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, limit: float, heartbeat: tuple[bytes, float] | None
     ) -> None:
         self._receive = receive
         self._send_head, self._send_body = send, scope.get(BODY_SEND, send)
-        self._hang_up: Callable[[], None] = scope.get("state", {}).get(HANG_UP, self._cut)
+        self._hang_up: Callable[[], None] = scope.get("state", {}).get(HANG_UP, self._cancel_sending)
         self._limit = limit
         self._beat, self._pause = heartbeat or (b"", limit)
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._was_cut = False
+        self._is_cancelled = False
         self._sent_at = self._loop.time()
         self._sending_since: float | None = None
-        self._leaving: asyncio.Task[None] | None = None
-        self._beating: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(min(_FIRST_LOOK, self._pause, limit), self._look)
+        self._disconnect_task: asyncio.Task[None] | None = None
+        self._heartbeat_task: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(min(_FIRST_LOOK_SECONDS, self._pause, limit), self._look)
 
     async def send(self, message: Message) -> None:
-        """Hand it to the server; waits while the client takes nothing."""
+        """Give the message to the server. Waits while the client reads nothing."""
         if self._sending_since is None:
             self._sending_since = self._loop.time()
         await (self._send_head if message["type"] == "http.response.start" else self._send_body)(message)
         self._sending_since = None
         self._sent_at = self._loop.time()
 
-    def caught(self) -> bool:
-        """Whether the cancelling that was caught is our own; it is undone then."""
-        return self._was_cut and self._task is not None and self._task.uncancel() == 0
+    def is_own_cancellation(self) -> bool:
+        """Whether the CancelledError that was caught is our own. If so, the cancellation is undone."""
+        return self._is_cancelled and self._task is not None and self._task.uncancel() == 0
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Stop the timer and the tasks."""
         self._task = None
         self._timer.cancel()
-        for task in (self._leaving, self._beating):
+        for task in (self._disconnect_task, self._heartbeat_task):
             if task is not None:
                 task.cancel()
 
-    async def _heartbeat(self) -> None:
-        # A server may say so when the client has gone; the response finds out by itself.
+    async def _send_heartbeat(self) -> None:
+        # Some servers raise if the client has disconnected; the response notices that in another way.
         with suppress(OSError):
             await self.send(_body(self._beat))
 
-    def _cut(self) -> None:
-        if not self._was_cut and self._task is not None:
-            self._was_cut = True
+    def _cancel_sending(self) -> None:
+        if not self._is_cancelled and self._task is not None:
+            self._is_cancelled = True
             self._task.cancel()
 
-    async def _left(self) -> None:
-        await gone(self._receive)
-        self._cut()
+    async def _cancel_at_disconnect(self) -> None:
+        await wait_for_disconnect(self._receive)
+        self._cancel_sending()
 
     def _look(self) -> None:
         now = self._loop.time()
-        if self._leaving is None:
-            self._leaving = asyncio.create_task(self._left(), name="watch for leaving")
+        if self._disconnect_task is None:
+            self._disconnect_task = asyncio.create_task(self._cancel_at_disconnect(), name="watch for leaving")
         if self._sending_since is not None:
             due = self._sending_since + self._limit
             if now >= due:
@@ -148,8 +149,8 @@ class _Connection:
             due = self._sent_at + self._pause
             if now >= due:
                 if self._beat:
-                    # A task, since the server may wait; it writes in its first step.
-                    self._beating = asyncio.create_task(self._heartbeat(), name="heartbeat")
+                    # A task, because sending may wait. The task writes in its first step.
+                    self._heartbeat_task = asyncio.create_task(self._send_heartbeat(), name="heartbeat")
                 due = now + self._pause
-        # Not later than `limit` from now, so that a send that begins meanwhile is met in time.
+        # At most `limit` from now, so that a send that begins meanwhile is checked in time.
         self._timer = self._loop.call_at(min(due, now + self._limit), self._look)

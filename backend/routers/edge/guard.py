@@ -1,7 +1,7 @@
-"""The first thing a request meets: is this caller, this Host, this Origin one that may call at all?
+"""The middleware that sees a request first. It checks whether its client address, Host and Origin may call the server.
 
-Plain ASGI. A server on localhost can be reached by every web page that the user opens, and by DNS names rebound to
-loopback; FastAPI's own checks come too late for those.
+Plain ASGI. Every web page that the user opens can reach a server on localhost, also by DNS names that are rebound to
+loopback. FastAPI's own checks come too late for those.
 """
 
 import ipaddress
@@ -31,7 +31,7 @@ _FORM = b"application/x-www-form-urlencoded"
 
 
 class Guard:
-    """Refuses foreign callers, names the request, mends curl's content type, logs the outcome."""
+    """Refuses foreign callers, gives the request an id, corrects curl's content type, and logs the result."""
 
     def __init__(
         self,
@@ -48,17 +48,17 @@ class Guard:
         self._origins = frozenset(settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, value)
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid_utils.uuid7().hex
+        clients_id = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = clients_id if _REQUEST_ID.fullmatch(clients_id) else uuid_utils.uuid7().hex
         scope["streamforge.request_id"] = request_id
-        # The middleware between here and an endpoint is about the head of a response: a stream's body goes past it.
+        # The middleware after this one changes only the head of a response, so a stream's body may skip it.
         scope[BODY_SEND] = send
         structlog.contextvars.bind_contextvars(request_id=request_id)
         with self._telemetry.request(scope["method"], scope["path"], headers) as record:
@@ -74,13 +74,13 @@ class Guard:
     ) -> None:
         request_id, replaced = scope["streamforge.request_id"], False
 
-        async def named(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal replaced
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
                 self._telemetry.answer(record, message["status"], message["headers"])
                 if record.status == 413 and (b"content-type", b"text/plain; charset=utf-8") in message["headers"]:
-                    # The body limit answers before our error handlers are there.
+                    # The check of the body's size responds before our error handlers can.
                     replaced = True
                     refusal = problem_of(too_large(scope), request_id)
                     refusal.headers["X-Request-ID"] = request_id
@@ -91,10 +91,10 @@ class Guard:
         try:
             self._check(scope, headers)
         except RequestError as error:
-            await problem_of(error, request_id)(scope, receive, named)
+            await problem_of(error, request_id)(scope, receive, send_with_id)
         else:
             self._accept_curl_json(scope, headers)
-            await self._app(scope, receive, named)
+            await self._app(scope, receive, send_with_id)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         if self._local_only and not _is_loopback((scope.get("client") or ("127.0.0.1", 0))[0]):
@@ -113,7 +113,9 @@ class Guard:
             )
 
     def _accept_curl_json(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """`curl -d` labels its JSON as a form. A browser keeps its label: that refusal keeps foreign pages out."""
+        """Label the body as JSON, which `curl -d` labels as a form. A browser's form stays a form and is refused, so
+        that foreign pages can't call.
+        """
         if scope["method"] not in _WITH_BODY or b"origin" in headers or b"sec-fetch-site" in headers:
             return
         is_form = headers.get(b"content-type", _FORM).startswith(_FORM)
@@ -123,7 +125,7 @@ class Guard:
 
 
 def _hostname(host: str) -> str:
-    """The Host header's name, without the port; nothing where there is none."""
+    """The name in a Host header, without the port; empty if there is none."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -131,7 +133,7 @@ def _hostname(host: str) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    # A longer one is no address; nor is it kept.
+    # Longer text is no address. It also stays out of the cache.
     return len(host) <= 64 and _names_loopback(host)
 
 
@@ -148,5 +150,5 @@ def _names_loopback(host: str) -> bool:
 
 
 def _route(scope: Scope) -> str:
-    """The route's pattern; a path may hold what a person typed."""
+    """The pattern of the route, for the log. The path itself may contain a user's text."""
     return getattr(scope.get("route"), "path", "-")

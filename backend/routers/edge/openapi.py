@@ -39,7 +39,7 @@ _ANSWER: dict[str, Any] = {
 def install_openapi(
     app: FastAPI, tags: Sequence[dict[str, Any]], schemas_of_streams: Sequence[type[BaseModel]]
 ) -> None:
-    """Make `app.openapi()` complete; it is built at the first request for it.
+    """Make `app.openapi()` return the whole document. It is built at the first request for it.
 
     `schemas_of_streams` are models that only streams hold, so that FastAPI doesn't see them.
     """
@@ -58,20 +58,21 @@ def install_openapi(
             schemas["Event"] = {"title": "Event", "description": "One event of a run's stream.", **event}
             schemas["Answer"] = _ANSWER
             for model in (Problem, *schemas_of_streams):
-                described = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                schemas.update(described.pop("$defs", {}))
-                schemas[model.__name__] = described
-            _render_input(schema)
-            _render_keys(schema)
+                model_schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(model_schema.pop("$defs", {}))
+                schemas[model.__name__] = model_schema
+            _describe_bodies(schema)
+            _describe_keys(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = openapi
 
 
-def _render_input(schema: dict[str, Any]) -> None:
-    """What is said once for all endpoints: ids in paths, bodies that can't be read, and the problem of a wrong field,
-    where FastAPI describes an error that this server never sends."""
+def _describe_bodies(schema: dict[str, Any]) -> None:
+    """Describe the errors of request bodies: 400 for a body that can't be read, and our own problem for 422. FastAPI
+    describes another body for 422, which this server never sends.
+    """
     for operations in schema["paths"].values():
         for operation in operations.values():
             if "requestBody" in operation:
@@ -82,10 +83,10 @@ def _render_input(schema: dict[str, Any]) -> None:
         schema["components"]["schemas"].pop(name, None)
 
 
-def _render_keys(schema: dict[str, Any]) -> None:
-    """What `KeyGate` asks of every path that isn't public."""
-    described = "A key of API_KEYS. Not needed if API_KEYS is not set."
-    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": described}}
+def _describe_keys(schema: dict[str, Any]) -> None:
+    """Describe the key that `KeyGate` requires for every path that isn't public."""
+    description = "A key of API_KEYS. Not needed if API_KEYS is not set."
+    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": description}}
     for path, operations in schema["paths"].items():
         if not is_public(path):
             for operation in operations.values():

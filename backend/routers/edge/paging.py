@@ -1,4 +1,4 @@
-"""Lists come in pages. A cursor names the last item of a page by its time and its id; clients need not know that."""
+"""The cursors of pages. A cursor contains time and id of the last item of a page; clients treat it as opaque text."""
 
 import base64
 from typing import Annotated
@@ -11,17 +11,17 @@ Cursor = Annotated[str | None, Query(description="`next_cursor` of the previous 
 
 
 def cursor_of(moment: int, id_: str) -> str:
-    """The cursor behind the item with this time (ms) and id."""
+    """The cursor of the page after the item with this time (ms) and id."""
     return base64.urlsafe_b64encode(f"{moment} {id_}".encode()).decode()
 
 
 def position_of(cursor: str | None) -> tuple[int, str] | None:
-    """Time and id of the item behind which the page begins. Raises BadRequest (`bad_cursor`)."""
+    """Time and id of the item before the page; None without a cursor. Raises BadRequest (`bad_cursor`)."""
     if cursor is None:
         return None
     try:
-        written, _, id_ = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        if not 0 <= (moment := int(written)) < 2**63:
+        milliseconds, _, id_ = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        if not 0 <= (moment := int(milliseconds)) < 2**63:
             raise ValueError
         return moment, id_
     except ValueError:

@@ -1,4 +1,4 @@
-"""Ids in paths that endpoints of several resources take. The ids of one resource alone are in its own module."""
+"""Ids in paths that several router modules use. Ids that only one module uses are in that module."""
 
 from typing import Annotated
 

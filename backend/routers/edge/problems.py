@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json`: one place for all of them."""
+"""Every error response, as `application/problem+json`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -91,11 +91,12 @@ def problem_of(error: StreamForgeError, request_id: str | None) -> JSONResponse:
 
 
 def too_large(scope: Scope) -> TooLarge:
-    """The body is over the limit of the endpoint that the scope was led to."""
+    """The error for a body that is larger than the limit of the scope's endpoint."""
     limit = scope.get(MAX_BODY_SIZE_SCOPE_KEY)
-    most = f"A request to this path may have {limit / 1_000_000:g} MB" if limit else "The request is too large"
+    problem = f"A request to this path may have {limit / 1_000_000:g} MB" if limit else "The request is too large"
     return TooLarge(
-        f"{most}, pictures and files included. Upload long texts as documents, large files one by one (MAX_UPLOAD_MB)."
+        f"{problem}, pictures and files included. "
+        "Upload long texts as documents, large files one by one (MAX_UPLOAD_MB)."
     )
 
 
@@ -146,17 +147,17 @@ _EXAMPLES = {
 
 
 def install(app: FastAPI) -> None:
-    """Render every error of the app."""
+    """Make the app respond to every error with a problem document."""
 
-    async def own(request: Request, error: Exception) -> JSONResponse:
+    async def streamforge_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, StreamForgeError)
         return problem_of(error, request_id_of(request))
 
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
+    async def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         return _invalid(error.errors(), request)
 
-    async def http(request: Request, error: Exception) -> JSONResponse:
+    async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         if error.status_code == 413:
             return problem_of(too_large(request.scope), request_id_of(request))
@@ -164,15 +165,15 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         return problem(error.status_code, code, detail, request_id=request_id_of(request), headers=headers)
 
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+    async def unexpected_error(request: Request, error: Exception) -> JSONResponse:
         log.error("request_crashed", path=request.url.path, exc_info=error)
         detail = "Something went wrong here. The server's log has the details, under the request id."
         return problem(500, "internal", detail, request_id=request_id_of(request))
 
-    app.add_exception_handler(StreamForgeError, own)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, unexpected)
+    app.add_exception_handler(StreamForgeError, streamforge_error)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(Exception, unexpected_error)
 
 
 _HTTP = {
@@ -188,9 +189,9 @@ def _invalid(errors: Sequence[Any], request: Request) -> JSONResponse:
         example = ' like {"message": "hello"}' if request.url.path == "/chat" else ""
         detail = f"The body is not JSON. Send an object{example}; GET /docs shows its fields."
         return problem(400, "bad_json", detail, request_id=request_id)
-    found = [{"field": _field(e["loc"]), "problem": _said(e)} for e in errors]
-    detail = "; ".join(f"{e['field']}: {e['problem']}" for e in found[:5])
-    return problem(422, "invalid_request", detail, request_id=request_id, errors=found[:20])
+    problems = [{"field": _field(e["loc"]), "problem": _field_problem(e)} for e in errors]
+    detail = "; ".join(f"{e['field']}: {e['problem']}" for e in problems[:5])
+    return problem(422, "invalid_request", detail, request_id=request_id, errors=problems[:20])
 
 
 _UPLOAD = ("body", "file")
@@ -203,7 +204,7 @@ def _field(loc: Sequence[Any]) -> str:
     return ".".join(names[1:] if len(names) > 1 and names[0] in ("body", "query", "path", "header") else names)
 
 
-def _said(error: Any) -> str:
+def _field_problem(error: Any) -> str:
     match error["type"]:
         case "extra_forbidden":
             return "is not a field of this request. GET /docs shows which there are"
@@ -220,5 +221,5 @@ def _said(error: Any) -> str:
         case "value_error" if tuple(error["loc"][:2]) == _UPLOAD:
             return "is a text, not a file. With curl: -F file=@contract.pdf"
         case _:
-            said = str(error["msg"]).removeprefix("Value error, ").replace(" after validation", "")
-            return said[0].lower() + said[1:]
+            message = str(error["msg"]).removeprefix("Value error, ").replace(" after validation", "")
+            return message[0].lower() + message[1:]

@@ -1,4 +1,4 @@
-"""What the endpoints get from the app: the services, and who is calling."""
+"""The dependencies of the endpoints: the services, and the owner of the request."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything the endpoints call; `wiring.py` makes it. `fetcher` is None if URL_FETCH is off."""
+    """All services that the endpoints call; `wiring.py` makes it. `fetcher` is None if URL_FETCH is off."""
 
     settings: Settings
     core: Core
@@ -35,7 +35,7 @@ class Services:
     fetcher: "Fetcher | None"
 
 
-# Dependencies are async although they don't wait: FastAPI runs others in a thread, at 0.3 ms each.
+# The dependencies are async although they don't wait: FastAPI would run them in threads otherwise, at 0.3 ms each.
 
 
 async def _services(request: Request) -> Services:
@@ -43,17 +43,17 @@ async def _services(request: Request) -> Services:
 
 
 async def owner_of(request: Request) -> str:
-    """Whose things the request may see; `routers/edge/authentication.py` has found it out."""
+    """The owner whose data the request may see; `routers/edge/authentication.py` has put it into the scope."""
     return request.scope["streamforge.owner"]
 
 
 def request_id_of(request: Request) -> str | None:
-    """The id that the guard gave to this request."""
+    """The id of this request, from `routers/edge/guard.py`."""
     return request.scope.get("streamforge.request_id")
 
 
 async def ready_services(request: Request) -> Services:
-    """The services, once the models are loaded: a request that comes before /ready waits."""
+    """The services, as soon as the models are loaded. A request that comes earlier waits."""
     services: Services = request.app.state.services
     if not services.core.readiness.is_ready:
         await services.core.readiness.wait()

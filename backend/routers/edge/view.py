@@ -1,9 +1,9 @@
-"""The base of what the API answers with."""
+"""The base class of response bodies."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class View(BaseModel):
-    """A body that the API sends. Pydantic builds its serializer for the first one sent, not while the server starts."""
+    """The body of a response. Pydantic builds its serializer when the first one is sent, not at the server's start."""
 
     model_config = ConfigDict(defer_build=True)

@@ -1,4 +1,4 @@
-"""Sessions out and in: export, import."""
+"""Export and import of sessions."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -26,10 +26,10 @@ router = APIRouter(prefix="/sessions", tags=["sessions"])
 MAX_BODY = TEXT_BODY
 
 _PIECE = 64_000
-"""Bytes of an export that are sent at once."""
+"""Bytes of an export that are sent together."""
 _FILE = {"$ref": "#/components/schemas/SessionFile"}
 _JSON = re.compile(r"application/([\w.-]+\+)?json\s*(;|$)", re.I)
-"""Other pages can't send it unasked: FastAPI is as strict with the bodies that it reads."""
+"""JSON content types. Pages of other origins can't send them without CORS; FastAPI checks other bodies the same way."""
 
 
 @router.get(
@@ -59,10 +59,10 @@ async def export(
     """
     if format == "markdown":
         text = await services.conversations.session_export.markdown(owner, session_id)
-        return Response(text, media_type="text/markdown; charset=utf-8", headers=_named(f"{session_id}.md"))
-    found = await services.conversations.session_export.export(owner, session_id)
-    pieces = _written(found, services.conversations.images if pictures else None)
-    return StreamingResponse(pieces, media_type="application/json", headers=_named(f"{session_id}.json"))
+        return Response(text, media_type="text/markdown; charset=utf-8", headers=_download_headers(f"{session_id}.md"))
+    transcript = await services.conversations.session_export.export(owner, session_id)
+    pieces = _file_pieces(transcript, services.conversations.images if pictures else None)
+    return StreamingResponse(pieces, media_type="application/json", headers=_download_headers(f"{session_id}.json"))
 
 
 @router.post(
@@ -81,26 +81,28 @@ async def import_session(request: Request, services: ServicesDep, owner: Owner) 
     )
 
 
-def _named(name: str) -> dict[str, str]:
+def _download_headers(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
-async def _written(found: Transcript, images: ImageService | None) -> AsyncGenerator[bytes]:
-    """The file in pieces: all of its pictures may be more than there is memory."""
+async def _file_pieces(transcript: Transcript, images: ImageService | None) -> AsyncGenerator[bytes]:
+    """The file in pieces, because all of its images together may need too much memory."""
     head = {
         "format": "streamforge.session",
         "version": 1,
-        "title": found.session.title,
-        "created_at": iso(found.session.created_at),
-        "head_message_id": found.session.head_message_id,
+        "title": transcript.session.title,
+        "created_at": iso(transcript.session.created_at),
+        "head_message_id": transcript.session.head_message_id,
     }
     piece, comma = bytearray(msgspec.json.encode(head)[:-1] + b',"messages":['), b""
-    async for row in in_pieces(found.messages):
-        told = _message(row, found)
+    async for row in in_pieces(transcript.messages):
+        message = _message(row, transcript)
         if row.role == "user" and images_of(parts := decode_parts(row.parts)):
-            bare = [part for part in parts if not isinstance(part, ImagePart)]
-            told["parts"] = await images.export_parts(row.session_id, parts) if images is not None else bare
-        piece += comma + msgspec.json.encode(told)
+            if images is not None:
+                message["parts"] = await images.export_parts(row.session_id, parts)
+            else:
+                message["parts"] = [part for part in parts if not isinstance(part, ImagePart)]
+        piece += comma + msgspec.json.encode(message)
         comma = b","
         if len(piece) >= _PIECE:
             yield bytes(piece)
@@ -108,8 +110,8 @@ async def _written(found: Transcript, images: ImageService | None) -> AsyncGener
     yield bytes(piece + b"]}")
 
 
-def _message(row: MessageRow, found: Transcript) -> dict[str, Any]:
-    said = {
+def _message(row: MessageRow, transcript: Transcript) -> dict[str, Any]:
+    fields = {
         "id": row.id,
         "parent_id": row.parent_id,
         "role": row.role,
@@ -117,7 +119,7 @@ def _message(row: MessageRow, found: Transcript) -> dict[str, Any]:
         "parts": msgspec.Raw(row.parts.encode()),
         "model": row.model,
         "prompt": msgspec.Raw(row.prompt.encode()) if row.prompt is not None else None,
-        "usage": found.usage.get(row.run_id or "") if row.role == "assistant" else None,
+        "usage": transcript.usage.get(row.run_id or "") if row.role == "assistant" else None,
         "created_at": iso(row.created_at),
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}

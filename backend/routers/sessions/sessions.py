@@ -6,8 +6,8 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from backend.kit.text import clean_text
-from backend.kit.yielding import encoded
+from backend.kit.text import check_clean, clean_text, is_clean
+from backend.kit.yielding import encode_items
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
@@ -15,7 +15,7 @@ from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View
 from backend.services.conversations.sessions import SessionRow
-from backend.services.conversations.tree import Placed
+from backend.services.conversations.tree import PlacedMessage
 from backend.services.prompts.prompts import PromptChoice
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
@@ -80,19 +80,18 @@ class SessionChange(BaseModel):
     @field_validator("model", "system_prompt")
     @classmethod
     def _clean(cls, value: str | None) -> str | None:
-        if value is not None and value != clean_text(value):
-            raise ValueError("must not hold NUL characters or lone surrogates")
+        check_clean(value)
         return value
 
     @field_validator("collections")
     @classmethod
     def _ids(cls, value: list[str] | None) -> list[str] | None:
-        if any(each != clean_text(each) for each in value or ()):
+        if not is_clean(value):
             raise ValueError("must be collection ids")
         return value
 
     @model_validator(mode="after")
-    def _something(self) -> Self:
+    def _check_any_change(self) -> Self:
         if not self.model_fields_set:
             raise ValueError("say what to change: title, collections, model, system_prompt, prompt")
         return self
@@ -203,14 +202,14 @@ async def messages(
     branches: Annotated[bool, Query(description="true: return every branch, not only the active path.")] = False,
 ) -> Response:
     """Returns the messages of the active path, oldest first, with citations and sources."""
-    found = await services.conversations.sessions.conversation(owner, session_id, every_branch=branches)
-    summary = found.summary
-    told = {
-        "items": await encoded(map(_message, found.messages)),
+    conversation = await services.conversations.sessions.conversation(owner, session_id, every_branch=branches)
+    summary = conversation.summary
+    body = {
+        "items": await encode_items(map(_message, conversation.messages)),
         "summarised_until": summary.message_id if summary is not None else None,
         "summary": summary.text if summary is not None else None,
     }
-    return Response(msgspec.json.encode(told), media_type="application/json")
+    return Response(msgspec.json.encode(body), media_type="application/json")
 
 
 @router.put("/{session_id}/head", responses=responses(400, 401, 403, 404, 422), summary="Switch to another branch")
@@ -226,7 +225,7 @@ async def active(session_id: SessionId, services: ServicesDep, owner: Owner) -> 
 
 
 def session_of(row: SessionRow) -> Session:
-    """A session as the API shows it."""
+    """A session as the API returns it."""
     return Session(
         id=row.id,
         title=row.title,
@@ -237,8 +236,8 @@ def session_of(row: SessionRow) -> Session:
     )
 
 
-def _message(placed: Placed) -> dict[str, Any]:
-    """A `Message`. What it says is JSON already, and may be much."""
+def _message(placed: PlacedMessage) -> dict[str, Any]:
+    """The fields of a `Message`. Its parts may be long, so their stored JSON is used as it is."""
     row = placed.row
     return {
         "id": row.id,

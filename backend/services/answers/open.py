@@ -1,4 +1,4 @@
-"""Puts together what answers: the planner, the writer, and the start of runs."""
+"""Opens answers: the planner, the writer, and the start of runs."""
 
 from backend.config.settings import Settings
 from backend.kit.locks import KeyedLocks

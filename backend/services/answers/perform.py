@@ -1,4 +1,4 @@
-"""The body of a run: history and images, then the answer chain, then what follows an answer."""
+"""The body of a run: reads the history and its images, runs the answer chain, and schedules the title and summary."""
 
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -28,12 +28,12 @@ from backend.storage.runs.turns import Turns
 @dataclass(frozen=True, slots=True)
 class OpenTurn:
     """A stored message and the plan of its answer. `history` is the path to the message's parent, oldest first.
-    `before` is a live run of the session that must end first; then the path is read again."""
+    `blocking_run` is a live run of the session that must end first; then the path is read again."""
 
     plan: AnswerPlan
     history: Sequence[StoredMessage]
     parent_id: str | None
-    before: Run | None
+    blocking_run: Run | None
 
 
 class AnswerWriter:
@@ -59,19 +59,19 @@ class AnswerWriter:
         self._link_hosts = parse_hosts(library.allowed_link_hosts)
 
     async def write(self, turn: OpenTurn, run: Run) -> str:
-        """The finish reason, after all events of the answer were emitted. Raises RunError."""
+        """Emit all events of the answer. Returns the finish reason. Raises RunError."""
         plan, past = turn.plan, turn.history
-        if turn.before is not None:
+        if turn.blocking_run is not None:
             run.emit(ev.Status(phase="queued"))
-            await turn.before.log.finished()
+            await turn.blocking_run.log.wait_for_end()
             past = await self._turns.history(run.started.session_id, turn.parent_id)
         history = await self._summarizer.recall(run, past, plan.candidates[0])
         reason = await self._answer(run, plan, history)
-        self._follow(run, plan, history)
+        self._schedule_texts(run, plan, history)
         return reason
 
     async def _answer(self, run: Run, plan: AnswerPlan, history: History) -> str:
-        """Run the answer chain; its events become the run's. Returns the finish reason."""
+        """Run the answer chain and emit its events. Returns the finish reason."""
         images, history = await self._load_images(run, plan, history)
         inputs = AnswerInput(
             candidates=plan.candidates,
@@ -85,7 +85,7 @@ class AnswerWriter:
             question=plan.request.message,
             history=history.messages,
             summary=history.summary,
-            covered=history.covered,
+            summarized=history.summarized,
             retriever=plan.retriever,
             system=plan.system,
             examples=plan.examples,
@@ -110,17 +110,17 @@ class AnswerWriter:
     async def _load_images(self, run: Run, plan: AnswerPlan, history: History) -> tuple[tuple[Image, ...], History]:
         """The message's images, and the history with the earlier images that fit."""
         request, session_id = plan.request, run.started.session_id
-        most = images_that_fit(self._settings.llm_history_tokens, request.image_count)
+        limit = images_that_fit(self._settings.llm_history_tokens, request.image_count)
         if plan.spending is not None:
-            most = plan.spending.pictures
+            limit = plan.spending.images
         images = request.images or await self._images.load(session_id, request.kept_images)
-        return images, await self._images.with_images(session_id, history, most, images)
+        return images, await self._images.with_images(session_id, history, limit, images)
 
-    def _follow(self, run: Run, plan: AnswerPlan, history: History) -> None:
+    def _schedule_texts(self, run: Run, plan: AnswerPlan, history: History) -> None:
         """Schedule the title and the summary. The answer doesn't wait for them."""
         name = run.state.model or run.started.model
         model = next((c for c in plan.candidates if c.name == name), plan.candidates[0])
         if plan.request.session_id is None:
-            self._titles.follow(run, plan.request.message, model)
+            self._titles.schedule(run, plan.request.message, model)
         question = Message("user", plan.request.message, hidden_images=plan.request.image_count)
-        self._summarizer.follow(run, history, question, model)
+        self._summarizer.schedule(run, history, question, model)

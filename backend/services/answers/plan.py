@@ -1,6 +1,7 @@
-"""Which models answer a request, with which words and from which documents.
+"""Decides which models answer a request, with which prompt and from which documents.
 
-The request decides. What it leaves open is as the session says, then as the prompt says, then as the settings say.
+Each value comes from the request; if the request doesn't set it, from the session, then from the prompt, then from the
+settings.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from backend.services.library.search.retriever import LibraryRetriever
 from backend.services.library.search.search import LibrarySearch, Scope
 from backend.services.models.choose import ModelChoice
 from backend.services.models.open import Models
-from backend.services.prompts.prompts import Prepared, PromptChoice, PromptService
+from backend.services.prompts.prompts import ChosenPrompt, PromptChoice, PromptService
 from backend.services.usage.budgets import Budgets, CostInput, Spending
 from backend.storage.conversations.sessions import Sessions
 
@@ -29,22 +30,25 @@ _OPTIONS = tuple(field.name for field in fields(ModelOptions))
 
 @dataclass(frozen=True, slots=True)
 class AnswerPlan:
-    """How a request is answered. The first of the `candidates` is tried first; `retriever` is None if no documents are
-    searched. `wrapped` is the message as the models see it; `prompt` is what is stored about the prompt, JSON text.
-    `spending` is what the answer may cost if the owner has a budget."""
+    """How a request is answered."""
 
     request: AnswerRequest
     candidates: tuple[ModelCandidate, ...]
+    """The models that may answer, in the order in which they are tried."""
     retriever: LibraryRetriever | None
+    """None if no documents are searched."""
     system: str | None
     examples: tuple[Message, ...]
     wrapped: str
+    """The message as the models see it: inside the template of the prompt."""
     prompt: str | None
+    """The record of the prompt that is stored with the answer, as JSON text."""
     spending: Spending | None
+    """The limits of what the answer may cost; None without a budget."""
 
 
 class Planner:
-    """Decides how requests are answered, and refuses those that can't be answered."""
+    """Makes the plans of answers, and refuses requests that can't be answered."""
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class Planner:
         self._images = images
 
     async def plan(self, owner: str, request: AnswerRequest) -> AnswerPlan:
-        """How the request is answered. Raises RequestError (PriceUnknown among them), EmbeddingMismatch."""
+        """The plan of the answer. Raises RequestError (for example PriceUnknown), EmbeddingMismatch."""
         session = await self._sessions.settings(owner, request.session_id) if request.session_id is not None else {}
         system, prompt = await self._words(owner, request, session)
         choice = _choice(request, session, prompt)
@@ -85,7 +89,7 @@ class Planner:
             if collections is not None:
                 await self._collections.check_exist(owner, collections)
             elif (chosen := session.get("collections")) is not None:
-                # Some may have been deleted since the session was given them: the others are searched all the same.
+                # Some may be deleted by now. The search leaves them out.
                 collections = tuple(chosen)
             await self._search.check(owner, collections)
             retriever = LibraryRetriever(self._search, owner, self._settings.top_k, Scope(collections, documents))
@@ -105,8 +109,8 @@ class Planner:
 
     async def _words(
         self, owner: str, request: AnswerRequest, session: Mapping[str, Any]
-    ) -> tuple[str | None, Prepared | None]:
-        """The system prompt, and the prompt. A request that names one of them uses neither of the session's."""
+    ) -> tuple[str | None, ChosenPrompt | None]:
+        """The system prompt, and the prompt. If the request names one of them, both of the session's are ignored."""
         system, choice = request.system_prompt, request.prompt
         if system is None and choice is None:
             system, chosen = session.get("system_prompt"), session.get("prompt")
@@ -117,37 +121,37 @@ class Planner:
         return (system if system is not None else prompt.rendered.system), prompt
 
     async def _within_budget(self, owner: str, plan: AnswerPlan) -> AnswerPlan:
-        """The plan with what the answer may cost. Raises PriceUnknown."""
+        """The plan with the limits of what the answer may cost. Raises PriceUnknown."""
         request = plan.request
         cost_input = CostInput(
             candidates=plan.candidates,
             question=request.message,
             texts=(base_system(plan.system), plan.wrapped, *(example.text for example in plan.examples)),
-            pictures=request.image_count,
-            before=await self._images.count(request.session_id) if request.session_id is not None else 0,
-            looks_up=plan.retriever is not None,
-            follows=request.session_id is not None,
+            images=request.image_count,
+            earlier_images=await self._images.count(request.session_id) if request.session_id is not None else 0,
+            searches=plan.retriever is not None,
+            has_history=request.session_id is not None,
         )
         # The reservation was computed from estimated tokens; counting exactly could let in a longer history than was
         # paid for.
         candidates = tuple(replace(candidate, count=None) for candidate in plan.candidates)
-        return replace(plan, spending=self._budgets.allowance(owner, cost_input), candidates=candidates)
+        return replace(plan, spending=self._budgets.spending(owner, cost_input), candidates=candidates)
 
 
-def _choice(request: AnswerRequest, session: Mapping[str, Any], prompt: Prepared | None) -> ModelChoice:
-    """The model and its parameters, as far as the request, the session or the prompt names them."""
+def _choice(request: AnswerRequest, session: Mapping[str, Any], prompt: ChosenPrompt | None) -> ModelChoice:
+    """The model and the parameters that the request, the session or the prompt names."""
     model = request.model if request.model is not None else session.get("model")
-    given = _given(request.options)
+    options = _chosen_options(request.options)
     if request.images:
-        given["images"] = request.images
+        options["images"] = request.images
     if prompt is not None:
         content = prompt.rendered.content
         model = model if model is not None else content.model
         if content.parameters is not None:
-            given = {**_given(content.parameters.options()), **given}
-    return ModelChoice(model, request.fallbacks, given)
+            options = {**_chosen_options(content.parameters.options()), **options}
+    return ModelChoice(model, request.fallbacks, options)
 
 
-def _given(options: ModelOptions) -> dict[str, object]:
-    """The parameters that were chosen, by name."""
+def _chosen_options(options: ModelOptions) -> dict[str, object]:
+    """The parameters that are set, by name."""
     return {name: value for name in _OPTIONS if (value := getattr(options, name)) not in (None, ())}

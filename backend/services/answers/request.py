@@ -15,12 +15,12 @@ IfBusy = Literal["reject", "queue", "replace"]
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """A message to answer, and how. Without `session_id` and `sibling_of` the message begins a new session.
+    """A message to answer, and how to answer it. Without `session_id` and `sibling_of` it begins a new session.
 
-    `sibling_of` is the id of an earlier message, which has the same parent as this one. With `regenerate`, the earlier
-    message is answered again; then `message` is ignored. `images` are new images; `kept_images` are the images of the
-    earlier message that this one has, too. `documents`: True means all, False none; a tuple has the ids of some.
-    For `collections`, `model`, `prompt` and `system_prompt`, None means: as the session says.
+    `sibling_of` is the id of an earlier message with the same parent. With `regenerate`, that earlier message is
+    answered again, and `message` is ignored. `images` are new images; `kept_images` are images of the earlier message
+    that this message has, too. `documents` is True for all documents, False for none, or a tuple of ids. If
+    `collections`, `model`, `prompt` or `system_prompt` is None, the session's value is used.
     """
 
     message: str = ""

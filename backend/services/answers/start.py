@@ -45,12 +45,12 @@ class Answers:
         self._starting: set[asyncio.Task[str]] = set()
 
     async def start(self, owner: str, request: AnswerRequest, request_id: str | None) -> str:
-        """The id of the run that answers: a new run, or the one that a repeated Idempotency-Key has already.
+        """The id of the run that answers: a new run, or the earlier run with the same Idempotency-Key.
 
-        The user's message is stored when this returns. Raises RequestError, EmbeddingMismatch.
+        Before this returns, the user's message is stored. Raises RequestError, EmbeddingMismatch.
         """
         if request.sibling_of is not None:
-            request = await self._beside(owner, request, request.sibling_of)
+            request = await self._resolve_sibling(owner, request, request.sibling_of)
         limit = self._max_message_chars
         if len(request.message) > limit:
             raise Invalid(
@@ -58,7 +58,7 @@ class Answers:
                 "it, or upload the text as a document.",
                 code="message_too_long",
             )
-        # A message is stored although its caller is cancelled: it must not stay without its run.
+        # The task goes on if the caller is cancelled: otherwise a stored message could have no run.
         task = asyncio.create_task(self._start_once(owner, request, request_id))
         self._starting.add(task)
         task.add_done_callback(self._forget)
@@ -67,13 +67,13 @@ class Answers:
     def _forget(self, task: asyncio.Task[str]) -> None:
         self._starting.discard(task)
         if not task.cancelled():
-            # The caller may be gone; then the exception would be logged as never retrieved.
+            # If the caller was cancelled, asyncio would log that the exception was never retrieved.
             task.exception()
 
-    async def _beside(self, owner: str, request: AnswerRequest, message_id: str) -> AnswerRequest:
+    async def _resolve_sibling(self, owner: str, request: AnswerRequest, message_id: str) -> AnswerRequest:
         """The request with the session and the images of the message that it edits or regenerates.
 
-        To regenerate, the id is that of a user's message or of its answer. Raises NotFound, Invalid.
+        To regenerate, `message_id` is the id of a user's message or of its answer. Raises NotFound, Invalid.
         """
         message = await self._sessions.message(owner, message_id)
         if not request.regenerate:
@@ -81,28 +81,28 @@ class Answers:
                 raise Invalid(
                     "Only messages of the user can be edited. POST /messages/{id}/regenerate answers once more."
                 )
-            kept = images_of(decode_parts(message.parts)) if request.images is None else ()
-            return replace(request, kept_images=kept, session_id=message.session_id)
+            images = images_of(decode_parts(message.parts)) if request.images is None else ()
+            return replace(request, kept_images=images, session_id=message.session_id)
         if message.role != "user":
             if message.parent_id is None:
                 raise NotFound("This answer follows no message of the user's: there is nothing to answer once more.")
             message = await self._sessions.message(owner, message.parent_id)
         parts = decode_parts(message.parts)
-        text, kept = text_of(parts), images_of(parts)
-        if not text.strip() and not kept:
+        text, images = text_of(parts), images_of(parts)
+        if not text.strip() and not images:
             raise Invalid("The message has no text to answer. POST /messages/{id}/edit puts another beside it.")
-        return replace(request, message=text, kept_images=kept, session_id=message.session_id, sibling_of=message.id)
+        return replace(request, message=text, kept_images=images, session_id=message.session_id, sibling_of=message.id)
 
     async def _start_once(self, owner: str, request: AnswerRequest, request_id: str | None) -> str:
         """The id of the run; a repeated Idempotency-Key starts no second run."""
         key = request.idempotency_key
         if key is None:
             return await self._start(owner, request, request_id)
-        # A repetition that comes while the first request is being stored waits here, and then finds its run.
+        # If the first request with this key is still being stored, a repeated request waits here for its run.
         async with self._locks.get(("key", owner, key)):
             earlier = await self._turns.by_key(owner, key)
             if earlier is not None:
-                return _same(*earlier, request)
+                return _run_of_key(*earlier, request)
             return await self._start(owner, request, request_id)
 
     async def _start(self, owner: str, request: AnswerRequest, request_id: str | None) -> str:
@@ -110,14 +110,14 @@ class Answers:
         # No other request knows the id of a new session.
         async with self._locks.get(("session", request.session_id)) if request.session_id else nullcontext():
             turn = self._new_turn(owner, plan)
-            before = self._hub.live_in_session(turn.session_id)
-            if before is not None:
-                before, turn = await self._when_busy(before, turn, request)
+            blocking_run = self._hub.live_in_session(turn.session_id)
+            if blocking_run is not None:
+                blocking_run, turn = await self._when_busy(blocking_run, turn, request)
             self._hub.reserve()
             try:
                 opened = await self._turns.open(turn)
-                if opened.repeats is not None:
-                    run_id = _same(opened.repeats, opened.repeats_hash, request)
+                if opened.repeated_run is not None:
+                    run_id = _run_of_key(opened.repeated_run, opened.repeated_hash, request)
                     self._hub.release()
                     return run_id
                 started = ev.RunStarted(
@@ -128,7 +128,7 @@ class Answers:
                     model=turn.model,
                     v=ev.PROTOCOL_VERSION,
                 )
-                write = partial(self._writer.write, OpenTurn(plan, opened.history, opened.parent_id, before))
+                write = partial(self._writer.write, OpenTurn(plan, opened.history, opened.parent_id, blocking_run))
                 self._hub.start(owner, started, write, request_id, request.on_disconnect)
             except BaseException:
                 self._hub.release()
@@ -136,7 +136,7 @@ class Answers:
         return turn.run_id
 
     async def _when_busy(self, live: Run, turn: NewTurn, request: AnswerRequest) -> tuple[Run | None, NewTurn]:
-        """What `if_busy` says of a session with a live run: the run to wait for, and the turn as it can be opened then.
+        """Do what `if_busy` says for a session with a live run. Returns the run to wait for, and the turn to open.
 
         Raises Conflict, NotFound, BudgetExceeded.
         """
@@ -151,7 +151,7 @@ class Answers:
                 await self._turns.check(turn)
                 for run in self._hub.all_in_session(turn.session_id):
                     run.cancel("replaced")
-                    await run.log.finished()
+                    await run.log.wait_for_end()
                 return None, replace(turn, expect_head=None)
             case "reject":
                 raise Conflict(
@@ -162,7 +162,7 @@ class Answers:
                 )
 
     def _new_turn(self, owner: str, plan: AnswerPlan) -> NewTurn:
-        """The message and the run as they are stored."""
+        """The rows of the message and of the run."""
         request, spending = plan.request, plan.spending
         session_id, user_message_id, message_id, run_id = new_ids("ses", "msg", "msg", "run")
         images = new_images(request.images) if request.images else ()
@@ -180,7 +180,7 @@ class Answers:
             images=images,
             prompt=plan.prompt,
             parent_id=request.parent_id,
-            beside=request.sibling_of,
+            sibling_of=request.sibling_of,
             expect_head=request.expect_head,
             idempotency_key=request.idempotency_key,
             request_hash=request.fingerprint() if request.idempotency_key is not None else None,
@@ -188,8 +188,8 @@ class Answers:
         )
 
 
-def _same(run_id: str, request_hash: str | None, request: AnswerRequest) -> str:
-    """The id of the run that has the request's key already. Raises Invalid if that was another request."""
+def _run_of_key(run_id: str, request_hash: str | None, request: AnswerRequest) -> str:
+    """The id of the run that already has the request's key. Raises Invalid if the key was for another request."""
     if request_hash != request.fingerprint():
         raise Invalid(
             "This Idempotency-Key was used for another request. Use a new key for each message.",

@@ -1,4 +1,4 @@
-"""Short texts that models write besides the answers: titles and summaries, mostly in the background."""
+"""Short texts that models write for a session: titles and summaries, mostly in the background."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,18 +20,18 @@ log = structlog.get_logger(__name__)
 
 _MAX_ACTIVE = 4
 _MAX_TASKS = 100
-"""Active or waiting; with more, nothing is scheduled."""
+"""The most tasks that are active or waiting. More are not scheduled."""
 _EXTRA_TOKENS = 100
-"""What a provider may add to a prompt."""
+"""The most tokens that a provider adds to a prompt."""
 
-Booking = Callable[[str, str, str, Tokens], AbstractAsyncContextManager[list[ev.Usage]]]
-"""Reserves what a call may cost; its arguments are the owner, the session's id, the model and the highest number of
-tokens. The usage that is added to the list is booked at the end."""
+MeterCall = Callable[[str, str, str, Tokens], AbstractAsyncContextManager[list[ev.Usage]]]
+"""Reserves the highest cost of a call until the end of a block, then books the usage in the list. The arguments are the
+owner, the session's id, the model and the highest number of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShortText:
-    """A request for a short text. `system` and `content` are the prompt; the text has at most `max_tokens`."""
+    """A request to write a short text of at most `max_tokens`. The prompt is `system` and `content`."""
 
     owner: str
     session_id: str
@@ -42,22 +42,22 @@ class ShortText:
 
 
 class BackgroundWriter:
-    """Calls models for texts that aren't answers. Each call is booked by itself."""
+    """Calls models for texts that aren't answers. Each call is booked separately."""
 
-    def __init__(self, limits: CallLimits, booking: Booking) -> None:
+    def __init__(self, limits: CallLimits, meter_call: MeterCall) -> None:
         self._limits = replace(limits, retry=0.0)
-        self._booking = booking
+        self._meter_call = meter_call
         self._tasks: set[asyncio.Task[None]] = set()
-        self._places = asyncio.Semaphore(_MAX_ACTIVE)
+        self._slots = asyncio.Semaphore(_MAX_ACTIVE)
 
     async def write(self, request: ShortText, model: ModelCandidate) -> str:
-        """The text, written by the model with default parameters. Raises RunError, and what the booking raises."""
+        """The text that the model writes with default parameters. Raises RunError, BudgetExceeded, PriceUnknown."""
         system, content = request.system, request.content
         prompt = Prompt(system, (), content, content, Parameters(max_tokens=request.max_tokens))
-        most = Tokens(len((system + content).encode()) + _EXTRA_TOKENS, request.max_tokens)
+        bound = Tokens(len((system + content).encode()) + _EXTRA_TOKENS, request.max_tokens)
         pieces: list[str] = []
         tokens: Tokens | None = None
-        async with self._booking(request.owner, request.session_id, model.name, most) as used:
+        async with self._meter_call(request.owner, request.session_id, model.name, bound) as used:
             was_billed, is_complete = True, False
             try:
                 async with aclosing(call(model.model, prompt, self._limits)) as outputs:
@@ -74,15 +74,15 @@ class BackgroundWriter:
                 was_billed = prompt_was_billed(error)
                 raise
             finally:
-                # A text that broke off was paid for, too.
+                # The provider also charges for a text that broke off.
                 if pieces or tokens is not None or was_billed:
                     used.append(_usage(request, model, tokens, "".join(pieces), is_complete=is_complete))
         return clean_text("".join(pieces)).strip()
 
     def schedule(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None] | None:
-        """The task that does the work in the background, a few at a time; None if too much is waiting already.
+        """The task that does the work in the background; None if too many tasks are waiting already.
 
-        A failure is only logged.
+        A few tasks are active at the same time. A failure is only logged.
         """
         if len(self._tasks) >= _MAX_TASKS:
             return None
@@ -100,7 +100,7 @@ class BackgroundWriter:
 
     async def _log_failures(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            async with self._places:
+            async with self._slots:
                 await work()
         except StreamForgeError as error:
             log.info("background_failed", code=error.code)

@@ -11,42 +11,44 @@ from backend.storage.conversations.messages import StoredMessage
 
 @dataclass(frozen=True, slots=True)
 class PastMessage:
-    """A message of the active path. `summary` covers all messages up to this one, if one was made here. `images` are
-    the user's; `has_sources`: the model that wrote the message was given passages."""
+    """A message of the active path."""
 
     id: str
     message: Message
     summary: str | None = None
+    """A summary of all messages up to this one, if there is one."""
     images: tuple[ImagePart, ...] = ()
+    """The images that the user sent with the message."""
     has_sources: bool = False
+    """Whether the model that wrote the message was given passages."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
     """The messages before the one that is answered, oldest first. If there is a summary, a model is given it instead of
-    the first `covered` messages."""
+    the first `summarized` messages."""
 
     past: Sequence[PastMessage]
-    covered: int = 0
+    summarized: int = 0
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """All messages, the covered ones too."""
+        """All messages, also the summarized ones."""
         return tuple(past.message for past in self.past)
 
     @property
     def has_sources(self) -> bool:
-        """Whether the model was given passages for one of the answers."""
+        """Whether a model was given passages for one of the answers."""
         return any(past.has_sources for past in self.past)
 
     @property
     def summary(self) -> str | None:
-        """The summary of the covered messages."""
-        return self.past[self.covered - 1].summary if self.covered else None
+        """The summary of the first `summarized` messages; None if there is none."""
+        return self.past[self.summarized - 1].summary if self.summarized else None
 
 
 def past_messages(rows: Sequence[StoredMessage], count: Count | None = None) -> list[PastMessage]:
-    """Stored messages as a model is given them, with a note about their images; empty ones are left out."""
+    """Stored messages as a model is given them, with a note about their images. Empty messages are left out."""
     past: list[PastMessage] = []
     for row in rows:
         parts = decode_parts(row.parts)
@@ -61,6 +63,6 @@ def past_messages(rows: Sequence[StoredMessage], count: Count | None = None) -> 
     return past
 
 
-def covered_by_summary(past: Sequence[PastMessage]) -> int:
-    """How many messages the last summary covers; 0 if there is none."""
+def count_summarized(past: Sequence[PastMessage]) -> int:
+    """How many messages the newest summary replaces; 0 if there is none."""
     return next((n for n in range(len(past), 0, -1) if past[n - 1].summary is not None), 0)

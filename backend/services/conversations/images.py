@@ -25,13 +25,13 @@ FilePart = TextPart | ReasoningPart | SourcesPart | FilePicture
 
 
 class ImageService:
-    """Images of an owner; those of other owners raise NotFound."""
+    """The images of sessions."""
 
     def __init__(self, images: Images) -> None:
         self._images = images
 
     async def get(self, owner: str, image_id: str) -> ImageRow:
-        """One image. Raises NotFound."""
+        """One image. Raises NotFound, also for an image of another owner."""
         return await self._images.get(owner, image_id)
 
     async def count(self, session_id: str) -> int:
@@ -39,36 +39,37 @@ class ImageService:
         return await self._images.count(session_id)
 
     async def load(self, session_id: str, parts: Sequence[ImagePart]) -> tuple[Image, ...]:
-        """The images of a message of that session."""
+        """The images that parts of a message of the session name. Images that were deleted are left out."""
         if not parts:
             return ()
-        rows = await self._images.of(session_id, [part.image_id for part in parts])
+        rows = await self._images.find(session_id, [part.image_id for part in parts])
         return tuple(_image(rows[part.image_id]) for part in parts if part.image_id in rows)
 
-    async def with_images(self, session_id: str, history: History, limit: int, own: Sequence[Image]) -> History:
+    async def with_images(self, session_id: str, history: History, limit: int, new_images: Sequence[Image]) -> History:
         """The history with its newest images: at most `limit`, and at most `MAX_PROMPT_BYTES` together with the new
-        message's `own`. The other images, and those that a summary covers, are mentioned in a note."""
-        chosen = _newest(history, limit, MAX_PROMPT_BYTES - sum(len(image.data) for image in own))
+        message's `new_images`. A note mentions the images that are left out; summarized messages have none."""
+        chosen = _newest(history, limit, MAX_PROMPT_BYTES - sum(len(image.data) for image in new_images))
         if not chosen:
             return history
-        rows = await self._images.of(session_id, [part.image_id for part in chosen])
+        rows = await self._images.find(session_id, [part.image_id for part in chosen])
         past = list(history.past)
-        for n, each in enumerate(past[history.covered :], history.covered):
-            images = tuple(_image(rows[part.image_id]) for part in each.images if part.image_id in rows)
+        for n, past_message in enumerate(past[history.summarized :], history.summarized):
+            images = tuple(_image(rows[part.image_id]) for part in past_message.images if part.image_id in rows)
             if images:
-                hidden_images = each.message.hidden_images - len(images)
-                past[n] = replace(each, message=replace(each.message, images=images, hidden_images=hidden_images))
+                hidden_images = past_message.message.hidden_images - len(images)
+                message = replace(past_message.message, images=images, hidden_images=hidden_images)
+                past[n] = replace(past_message, message=message)
         return replace(history, past=past)
 
     async def export_parts(self, session_id: str, parts: Sequence[MessagePart]) -> list[FilePart]:
-        """A message's parts as the file of a session has them."""
-        rows = await self._images.of(session_id, [part.image_id for part in parts if isinstance(part, ImagePart)])
+        """The parts of a message for the file of a session, with the data of images."""
+        rows = await self._images.find(session_id, [part.image_id for part in parts if isinstance(part, ImagePart)])
         exported = (_file_picture(rows.get(p.image_id)) if isinstance(p, ImagePart) else p for p in parts)
         return [part for part in exported if part is not None]
 
 
 def import_parts(parts: Sequence[FilePart]) -> tuple[list[MessagePart], list[ImageRow]]:
-    """A file's parts as they are stored, and their images, which get ids of their own. Raises ValueError."""
+    """The parts of a file's message as they are stored, and their images, which get new ids. Raises ValueError."""
     stored: list[MessagePart] = []
     rows: list[ImageRow] = []
     for part in parts:
@@ -103,8 +104,8 @@ def _image(row: ImageRow) -> Image:
 def _newest(history: History, limit: int, max_bytes: int) -> list[ImagePart]:
     """The newest images of the history, at most `limit` with at most `max_bytes` together."""
     chosen: list[ImagePart] = []
-    for each in reversed(history.past[history.covered :]):
-        for part in each.images:
+    for past_message in reversed(history.past[history.summarized :]):
+        for part in past_message.images:
             max_bytes -= part.bytes
             if len(chosen) == limit or max_bytes < 0:
                 return chosen

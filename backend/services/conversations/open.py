@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from backend.chains.calling.call import call_limits
 from backend.config.groups.conversations import ConversationSettings
 from backend.config.groups.models import ModelSettings
-from backend.services.conversations.background import BackgroundWriter, Booking
+from backend.services.conversations.background import BackgroundWriter, MeterCall
 from backend.services.conversations.files.session_export import SessionExport
 from backend.services.conversations.files.session_import import SessionImport
 from backend.services.conversations.images import ImageService
@@ -37,15 +37,15 @@ class Conversations:
 
 @asynccontextmanager
 async def opened(
-    settings: ConversationSettings, calls: ModelSettings, core: Core, hub: RunHub, models: Models, booking: Booking
+    settings: ConversationSettings, calls: ModelSettings, core: Core, hub: RunHub, models: Models, meter_call: MeterCall
 ) -> AsyncGenerator[Conversations]:
-    """The conversations, until titles and summaries that are under way have ended.
+    """The conversations. At the end, titles and summaries that are being written are cancelled.
 
-    `calls` limits calls of models and the length of a history; `booking` books the calls for titles and summaries.
+    `calls` limits calls of models and the length of a history; `meter_call` books the calls for titles and summaries.
     """
     rows, summaries = Sessions(core.database), Summaries(core.database)
     sessions = SessionService(rows, summaries, hub)
-    writer = BackgroundWriter(call_limits(calls), booking)
+    writer = BackgroundWriter(call_limits(calls), meter_call)
     try:
         yield Conversations(
             sessions=sessions,

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from backend.services.conversations.tree import Placed, Tree
+from backend.services.conversations.tree import PlacedMessage, Tree
 from backend.services.runs.hub import RunHub
 from backend.storage.conversations.messages import MessageRow as MessageRow
 from backend.storage.conversations.sessions import SessionRow as SessionRow
@@ -16,7 +16,7 @@ from backend.storage.conversations.summaries import Summaries, SummaryRow
 
 @dataclass(frozen=True, slots=True)
 class SessionPage:
-    """Sessions, last changed first; `more` tells whether others follow."""
+    """A page of sessions, the last changed one first. `more` says whether there are more after them."""
 
     items: list[SessionRow]
     more: bool
@@ -26,12 +26,12 @@ class SessionPage:
 class Conversation:
     """Messages of a session, and the last summary on its active path."""
 
-    messages: list[Placed]
+    messages: list[PlacedMessage]
     summary: SummaryRow | None
 
 
 class SessionService:
-    """Sessions of an owner; somebody else's raise NotFound."""
+    """The sessions of all owners. A session of another owner raises NotFound."""
 
     def __init__(self, sessions: Sessions, summaries: Summaries, hub: RunHub) -> None:
         self._sessions = sessions
@@ -48,30 +48,31 @@ class SessionService:
         return await self._sessions.get(owner, session_id)
 
     async def change(self, owner: str, session_id: str, title: str | None, settings: dict[str, Any]) -> SessionRow:
-        """Another title, other settings (null unsets one). Raises NotFound."""
+        """Change the title and settings of a session; a setting of None is removed. Returns the session. Raises
+        NotFound."""
         await self._sessions.change(owner, session_id, title, settings)
         return await self._sessions.get(owner, session_id)
 
     async def delete(self, owner: str, session_id: str) -> None:
-        """Cancel its live runs, then delete everything of it. Raises NotFound."""
+        """Cancel the live runs of a session, then delete the session with its messages and images. Raises NotFound."""
         await self._sessions.get(owner, session_id)
         runs = self._hub.all_in_session(session_id)
         for run in runs:
             run.cancel("session_deleted")
-        await asyncio.gather(*(run.log.finished() for run in runs))
+        await asyncio.gather(*(run.log.wait_for_end() for run in runs))
         await self._sessions.delete(owner, session_id)
 
     async def conversation(self, owner: str, session_id: str, *, every_branch: bool) -> Conversation:
         """The messages of the active path, oldest first, or of every branch. Raises NotFound."""
-        session, tree = await self._opened(owner, session_id)
-        summaries = await self._summaries.of(session_id)
-        covered = [summaries[row.id] for row in tree.path(session.head_message_id) if row.id in summaries]
-        placed = tree.placed(session.head_message_id, every_branch=every_branch)
-        return Conversation(placed, covered[-1] if covered else None)
+        session, tree = await self._get_with_tree(owner, session_id)
+        summaries = await self._summaries.by_session(session_id)
+        summaries_on_path = [summaries[row.id] for row in tree.path(session.head_message_id) if row.id in summaries]
+        placed_messages = tree.placed_messages(session.head_message_id, every_branch=every_branch)
+        return Conversation(placed_messages, summaries_on_path[-1] if summaries_on_path else None)
 
     async def path(self, owner: str, session_id: str) -> tuple[SessionRow, list[MessageRow]]:
         """A session and its active path, oldest first. Raises NotFound."""
-        session, tree = await self._opened(owner, session_id)
+        session, tree = await self._get_with_tree(owner, session_id)
         return session, tree.path(session.head_message_id)
 
     async def switch(self, owner: str, session_id: str, message_id: str, *, leaf: bool) -> SessionRow:
@@ -81,7 +82,7 @@ class SessionService:
         await self._sessions.move_head(owner, session_id, head)
         return await self._sessions.get(owner, session_id)
 
-    async def _opened(self, owner: str, session_id: str) -> tuple[SessionRow, Tree]:
+    async def _get_with_tree(self, owner: str, session_id: str) -> tuple[SessionRow, Tree]:
         return await self._sessions.get(owner, session_id), await self._tree(session_id)
 
     async def _tree(self, session_id: str) -> Tree:
@@ -89,7 +90,7 @@ class SessionService:
         return Tree(await self._sessions.messages(session_id), unwritten)
 
     async def retrieval(self, owner: str, message_id: str) -> dict[str, Any] | None:
-        """How an answer's passages were found; None when nothing was looked for. Raises NotFound."""
+        """The search explanation of an answer; None if no documents were searched. Raises NotFound."""
         stored = await self._sessions.retrieval(owner, message_id)
         return msgspec.json.decode(stored) if stored is not None else None
 

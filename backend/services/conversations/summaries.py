@@ -1,8 +1,8 @@
-"""Summaries for sessions that are longer than LLM_HISTORY_TOKENS: each stands for the oldest messages, and is stored.
+"""Summaries for sessions that are longer than LLM_HISTORY_TOKENS: a stored text that replaces the oldest messages.
 
-A summary belongs to the last message that it covers, so every branch from that message on has it. A summary is made
-after an answer, for the next turn. Before an answer one is made only if no stored one is enough, and for no longer than
-a deadline: then the oldest messages are left out.
+A summary belongs to the last message that it replaces, so every branch from that message on has it. It is written after
+an answer, for the next turn. Only if no stored summary is short enough, one is written before an answer; if that takes
+longer than a deadline, the oldest messages are left out instead.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from backend.chains.models.prompt import Message
 from backend.config.groups.conversations import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.services.conversations.background import BackgroundWriter, ShortText
-from backend.services.conversations.history import History, PastMessage, covered_by_summary, past_messages
+from backend.services.conversations.history import History, PastMessage, count_summarized, past_messages
 from backend.services.models.choose import ModelChoice
 from backend.services.models.open import Models
 from backend.services.runs.run import Run
@@ -37,7 +37,7 @@ from backend.storage.conversations.summaries import Summaries, SummaryRow
 log = structlog.get_logger(__name__)
 
 _MAX_FAILURES = 1_000
-"""Sessions whose failure is remembered."""
+"""The most sessions whose failure is remembered."""
 
 
 class Summarizer:
@@ -75,11 +75,11 @@ class Summarizer:
                 self._failed[run.session_id] = None
                 if len(self._failed) > _MAX_FAILURES:
                     del self._failed[next(iter(self._failed))]
-        return History(past, covered_by_summary(past))
+        return History(past, count_summarized(past))
 
-    def follow(self, run: Run, history: History, question: Message, candidate: ModelCandidate) -> None:
-        """Schedule a summary if the history with `question` and its answer, which is ending, is too long for the next
-        turn."""
+    def schedule(self, run: Run, history: History, question: Message, candidate: ModelCandidate) -> None:
+        """Schedule a summary if the history is too long for the next turn: with `question`, and with the answer of the
+        run, which is ending."""
         session_id = run.session_id
         if not self._can_summarize(candidate) or session_id in self._tasks:
             return
@@ -96,7 +96,7 @@ class Summarizer:
             task.add_done_callback(lambda _: self._tasks.pop(session_id, None))
 
     async def _shorten(self, run: Run, past: Sequence[PastMessage], candidate: ModelCandidate) -> Sequence[PastMessage]:
-        """The messages with a summary that is enough. Raises StreamForgeError."""
+        """The messages with a summary, stored or new, that makes them short enough. Raises StreamForgeError."""
         session_id = run.session_id
         can_wait = session_id not in self._failed
         if can_wait and (task := self._tasks.get(session_id)) is not None:
@@ -108,29 +108,29 @@ class Summarizer:
         return self._settings.summaries and candidate.model.writes and self._budget >= MIN_HISTORY_TOKENS
 
     def _fits(self, past: Sequence[PastMessage]) -> bool:
-        covered = covered_by_summary(past)
-        summary = past[covered - 1].summary if covered else None
-        return is_short_enough(summary, [after.message for after in past[covered:]], self._budget)
+        summarized = count_summarized(past)
+        summary = past[summarized - 1].summary if summarized else None
+        return is_short_enough(summary, [after.message for after in past[summarized:]], self._budget)
 
     async def _prepare(self, run: Run, past: Sequence[PastMessage], candidate: ModelCandidate) -> None:
         """Make the summary for the next turn, once the answer is stored."""
-        await run.log.finished()
+        await run.log.wait_for_end()
         past = await self._refresh(run.session_id, past)
         if not self._fits(past):
             await self._summarize(run, past, candidate)
 
     async def _refresh(self, session_id: str, past: Sequence[PastMessage]) -> Sequence[PastMessage]:
-        """The messages with the summaries that were stored since the messages were read."""
-        stored = await self._summaries.of(session_id)
+        """The messages with all stored summaries, also those that are newer than `past`."""
+        stored = await self._summaries.by_session(session_id)
         return [replace(p, summary=stored[p.id].text) if p.id in stored else p for p in past]
 
     async def _summarize(
         self, run: Run, past: Sequence[PastMessage], candidate: ModelCandidate
     ) -> Sequence[PastMessage]:
         """The messages with one more summary, which is stored. Raises StreamForgeError."""
-        covered = covered_by_summary(past)
-        summary = past[covered - 1].summary if covered else None
-        tail = [after.message for after in past[covered:]]
+        summarized = count_summarized(past)
+        summary = past[summarized - 1].summary if summarized else None
+        tail = [after.message for after in past[summarized:]]
         older = count_older_messages(tail, self._budget)
         if not older:
             return past
@@ -143,7 +143,7 @@ class Summarizer:
         if summary is None:
             return past
         self._failed.pop(run.session_id, None)
-        last = past[covered + older - 1]
+        last = past[summarized + older - 1]
         with suppress(StreamForgeError):
             await self._summaries.put(SummaryRow(last.id, model.name, summary))
         return [replace(p, summary=summary) if p is last else p for p in past]

@@ -1,4 +1,4 @@
-"""A title for a new session, by the model that answered first."""
+"""Titles of new sessions, written by the model that answered first."""
 
 import re
 
@@ -30,25 +30,26 @@ class Titles:
         self._writer = writer
         self._enabled = enabled
 
-    def follow(self, run: Run, question: str, candidate: ModelCandidate) -> None:
-        """Schedule a title: the first answer of the session is ending. It is written once the answer is stored."""
+    def schedule(self, run: Run, question: str, candidate: ModelCandidate) -> None:
+        """Schedule the title when the first answer of the session is ending. It is written after the answer is
+        stored."""
         if self._enabled and candidate.model.writes:
-            self._writer.schedule(lambda: self._give(run, question, candidate))
+            self._writer.schedule(lambda: self._write_title(run, question, candidate))
 
-    async def _give(self, run: Run, question: str, candidate: ModelCandidate) -> None:
-        await run.log.finished()
+    async def _write_title(self, run: Run, question: str, candidate: ModelCandidate) -> None:
+        await run.log.wait_for_end()
         session_id = run.started.session_id
         content = f"user: {question[:_MAX_QUOTE]}\n\nassistant: {run.state.text()[:_MAX_QUOTE]}"
         request = ShortText(run.owner, session_id, "title", _SYSTEM, content, _MAX_TOKENS)
-        title = _clean(await self._writer.write(request, candidate), question)
+        title = _clean_title(await self._writer.write(request, candidate), question)
         if 0 < len(title) <= _MAX_TITLE:
             await self._sessions.retitle(run.owner, session_id, first_title(question), title)
 
 
-def _clean(written: str, question: str) -> str:
+def _clean_title(text: str, question: str) -> str:
     """The title without citation marks, and without links except those that the user wrote."""
     links: LinkFilter[str] = LinkFilter(KnownUrls([question]))
-    line = " ".join(_MARK.sub("", "".join([*links.feed(written), *links.close()])).split())
+    line = " ".join(_MARK.sub("", "".join([*links.feed(text), *links.close()])).split())
     return line.strip("\"'`*#“”„«» ").removesuffix(".")
 
 

@@ -1,4 +1,4 @@
-"""The messages of a session as the tree that they are."""
+"""The messages of a session as a tree."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from backend.storage.conversations.messages import MessageRow
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A message and where it stands: `siblings` are the ids of all that follow the same message, itself too, oldest
-    first, one list for all of them; `active` tells whether it is on the active path."""
+class PlacedMessage:
+    """A message and its place in the tree. `siblings` are the ids of all messages with the same parent, with its own,
+    oldest first; siblings share one list. `active` says whether the message is on the active path."""
 
     row: MessageRow
     siblings: Sequence[str]
@@ -17,7 +17,8 @@ class Placed:
 
 
 class Tree:
-    """`rows` in order of creation. `unwritten`: answers that are still being written, and what each answers."""
+    """The tree of `rows`, which are in order of creation. `unwritten` has the ids of answers that are still being
+    written, with the id of the message that each of them answers."""
 
     def __init__(self, rows: Sequence[MessageRow], unwritten: Mapping[str, str]) -> None:
         self._rows = {row.id: row for row in rows}
@@ -27,29 +28,29 @@ class Tree:
             self._children.setdefault(row.parent_id, []).append(row.id)
 
     def path(self, head: str | None) -> list[MessageRow]:
-        """From the root to `head`, oldest first."""
-        found: dict[str, MessageRow] = {}
-        seen: set[str] = set()
-        at = head
-        while at is not None and at not in seen:
-            seen.add(at)
-            row = self._rows.get(at)
+        """The messages from the root to `head`, oldest first."""
+        rows_by_id: dict[str, MessageRow] = {}
+        visited: set[str] = set()
+        message_id = head
+        while message_id is not None and message_id not in visited:
+            visited.add(message_id)
+            row = self._rows.get(message_id)
             if row is not None:
-                found[at] = row
-            # A queued message follows an answer that is still being written: the path goes on at what that one answers.
-            at = row.parent_id if row is not None else self._unwritten.get(at)
-        return list(reversed(found.values()))
+                rows_by_id[message_id] = row
+            # The parent of a queued message is an answer that isn't stored yet: go on at the message that it answers.
+            message_id = row.parent_id if row is not None else self._unwritten.get(message_id)
+        return list(reversed(rows_by_id.values()))
 
-    def placed(self, head: str | None, *, every_branch: bool) -> list[Placed]:
-        """The messages of the active path, oldest first, or all, in order of creation."""
+    def placed_messages(self, head: str | None, *, every_branch: bool) -> list[PlacedMessage]:
+        """The messages of the active path, oldest first; with `every_branch` all messages, in order of creation."""
         active = {row.id: row for row in self.path(head)}
         rows = self._rows if every_branch else active
-        return [Placed(row, self._children[row.parent_id], row.id in active) for row in rows.values()]
+        return [PlacedMessage(row, self._children[row.parent_id], row.id in active) for row in rows.values()]
 
     def leaf(self, message_id: str) -> str:
-        """The last message of the newest branch that goes on from this one."""
-        seen: set[str] = set()
-        while (children := self._children.get(message_id)) and message_id not in seen:
-            seen.add(message_id)
+        """The id of the last message of the newest branch from this message on."""
+        visited: set[str] = set()
+        while (children := self._children.get(message_id)) and message_id not in visited:
+            visited.add(message_id)
             message_id = children[-1]
         return message_id

@@ -55,7 +55,7 @@ class CollectionService:
         name = self._holdings.embedders.name
         others = [
             f"{row.id} ({row.name}): {row.fingerprint}"
-            for row in await self._rows.every()
+            for row in await self._rows.all_owners()
             if row.fingerprint is not None and row.fingerprint.rpartition(":")[0] != name
         ]
         if others:

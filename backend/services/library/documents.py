@@ -118,7 +118,7 @@ class DocumentService:
                 if row != last:
                     yield row
                     last = row
-                if row.settled or self._board.is_dismissed:
+                if row.is_settled or self._board.is_dismissed:
                     return
                 await change
 
@@ -218,5 +218,5 @@ class DocumentService:
         by_stage = Counter(entry.progress.stage for entry in self._board.entries())
         jobs = {stage: by_stage[stage] for stage in STAGES}
         jobs["queued"] = max(0, await self._holdings.jobs.count() - sum(jobs.values()))
-        documents, chunks = await self._rows.stock()
+        documents, chunks = await self._rows.count_searchable()
         return LibrarySize(jobs, documents, chunks)

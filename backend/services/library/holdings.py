@@ -16,7 +16,7 @@ from backend.storage.library.collections import Collections
 from backend.storage.library.document_rows import Discarded
 from backend.storage.library.documents import Documents
 from backend.storage.library.jobs import Jobs
-from backend.storage.library.strays import Remains
+from backend.storage.library.strays import Strays
 from backend.storage.library.transfers import Transfers
 from backend.storage.library.versions import Versions
 
@@ -58,7 +58,7 @@ class Holdings:
         self.chunks = Chunks(database)
         self.jobs = Jobs(database)
         self.transfers = Transfers(database)
-        self.remains = Remains(database)
+        self.strays = Strays(database)
         self.index = index
         self.embedders = embedders
         self.files = files
@@ -66,7 +66,7 @@ class Holdings:
 
     async def keys(self, collection_id: str) -> list[str]:
         """The index keys under which a collection may have vectors: of its embedding and of the next one."""
-        row = await self.collections.known(collection_id)
+        row = await self.collections.find(collection_id)
         return [index_key(row.id, row.generation + n) for n in (0, 1)] if row is not None else []
 
     async def remove_versions(self, discarded: Sequence[Discarded]) -> RemovalCounts:
@@ -82,7 +82,7 @@ class Holdings:
                 left += len(await self.index.present(key, numbers))
             files = await asyncio.to_thread(self.unlink, [version.id for version in versions])
             removed += RemovalCounts(chunks, vectors, left, files)
-        await self.versions.cleaned([version.id for version in discarded])
+        await self.versions.mark_cleaned([version.id for version in discarded])
         return removed
 
     async def remove_copies(self, collection_id: str, first: int, chunks: int) -> None:

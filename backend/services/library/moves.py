@@ -42,7 +42,7 @@ class Moves:
             await self._holdings.collections.get(owner, target)
             if row.collection_id == target:
                 return
-            if row.status not in ("ready", "failed", "cancelled") or (row.pending and not row.settled):
+            if row.status not in ("ready", "failed", "cancelled") or (row.pending and not row.is_settled):
                 raise Conflict(
                     "The document is being read. Wait until it is ready, or cancel that (POST /documents/{id}/cancel).",
                     code="document_busy",

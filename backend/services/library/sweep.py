@@ -45,7 +45,7 @@ class Sweep:
         """
         report = SweepReport()
         await self._finish_deletions(report, None)
-        for row in await self._holdings.collections.every():
+        for row in await self._holdings.collections.all_owners():
             await self._sweep_collection(row, report, completely=False)
         await self._sweep_orphans(report)
         if report != SweepReport():
@@ -80,23 +80,23 @@ class Sweep:
         if completely or not await self._has_right_count(row, key):
             # The index is read first, then the database: what is added between the two is not taken for a stray.
             present = await self._holdings.index.numbers(key)
-            ranges = await self._holdings.remains.ranges(row.id)
+            ranges = await self._holdings.strays.ranges(row.id)
             strays = list(_outside(present, ranges))
             report.vectors_removed += await self._holdings.index.delete(key, strays)
             await self._queue_again(key, ranges, present, report)
-        chunks, terms = await self._holdings.remains.counts(row.id)
+        chunks, terms = await self._holdings.strays.counts(row.id)
         if completely or chunks != terms:
-            stray_terms = await self._holdings.remains.stray_terms(row.id)
+            stray_terms = await self._holdings.strays.stray_terms(row.id)
             await self._holdings.chunks.remove_terms(row.id, stray_terms)
             report.terms_removed += len(stray_terms)
-            if without := await self._holdings.remains.without_terms(row.id):
-                await self._holdings.remains.forget_chunks(without)
+            if without := await self._holdings.strays.without_terms(row.id):
+                await self._holdings.strays.remove_chunks(without)
                 await self._holdings.jobs.requeue(without)
                 report.documents_queued += len(without)
 
     async def _has_right_count(self, row: CollectionRow, key: str) -> bool:
         """Whether the index has as many vectors as it should have."""
-        ranges = await self._holdings.remains.ranges(row.id)
+        ranges = await self._holdings.strays.ranges(row.id)
         expected = sum(r.chunks for r in ranges if r.active)
         unfinished = [n for r in ranges if not r.active for n in r.numbers]
         expected += len(await self._holdings.index.present(key, unfinished))
@@ -119,18 +119,18 @@ class Sweep:
         """Remove vectors and indexes that belong to no collection, and files that belong to no version."""
         holdings = self._holdings
         existing = await holdings.index.keys()
-        rows = await holdings.collections.every()
+        rows = await holdings.collections.all_owners()
         embedding = await holdings.transfers.embeddings([row.id for row in rows])
         keys = {index_key(row.id, row.generation) for row in rows}
         keys |= {index_key(row.id, row.generation + 1) for row in rows if row.id in embedding}
         for key in existing - keys:
             report.vectors_removed += await holdings.index.count(key)
             await holdings.index.drop(key)
-        for collection_id in await holdings.remains.orphan_indexes():
+        for collection_id in await holdings.strays.orphan_indexes():
             await holdings.collections.drop_terms(collection_id)
         names = await asyncio.to_thread(lambda: {path.name for path in holdings.files.iterdir()})
         names -= self._unstored
-        strays = names - await holdings.remains.wanted_files()
+        strays = names - await holdings.strays.versions_with_file()
         report.files_removed += await asyncio.to_thread(holdings.unlink, sorted(strays))
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from backend.chains.templates import PromptContent, Rendered, Value, render
-from backend.kit.text import is_clean
+from backend.chains.templates import FilledPrompt, PromptContent, Value, render
+from backend.kit.text import check_clean
 from backend.services.prompts.diff import unified
 from backend.storage.prompts import PromptRow as PromptRow
 from backend.storage.prompts import Prompts
@@ -30,8 +30,7 @@ class PromptValues(BaseModel):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if not is_clean(self.model_dump()):
-            raise ValueError("must not hold NUL characters or lone surrogates")
+        check_clean(self.model_dump())
         if self.version is not None and self.label is not None:
             raise ValueError("say version or label, not both")
         return self
@@ -51,28 +50,28 @@ class PromptChoice(PromptValues):
 
 @dataclass(frozen=True, slots=True)
 class ReadVersion:
-    """A version, with its content parsed."""
+    """A version of a prompt with its parsed content."""
 
     row: RevisionRow
     content: PromptContent
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A rendered prompt."""
+class ChosenPrompt:
+    """A version of a prompt with its values inserted, for an answer."""
 
     name: str
     version: int
-    rendered: Rendered
+    rendered: FilledPrompt
 
     def record(self) -> str:
-        """What the answer's message stores about the prompt, as JSON text."""
+        """The record of the prompt that is stored with the answer, as JSON text."""
         record = {"name": self.name, "version": self.version, "variables": dict(self.rendered.values)}
         return json.dumps(record, ensure_ascii=False)
 
 
 class PromptService:
-    """Prompts. Those of another owner raise NotFound."""
+    """The prompts of all owners. A prompt of another owner raises NotFound."""
 
     def __init__(self, prompts: Prompts) -> None:
         self._prompts = prompts
@@ -80,20 +79,20 @@ class PromptService:
     async def create(
         self, owner: str, name: str, content: PromptContent, note: str | None, labels: list[str]
     ) -> PromptRow:
-        """A prompt with its first version. Raises Conflict."""
+        """Create a prompt with its first version. Returns the prompt. Raises Conflict."""
         await self._prompts.create(owner, name, _stored(content), note, labels)
         return await self._prompts.get(owner, name)
 
     async def add(
         self, owner: str, name: str, content: PromptContent, note: str | None, labels: list[str]
     ) -> ReadVersion:
-        """Another version. Raises NotFound, Conflict."""
+        """Add a version to a prompt. Returns the version. Raises NotFound, Conflict."""
         n = await self._prompts.add(owner, name, _stored(content), note, labels)
         return await self.version(owner, name, n)
 
     async def all(self, owner: str) -> list[PromptRow]:
         """The owner's prompts, by name."""
-        return await self._prompts.of(owner)
+        return await self._prompts.by_owner(owner)
 
     async def get(self, owner: str, name: str) -> tuple[PromptRow, list[RevisionRow]]:
         """One prompt and its versions, the newest first. Raises NotFound."""
@@ -105,12 +104,12 @@ class PromptService:
         return ReadVersion(row, PromptContent.model_validate_json(row.content))
 
     async def label(self, owner: str, name: str, label: str, n: int) -> PromptRow:
-        """Let the label point to version `n`. Raises NotFound, Conflict."""
+        """Let the label point to version `n`. Returns the prompt. Raises NotFound, Conflict."""
         await self._prompts.label(owner, name, label, n)
         return await self._prompts.get(owner, name)
 
     async def unlabel(self, owner: str, name: str, label: str) -> None:
-        """Take the label away. Raises NotFound."""
+        """Remove the label from the prompt. Raises NotFound."""
         await self._prompts.unlabel(owner, name, label)
 
     async def delete(self, owner: str, name: str) -> None:
@@ -123,10 +122,10 @@ class PromptService:
         labels = f"version {before}", f"version {after}"
         return await asyncio.to_thread(_diff, old.content.model_dump(), new.content.model_dump(), labels)
 
-    async def prepare(self, owner: str, name: str, values: PromptValues) -> Prepared:
-        """The chosen version with its values in place. Raises NotFound, Invalid."""
+    async def prepare(self, owner: str, name: str, values: PromptValues) -> ChosenPrompt:
+        """The chosen version with its values inserted. Raises NotFound, Invalid."""
         version = await self.version(owner, name, values.version, values.label)
-        return Prepared(name, version.row.n, render(version.content, values.variables))
+        return ChosenPrompt(name, version.row.n, render(version.content, values.variables))
 
 
 def _stored(content: PromptContent) -> str:

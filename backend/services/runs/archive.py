@@ -1,4 +1,4 @@
-"""Stored runs: folding them, ending those that a crash cut, and shortening old logs to a snapshot."""
+"""Stored runs: folds them, ends those that a crash interrupted, and shortens old logs to a snapshot."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -20,7 +20,8 @@ from backend.storage.runs.turns import ClosedTurn, StoredRun, Turns
 log = structlog.get_logger(__name__)
 
 RECOVERY_GAP = 1_001
-"""Between the last stored seq and recovery's snapshot: no client was shown as many that were not stored."""
+"""The distance from the last stored seq to the snapshot of a recovered run. Watchers are sent fewer events than this
+that are not stored, so the snapshot is ahead of every cursor."""
 
 
 class RunArchive:
@@ -31,18 +32,19 @@ class RunArchive:
         self._charge = charge
 
     async def fold(self, stored: StoredRun) -> RunFold:
-        """What the run's stored events say."""
+        """The fold of the run's stored events."""
         state, _ = await self._fold(stored)
         return state
 
     async def recover(self, abandoned: Sequence[StoredRun]) -> None:
-        """End the runs that an earlier process left unfinished. Only at the start, under the lock on DATA_DIR."""
+        """End the runs that an earlier process left unfinished. Only called at the start, with the lock on DATA_DIR."""
         for stored in abandoned:
             await self._end(stored)
         await self._turns.drop_reservations()
 
     async def expire(self, finished_before: int) -> None:
-        """Shorten logs of runs that finished before (ms): a snapshot and the terminal event remain."""
+        """Shorten the logs of runs that finished before this time (ms since 1970) to a snapshot and the terminal
+        event."""
         for stored in await self._turns.expired_logs(finished_before):
             state, last = await self._fold(stored)
             if state.terminal is None:
@@ -64,9 +66,9 @@ class RunArchive:
         return state, last
 
     async def _end(self, stored: StoredRun) -> None:
-        """A snapshot ahead of every client's cursor, then the terminal event."""
+        """Store the end of a run: a snapshot that is ahead of every client's cursor, then the terminal event."""
         state, last = await self._fold(stored)
-        await self._count(stored, state)
+        await self._add_missing_usage(stored, state)
         snapshot = state.snapshot(_started(stored))
         error = ServerRestarted("The server restarted while it answered. Ask again; what had been stored is kept.")
         terminal = ev.RunFailed(error=ev.RunFault(code=error.code, message=error.message, retryable=error.retryable))
@@ -76,18 +78,19 @@ class RunArchive:
         await self._turns.close(closed_turn(stored, state, terminal, [events]))
         log.info("run_recovered", run_id=stored.id, events=last)
 
-    async def _count(self, stored: StoredRun, state: RunFold) -> None:
-        """What was being written was paid for: at least the question, what was shown of the sources, and the text."""
-        if not (wrote := state.uncounted()):
+    async def _add_missing_usage(self, stored: StoredRun, state: RunFold) -> None:
+        """Add an estimate of the usage of the interrupted call, since the provider charges for it: at least for the
+        question, the snippets of the sources, and the text."""
+        if not (output_text := state.uncounted_text()):
             return
         history = await self._turns.history(stored.session_id, stored.user_message_id)
-        asked = decode_parts(history[-1].parts) if history else []
-        read = "".join([text_of(asked), *(source.snippet for source in state.sources)])
+        question_parts = decode_parts(history[-1].parts) if history else []
+        input_text = "".join([text_of(question_parts), *(source.snippet for source in state.sources)])
         usage = ev.Usage(
             model=state.model or stored.model,
             status="failed",
-            input_tokens=estimate_tokens(read) + IMAGE_TOKENS * len(images_of(asked)),
-            output_tokens=estimate_tokens(wrote),
+            input_tokens=estimate_tokens(input_text) + IMAGE_TOKENS * len(images_of(question_parts)),
+            output_tokens=estimate_tokens(output_text),
             estimated=True,
         )
         self._charge(usage)
@@ -111,27 +114,27 @@ def _lines(run_id: str, first_seq: int, events: list[ev.AnyEvent]) -> EventLines
     return EventLines(run_id, first_seq, first_seq + len(events) - 1, b"\n".join(map(ev.encode, events)))
 
 
-class Closing(Protocol):
-    """Whose run it is."""
+class EndingRun(Protocol):
+    """A run that ends: a live `Run` or a `StoredRun`."""
 
     @property
     def id(self) -> str:
-        """The run's."""
+        """The run's id."""
         ...
 
     @property
     def owner(self) -> str:
-        """The principal."""
+        """The owner of the session."""
         ...
 
     @property
     def session_id(self) -> str:
-        """Where the answer goes."""
+        """The session that the answer belongs to."""
         ...
 
 
-def closed_turn(run: Closing, state: RunFold, terminal: ev.Terminal, events: list[EventLines]) -> ClosedTurn:
-    """What `Turns.close` stores of a run that ended with `terminal`."""
+def closed_turn(run: EndingRun, state: RunFold, terminal: ev.Terminal, events: list[EventLines]) -> ClosedTurn:
+    """The end of a run, for `Turns.close`."""
     error = msgspec.json.encode(terminal.error).decode() if isinstance(terminal, ev.RunFailed) else None
     return ClosedTurn(
         run_id=run.id,

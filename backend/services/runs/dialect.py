@@ -1,4 +1,4 @@
-"""How a run's log becomes the bytes of one protocol of clients: a dialect makes encoders, an encoder makes bytes."""
+"""The interface of dialects: a dialect makes encoders, and an encoder turns a run's events into bytes for clients."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -7,15 +7,16 @@ from backend.services.runs.fold import RunFold
 
 
 class Encoder(Protocol):
-    """Makes bytes of a run's events, one after the other, without a gap."""
+    """Turns a run's events into bytes. It must be given every event, in order."""
 
     def event(self, seq: int, line: bytes) -> bytes:
-        """The bytes that the client gets for the event `seq`, whose JSON is `line`; may be empty."""
+        """The bytes that a client is sent for the event `seq`, whose JSON is `line`; may be empty."""
         ...
 
 
 class Dialect(Protocol):
-    """One protocol of clients. Equal events give equal bytes, so that a resumed stream joins without a seam."""
+    """One way to send events to clients. Equal events give equal bytes, so that a resumed stream continues exactly
+    where it ended."""
 
     @property
     def media_type(self) -> str:
@@ -24,22 +25,22 @@ class Dialect(Protocol):
 
     @property
     def is_stateless(self) -> bool:
-        """Whether an event's bytes depend on that event alone. If not, a watcher that resumes costs a look at the run
-        from its start."""
+        """Whether an event's bytes depend on that event alone. If not, the encoder of a watcher that resumes needs a
+        fold of the run's earlier events."""
         ...
 
     def encoder(self, run_id: str, before: RunFold) -> Encoder:
-        """An encoder that goes on after the events that `before` holds: none at the start of a run, and none ever for
-        a stateless dialect."""
+        """An encoder for the events after those in `before`. The fold is empty at the start of a run, and always for a
+        stateless dialect."""
         ...
 
 
 @dataclass(slots=True)
 class Watcher:
-    """One stream of a live run: where it is, and what makes its bytes.
+    """A client that follows a live run: its cursor and its encoder.
 
-    `encoder` has seen all events until `cursor`. It is None while a watcher of a stateful dialect lives on the pieces
-    that the watchers of its dialect share.
+    `encoder` was given all events up to `cursor`. It is None while a watcher of a stateful dialect uses the pieces that
+    the watchers of its dialect share.
     """
 
     run_id: str
@@ -53,7 +54,8 @@ class Watcher:
 
 
 class SharedPieces:
-    """The newest pieces of one dialect, for watchers at equal cursors; `encoder` has seen all events until `seq`."""
+    """The newest pieces of one dialect, which watchers at the same cursor share. `encoder` was given all events up to
+    `seq`."""
 
     __slots__ = ("by_cursor", "encoder", "seq")
 
@@ -63,7 +65,7 @@ class SharedPieces:
         self.seq = -1
 
     def put(self, key: int | tuple[int, int], piece: tuple[int, bytes], encoder: Encoder) -> None:
-        """Keep a piece, which is the seq that it leads to and its bytes; and its encoder, if no other is as far."""
+        """Keep a piece: the seq of its last event, and its bytes. Keep its encoder, too, if it has the highest seq."""
         if len(self.by_cursor) >= 8:
             self.by_cursor.clear()
         self.by_cursor[key] = piece

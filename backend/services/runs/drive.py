@@ -19,11 +19,12 @@ from backend.storage.runs.turns import ClosedTurn, Turns
 log = structlog.get_logger(__name__)
 
 _MAX_RETRY_AFTER = 86_400
-"""Seconds; a provider may ask for any number of them."""
+"""The longest `retry_after` for clients, in seconds. A provider may ask for more."""
 
 
 class RunDriver:
-    """Drives runs. An end that can't be stored is put into `unsaved`; `forget` is called when a run has ended."""
+    """Runs the bodies of runs and stores their ends. An end that can't be stored is put into `unsaved`; `forget` is
+    called when a run has ended."""
 
     def __init__(self, turns: Turns, unsaved: MutableMapping[Run, ClosedTurn], forget: Callable[[Run], None]) -> None:
         self._turns = turns
@@ -53,7 +54,7 @@ class RunDriver:
         except RunError as error:
             terminal = _failed(run, error)
         except StreamForgeError as error:
-            # Storage or embeddings: the code says so, as it does before a stream begins.
+            # Storage or embeddings failed. The code is the same as in a response before a stream begins.
             terminal = _failed(run, error)
             log.warning("run_failed", code=error.code, run_id=run.id)
         except Exception:
@@ -73,7 +74,7 @@ class RunDriver:
             run.state.apply(event)
         try:
             if not await self._turns.close(closed_turn(run, run.state, terminal, run.log.encode_next(last))):
-                # The session was deleted during the run: no client may be told that the answer is there.
+                # The session was deleted during the run, so the answer doesn't exist.
                 last[-1] = terminal = ev.RunCancelled(by="session_deleted", usage=run.state.total())
             run.log.finish(last, stored=True)
         except Exception as error:
@@ -95,8 +96,8 @@ def _cancelled(run: Run) -> ev.Terminal:
             return _failed(run, ShuttingDown(message))
         case None:
             return _failed(run, InternalError("The answer was broken off by the server."))
-        case by:
-            return ev.RunCancelled(by=by, **_totals(run))
+        case reason:
+            return ev.RunCancelled(by=reason, **_totals(run))
 
 
 def _totals(run: Run) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""A run's events folded into what they say: the message, the snapshot, the totals.
+"""Folds a run's events into its state: the message, the snapshot, the totals.
 
-The same fold serves the live run (what to store at its end), recovery (what a crash left) and the JSON form.
+The fold is used by live runs (to store their ends), by recovery (after a crash) and by the JSON dialect.
 """
 
 from dataclasses import dataclass, field
@@ -24,11 +24,11 @@ class RunFold:
     retrieval: str | None = None
     """How the passages were found, JSON text. It is stored with the answer, and is no part of the stream."""
     _parts: "list[_OpenPart]" = field(default_factory=list["_OpenPart"], init=False)
-    _counted: int = field(default=0, init=False)
+    _counted_parts: int = field(default=0, init=False)
     """How many parts a usage event has counted."""
 
     def apply(self, event: ev.AnyEvent) -> None:
-        """Take one event in."""
+        """Add one event to the state."""
         match event:
             case ev.TextDelta() | ev.ReasoningDelta():
                 self._parts[-1].pieces.append(event.text)
@@ -50,7 +50,7 @@ class RunFold:
             case ev.Usage():
                 self.usage.append(event)
                 if event.purpose == "answer":
-                    self._counted = len(self._parts)
+                    self._counted_parts = len(self._parts)
             case ev.ModelSwitched():
                 self.model = event.now
             case ev.RunStarted():
@@ -67,11 +67,11 @@ class RunFold:
         self.model = snapshot.model
         self.sources, self.citations, self.usage = snapshot.sources, snapshot.citations, snapshot.usage
         self._parts = [_OpenPart(p.kind, p.part_id, [p.text], p.open, p.dropped, p.unlinked) for p in snapshot.parts]
-        self._counted = len(self._parts)
+        self._counted_parts = len(self._parts)
 
     @property
     def has_text(self) -> bool:
-        """Whether any part has begun with some text in it."""
+        """Whether any part has text."""
         return any(p.pieces for p in self._parts)
 
     @property
@@ -80,7 +80,7 @@ class RunFold:
         return any(p.kind == "text" for p in self._parts)
 
     def closing_events(self) -> list[ev.AnyEvent]:
-        """The end of a part that is still open, so that every start has its end."""
+        """The event that ends the open part, so that every start has an end; empty if no part is open."""
         if not self._parts or not self._parts[-1].open:
             return []
         part = self._parts[-1]
@@ -90,12 +90,12 @@ class RunFold:
         """The text parts of the answer so far."""
         return "\n\n".join(p.text for p in self._parts if p.kind == "text")
 
-    def uncounted(self) -> str:
-        """What a model wrote that no usage tells of."""
-        return "".join(p.text for p in self._parts[self._counted :])
+    def uncounted_text(self) -> str:
+        """The text that a model wrote after the last usage event for answers."""
+        return "".join(p.text for p in self._parts[self._counted_parts :])
 
     def total(self) -> ev.TokenUsage:
-        """All calls together; a field that no call gave stays unknown."""
+        """The sum of all calls. A field is None if no call has it; the cost is None if any call's cost is unknown."""
         total = ev.TokenUsage()
         for use in self.usage:
             total.input_tokens += use.input_tokens
@@ -109,7 +109,7 @@ class RunFold:
         return total
 
     def citation_counts(self) -> ev.CitationCounts | None:
-        """How many citations were given, matched and dropped; None when there were none at all."""
+        """How many citations were given, matched and dropped; None if there were none at all."""
         matched = sum(c.matched for c in self.citations)
         dropped = sum(p.dropped for p in self._parts)
         if not self.citations and not dropped:
@@ -117,7 +117,7 @@ class RunFold:
         return ev.CitationCounts(given=len(self.citations) - matched, matched=matched, dropped=dropped)
 
     def unlinked(self) -> int:
-        """How many links and images of the answer were made text."""
+        """How many links and images of the answer were replaced by plain text."""
         return sum(p.unlinked for p in self._parts)
 
     def message_parts(self) -> list[MessagePart]:
@@ -129,7 +129,7 @@ class RunFold:
             if part.kind == "reasoning":
                 parts.append(ReasoningPart(text=part.text, part_id=part.id, unlinked=part.unlinked))
                 continue
-            citations = [_stored(c) for c in self.citations if c.part_id == part.id]
+            citations = [_citation_ref(c) for c in self.citations if c.part_id == part.id]
             parts.append(
                 TextPart(
                     text=part.text,
@@ -142,7 +142,7 @@ class RunFold:
         return parts
 
     def message_status(self, terminal: ev.Terminal) -> MessageStatus:
-        """Status of the answer's message when the run ends so."""
+        """The status of the answer's message if the run ends with `terminal`."""
         match terminal:
             case ev.RunCompleted() | ev.RunInterrupted():
                 return "complete"
@@ -152,7 +152,7 @@ class RunFold:
                 return "partial" if self.has_text else "failed"
 
     def snapshot(self, run: ev.RunStarted) -> ev.Snapshot:
-        """The run so far, for clients that can't be given the events themselves."""
+        """The run so far, for clients that can't be sent its events."""
         return ev.Snapshot(
             run_id=run.run_id,
             session_id=run.session_id,
@@ -194,7 +194,7 @@ class _OpenPart:
         return "".join(self.pieces)
 
 
-def _stored(citation: ev.Citation) -> CitationRef:
+def _citation_ref(citation: ev.Citation) -> CitationRef:
     return CitationRef(
         source_id=citation.source_id,
         n=citation.n,

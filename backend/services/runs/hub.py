@@ -1,4 +1,4 @@
-"""The run hub: every live run of this process, and the way to the stored ones."""
+"""The run hub: all live runs of this process, and access to the stored ones."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -20,7 +20,7 @@ from backend.services.telemetry.telemetry import SILENT, Telemetry
 from backend.storage.runs.turns import StoredRun, Turns
 
 _END_SECONDS = 7
-"""How long runs that were cancelled at the shutdown have to store their ends."""
+"""How long runs have to store their ends after they were cancelled by a shutdown."""
 
 
 class RunHub:
@@ -40,7 +40,7 @@ class RunHub:
         self._settings = settings
         self._runs: dict[str, Run] = {}
         self._by_session: dict[str, list[Run]] = {}
-        self._places = 0
+        self._run_count = 0  # live runs, and reserved places
         self._pace = SendPace(settings.send_window_ms / 1000)
         self._is_closing = self._is_grace_over = False
         self._leases = OnlyProcess(turns)
@@ -51,11 +51,11 @@ class RunHub:
 
     @property
     def instance_id(self) -> str:
-        """The id of this process among those that hold leases."""
+        """The id of this process, which holds the leases of its runs."""
         return self._leases.instance_id
 
     async def open(self) -> None:
-        """End what an earlier process left unfinished, then keep checkpoints and leases going."""
+        """End the runs that an earlier process left unfinished, then begin with checkpoints and leases."""
         await self._archive.recover(await self._leases.abandoned())
         self._keeper.open()
 
@@ -79,15 +79,16 @@ class RunHub:
         """Take a place among MAX_RUNS. Raises TooManyRuns, or Unavailable while shutting down."""
         if self._is_closing:
             raise Unavailable("The server is shutting down. Try again in a moment.", code="shutdown")
-        if self._places >= self._settings.max_runs:
+        count = self._run_count
+        if count >= self._settings.max_runs:
             raise TooManyRuns(
-                f"{self._places} answers are under way, the most this server allows (MAX_RUNS). Try again in a moment."
+                f"{count} answers are under way, the most this server allows (MAX_RUNS). Try again in a moment."
             )
-        self._places += 1
+        self._run_count += 1
 
     def release(self) -> None:
         """Give a reserved place back: the run was not started."""
-        self._places -= 1
+        self._run_count -= 1
 
     def start(
         self,
@@ -133,7 +134,7 @@ class RunHub:
     @property
     def live_count(self) -> int:
         """How many runs are under way."""
-        return self._places
+        return self._run_count
 
     def live(self, owner: str, run_id: str) -> Run | None:
         """The live run of that id, if it is the owner's."""
@@ -141,7 +142,7 @@ class RunHub:
         return run if run is not None and run.owner == owner else None
 
     def live_in_session(self, session_id: str) -> Run | None:
-        """The last live run of a session (others may wait behind each other before it)."""
+        """The last live run of a session; it may be queued behind earlier ones."""
         runs = self._by_session.get(session_id)
         return runs[-1] if runs else None
 
@@ -165,26 +166,26 @@ class RunHub:
         run = self.live(owner, run_id)
         if run is not None:
             with watching(run):
-                await run.log.finished()
+                await run.log.wait_for_end()
             return run.state
         return await self._archive.fold(await self._turns.run(owner, run_id))
 
     async def stored(self, owner: str, run_id: str) -> StoredRun:
-        """The run as the database has it. Raises NotFound."""
+        """The stored run. Raises NotFound."""
         row = await self._turns.run(owner, run_id)
         run = self._runs.get(run_id)
         late = self._keeper.unsaved.get(run) if run is not None else None
-        # An end that is not stored yet is shown as the watchers were sent it.
+        # If the end is not stored yet, show the end that the watchers were sent.
         return replace(row, status=late.status, error=late.error, usage=late.usage) if late is not None else row
 
     def _forget(self, run: Run) -> None:
         """The run has ended. If its end is not stored yet, it can be looked up here until it is."""
-        self._places -= 1
+        self._run_count -= 1
         if run not in self._keeper.unsaved:
             self._runs.pop(run.id, None)
         session_id = run.started.session_id
-        rest = [r for r in self._by_session.get(session_id, ()) if r is not run]
-        if rest:
-            self._by_session[session_id] = rest
+        remaining = [r for r in self._by_session.get(session_id, ()) if r is not run]
+        if remaining:
+            self._by_session[session_id] = remaining
         else:
             self._by_session.pop(session_id, None)

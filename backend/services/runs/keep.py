@@ -1,4 +1,4 @@
-"""What keeps live runs safe while they last: checkpoints, leases, and ends that could not be stored at once."""
+"""Keeps live runs safe: checkpoints, leases, and ends that could not be stored at once."""
 
 import asyncio
 from collections.abc import MutableMapping
@@ -22,7 +22,7 @@ _EXPIRE_SECONDS = 600
 
 
 class Leases(Protocol):
-    """Which process works on a run. Until its lease is over, no other process may end a run."""
+    """Which process works on which run. No other process may end a run before its lease is over."""
 
     instance_id: str
 
@@ -36,7 +36,7 @@ class Leases(Protocol):
 
 
 class OnlyProcess:
-    """The leases of the one process that holds the lock on DATA_DIR: no other process can hold any."""
+    """The leases of the process that holds the lock on DATA_DIR. No other process can hold leases."""
 
     def __init__(self, turns: Turns) -> None:
         self.instance_id = new_id("ins")
@@ -53,8 +53,8 @@ class OnlyProcess:
 
 
 class RunKeeper:
-    """Stores events of live runs at intervals, renews their leases, shortens logs of runs that finished
-    `retention_ms` ago. `runs` are the hub's: a run whose end is stored late leaves them then."""
+    """Stores events of live runs at intervals, renews their leases, and shortens logs of runs that finished
+    `retention_ms` ago. `runs` are the live runs of the hub; a run whose end is stored late is removed from them."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class RunKeeper:
         retention_ms: int,
     ) -> None:
         self.checkpoint_now = asyncio.Event()
-        """Set by a run with so many unstored events that a checkpoint is due at once."""
+        """A run sets this if it has so many unstored events that a checkpoint is due at once."""
         self.unsaved: dict[Run, ClosedTurn] = {}
         """Runs whose end could not be stored yet."""
         self._turns = turns
@@ -78,11 +78,11 @@ class RunKeeper:
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Begin."""
+        """Start the task that keeps the runs."""
         self._task = asyncio.create_task(self._keep(), name="run-keeper")
 
     async def close(self) -> None:
-        """Stop."""
+        """Stop the task that keeps the runs."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -125,5 +125,5 @@ class RunKeeper:
             except Exception as error:
                 code = error.code if isinstance(error, StreamForgeError) else "internal"
                 log.warning("checkpoint_failed", code=code, exc_info=not isinstance(error, StreamForgeError))
-                # A full log asks again at every event: once a second is enough.
+                # A full log sets `checkpoint_now` at every event. One attempt a second is enough.
                 await asyncio.sleep(min(self._interval, 1.0))

@@ -1,9 +1,9 @@
-"""The log of one live run: a stored prefix and a tail in memory, and the way of its events to whoever watches.
+"""The log of one live run: its stored events, its newest events in memory, and their way to the watchers.
 
-An event is encoded once. Appending never awaits. A watcher is a cursor (the last seq it has) and a dialect; it sleeps
-on a future only when it has caught up, and is given what has come since, joined. Watchers of one dialect at the same
-cursor share the bytes. Text wakes watchers at once while the process wakes few; a process that wakes many holds text
-back for one window (`send_window_ms`) at most. The first text and everything else wakes watchers at once.
+An event is encoded once. Appending never awaits. A watcher has a cursor (the last seq that it was sent) and a dialect.
+It waits on a future only if it has all events; then it is sent all newer events, joined. Watchers of one dialect at the
+same cursor share the bytes. A process that wakes few watchers wakes them for text at once; a process that wakes many
+delays text by at most one window (`send_window_ms`). The first text and all other events wake watchers at once.
 """
 
 import asyncio
@@ -17,19 +17,19 @@ from backend.services.runs.fold import RunFold
 from backend.storage.runs.events import EventLines
 
 ReadStored = Callable[[str, int], Awaitable[list[EventLines]]]
-"""Of a run id and a seq: stored events after it, in order; an empty list when there are none."""
+"""Reads the stored events of a run (its id) after a seq, in order; an empty list if there are none."""
 
 MAX_UNSTORED = 997
-"""Watchers are never shown more than this beyond what is stored, and the end of a run that could not be stored: so
-recovery's snapshot (last stored seq + 1,001) is ahead of every cursor."""
+"""The most unstored events that watchers are sent, besides the end of a run that could not be stored. So the snapshot
+of a recovered run (last stored seq + 1,001) is ahead of every cursor."""
 
 _MAX_CHUNK_EVENTS = 500
 _MAX_CHUNK_BYTES = 262_144
-"""A watcher is given no more at once: a slow one holds a piece of the log in its socket, not the log."""
+"""The most that a watcher is sent at once, so that the socket of a slow client holds only a piece of the log."""
 
 
 class LogFull(Exception):
-    """The tail is full and can't be stored: the run must end."""
+    """The log's memory is full and can't be stored, so the run must end."""
 
 
 _WAKES_PER_SECOND = 1000
@@ -39,9 +39,9 @@ _WAKES_PER_SECOND = 1000
 class SendPace:
     """When watchers may be woken for text. All runs of a process share one pace.
 
-    The process may wake `per_second` watchers a second, evenly spaced. A run whose turn has not come holds its text
-    back, but never longer than `window` seconds after it last woke its watchers. So an idle process delays nothing, and
-    a busy one joins the text of each run's window.
+    The process may wake `per_second` watchers a second, evenly spaced. A run that must wait holds its text back, but
+    never longer than `window` seconds after it last woke its watchers. So an idle process delays no text, and a busy
+    process sends the text of one window together.
     """
 
     def __init__(self, window: float, per_second: float = _WAKES_PER_SECOND) -> None:
@@ -55,13 +55,13 @@ class SendPace:
 
     def count(self, woken: int, now: float) -> None:
         """Count the watchers that are woken now."""
-        # What was spent is forgotten after one window: a run that wakes 200 watchers does not hold others back longer.
+        # At most one window: a run that wakes 200 watchers must not delay other runs longer than that.
         self._free_at = min(max(self._free_at, now) + woken * self._spacing, now + self._window)
 
 
 class RunLog(Protocol):
-    """The append-only events of one live run. One process appends; a log that others can read is a log of another
-    kind, with these methods."""
+    """The append-only events of one live run. One process appends. A log that other processes can read would be another
+    class with these methods."""
 
     @property
     def head(self) -> int:
@@ -69,18 +69,18 @@ class RunLog(Protocol):
         ...
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether the log has its terminal event."""
         ...
 
     @property
-    def unstored(self) -> int:
+    def unstored_count(self) -> int:
         """How many events are in memory only."""
         ...
 
     @property
-    def half_full(self) -> bool:
-        """Whether so much is in memory only that it should be stored now."""
+    def is_half_full(self) -> bool:
+        """Whether so many bytes are in memory only that a checkpoint is due."""
         ...
 
     def append(self, event: ev.AnyEvent) -> None:
@@ -88,7 +88,7 @@ class RunLog(Protocol):
         ...
 
     def encode_next(self, events: list[ev.AnyEvent]) -> list[EventLines]:
-        """What is not stored yet, followed by `events` with the seqs they will have, for the run's last commit."""
+        """The unstored events, followed by `events` with their future seqs, for the run's last commit."""
         ...
 
     def finish(self, events: list[ev.AnyEvent], *, stored: bool) -> None:
@@ -96,7 +96,8 @@ class RunLog(Protocol):
         ...
 
     def drop_hidden(self) -> list[ev.AnyEvent] | None:
-        """Forget what no watcher was shown. If something was dropped: the end of the part that is open then."""
+        """Drop the events that no watcher was sent. Returns the event that ends the part that is open then, or an empty
+        list; None if nothing was dropped."""
         ...
 
     def unstored_lines(self) -> EventLines | None:
@@ -104,14 +105,14 @@ class RunLog(Protocol):
         ...
 
     def mark_stored(self, seq: int) -> None:
-        """Events up to `seq` are in the database."""
+        """Note that the events up to `seq` are in the database."""
         ...
 
     def follow(self, cursor: int, dialect: Dialect, read_stored: ReadStored) -> AsyncGenerator[bytes]:
-        """The bytes of all events after `cursor`, as they come, joined; ends after the terminal event."""
+        """The bytes of all events after `cursor` as they are appended; it ends after the terminal event."""
         ...
 
-    async def finished(self) -> None:
+    async def wait_for_end(self) -> None:
         """Wait for the end of the log."""
         ...
 
@@ -136,31 +137,31 @@ class MemoryLog:
         self._loop = asyncio.get_running_loop()
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether the log has its terminal event."""
         return self._ended.is_set()
 
     @property
-    def unstored(self) -> int:
+    def unstored_count(self) -> int:
         """How many events are in memory only."""
         return self.head - self.stored
 
     @property
-    def half_full(self) -> bool:
-        """Whether the tail holds so many bytes that it should be stored now."""
+    def is_half_full(self) -> bool:
+        """Whether so many bytes are in memory only that a checkpoint is due."""
         return self._bytes > self._max_bytes // 2
 
     def append(self, event: ev.AnyEvent) -> None:
         """Give the event the next seq and show it to the watchers. Raises LogFull."""
-        if self.unstored >= self._max_events or self._bytes >= self._max_bytes:
+        if self.unstored_count >= self._max_events or self._bytes >= self._max_bytes:
             self.trim()
-            if self.unstored >= self._max_events or self._bytes >= self._max_bytes:
+            if self.unstored_count >= self._max_events or self._bytes >= self._max_bytes:
                 raise LogFull
         self._push(event)
         self._announce(isinstance(event, ev.TextDelta | ev.ReasoningDelta))
 
     def encode_next(self, events: list[ev.AnyEvent]) -> list[EventLines]:
-        """What is not stored yet, followed by `events` with the seqs they will have, for the run's last commit."""
+        """The unstored events, followed by `events` with their future seqs, for the run's last commit."""
         lines = self._tail[self.stored + 1 - self._first :]
         for offset, event in enumerate(events):
             event.seq = self.head + 1 + offset
@@ -179,26 +180,26 @@ class MemoryLog:
         self._announce(False)
 
     def drop_hidden(self) -> list[ev.AnyEvent] | None:
-        """Forget what no watcher was shown, since it will never be stored. If something was dropped: the end of the
-        part that is open then."""
-        upto = self._visible()
+        """Drop the events that no watcher was sent, since they will never be stored. Returns the event that ends the
+        part that is open then, or an empty list; None if nothing was dropped."""
+        upto = self._visible_head()
         if upto == self.head:
             return None
         del self._tail[upto + 1 - self._first :]
         self.head = upto
         borders = (b'{"type":"text.start', b'{"type":"reasoning.start', b'{"type":"text.end', b'{"type":"reasoning.end')
-        return _closing(next((line for line in reversed(self._tail) if line.startswith(borders)), b""))
+        return _closing_events(next((line for line in reversed(self._tail) if line.startswith(borders)), b""))
 
     def unstored_lines(self) -> EventLines | None:
         """The events to checkpoint, or None."""
-        if not self.unstored:
+        if not self.unstored_count:
             return None
         lines = self._tail[self.stored + 1 - self._first :]
         return EventLines(self.run_id, self.stored + 1, self.head, b"\n".join(lines))
 
     def mark_stored(self, seq: int) -> None:
-        """Events up to `seq` are in the database."""
-        was_hiding = self.unstored > MAX_UNSTORED
+        """Note that the events up to `seq` are in the database."""
+        was_hiding = self.unstored_count > MAX_UNSTORED
         self.stored = max(self.stored, seq)
         if len(self._tail) > self._max_events // 2 or self._bytes > self._max_bytes // 2:
             self.trim()
@@ -206,7 +207,7 @@ class MemoryLog:
             self._wake()
 
     def trim(self) -> None:
-        """Let go of what is stored: watchers who are that far behind read it from the database."""
+        """Drop stored events from memory. Watchers that still need them read them from the database."""
         drop = self.stored + 1 - self._first
         if drop > 0:
             self._bytes -= sum(map(len, self._tail[:drop]))
@@ -214,8 +215,8 @@ class MemoryLog:
             self._first += drop
 
     async def follow(self, cursor: int, dialect: Dialect, read_stored: ReadStored) -> AsyncGenerator[bytes]:
-        """The bytes of all events after `cursor`, as they come, joined; ends after the terminal event."""
-        # A run that begins now has its first step, and what it says there leaves with run.started.
+        """The bytes of all events after `cursor` as they are appended; it ends after the terminal event."""
+        # Let a run that begins now take its first step, so that its first events are sent with run.started.
         await asyncio.sleep(0)
         watcher = Watcher(self.run_id, cursor, dialect)
         while True:
@@ -224,29 +225,29 @@ class MemoryLog:
                 async for chunk in self._stored_chunks(watcher, read_stored):
                     yield chunk
                 if watcher.cursor == before:
-                    # Its session was deleted: there is nothing to go on with.
+                    # The session was deleted, and the stored events with it.
                     return
-            elif watcher.cursor < self._visible():
+            elif watcher.cursor < self._visible_head():
                 chunk = self._chunk(watcher)
                 if chunk is None:
                     watcher.encoder = await self._encoder_at(watcher.cursor, dialect, read_stored)
                     continue
                 if chunk:
                     yield chunk
-                if watcher.cursor < self._visible():
-                    # A long replay must not keep the loop from others.
+                if watcher.cursor < self._visible_head():
+                    # A long replay must not block the event loop.
                     await asyncio.sleep(0)
-            elif self.done:
+            elif self.is_done:
                 return
             else:
-                await self._changed()
+                await self._wait_for_change()
 
-    async def finished(self) -> None:
+    async def wait_for_end(self) -> None:
         """Wait for the end of the log."""
         await self._ended.wait()
 
-    def _visible(self) -> int:
-        return self.head if self.done else min(self.head, self.stored + MAX_UNSTORED)
+    def _visible_head(self) -> int:
+        return self.head if self.is_done else min(self.head, self.stored + MAX_UNSTORED)
 
     def _push(self, event: ev.AnyEvent) -> None:
         event.seq = self.head + 1
@@ -267,7 +268,7 @@ class MemoryLog:
                     yield chunk
 
     async def _encoder_at(self, cursor: int, dialect: Dialect, read_stored: ReadStored) -> Encoder:
-        """An encoder that goes on after `cursor`, made from what the log holds until there."""
+        """An encoder for the events after `cursor`, made from the log's events up to `cursor`."""
         fold, at = RunFold(), 0
         while at < cursor and not dialect.is_stateless:
             if at >= self._first - 1:
@@ -282,9 +283,9 @@ class MemoryLog:
         return dialect.encoder(self.run_id, fold)
 
     def _chunk(self, watcher: Watcher) -> bytes | None:
-        """The watcher's next piece of the tail, which moves its cursor; None if an encoder must be made for it."""
+        """The watcher's next bytes from memory; its cursor moves on. None if the watcher needs an encoder first."""
         shared, cursor = self._shared.setdefault(watcher.dialect, SharedPieces()), watcher.cursor
-        upto = min(self._visible(), cursor + _MAX_CHUNK_EVENTS)
+        upto = min(self._visible_head(), cursor + _MAX_CHUNK_EVENTS)
         key = (cursor, upto) if watcher.dialect.is_stateless else cursor
         piece, encoder = shared.by_cursor.get(key), None
         if piece is None:
@@ -292,13 +293,13 @@ class MemoryLog:
             if encoder is None:
                 return None
             lines = self._tail[cursor + 1 - self._first : upto + 1 - self._first]
-            lines = lines[: _fitting(lines, _MAX_CHUNK_BYTES)]
+            lines = lines[: _count_fitting(lines, _MAX_CHUNK_BYTES)]
             event = encoder.event
             piece = (cursor + len(lines), b"".join([event(seq, line) for seq, line in enumerate(lines, cursor + 1)]))
             shared.put(key, piece, encoder)
         watcher.cursor = piece[0]
         if not watcher.dialect.is_stateless and (encoder is not watcher.encoder or encoder is shared.encoder):
-            # Another encoder has made the piece, or this one is shared from now on.
+            # Another encoder made the piece, or the watcher's encoder is shared from now on.
             watcher.encoder = None
         return piece[1]
 
@@ -325,20 +326,20 @@ class MemoryLog:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _changed(self) -> None:
+    async def _wait_for_change(self) -> None:
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
-            # A watcher that leaves a quiet run leaves nothing behind.
+            # Without this, the waiters of watchers that left a quiet run would pile up.
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
             raise
 
 
-def _fitting(lines: list[bytes], limit: int) -> int:
-    """How many of the lines fit into so many bytes; at least one."""
+def _count_fitting(lines: list[bytes], limit: int) -> int:
+    """How many of the lines fit into `limit` bytes; at least one."""
     size = 0
     for count, line in enumerate(lines):
         size += len(line)
@@ -347,8 +348,8 @@ def _fitting(lines: list[bytes], limit: int) -> int:
     return len(lines)
 
 
-def _closing(border: bytes) -> list[ev.AnyEvent]:
-    """The end of the part that is open after this event, the last one that opened or closed any."""
+def _closing_events(border: bytes) -> list[ev.AnyEvent]:
+    """The event that ends the part that is open after `border`, the last event that began or ended a part."""
     match ev.decode(border) if border else None:
         case ev.TextStart(part_id=part_id):
             return [ev.TextEnd(part_id=part_id)]
@@ -359,7 +360,7 @@ def _closing(border: bytes) -> list[ev.AnyEvent]:
 
 
 def _apply_row(fold: RunFold, row: EventLines, after: int, upto: int) -> int:
-    """Apply the row's events after `after`, none beyond `upto`; the seq of the last one that was seen."""
+    """Apply the row's events after `after` up to `upto`. Returns the seq that is reached."""
     for seq, line in enumerate(row.lines.split(b"\n"), row.first_seq):
         if after < seq <= upto:
             fold.apply(ev.decode(line))
@@ -370,7 +371,7 @@ def _apply_row(fold: RunFold, row: EventLines, after: int, upto: int) -> int:
 async def _stored_pieces(
     run_id: str, cursor: int, encoder: Encoder, read_stored: ReadStored
 ) -> AsyncGenerator[tuple[int, bytes]]:
-    """The bytes of the next few stored rows in pieces of bounded size, each with the seq that it leads to."""
+    """The bytes of the next few stored rows in pieces of bounded size, each with the seq of its last event."""
     chunks: list[bytes] = []
     size = 0
     for row in await read_stored(run_id, cursor):
@@ -402,7 +403,7 @@ async def replay(run_id: str, cursor: int, dialect: Dialect, read_stored: ReadSt
 
 
 async def _stored_fold(run_id: str, upto: int, read_stored: ReadStored) -> RunFold:
-    """What the run's stored events until `upto` say."""
+    """The fold of the run's stored events up to `upto`."""
     fold, at, before = RunFold(), 0, -1
     while at != before and at < upto:
         before = at

@@ -1,4 +1,4 @@
-"""Opens the runs: recovers what a crash left, then keeps live runs until the server stops."""
+"""Opens the runs: ends those that a crash interrupted, then keeps live runs until the server stops."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from backend.storage.runs.turns import Turns
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Live and stored runs; `turns` opens and reads what runs belong to."""
+    """Live and stored runs. `turns` stores and reads the turns that they answer."""
 
     hub: RunHub
     turns: Turns
@@ -24,7 +24,7 @@ class Runs:
 async def opened(
     settings: RunSettings, storage: StorageSettings, core: Core, charge: Callable[[ev.Usage], None]
 ) -> AsyncGenerator[Runs]:
-    """The runs. `storage` says how long events are kept; `charge` puts the cost into a usage event.
+    """The live and stored runs. `storage` says how long events are kept; `charge` adds the cost to a usage event.
 
     Live runs use capabilities that open later. So they must be drained before those close: `core.draining` ends them.
     """

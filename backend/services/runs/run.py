@@ -1,4 +1,4 @@
-"""A live run: its log, its fold, its task, and who watches it."""
+"""A live run: its log, its fold, its task, and the number of its watchers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,10 +16,10 @@ CancelledBy = Literal["user", "replaced", "session_deleted", "no_watcher"]
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """A live run. Its body appends events with `emit`; the hub appends the terminal one. `charge` puts the cost into a
-    usage event.
+    """A live run. Its body appends events with `emit`; the driver appends the terminal event. `charge` adds the cost to
+    a usage event.
 
-    A run that nobody watches for `leave_after` seconds is cancelled; with None it continues.
+    A run without watchers is cancelled after `leave_after` seconds; if that is None, it goes on.
     """
 
     owner: str
@@ -58,14 +58,14 @@ class Run:
             self.observer.noticed(event)
         self.log.append(event)
         self.state.apply(event)
-        if self.log.unstored >= self.checkpoint_events or self.log.half_full:
+        if self.log.unstored_count >= self.checkpoint_events or self.log.is_half_full:
             self.checkpoint_now.set()
 
-    def cancel(self, by: CancelledBy | Literal["shutdown"]) -> None:
-        """Ask the run to end. A run that is ending already ends as it was going to."""
+    def cancel(self, reason: CancelledBy | Literal["shutdown"]) -> None:
+        """Cancel the run's task for this reason. If the run is ending already, this has no effect."""
         if self.is_ending or self.cancelled_by is not None or self.task is None:
             return
-        self.cancelled_by = by
+        self.cancelled_by = reason
         # A task that is cancelled before its first step never runs, and would leave the run without an end.
         if self.has_begun:
             self.task.cancel()

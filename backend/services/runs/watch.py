@@ -1,4 +1,4 @@
-"""Watching runs: their events in a dialect, live or stored, and DISCONNECT_GRACE for runs that nobody watches."""
+"""Watching runs: their events in a dialect, live or stored, and DISCONNECT_GRACE for runs without watchers."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
@@ -11,7 +11,7 @@ from backend.services.runs.run import Run
 from backend.storage.runs.turns import Turns
 
 ARRIVAL_SECONDS = 1.0
-"""The client that asked for a run watches it some steps of the loop after the run begins, at the latest after this."""
+"""The client that starts a run begins to watch it a little later than the run begins, at most this much later."""
 
 
 def follow_live(run: Run, after: int, dialect: Dialect, turns: Turns) -> AsyncGenerator[bytes] | None:
@@ -20,11 +20,11 @@ def follow_live(run: Run, after: int, dialect: Dialect, turns: Turns) -> AsyncGe
     Raises Conflict (`cursor_ahead`).
     """
     if after > run.log.head:
-        raise _ahead(after, run.log.head)
-    if run.log.done and after == run.log.head:
+        raise _cursor_ahead(after, run.log.head)
+    if run.log.is_done and after == run.log.head:
         return None
     stream = run.log.follow(after, dialect, turns.events)
-    return stream if run.leave_after is None else _counted(run, stream)
+    return stream if run.leave_after is None else _watched_stream(run, stream)
 
 
 async def follow_stored(run_id: str, after: int, dialect: Dialect, turns: Turns) -> AsyncGenerator[bytes] | None:
@@ -35,8 +35,8 @@ async def follow_stored(run_id: str, after: int, dialect: Dialect, turns: Turns)
     rows = await turns.events(run_id, 0, 1)
     last = await turns.last_seq(run_id)
     if after > last:
-        raise _ahead(after, last)
-    # A log that was shortened begins with a snapshot; the seq before it was the terminal event's.
+        raise _cursor_ahead(after, last)
+    # A log that was shortened begins with a snapshot. The event before the snapshot was the terminal one.
     if after == last or (rows and rows[0].first_seq > 1 and after == rows[0].first_seq - 1):
         return None
     return replay(run_id, after, dialect, turns.events)
@@ -44,7 +44,7 @@ async def follow_stored(run_id: str, after: int, dialect: Dialect, turns: Turns)
 
 @contextmanager
 def watching(run: Run) -> Generator[None]:
-    """While this is open, the run has one more watcher."""
+    """A block in which the run has one more watcher."""
     run.watcher_count += 1
     schedule_leave(run)
     try:
@@ -55,7 +55,8 @@ def watching(run: Run) -> Generator[None]:
 
 
 def schedule_leave(run: Run, at_least: float = 0.0) -> None:
-    """Cancel the run after its grace, if nobody watches it and nobody comes until then. `at_least`: seconds."""
+    """Cancel the run after `leave_after` seconds, at least `at_least`, if it has no watcher now and gets none until
+    then."""
     if run.leave_timer is not None:
         run.leave_timer.cancel()
         run.leave_timer = None
@@ -64,13 +65,13 @@ def schedule_leave(run: Run, at_least: float = 0.0) -> None:
         run.leave_timer = loop.call_later(max(run.leave_after, at_least), run.cancel, "no_watcher")
 
 
-async def _counted(run: Run, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """The stream, whose reader counts as a watcher."""
+async def _watched_stream(run: Run, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The stream; while it is read, the run has one more watcher."""
     with watching(run):
         async with aclosing(stream):
             async for chunk in stream:
                 yield chunk
 
 
-def _ahead(after: int, head: int) -> Conflict:
+def _cursor_ahead(after: int, head: int) -> Conflict:
     return Conflict(f"The cursor {after} is ahead of the run, which is at {head}.", code="cursor_ahead", head=head)

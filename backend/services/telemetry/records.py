@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from backend import events as ev
-from backend.chains.calling.fallback import Observed
+from backend.chains.calling.fallback import ObservedCall
 from backend.chains.models.prompt import Parameters, Prompt
 from backend.errors import RunError
 
@@ -38,7 +38,7 @@ class RequestRecord:
 
 
 @dataclass(slots=True, eq=False)
-class CallRecord(Observed):
+class CallRecord(ObservedCall):
     """A call of a model. It is made when the call begins, or afterwards from the call's usage; then it has no times."""
 
     model: str

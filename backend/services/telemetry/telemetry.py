@@ -11,7 +11,7 @@ import structlog
 from typing_extensions import override
 
 from backend import events as ev
-from backend.chains.calling.fallback import CallObserver, ModelCandidate, Observed
+from backend.chains.calling.fallback import CallObserver, ModelCandidate, ObservedCall
 from backend.chains.models.prompt import Prompt
 from backend.errors import StreamForgeError
 from backend.services.telemetry.records import (
@@ -169,7 +169,7 @@ class _RunRecorder(RunObserver):
         self._telemetry.run_began(self._run)
 
     @override
-    def calling(self, candidate: ModelCandidate, prompt: Prompt) -> Observed:
+    def observe_call(self, candidate: ModelCandidate, prompt: Prompt) -> ObservedCall:
         call = CallRecord(candidate.name, parameters=prompt.parameters, began=now())
         if self._telemetry.contents:
             call.prompt, call.text_begins = prompt, len(self._run.state.text())

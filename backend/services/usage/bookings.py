@@ -1,4 +1,4 @@
-"""Calls that are no part of a run, on their way into the ledger: each once, also when the database is busy."""
+"""Books calls outside of runs in the ledger, each exactly once. If the database is busy, they are booked later."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ from backend.storage.usage.ledger import Ledger, NewCall
 log = structlog.get_logger(__name__)
 
 _PAUSE = 1.0
-"""Seconds between tries."""
+"""Seconds before a late booking is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """Calls of an owner, in a session, and what was `held` for them until now."""
+    """Calls of an owner in a session, and the reservation that ends with the booking."""
 
     owner: str
     session_id: str | None
     calls: Sequence[NewCall]
-    held: str | None
+    reservation_id: str | None
 
 
 class Bookings:
-    """What is booked late lives in memory: a crash until then loses it."""
+    """The bookings that are being written, and those that are late. Late bookings are in memory: a crash loses them."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -37,20 +37,20 @@ class Bookings:
         self._closing = asyncio.Event()
 
     async def book(self, booking: Booking) -> None:
-        """Book it, now or as soon as that can be done. Who is cancelled meanwhile doesn't undo it."""
+        """Write the booking now, or later if the database is busy. It is written even if the caller is cancelled."""
         task = asyncio.create_task(self._book(booking))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Book what is left, if that can be done now."""
+        """Write the late bookings, if the database allows it now."""
         self._closing.set()
         await asyncio.gather(*self._under_way, return_exceptions=True)
         if self._catching_up is not None:
             await self._catching_up
         if self._late:
-            log.error("usage_not_saved", calls=sum(len(each.calls) for each in self._late))
+            log.error("usage_not_saved", calls=sum(len(booking.calls) for booking in self._late))
 
     async def _book(self, booking: Booking) -> None:
         try:
@@ -62,7 +62,7 @@ class Bookings:
                 self._catching_up = asyncio.create_task(self._catch_up(), name="bookings")
 
     async def _settle(self, booking: Booking) -> None:
-        await self._ledger.settle(booking.owner, booking.session_id, booking.calls, booking.held)
+        await self._ledger.settle(booking.owner, booking.session_id, booking.calls, booking.reservation_id)
 
     async def _catch_up(self) -> None:
         while self._late:

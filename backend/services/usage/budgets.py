@@ -18,29 +18,29 @@ from backend.storage.usage.reservations import Reservation
 
 @dataclass(frozen=True, slots=True)
 class CostInput:
-    """What is known about an answer before it begins."""
+    """Everything that the highest cost of an answer depends on."""
 
     candidates: Sequence[ModelCandidate]
     question: str
     texts: Sequence[str]
     """The texts of the prompt that are known: system prompt, message, examples."""
-    pictures: int
+    images: int
     """The number of images in the message."""
-    before: int
+    earlier_images: int
     """The number of images in earlier messages of the session."""
-    looks_up: bool
+    searches: bool
     """Whether documents are searched."""
-    follows: bool
+    has_history: bool
     """Whether there may be earlier messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What an answer may spend."""
+    """The limits of what an answer may cost."""
 
     input_limit: int
     """The longest prompt, in tokens."""
-    pictures: int
+    images: int
     """The number of images of earlier messages that the prompt may hold."""
     reservation: Reservation
 
@@ -59,38 +59,38 @@ class Budgets:
         self._passages = passages_at_most(library.top_k, library.passage_size)
 
     def of(self, owner: str) -> Budget | None:
-        """The owner's own budget, or else the one of `*`; None: no limit."""
+        """The owner's budget, or else the budget of `*`; None if there is no limit."""
         return self._budgets.get(owner) or self._budgets.get(EVERYBODY)
 
-    def allowance(self, owner: str, planned: CostInput) -> Spending | None:
-        """What the answer may spend; None without a budget. Raises PriceUnknown."""
+    def spending(self, owner: str, cost_input: CostInput) -> Spending | None:
+        """The limits of what the answer may cost; None without a budget. Raises PriceUnknown."""
         budget = self.of(owner)
         if budget is None:
             return None
-        before = min(planned.before, images_that_fit(self._history, planned.pictures))
+        earlier_images = min(cost_input.earlier_images, images_that_fit(self._history, cost_input.images))
         limit = answer_at_most(
-            planned.texts,
-            planned.pictures + before,
-            planned.candidates[0].parameters.response_schema,
-            self._history if planned.follows else 0,
-            self._passages if planned.looks_up else 0,
+            cost_input.texts,
+            cost_input.images + earlier_images,
+            cost_input.candidates[0].parameters.response_schema,
+            self._history if cost_input.has_history else 0,
+            self._passages if cost_input.searches else 0,
         )
-        # A candidate that times out is paid for, and the next one that answers, too.
-        calls = [(candidate.name, Tokens(limit, candidate.parameters.max_tokens)) for candidate in planned.candidates]
+        # A candidate that times out must be paid, and so must the next one, which answers.
+        calls = [(c.name, Tokens(limit, c.parameters.max_tokens)) for c in cost_input.candidates]
         amount = sum(self._cost(*call) for call in calls)
-        if planned.follows and planned.looks_up:
+        if cost_input.has_history and cost_input.searches:
             # The first candidate without a cooldown rewrites the question; which one it will be is not known yet.
-            rewrite = Tokens(rewrite_at_most(planned.question), REWRITING.max_tokens)
-            amount += max((self._cost(c.name, rewrite) for c in planned.candidates if c.model.writes), default=0)
-        return Spending(limit, before, Reservation(amount, budget))
+            rewrite = Tokens(rewrite_at_most(cost_input.question), REWRITING.max_tokens)
+            amount += max((self._cost(c.name, rewrite) for c in cost_input.candidates if c.model.writes), default=0)
+        return Spending(limit, earlier_images, Reservation(amount, budget))
 
-    def reservation(self, owner: str, model: str, most: Tokens) -> Reservation | None:
-        """The highest cost of a call of `most` tokens; None without a budget. Raises PriceUnknown."""
+    def reservation(self, owner: str, model: str, bound: Tokens) -> Reservation | None:
+        """The reservation for a call of at most `bound` tokens; None without a budget. Raises PriceUnknown."""
         budget = self.of(owner)
-        return Reservation(self._cost(model, most), budget, writes=most.output > 0) if budget is not None else None
+        return Reservation(self._cost(model, bound), budget, writes=bound.output > 0) if budget is not None else None
 
-    def _cost(self, name: str, most: Tokens) -> int:
-        cost = self._pricing.cost_at_most(name, most)
+    def _cost(self, name: str, bound: Tokens) -> int:
+        cost = self._pricing.cost_at_most(name, bound)
         if cost is None:
             raise PriceUnknown(
                 f"You have a budget, and what {name} costs is not known. Choose another model, or have its price set "

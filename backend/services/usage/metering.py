@@ -17,7 +17,7 @@ from backend.storage.usage.ledger import Ledger, NewCall
 
 
 class Metering:
-    """Makes owners pay for calls outside of runs. A run's own calls are booked in the commit that ends the run."""
+    """Books the calls outside of runs for their owners. A run's calls are booked in the commit that ends the run."""
 
     def __init__(self, ledger: Ledger, budgets: Budgets, pricing: Pricing, telemetry: Telemetry) -> None:
         self._ledger = ledger
@@ -27,16 +27,16 @@ class Metering:
         self._bookings = Bookings(ledger)
 
     async def close(self) -> None:
-        """Book what is not booked yet, if the database allows it now."""
+        """Write the late bookings, if the database allows it now."""
         await self._bookings.close()
 
     @asynccontextmanager
     async def outside_run(
-        self, owner: str, session_id: str | None, model: str, most: Tokens
+        self, owner: str, session_id: str | None, model: str, bound: Tokens
     ) -> AsyncGenerator[list[ev.Usage]]:
-        """Reserve the highest cost of a call, `most` tokens, until the end of the block, then book what the block
-        appended to the list. Raises BudgetExceeded, PriceUnknown."""
-        reservation = self._budgets.reservation(owner, model, most)
+        """Reserve the cost of a call of at most `bound` tokens until the end of the block, then book the usage that the
+        block added to the list. Raises BudgetExceeded, PriceUnknown."""
+        reservation = self._budgets.reservation(owner, model, bound)
         reservation_id = new_id("res") if reservation is not None else None
         calls: list[ev.Usage] = []
         try:
@@ -49,23 +49,23 @@ class Metering:
                 await self._book(owner, session_id, calls, reservation_id)
 
     def embedding(self, owner: str) -> AbstractContextManager[None]:
-        """A block in which the owner pays for each request to a provider of embeddings, as in `outside_run`."""
+        """A block in which each request to a provider of embeddings is reserved and booked, as in `outside_run`."""
 
         @asynccontextmanager
-        async def request(model: str, most: int) -> AsyncGenerator[EmbeddingUsage]:
-            async with self.outside_run(owner, None, model, Tokens(most, 0)) as calls:
-                embedded = EmbeddingUsage()
+        async def request(model: str, bound: int) -> AsyncGenerator[EmbeddingUsage]:
+            async with self.outside_run(owner, None, model, Tokens(bound, 0)) as calls:
+                embedding_usage = EmbeddingUsage()
                 try:
-                    yield embedded
+                    yield embedding_usage
                 finally:
                     call = ev.Usage(
                         model=model,
                         purpose="embedding",
-                        input_tokens=embedded.tokens,
+                        input_tokens=embedding_usage.tokens,
                         output_tokens=0,
-                        estimated=embedded.estimated,
+                        estimated=embedding_usage.estimated,
                     )
-                    if embedded.tokens:
+                    if embedding_usage.tokens:
                         calls.append(call)
 
         return charge_embeddings_to(request)

@@ -1,4 +1,4 @@
-"""What models were used for and what it cost, as owners see it."""
+"""Reports of usage: how many tokens the models used for an owner, for which purposes, and the cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from backend.errors import Forbidden
 from backend.kit.times import now_ms
 from backend.services.usage.budgets import Budgets
-from backend.storage.usage.ledger import Group, Ledger, Which
+from backend.storage.usage.ledger import CallFilter, Group, Ledger
 from backend.storage.usage.ledger import Grouping as Grouping
 from backend.storage.usage.ledger import Sums as Sums
 
@@ -15,7 +15,7 @@ EVERY_OWNER = "*"
 
 @dataclass(frozen=True, slots=True)
 class BudgetState:
-    """A budget now, in micro-dollars; `resets_at` in ms since 1970."""
+    """A budget at this moment, in micro-dollars; `resets_at` is in ms since 1970."""
 
     limit: int
     period: str
@@ -26,7 +26,7 @@ class BudgetState:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """A page of groups, the sums of all calls, and the owner's budget. `more`: whether groups follow."""
+    """A page of groups, the sums of all calls, and the owner's budget. `more` says whether there are more groups."""
 
     groups: list[Group]
     more: bool
@@ -34,7 +34,7 @@ class UsageReport:
     budget: BudgetState | None
 
 
-class UsageService:
+class UsageReports:
     """Reports from the ledger. `admins` may read the usage of all owners."""
 
     def __init__(self, ledger: Ledger, budgets: Budgets, admins: Sequence[str]) -> None:
@@ -47,23 +47,26 @@ class UsageService:
         caller: str,
         owner: str | None,
         period: tuple[int, int],
-        by: Grouping,
+        grouping: Grouping,
         limit: int,
         after: tuple[int, str] | None,
     ) -> UsageReport:
-        """The calls of an owner (None: the caller; `*`: all owners) that were booked within `period` (ms since 1970,
-        the end excluded), in at most `limit` groups after the position `after`. Raises Forbidden."""
+        """The calls that were booked within `period`, in at most `limit` groups after the position `after`.
+
+        `owner` is None for the caller's calls, and `*` for those of all owners. `period` is in ms since 1970, without
+        its end. Raises Forbidden.
+        """
         owner = owner or caller
-        if caller not in self._admins and (owner != caller or by == "owner"):
+        if caller not in self._admins and (owner != caller or grouping == "owner"):
             raise Forbidden("Only those whom USAGE_ADMINS names see what others use. Leave out owner, and by=owner.")
-        which = Which(None if owner == EVERY_OWNER else owner, *period)
-        groups = await self._ledger.groups(which, by, limit + 1, after)
-        budget = None if which.owner is None else await self._state(owner)
-        return UsageReport(groups[:limit], len(groups) > limit, await self._ledger.total(which), budget)
+        calls = CallFilter(None if owner == EVERY_OWNER else owner, *period)
+        groups = await self._ledger.groups(calls, grouping, limit + 1, after)
+        budget = None if calls.owner is None else await self._state(owner)
+        return UsageReport(groups[:limit], len(groups) > limit, await self._ledger.total(calls), budget)
 
     async def _state(self, owner: str) -> BudgetState | None:
         budget = self._budgets.of(owner)
         if budget is None:
             return None
-        spent, reserved = await self._ledger.used(owner, budget)
+        spent, reserved = await self._ledger.spent_and_reserved(owner, budget)
         return BudgetState(budget.limit, budget.period, spent, reserved, budget.resets_at(now_ms()))

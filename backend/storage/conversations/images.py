@@ -1,4 +1,4 @@
-"""Images of messages. An image belongs to a session, so that every branch that shows it has the same one."""
+"""Images of messages. An image belongs to a session, so that all branches of the session can share it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from backend.storage.engine.tx import Tx
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """A picture and its bytes."""
+    """An image and its bytes."""
 
     id: str
     media_type: str
@@ -18,33 +18,33 @@ class ImageRow:
 
 
 class Images:
-    """Pictures in the database. They are stored with the message that brings them, and go with its session."""
+    """Images in the database. They are stored with their message and deleted with its session."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def get(self, owner: str, image_id: str) -> ImageRow:
-        """One picture. Raises NotFound."""
+        """One image. Raises NotFound."""
         sql = "SELECT id, media_type, data FROM images WHERE id = :id AND owner = :owner"
         row = await self._db.read(lambda tx: tx.one(sql, id=image_id, owner=owner))
         if row is None:
             raise NotFound("No such picture.")
         return ImageRow(*row)
 
-    async def of(self, session_id: str, image_ids: Sequence[str]) -> dict[str, ImageRow]:
-        """Those of these pictures that the session has, by id."""
+    async def find(self, session_id: str, image_ids: Sequence[str]) -> dict[str, ImageRow]:
+        """The images with these ids, by id. Ids that the session doesn't have are left out."""
         sql = "SELECT id, media_type, data FROM images WHERE session_id = :session_id AND id IN :ids"
         rows = await self._db.read(lambda tx: tx.rows(sql, session_id=session_id, ids=image_ids))
         return {row[0]: ImageRow(*row) for row in rows}
 
     async def count(self, session_id: str) -> int:
-        """How many a session has."""
+        """The number of images of a session."""
         sql = "SELECT count(*) FROM images WHERE session_id = :session_id"
         return await self._db.read(lambda tx: tx.value(sql, session_id=session_id))
 
 
 def store_images(tx: Tx, owner: str, session_id: str, images: Sequence[ImageRow], now: int) -> None:
-    """Store the pictures of a session."""
+    """Store images of a session."""
     tx.execute_many(
         "INSERT INTO images (id, owner, session_id, media_type, data, created_at) "
         "VALUES (:id, :owner, :session_id, :media_type, :data, :now)",

@@ -1,4 +1,4 @@
-"""Messages of sessions, and the path that leads to one. Only this module writes the table messages."""
+"""Messages of sessions, and the path to a message. Only this module writes the table messages."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ _COLUMNS = "id, session_id, parent_id, run_id, role, status, parts, model, promp
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """A message; `parts` and `prompt` (its template) are JSON text, `model` answered it."""
+    """A message. `parts` and `prompt` (the template of the answer) are JSON text; `model` wrote the answer."""
 
     id: str
     session_id: str
@@ -26,7 +26,7 @@ class MessageRow:
 
 @dataclass(slots=True, frozen=True)
 class StoredMessage:
-    """A message of the active path: role, status and its parts as JSON text. `summary`: of all up to and with it."""
+    """A message of the active path; `parts` is JSON text. `summary` covers all messages up to and including this."""
 
     id: str
     role: str
@@ -42,7 +42,7 @@ def of_session(tx: Tx, session_id: str) -> list[MessageRow]:
 
 
 def by_id(tx: Tx, owner: str, message_id: str) -> MessageRow | None:
-    """A message of the owner's."""
+    """A message of the owner; None if the owner has no such message."""
     row = tx.one(f"SELECT {_COLUMNS} FROM messages WHERE id = :id AND owner = :owner", id=message_id, owner=owner)
     return None if row is None else MessageRow(*row)
 
@@ -85,7 +85,7 @@ def insert(
     prompt: str | None = None,
     retrieval: str | None = None,
 ) -> None:
-    """Store a message; `retrieval` is the trace of the search for an answer, JSON text."""
+    """Store a message. `retrieval` explains the search for an answer, as JSON text."""
     tx.execute(
         _INSERT,
         owner=owner,

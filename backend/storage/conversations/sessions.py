@@ -16,7 +16,7 @@ from backend.storage.engine.tx import Row, Tx
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """A session; `settings` as they were set. Times in ms."""
+    """A session. `settings` has only the settings that a client set. Times in ms."""
 
     id: str
     title: str
@@ -28,7 +28,7 @@ class SessionRow:
 
 _COLUMNS = "id, title, head_message_id, settings, created_at, updated_at"
 _NAMED = "named"
-"""Among the settings: the client gave the session its title."""
+"""The key in `settings` which says that a client gave the session its title."""
 
 
 class Sessions:
@@ -65,11 +65,11 @@ class Sessions:
         return _session(row)
 
     async def change(self, owner: str, session_id: str, title: str | None, settings: dict[str, Any]) -> None:
-        """Another title; settings that are named take the place of the old, null unsets them. Raises NotFound."""
+        """Change the title and the given settings. None as a setting's value removes it. Raises NotFound."""
         await self._db.write(lambda tx: _change(tx, owner, session_id, title, settings))
 
     async def retitle(self, owner: str, session_id: str, before: str, title: str) -> None:
-        """Another title in the place of `before`, unless the client named the session meanwhile."""
+        """Replace the title `before`, unless a client has given the session a title meanwhile."""
         sql = (
             "UPDATE sessions SET title = :title WHERE id = :id AND owner = :owner AND title = :before "
             f"AND json_extract(settings, '$.{_NAMED}') IS NULL"
@@ -77,31 +77,31 @@ class Sessions:
         await self._db.write(lambda tx: tx.execute(sql, title=title, id=session_id, owner=owner, before=before))
 
     async def move_head(self, owner: str, session_id: str, message_id: str) -> None:
-        """Another last message of the active path. Raises NotFound."""
+        """Make a message the last one of the active path. Raises NotFound."""
         sql = (
             "UPDATE sessions SET head_message_id = :head, updated_at = :now WHERE id = :id AND owner = :owner "
             "AND EXISTS (SELECT 1 FROM messages m WHERE m.id = :head AND m.session_id = sessions.id)"
         )
         changed = await self._db.write(
-            lambda tx: tx.changed(sql, head=message_id, now=now_ms(), id=session_id, owner=owner)
+            lambda tx: tx.count_changes(sql, head=message_id, now=now_ms(), id=session_id, owner=owner)
         )
         if changed == 0:
             raise NotFound("message_id: no such message in this session.")
 
     async def settings(self, owner: str, session_id: str) -> dict[str, Any]:
-        """The settings of a session; none when there is no such session."""
+        """The settings of a session; empty if there is no such session."""
         sql = "SELECT settings FROM sessions WHERE id = :id AND owner = :owner"
         stored = await self._db.read(lambda tx: tx.value(sql, id=session_id, owner=owner))
         return json.loads(stored) if stored is not None else {}
 
     async def delete(self, owner: str, session_id: str) -> None:
-        """Delete it with its messages, runs and events. Raises NotFound."""
+        """Delete a session with its messages, runs and events. Raises NotFound."""
         sql = "DELETE FROM sessions WHERE id = :id AND owner = :owner"
-        if await self._db.write(lambda tx: tx.changed(sql, id=session_id, owner=owner)) == 0:
+        if await self._db.write(lambda tx: tx.count_changes(sql, id=session_id, owner=owner)) == 0:
             raise NotFound("No such session.")
 
     async def retrieval(self, owner: str, message_id: str) -> str | None:
-        """The stored trace of an answer's retrieval, JSON text. Raises NotFound."""
+        """The stored explanation of an answer's search, as JSON text. Raises NotFound."""
         sql = "SELECT retrieval FROM messages WHERE id = :id AND owner = :owner"
         row = await self._db.read(lambda tx: tx.one(sql, id=message_id, owner=owner))
         if row is None:
@@ -120,7 +120,7 @@ class Sessions:
         return row
 
     async def usage(self, session_id: str) -> dict[str, str]:
-        """What each ended run of a session used, JSON text, by run."""
+        """The usage of each ended run of a session, as JSON text by run id."""
         sql = "SELECT id, usage FROM runs WHERE session_id = :session_id AND usage IS NOT NULL"
         rows = await self._db.read(lambda tx: tx.rows(sql, session_id=session_id))
         return dict(rows)
@@ -128,7 +128,7 @@ class Sessions:
     async def insert(
         self, owner: str, session: SessionRow, rows: Sequence[MessageRow], images: Sequence[ImageRow]
     ) -> None:
-        """Store a session with its messages and their pictures, all or nothing."""
+        """Store a session with its messages and their images in one commit."""
 
         def store(tx: Tx) -> None:
             insert(
@@ -188,13 +188,13 @@ def insert(
 
 
 def set_head(tx: Tx, session_id: str, message_id: str, now: int) -> None:
-    """Let the active path end with a message."""
+    """Make a message the last one of the active path."""
     sql = "UPDATE sessions SET head_message_id = :head, updated_at = :now WHERE id = :id"
     tx.execute(sql, head=message_id, now=now, id=session_id)
 
 
 def advance_head(tx: Tx, session_id: str, before: str, message_id: str, now: int) -> None:
-    """Let the active path go on with a message, if it still ends with `before`."""
+    """Make a message the last one of the active path, if `before` still is the last one."""
     tx.execute(
         "UPDATE sessions SET updated_at = :now, "
         "head_message_id = CASE WHEN head_message_id = :before THEN :head ELSE head_message_id END WHERE id = :id",

@@ -1,4 +1,4 @@
-"""Summaries: a conversation up to and with a message, in short."""
+"""Summaries of conversations, each up to and including a message."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from backend.storage.engine.database import Database
 
 @dataclass(frozen=True, slots=True)
 class SummaryRow:
-    """The summary of a conversation up to and with `message_id`."""
+    """The summary of a conversation up to and including `message_id`."""
 
     message_id: str
     model: str
@@ -16,19 +16,19 @@ class SummaryRow:
 
 
 class Summaries:
-    """Summaries in the database. `Turns.history` returns those that a turn needs."""
+    """Summaries in the database. `Turns.history` returns the summaries that a turn needs."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def of(self, session_id: str) -> dict[str, SummaryRow]:
-        """Those of a session, by message."""
+    async def by_session(self, session_id: str) -> dict[str, SummaryRow]:
+        """The summaries of a session, by message id."""
         sql = "SELECT message_id, model, text FROM summaries WHERE session_id = :session_id"
         rows = await self._db.read(lambda tx: tx.rows(sql, session_id=session_id))
         return {row[0]: SummaryRow(*row) for row in rows}
 
     async def put(self, summary: SummaryRow) -> None:
-        """Store it in the place of an earlier one; not if its message was deleted meanwhile."""
+        """Store a summary; it replaces an earlier one. If its message was deleted meanwhile, nothing is stored."""
         sql = (
             "INSERT INTO summaries (message_id, owner, session_id, model, text, created_at) "
             "SELECT id, owner, session_id, :model, :text, :now FROM messages WHERE id = :message_id "

@@ -1,4 +1,4 @@
-"""The one way into the database: functions of a `Tx`, run by the writer or by a reader."""
+"""The only access to the database: functions that get a `Tx`, run by the writer or by a reader."""
 
 import sqlite3
 from pathlib import Path
@@ -11,7 +11,7 @@ SCHEMA_VERSION = "0004"
 
 
 class Database:
-    """Brings the schema up to date when it is opened; then `await database.write(fn)` and `await database.read(fn)`."""
+    """The open database, for `await database.write(fn)` and `await database.read(fn)`. Opening updates the schema."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -19,12 +19,12 @@ class Database:
         self._writer = Writer(path)
         self._reader = Reader(path)
         self.write = self._writer.run
-        """Runs a function of a `Tx` in a commit. See `Writer.run`."""
+        """Runs a function that gets a `Tx`, and commits. See `Writer.run`."""
         self.read = self._reader.run
-        """Runs a function of a `Tx` that only reads. See `Reader.run`."""
+        """Runs a function that gets a `Tx` and only reads. See `Reader.run`."""
 
     def _upgrade(self) -> None:
-        """Bring the schema up to date. Alembic takes a quarter of a second, so it runs only if a schema is behind."""
+        """Update the schema. Alembic takes a quarter of a second, so it runs only if the schema is old."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         conn = connect(self.path)
         try:

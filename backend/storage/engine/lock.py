@@ -1,4 +1,4 @@
-"""One process a DATA_DIR."""
+"""The lock that allows only one process per DATA_DIR."""
 
 from pathlib import Path
 
@@ -10,7 +10,10 @@ class DataDirInUse(RuntimeError):
 
 
 class DataDirLock:
-    """One process a DATA_DIR: SQLite could be shared, the embedded Chroma can not."""
+    """Allows only one process per DATA_DIR: several processes could share SQLite, but not the embedded Chroma.
+
+    Raises DataDirInUse if another process holds the lock.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -24,5 +27,5 @@ class DataDirLock:
             ) from None
 
     def release(self) -> None:
-        """Let the next process in."""
+        """Release the lock, so that another process can take it."""
         self._lock.release()

@@ -1,4 +1,4 @@
-"""Threads that read, each on a connection of its own. They don't wait for the writer: SQLite keeps a log of writes."""
+"""Threads that read, each with its own connection. They don't wait for the writer: SQLite has a log of writes."""
 
 import asyncio
 import sqlite3
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Reader:
-    """Runs functions of a `Tx` that only read. A thread opens its connection when it is first used."""
+    """Runs functions that get a `Tx` and only read. A thread opens its connection at its first function."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -28,16 +28,16 @@ class Reader:
         self._closed = False
 
     async def run(self, fn: Callable[[Tx], T]) -> T:
-        """The result of `fn`, which doesn't wait for the writer.
+        """The result of `fn`. It doesn't wait for the writer.
 
-        Raises what `fn` raises; Unavailable when the database is gone.
+        Raises the errors of `fn`, and Unavailable if the database is closed or busy.
         """
         if self._closed:
             raise Unavailable("The database is closed: the server is shutting down.", code="shutdown")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, fn)
 
     def close(self) -> None:
-        """Finish what is under way and close the connections."""
+        """Finish running functions and close the connections."""
         self._closed = True
         self._threads.shutdown(wait=True)
         for connection in self._connections:

@@ -1,6 +1,6 @@
-"""What SQL runs on: statements with named parameters, on the connection of one thread.
+"""`Tx`: SQL statements with named parameters, on the connection of one thread.
 
-Queries know this class and no driver, so that another database needs another `Tx` and not other queries.
+Queries use only this class and no driver, so another database needs another `Tx`, but no other queries.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 Row = tuple[Any, ...]
 
 _TOKENS = re.compile(r"""'[^']*'|"[^"]*"|(\bIN )?:(\w+)""")
-"""Quoted text, in which a colon is no parameter; parameters."""
+"""Matches quoted text (in which a colon begins no parameter) and parameters."""
 
 
 class Tx:
@@ -27,38 +27,38 @@ class Tx:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
-        """For the engine, which begins and ends transactions on it."""
+        """The connection, for the engine, which begins and ends transactions."""
         self._execute = connection.execute
 
     def execute(self, sql: str, /, **parameters: Any) -> None:
-        """Run a statement whose result nobody needs."""
-        statement, values_of = _compiled(sql)
+        """Run a statement without a result."""
+        statement, values_of = _compile(sql)
         self._execute(statement, values_of(parameters))
 
     def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]], /) -> None:
-        """Run a statement once a row; a row holds the parameters by name."""
-        statement, values_of = _compiled(sql)
+        """Run a statement once for each row. A row has the parameters by name."""
+        statement, values_of = _compile(sql)
         self.connection.executemany(statement, map(values_of, rows))
 
     def rows(self, sql: str, /, **parameters: Any) -> list[Row]:
         """All rows of the result."""
-        statement, values_of = _compiled(sql)
+        statement, values_of = _compile(sql)
         return self._execute(statement, values_of(parameters)).fetchall()
 
     def one(self, sql: str, /, **parameters: Any) -> Row | None:
         """The first row of the result; None if there is none."""
-        statement, values_of = _compiled(sql)
+        statement, values_of = _compile(sql)
         return self._execute(statement, values_of(parameters)).fetchone()
 
     def value(self, sql: str, /, **parameters: Any) -> Any:
         """The first column of the first row; None if there is no row."""
-        statement, values_of = _compiled(sql)
+        statement, values_of = _compile(sql)
         row = self._execute(statement, values_of(parameters)).fetchone()
         return None if row is None else row[0]
 
-    def changed(self, sql: str, /, **parameters: Any) -> int:
-        """How many rows the statement inserted, updated or deleted."""
-        statement, values_of = _compiled(sql)
+    def count_changes(self, sql: str, /, **parameters: Any) -> int:
+        """The number of rows that the statement inserted, updated or deleted."""
+        statement, values_of = _compile(sql)
         return self._execute(statement, values_of(parameters)).rowcount
 
 
@@ -66,16 +66,16 @@ _Values = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
 @lru_cache(maxsize=1024)
-def _compiled(sql: str) -> tuple[str, _Values]:
+def _compile(sql: str) -> tuple[str, _Values]:
     """The statement for SQLite, and a function that puts the values of its parameters in order.
 
-    Parameters get numbers: SQLite's driver needs three times as long to find them by name. A list becomes JSON text
-    in one parameter: the statement is the same for lists of every length, and SQLite compiles it once.
+    Parameters get numbers, because SQLite's driver needs three times as long to find them by name. A list becomes JSON
+    text in one parameter. So the statement is the same for lists of every length, and SQLite compiles it once.
     """
     names: list[str] = []
     lists: set[str] = set()
 
-    def numbered(token: re.Match[str]) -> str:
+    def number_parameter(token: re.Match[str]) -> str:
         is_list, name = token.groups()
         if name is None:
             return token.group()
@@ -87,7 +87,7 @@ def _compiled(sql: str) -> tuple[str, _Values]:
         lists.add(name)
         return f"IN (SELECT value FROM json_each(?{number}))"
 
-    statement = _TOKENS.sub(numbered, sql)
+    statement = _TOKENS.sub(number_parameter, sql)
     return statement, _values(names, lists)
 
 

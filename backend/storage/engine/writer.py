@@ -1,8 +1,7 @@
-"""One thread that writes: turns are opened, checkpointed and closed here, many to a commit.
+"""The thread that writes to the database, with many operations in one commit.
 
-Source of the design: opening and closing a turn costs 0.4 ms of CPU here against 5 ms through an async ORM. Each
-operation is a function of a `Tx` that runs inside a savepoint, so a failing one doesn't harm its neighbours in the
-same commit.
+Opening and closing a turn costs 0.4 ms of CPU here, and 5 ms with an async ORM. Each operation is a function that gets
+a `Tx` and runs inside a savepoint, so a failing operation doesn't undo the others in the same commit.
 """
 
 import asyncio
@@ -23,21 +22,22 @@ T = TypeVar("T")
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection with the product's pragmas; transactions are begun by hand."""
+    """A connection with our pragmas. The caller begins and ends transactions."""
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     apply_pragmas(conn)
     return conn
 
 
 def apply_pragmas(conn: sqlite3.Connection) -> None:
-    """WAL, foreign keys, a bounded wait for locks. NORMAL survives a killed process; a power cut may cost the last
-    second, never consistency."""
+    """Set WAL, foreign keys and a time limit for locks. With synchronous=NORMAL no data is lost if the process is
+    killed. A power cut may lose the last second, but the database stays consistent.
+    """
     for pragma in (
         "journal_mode=WAL",
         "synchronous=NORMAL",
         "foreign_keys=ON",
         f"busy_timeout={BUSY_TIMEOUT_MS}",
-        # Pages of the log before they are moved into the database, 16 MB: a tenth of a turn's cost is that moving.
+        # Pages (16 MB) in the log before they are moved into the database. Moving them is a tenth of a turn's cost.
         "wal_autocheckpoint=4000",
         "cache_size=-8000",
     ):
@@ -45,7 +45,7 @@ def apply_pragmas(conn: sqlite3.Connection) -> None:
 
 
 def storage_error(error: Exception) -> StreamForgeError | None:
-    """What a database error means to a caller, or None if it is a fault of ours."""
+    """The error for the caller: disk full or database busy; None if the cause is a bug."""
     if not isinstance(error, sqlite3.Error):
         return None
     text = str(error).lower()
@@ -68,7 +68,7 @@ class _Operation:
 
 
 class Writer:
-    """Runs operations on its thread, in order, with group commit."""
+    """Runs operations on one thread, in order. Waiting operations share a commit."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -78,12 +78,13 @@ class Writer:
         self._thread.start()
 
     async def run(self, fn: Callable[[Tx], T]) -> T:
-        """The result of `fn`, after its commit. An exception of `fn` undoes what it wrote.
+        """The result of `fn`, after its commit. An exception of `fn` undoes what `fn` wrote.
 
-        Functions run one after the other, in the order of the calls. So this is also for reading what must see
-        everything that was written before. A caller that is cancelled while waiting doesn't undo the operation.
+        Functions run one after the other, in the order of the calls. So use this also to read if the result must
+        include everything that was written before. If the caller is cancelled while it waits, the operation still
+        happens.
 
-        Raises what `fn` raises, Unavailable or StorageFull.
+        Raises the errors of `fn`, Unavailable and StorageFull.
         """
         if self._closed:
             raise Unavailable("The database is closed: the server is shutting down.", code="shutdown")
@@ -92,7 +93,7 @@ class Writer:
         return await future
 
     def close(self) -> None:
-        """Finish what is queued and end the thread."""
+        """Finish queued operations and end the thread."""
         self._closed = True
         self._queue.put(None)
         self._thread.join(timeout=10)
@@ -118,7 +119,7 @@ class Writer:
             tx.connection.close()
 
     def _commit(self, tx: Tx | None, batch: list[_Operation]) -> Tx | None:
-        """Run the operations and tell their callers; the connection for the next batch, None if it must be opened."""
+        """The `Tx` for the next batch; None if that batch must open a connection. Runs the operations of this batch."""
         try:
             if tx is None:
                 tx = Tx(connect(self._path))
@@ -147,7 +148,7 @@ class Writer:
 
     @staticmethod
     def _run_alone(tx: Tx, op: _Operation) -> None:
-        """No neighbours, no savepoint: that is a fifth of a commit."""
+        """Run the only operation of a commit without a savepoint, which would cost a fifth of the commit."""
         try:
             op.result = op.fn(tx)
         except Exception as error:
@@ -165,7 +166,7 @@ class Writer:
             op.result = op.fn(tx)
         except Exception as error:
             if storage_error(error) is not None:
-                raise  # The disk's fault or the lock's: every operation of the batch fails.
+                raise  # The disk is full or the database locked: every operation of the batch fails.
             tx.connection.execute("ROLLBACK TO op")
             op.error = error
         tx.connection.execute("RELEASE op")

@@ -7,14 +7,15 @@ from backend.storage.engine.database import Database
 from backend.storage.engine.tx import Tx
 from backend.storage.library import document_rows, lexical
 
-# Rows of one commit, about 10 ms: a longer one would hold up the answers.
+# Rows of one commit. It takes about 10 ms; a longer commit would delay answers.
 _ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class NewChunk:
-    """A chunk to be stored: `text` is `[start:end]` of the version's text, `after` the white space up to the next chunk
-    (None: there is none), `spans` and `vectors` as in `tables/library.py`, the terms are for the lexical index.
+    """A chunk to store. `text` is `[start:end]` of the version's text; `after` is the white space before the next
+    chunk, None for the last chunk. `spans` and `vectors` are as in `tables/library.py`. The terms go into the lexical
+    index.
     """
 
     n: int
@@ -55,7 +56,7 @@ class ChunkRow:
 
 @dataclass(frozen=True, slots=True)
 class CandidateRow:
-    """What ranking looks at in a chunk of an active version: terms (a line a sentence) and vectors."""
+    """The data for ranking a chunk of an active version: terms (one line per sentence) and vectors."""
 
     n: int
     document_id: str
@@ -66,7 +67,7 @@ class CandidateRow:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRange:
-    """The chunks of a document's active version: numbers first..last."""
+    """The chunks of a document's active version: the numbers from `first` to `last`, both included."""
 
     collection_id: str
     document_id: str
@@ -77,7 +78,7 @@ class ChunkRange:
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """A chunk as it is embedded: `text` below `title`, `heading` and `context`."""
+    """The data for embedding a chunk: its `text` is embedded together with `title`, `heading` and `context`."""
 
     n: int
     title: str | None
@@ -88,23 +89,25 @@ class StoredChunk:
 
 
 class Chunks:
-    """Chunks of all owners; what reads them takes the owner or collections that were checked before."""
+    """Chunks of all owners. Callers pass an owner, or ids that they have checked to belong to the owner."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def reserve(self, version_id: str, count: int) -> int | None:
-        """Numbers for a version's `count` chunks: the first one. Again: the same. None when the version is gone."""
+        """The first of `count` numbers for a version's chunks. A second call returns the same number. None: the
+        version is gone.
+        """
         return await self._db.write(lambda tx: reserve_numbers(tx, version_id, count))
 
     async def add(self, collection_id: str, embedding: str, version_id: str, rows: Sequence[NewChunk]) -> bool:
-        """Store chunks, their vectors by that embedding and their terms in one commit; those that are there are
-        replaced. False: the version is gone.
+        """Store chunks, their vectors of this embedding, and their terms, in one commit. Existing chunks are replaced.
+        False: the version is gone.
         """
         return await self._db.write(lambda tx: add_chunks(tx, collection_id, embedding, version_id, rows))
 
     async def add_vectors(self, embedding: str, rows: Sequence[tuple[int, bytes]]) -> None:
-        """Vectors by another embedding: (n, vectors). Those of chunks that are gone are left out."""
+        """Store vectors of another embedding, as (n, vectors). Vectors of chunks that are gone are left out."""
         sql = (
             "INSERT OR REPLACE INTO chunk_vectors (n, embedding, vectors) "
             "SELECT n, :embedding, :vectors FROM chunks WHERE n = :n"
@@ -113,11 +116,11 @@ class Chunks:
         await self._db.write(lambda tx: tx.execute_many(sql, values))
 
     async def remove_vectors(self, embedding: str, numbers: Sequence[int]) -> None:
-        """Remove the vectors of these chunks by an embedding that nothing uses any more, a few a commit."""
+        """Remove these chunks' vectors of an embedding that is not used any more. Each commit removes a few."""
         sql = "DELETE FROM chunk_vectors WHERE embedding = :embedding AND n IN :numbers"
         for at in range(0, len(numbers), _ROWS):
-            some = numbers[at : at + _ROWS]
-            await self._db.write(lambda tx, some=some: tx.execute(sql, embedding=embedding, numbers=some))
+            batch = numbers[at : at + _ROWS]
+            await self._db.write(lambda tx, batch=batch: tx.execute(sql, embedding=embedding, numbers=batch))
 
     async def stored(self, version_id: str) -> set[tuple[int, int, int]]:
         """Number, start and end of a version's stored chunks."""
@@ -126,7 +129,7 @@ class Chunks:
         return {(n, start, end) for n, start, end in rows}
 
     async def texts(self, version_id: str, after: int, limit: int) -> list[StoredChunk]:
-        """A version's chunks with numbers above `after`, in order: what embedding them anew needs."""
+        """A version's chunks with numbers above `after`, in order, with the data for embedding them again."""
         sql = (
             "SELECT c.n, v.title, c.heading, c.context, c.text, c.spans FROM chunks c JOIN document_versions v "
             "ON v.id = c.version_id WHERE c.version_id = :version_id AND c.n > :after ORDER BY c.n LIMIT :limit"
@@ -135,29 +138,29 @@ class Chunks:
         return [StoredChunk(*row) for row in rows]
 
     async def remove(self, collection_id: str, version_ids: Sequence[str]) -> int:
-        """Remove versions' chunks with their terms, a few a commit; how many there were."""
+        """The number of removed chunks. Removes the versions' chunks with their terms; each commit removes a few."""
         removed = 0
         while count := await self._db.write(lambda tx: _remove(tx, collection_id, version_ids)):
             removed += count
         return removed
 
     async def copy_terms(self, version_id: str, source: str, target: str) -> None:
-        """Bring a version's terms into another collection's index too; nothing finds them there yet."""
+        """Copy a version's terms into the index of another collection. Searches there don't find the version yet."""
         after: int | None = 0
         while after is not None:
             after = await self._db.write(lambda tx, n=after: _copy_terms(tx, version_id, source, target, n))
 
     async def remove_terms(self, collection_id: str, numbers: Sequence[int]) -> None:
-        """Remove the terms of these chunks from a collection's index, a few a commit."""
+        """Remove the terms of these chunks from a collection's index. Each commit removes a few."""
         for at in range(0, len(numbers), _ROWS):
-            some = numbers[at : at + _ROWS]
-            await self._db.write(lambda tx, some=some: lexical.remove(tx, collection_id, some))
+            batch = numbers[at : at + _ROWS]
+            await self._db.write(lambda tx, batch=batch: lexical.remove(tx, collection_id, batch))
 
     async def set_about(self, collection_id: str, terms: Sequence[tuple[int, str]]) -> None:
-        """Other terms of what stands above these chunks, a few a commit."""
+        """Replace the terms of the chunks' titles and headings, given as (n, terms). Each commit replaces a few."""
         for at in range(0, len(terms), _ROWS):
-            some = terms[at : at + _ROWS]
-            await self._db.write(lambda tx, some=some: lexical.set_about(tx, collection_id, some))
+            batch = terms[at : at + _ROWS]
+            await self._db.write(lambda tx, batch=batch: lexical.set_about(tx, collection_id, batch))
 
     async def match(
         self,
@@ -167,28 +170,31 @@ class Chunks:
         ranges: Sequence[tuple[int, int]] | None = None,
         about_weight: float = 1.0,
     ) -> list[tuple[int, float]]:
-        """Chunks of a collection with any of the terms: (n, BM25 score, higher is better), best first.
+        """The chunks of a collection with any of the terms, as (n, BM25 score), best (highest) first.
 
-        `ranges` (first, last) restricts the chunks' numbers.
+        `ranges` limits the chunks to these numbers, as (first, last).
         """
         return await self._db.read(lambda tx: lexical.match(tx, collection_id, terms, limit, ranges, about_weight))
 
     async def candidates(
         self, owner: str, collection_id: str, within: Sequence[str], embedding: str, numbers: Sequence[int]
     ) -> list[CandidateRow]:
-        """Those of a collection's chunks that are of an active version, in the owner's collections `within`:
-        a document that moves among them during a search is found.
+        """The chunks with these numbers, without those of versions that are not active. `collection_id` names the
+        lexical index. A document must be in one of the owner's collections `within`, so a document that moves between
+        them during a search is found.
         """
         return await self._db.read(lambda tx: _candidates(tx, owner, collection_id, within, embedding, numbers))
 
     async def vectors(self, embedding: str, first: int, last: int) -> list[tuple[int, bytes]]:
-        """The vectors of the chunks first..last: (n, vectors)."""
+        """The vectors of the chunks from `first` to `last`, as (n, vectors)."""
         sql = "SELECT n, vectors FROM chunk_vectors WHERE n BETWEEN :first AND :last AND embedding = :embedding"
         rows = await self._db.read(lambda tx: tx.rows(sql, first=first, last=last, embedding=embedding))
         return [(n, vectors) for n, vectors in rows]
 
     async def rows(self, numbers: Sequence[int]) -> dict[int, ChunkRow]:
-        """Those of the chunks that are of an active version, by number. Whose they are, the caller has checked."""
+        """The chunks with these numbers, by number, without those of versions that are not active. The caller has
+        checked the owner.
+        """
         return await self._db.read(lambda tx: _rows(tx, numbers))
 
     async def languages(self, collection_id: str) -> list[str | None]:
@@ -200,7 +206,7 @@ class Chunks:
         return [row[0] for row in await self._db.read(lambda tx: tx.rows(sql, collection_id=collection_id))]
 
     async def ranges(self, owner: str, document_ids: Sequence[str]) -> list[ChunkRange]:
-        """Where the chunks of these documents are; none for a document that can't be searched yet."""
+        """The ranges of these documents' chunks. Documents that can't be searched yet are left out."""
         return await self._db.read(lambda tx: _ranges(tx, owner, document_ids))
 
 
@@ -208,7 +214,9 @@ class Chunks:
 
 
 def reserve_numbers(tx: Tx, version_id: str, count: int) -> int | None:
-    """Numbers for a version's `count` chunks: the first one. Again: the same. None when the version is gone."""
+    """The first of `count` numbers for a version's chunks. A second call returns the same number. None: the version is
+    gone.
+    """
     row = tx.one("SELECT first_chunk, chunks FROM document_versions WHERE id = :id", id=version_id)
     if row is None:
         return None
@@ -224,8 +232,8 @@ def reserve_numbers(tx: Tx, version_id: str, count: int) -> int | None:
 
 
 def add_chunks(tx: Tx, collection_id: str, embedding: str, version_id: str, rows: Sequence[NewChunk]) -> bool:
-    """Store chunks, their vectors by that embedding and their terms, in the place of those that are there. False: the
-    version is gone.
+    """Store chunks, their vectors of this embedding, and their terms. Existing chunks are replaced. False: the version
+    is gone.
     """
     if tx.one("SELECT 1 FROM document_versions WHERE id = :id", id=version_id) is None:
         return False
@@ -259,9 +267,9 @@ def add_chunks(tx: Tx, collection_id: str, embedding: str, version_id: str, rows
 
 
 def remove_some(tx: Tx, version_id: str, limit: int) -> int:
-    """Remove some chunks of a version, and not their terms; how many."""
+    """The number of removed chunks. Removes at most `limit` chunks of a version, but not their terms."""
     sql = "DELETE FROM chunks WHERE n IN (SELECT n FROM chunks WHERE version_id = :version_id LIMIT :limit)"
-    return tx.changed(sql, version_id=version_id, limit=limit)
+    return tx.count_changes(sql, version_id=version_id, limit=limit)
 
 
 def _remove(tx: Tx, collection_id: str, version_ids: Sequence[str]) -> int:
@@ -273,7 +281,7 @@ def _remove(tx: Tx, collection_id: str, version_ids: Sequence[str]) -> int:
 
 
 def _copy_terms(tx: Tx, version_id: str, source: str, target: str, after: int) -> int | None:
-    """Copy some; the number of the last, or None when there were none left."""
+    """The number of the last chunk whose terms were copied; None if none was left."""
     sql = "SELECT n FROM chunks WHERE version_id = :version_id AND n > :after ORDER BY n LIMIT :limit"
     numbers = [n for (n,) in tx.rows(sql, version_id=version_id, after=after, limit=_ROWS)]
     if not numbers or not lexical.exists(tx, source):
@@ -288,7 +296,7 @@ def _candidates(
     if not numbers or not lexical.exists(tx, collection_id):
         return []
     sql = (
-        # CROSS JOIN: in this order, or SQLite begins with every chunk of the collection.
+        # CROSS JOIN makes SQLite join in this order; otherwise it begins with every chunk of the collection.
         "SELECT c.n, d.id, t.about, t.body, e.vectors FROM chunks c "
         "CROSS JOIN document_versions v ON v.id = c.version_id CROSS JOIN documents d ON d.id = v.document_id "
         f"CROSS JOIN {lexical.table(collection_id)} t ON t.rowid = c.n "

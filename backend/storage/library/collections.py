@@ -16,7 +16,7 @@ _COLUMNS = "id, owner, name, fingerprint, generation, created_at"
 
 @dataclass(frozen=True, slots=True)
 class CollectionRow:
-    """A collection; `fingerprint` is the embedding that filled it, None while it holds nothing. Times in ms."""
+    """A collection. `fingerprint` names the embedding of its vectors; None while it is empty. Times in ms."""
 
     id: str
     owner: str
@@ -28,7 +28,7 @@ class CollectionRow:
 
 @dataclass(frozen=True, slots=True)
 class CollectionCounts:
-    """What a collection holds: documents, and the chunks of those that can be searched."""
+    """Numbers of a collection: its documents, and the chunks that can be searched."""
 
     documents: int
     chunks: int
@@ -41,8 +41,8 @@ class Collections:
         self._db = database
 
     async def default(self, owner: str) -> CollectionRow:
-        """The owner's collection for what names none; made when it isn't there."""
-        collection = await self._db.read(lambda tx: _named(tx, owner, DEFAULT_COLLECTION))
+        """The owner's collection for uploads that name none. It is created if it doesn't exist."""
+        collection = await self._db.read(lambda tx: _by_name(tx, owner, DEFAULT_COLLECTION))
         return collection or await self._db.write(lambda tx: _default(tx, owner))
 
     async def get(self, owner: str, collection_id: str) -> CollectionRow:
@@ -54,28 +54,28 @@ class Collections:
         return CollectionRow(*row)
 
     async def by_owner(self, owner: str) -> list[CollectionRow]:
-        """All of an owner's, by name."""
+        """All collections of an owner, sorted by name."""
         sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = :owner ORDER BY name, id"
         return await self._db.read(lambda tx: [CollectionRow(*row) for row in tx.rows(sql, owner=owner)])
 
-    async def every(self) -> list[CollectionRow]:
-        """All of all owners, for the sweep."""
+    async def all_owners(self) -> list[CollectionRow]:
+        """The collections of all owners."""
         sql = f"SELECT {_COLUMNS} FROM collections"
         return [CollectionRow(*row) for row in await self._db.read(lambda tx: tx.rows(sql))]
 
-    async def known(self, collection_id: str) -> CollectionRow | None:
-        """A collection of whoever's, or None."""
+    async def find(self, collection_id: str) -> CollectionRow | None:
+        """A collection of any owner; None if there is none with this id."""
         sql = f"SELECT {_COLUMNS} FROM collections WHERE id = :id"
         row = await self._db.read(lambda tx: tx.one(sql, id=collection_id))
         return CollectionRow(*row) if row else None
 
     async def missing(self, owner: str, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are no collections of the owner's."""
+        """The ids that belong to no collection of the owner."""
         own = {row.id for row in await self.by_owner(owner)}
         return [i for i in ids if i not in own]
 
     async def counts(self, ids: Sequence[str]) -> list[CollectionCounts]:
-        """What each of these collections holds."""
+        """The numbers of these collections, in the same order."""
         sql = (
             "SELECT count(*), coalesce(sum(v.chunks), 0) FROM documents d "
             "LEFT JOIN document_versions v ON v.id = d.active_version WHERE d.collection_id = :id "
@@ -89,11 +89,11 @@ class Collections:
         return await self._db.write(lambda tx: _create(tx, owner, name))
 
     async def rename(self, owner: str, collection_id: str, name: str) -> None:
-        """Another name. Raises NotFound, Conflict (`collection_exists`)."""
+        """Change the name. Raises NotFound, Conflict (`collection_exists`)."""
         await self._db.write(lambda tx: _rename(tx, owner, collection_id, name))
 
     async def remove(self, owner: str, collection_id: str) -> bool:
-        """Remove a collection that holds no documents, with its lexical index. False: it does hold some."""
+        """Remove an empty collection with its lexical index. False: the collection has documents."""
         return await self._db.write(lambda tx: _remove(tx, owner, collection_id))
 
     async def drop_terms(self, collection_id: str) -> None:
@@ -101,18 +101,18 @@ class Collections:
         await self._db.write(lambda tx: lexical.drop(tx, collection_id))
 
 
-def _named(tx: Tx, owner: str, name: str) -> CollectionRow | None:
+def _by_name(tx: Tx, owner: str, name: str) -> CollectionRow | None:
     sql = f"SELECT {_COLUMNS} FROM collections WHERE owner = :owner AND name = :name"
     row = tx.one(sql, owner=owner, name=name)
     return CollectionRow(*row) if row else None
 
 
 def _default(tx: Tx, owner: str) -> CollectionRow:
-    return _named(tx, owner, DEFAULT_COLLECTION) or _create(tx, owner, DEFAULT_COLLECTION)
+    return _by_name(tx, owner, DEFAULT_COLLECTION) or _create(tx, owner, DEFAULT_COLLECTION)
 
 
 def _create(tx: Tx, owner: str, name: str) -> CollectionRow:
-    _check_free(tx, owner, name, None)
+    _check_name_is_free(tx, owner, name, None)
     collection = CollectionRow(new_id("col"), owner, name, None, 1, now_ms())
     tx.execute(
         f"INSERT INTO collections ({_COLUMNS}) VALUES (:id, :owner, :name, :fingerprint, :generation, :created_at)",
@@ -127,15 +127,15 @@ def _create(tx: Tx, owner: str, name: str) -> CollectionRow:
 
 
 def _rename(tx: Tx, owner: str, collection_id: str, name: str) -> None:
-    _check_free(tx, owner, name, collection_id)
+    _check_name_is_free(tx, owner, name, collection_id)
     sql = "UPDATE collections SET name = :name WHERE id = :id AND owner = :owner"
-    if tx.changed(sql, name=name, id=collection_id, owner=owner) == 0:
+    if tx.count_changes(sql, name=name, id=collection_id, owner=owner) == 0:
         raise NotFound("No such collection. GET /collections lists yours.")
 
 
-def _check_free(tx: Tx, owner: str, name: str, but: str | None) -> None:
-    sql = "SELECT id FROM collections WHERE owner = :owner AND name = :name AND id IS NOT :but"
-    if (other := tx.value(sql, owner=owner, name=name, but=but)) is not None:
+def _check_name_is_free(tx: Tx, owner: str, name: str, own_id: str | None) -> None:
+    sql = "SELECT id FROM collections WHERE owner = :owner AND name = :name AND id IS NOT :own_id"
+    if (other := tx.value(sql, owner=owner, name=name, own_id=own_id)) is not None:
         raise Conflict(
             f"You have a collection of this name already: {other}. Choose another name.",
             code="collection_exists",
@@ -155,12 +155,12 @@ def _remove(tx: Tx, owner: str, collection_id: str) -> bool:
 
 
 def set_first_fingerprint(tx: Tx, collection_id: str, fingerprint: str) -> None:
-    """Note which embedding fills the collection, unless it was filled before."""
+    """Store the embedding of the collection, unless it has one already."""
     sql = "UPDATE collections SET fingerprint = :fingerprint WHERE id = :id AND fingerprint IS NULL"
     tx.execute(sql, fingerprint=fingerprint, id=collection_id)
 
 
 def set_generation(tx: Tx, collection_id: str, generation: int, fingerprint: str) -> None:
-    """Search another generation of the collection's embedding from now on."""
+    """Make searches use another generation of the collection's embedding."""
     sql = "UPDATE collections SET generation = :generation, fingerprint = :fingerprint WHERE id = :id"
     tx.execute(sql, generation=generation, fingerprint=fingerprint, id=collection_id)

@@ -14,7 +14,9 @@ from backend.storage.engine.tx import Tx
 
 @dataclass(frozen=True, slots=True)
 class Discarded:
-    """A version that nothing leads to any more: its chunks `first`.., its vectors and its file are to be removed."""
+    """A version that is not used any more, so its chunks, vectors and file must be removed. `first` is the number of
+    its first chunk.
+    """
 
     id: str
     collection_id: str
@@ -25,7 +27,7 @@ class Discarded:
 
 @dataclass(frozen=True, slots=True)
 class ParsedText:
-    """The text of a file, and what the parser found out about it."""
+    """The canonical text of a file, with the file's properties that the parser detected."""
 
     text: str
     map: dict[str, Any]
@@ -56,24 +58,24 @@ def insert_document(tx: Tx, owner: str, collection_id: str, document_id: str, na
 
 
 def rename(tx: Tx, owner: str, document_id: str, name: str) -> None:
-    """Give the document another name."""
+    """Change the name of the document."""
     sql = "UPDATE documents SET name = :name, updated_at = :now WHERE id = :id AND owner = :owner"
     tx.execute(sql, name=name, now=now_ms(), id=document_id, owner=owner)
 
 
 def touch(tx: Tx, document_id: str) -> None:
-    """Note that the document changed now."""
+    """Set the time of the document's last change to now."""
     tx.execute("UPDATE documents SET updated_at = :now WHERE id = :id", now=now_ms(), id=document_id)
 
 
 def set_pending(tx: Tx, document_id: str, version_id: str | None) -> None:
-    """Let a version wait to become the active one; None: none waits."""
+    """Set the version that will become the active one; None removes it."""
     sql = "UPDATE documents SET pending_version = :version_id, updated_at = :now WHERE id = :id"
     tx.execute(sql, version_id=version_id, now=now_ms(), id=document_id)
 
 
 def activate(tx: Tx, document_id: str, version_id: str) -> None:
-    """Search the version from now on, which was pending."""
+    """Make the pending version the active one, which searches use."""
     tx.execute(
         "UPDATE documents SET active_version = :version_id, pending_version = NULL, updated_at = :now WHERE id = :id",
         version_id=version_id,
@@ -84,7 +86,7 @@ def activate(tx: Tx, document_id: str, version_id: str) -> None:
 
 
 def move(tx: Tx, document_id: str, collection_id: str) -> None:
-    """Put the document with all its versions into another collection."""
+    """Move the document with all its versions to another collection."""
     sql = "UPDATE documents SET collection_id = :collection_id, updated_at = :now WHERE id = :id"
     tx.execute(sql, collection_id=collection_id, now=now_ms(), id=document_id)
     sql = "UPDATE document_versions SET collection_id = :collection_id WHERE document_id = :id"
@@ -92,14 +94,16 @@ def move(tx: Tx, document_id: str, collection_id: str) -> None:
 
 
 def detach(tx: Tx, document_ids: Sequence[str]) -> list[Discarded]:
-    """Take all versions from documents that are being deleted; the versions, whose data is to be removed."""
+    """All versions of the documents, so that their data can be removed. The documents then have no version, which means
+    that they are being deleted.
+    """
     tx.execute("UPDATE documents SET active_version = NULL, pending_version = NULL WHERE id IN :ids", ids=document_ids)
     sql = f"UPDATE document_versions SET status = 'superseded' WHERE document_id IN :ids RETURNING {_DISCARDED}"
     return [Discarded(*row) for row in tx.rows(sql, ids=document_ids)]
 
 
 def delete(tx: Tx, document_ids: Sequence[str]) -> None:
-    """Remove those of the documents that have no active and no pending version."""
+    """Remove the documents, except those with an active or a pending version."""
     sql = "DELETE FROM documents WHERE id IN :ids AND coalesce(active_version, pending_version) IS NULL"
     tx.execute(sql, ids=document_ids)
 
@@ -110,7 +114,7 @@ def delete(tx: Tx, document_ids: Sequence[str]) -> None:
 def insert_version(
     tx: Tx, owner: str, collection_id: str, document_id: str, version_id: str, sha256: str, size: int
 ) -> None:
-    """Store a version that waits to be read."""
+    """Store a version with the status queued."""
     tx.execute(
         "INSERT INTO document_versions (id, owner, document_id, collection_id, sha256, size, status, created_at) "
         "VALUES (:id, :owner, :document_id, :collection_id, :sha256, :size, 'queued', :now)",
@@ -140,13 +144,13 @@ def set_text(tx: Tx, version_id: str, new: ParsedText) -> None:
 
 
 def set_chunk_numbers(tx: Tx, version_id: str, first: int, count: int) -> None:
-    """Store which numbers the version's chunks have."""
+    """Store the numbers of the version's chunks: `count` numbers from `first`."""
     sql = "UPDATE document_versions SET first_chunk = :first, chunks = :count WHERE id = :id"
     tx.execute(sql, first=first, count=count, id=version_id)
 
 
 def requeue(tx: Tx, version_id: str) -> None:
-    """Let the version wait again, unless it is the active one, which stays searchable."""
+    """Set the version's status to queued. The active version stays ready, so that it stays searchable."""
     tx.execute(
         "UPDATE document_versions SET status = iif(status = 'ready', 'ready', 'queued'), reason = NULL, "
         "reason_code = NULL WHERE id = :id",
@@ -155,12 +159,12 @@ def requeue(tx: Tx, version_id: str) -> None:
 
 
 def cancel(tx: Tx, version_id: str | None) -> None:
-    """Let a version that waits wait no longer."""
+    """Cancel the version if it is queued."""
     tx.execute("UPDATE document_versions SET status = 'cancelled' WHERE id = :id AND status = 'queued'", id=version_id)
 
 
 def fail(tx: Tx, version_id: str, code: str, reason: str) -> None:
-    """Store why a version that waited can't be read or indexed."""
+    """Store why a queued version can't be read or indexed."""
     tx.execute(
         "UPDATE document_versions SET status = 'failed', reason_code = :code, reason = :reason "
         "WHERE id = :id AND status = 'queued'",
@@ -171,13 +175,13 @@ def fail(tx: Tx, version_id: str, code: str, reason: str) -> None:
 
 
 def supersede(tx: Tx, version_id: str) -> Discarded:
-    """Let an active version give way to the next one. Its text stays."""
+    """The active version, marked as superseded: another one takes its place. Its text is kept."""
     sql = f"UPDATE document_versions SET status = 'superseded' WHERE id = :id RETURNING {_DISCARDED}"
     return Discarded(*tx.rows(sql, id=version_id)[0])
 
 
 def discard(tx: Tx, version_id: str) -> Discarded:
-    """Let go of a version that was never active, and of its text."""
+    """The version, marked as superseded and without its text. Only for versions that were never active."""
     sql = (
         "UPDATE document_versions SET status = 'superseded', text = NULL, map = NULL WHERE id = :id "
         f"RETURNING {_DISCARDED}"
@@ -186,7 +190,7 @@ def discard(tx: Tx, version_id: str) -> Discarded:
 
 
 def clean(tx: Tx, version_ids: Sequence[str]) -> None:
-    """Note that nothing but the text is left of superseded versions; those without a text are deleted."""
+    """Mark superseded versions as cleaned: only their text is left. Versions without a text are deleted."""
     tx.execute(
         "DELETE FROM document_versions WHERE id IN :ids AND status = 'superseded' AND text IS NULL", ids=version_ids
     )
@@ -196,7 +200,7 @@ def clean(tx: Tx, version_ids: Sequence[str]) -> None:
 
 
 def superseded(tx: Tx, owner: str | None) -> list[Discarded]:
-    """Superseded versions that were not cleaned, of one owner or of all."""
+    """Superseded versions that were not cleaned, of one owner, or of all if `owner` is None."""
     sql = (
         f"SELECT {_DISCARDED} FROM document_versions WHERE status = 'superseded' AND (first_chunk IS NOT NULL "
         "OR text IS NULL) AND (:owner IS NULL OR owner = :owner)"

@@ -1,4 +1,4 @@
-"""Documents and their versions, as they are read. `versions.py` changes them."""
+"""Queries of documents and their versions. `versions.py` changes them."""
 
 import json
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from backend.storage.engine.database import Database
 from backend.storage.library.jobs import Progress
 
 SETTLED = ("ready", "failed", "cancelled")
-"""A version with one of these statuses waits for nothing."""
-_LONGEST = 2**31 - 1
+"""The statuses of versions that will not change by themselves."""
+_MAX_LENGTH = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class PendingVersionRow:
-    """A version that is to replace the active one, and how far it is."""
+    """A version that will replace the active one, and its progress."""
 
     version: str
     status: str
@@ -29,7 +29,7 @@ class PendingVersionRow:
 
 @dataclass(frozen=True, slots=True)
 class MovingRow:
-    """A document is on its way into another collection, which embeds it anew. `status`: queued or failed."""
+    """The move of a document into another collection, with another embedding. `status`: queued or failed."""
 
     collection_id: str
     status: str
@@ -39,7 +39,7 @@ class MovingRow:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRow:
-    """A document with its active version, or the pending one when there is none. Times in ms."""
+    """A document with its active version, or with its pending version if no version is active. Times in ms."""
 
     id: str
     collection_id: str
@@ -62,8 +62,8 @@ class DocumentRow:
     moving: MovingRow | None
 
     @property
-    def settled(self) -> bool:
-        """Whether nothing more will happen by itself."""
+    def is_settled(self) -> bool:
+        """Whether the document will not change by itself."""
         pending = self.pending is None or self.pending.status in SETTLED
         return self.status in SETTLED and pending and (self.moving is None or self.moving.status in SETTLED)
 
@@ -87,7 +87,7 @@ class VersionRow:
 
 @dataclass(frozen=True, slots=True)
 class DocumentTextPart:
-    """A part of a version's canonical text: None unless it was read."""
+    """A part of a version's canonical text. `text` is None if the file was not read yet."""
 
     version: str
     text: str | None
@@ -95,7 +95,7 @@ class DocumentTextPart:
     reason: str | None
 
 
-# Rows without any version are being deleted: they are no documents any more.
+# Rows without any version are being deleted: the API doesn't show them any more.
 _DOCUMENT = """
 SELECT d.id, d.collection_id, d.name, d.created_at, d.updated_at, d.active_version IS NOT NULL,
     v.id, v.status, coalesce(v.reason_code, j.reason_code), coalesce(v.reason, j.reason), v.sha256, v.size,
@@ -135,9 +135,10 @@ class Documents:
         versions: Sequence[str] | None = None,
         without: Sequence[str] = (),
     ) -> list[DocumentRow]:
-        """At most `limit` documents, the newest first, older than the one named `before`.
+        """At most `limit` documents, newest first, older than the document with the id `before`.
 
-        `status` is a stored one: queued, ready, failed or cancelled; `versions` and `without` choose by version.
+        `status` is a stored status: queued, ready, failed or cancelled. `versions`: only documents with these
+        versions; `without`: no documents with these versions.
         """
         sql = _DOCUMENT + (
             "WHERE d.owner = :owner AND (:before IS NULL OR d.id < :before) "
@@ -160,12 +161,12 @@ class Documents:
         return [_document(row) for row in rows]
 
     async def in_collection(self, collection_id: str, limit: int) -> list[str]:
-        """Some documents of a collection, also those that are being deleted."""
+        """At most `limit` documents of a collection, including documents that are being deleted."""
         sql = "SELECT id FROM documents WHERE collection_id = :collection_id LIMIT :limit"
         return [i for (i,) in await self._db.read(lambda tx: tx.rows(sql, collection_id=collection_id, limit=limit))]
 
     async def missing(self, owner: str, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are no documents of the owner's."""
+        """The ids that belong to no document of the owner."""
         sql = (
             "SELECT id FROM documents WHERE owner = :owner AND id IN :ids "
             "AND coalesce(active_version, pending_version) IS NOT NULL"
@@ -173,13 +174,13 @@ class Documents:
         existing = {i for (i,) in await self._db.read(lambda tx: tx.rows(sql, owner=owner, ids=ids))}
         return [i for i in ids if i not in existing]
 
-    async def any_ready(self, owner: str) -> bool:
+    async def has_ready(self, owner: str) -> bool:
         """Whether the owner has a searchable document."""
         sql = "SELECT 1 FROM documents WHERE owner = :owner AND active_version IS NOT NULL LIMIT 1"
         return await self._db.read(lambda tx: tx.one(sql, owner=owner)) is not None
 
-    async def stock(self) -> tuple[int, int]:
-        """How many documents can be searched, everybody's, and how many chunks they have."""
+    async def count_searchable(self) -> tuple[int, int]:
+        """The numbers of searchable documents and of their chunks, of all owners together."""
         sql = (
             "SELECT count(*), coalesce(sum(v.chunks), 0) FROM documents d "
             "JOIN document_versions v ON v.id = d.active_version"
@@ -188,7 +189,7 @@ class Documents:
         return documents, chunks
 
     async def versions(self, owner: str, document_id: str) -> list[VersionRow]:
-        """All versions of a document, the newest first. Raises NotFound."""
+        """All versions of a document, newest first. Raises NotFound."""
         sql = (
             "SELECT v.id, v.status, v.reason_code, v.reason, v.sha256, v.size, v.media_type, v.title, v.pages, "
             "v.chunks, v.created_at FROM document_versions v JOIN documents d ON d.id = v.document_id "
@@ -210,8 +211,8 @@ class Documents:
             "AND v.id = coalesce(:version, d.active_version, d.pending_version) "
             "WHERE d.id = :id AND d.owner = :owner AND coalesce(d.active_version, d.pending_version) IS NOT NULL"
         )
-        length = _LONGEST if end is None else min(end - start, _LONGEST)
-        first = min(start + 1, _LONGEST)
+        length = _MAX_LENGTH if end is None else min(end - start, _MAX_LENGTH)
+        first = min(start + 1, _MAX_LENGTH)
         row = await self._db.read(
             lambda tx: tx.one(sql, start=first, length=length, version=version, id=document_id, owner=owner)
         )
@@ -220,7 +221,7 @@ class Documents:
         return DocumentTextPart(*row)
 
     async def page_starts(self, version: str) -> list[tuple[int, int]]:
-        """(start, page) of each page of a version, in order; none where there are no pages."""
+        """(start, page) of each page of a version, in order; empty if it has no pages."""
         sql = (
             "SELECT value ->> 'start', value ->> 'page' FROM document_versions v, json_each(v.map, '$.pages') "
             "WHERE v.id = :id ORDER BY key"

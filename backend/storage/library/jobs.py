@@ -1,7 +1,7 @@
-"""The queue of the work on documents: a row a job. Only this module writes the table jobs.
+"""The queue of jobs on documents. Only this module writes the table jobs.
 
-A job is queued until it is ready, failed or cancelled; before `lease_until` nobody else may take it. What it has
-done is in the tables of versions and chunks, so that whoever takes it next goes on from there.
+A job is queued until it is ready, failed or cancelled. Before `lease_until` no other process may take it. Its results
+are in the tables of versions and chunks, so the next process that takes the job continues there.
 """
 
 import json
@@ -18,14 +18,15 @@ from backend.storage.library.chunks import NewChunk, add_chunks, reserve_numbers
 from backend.storage.library.document_rows import Discarded, ParsedText
 
 Progress = dict[str, Any]
-"""`done` of `total` chunks, `rate` in chunks a second, `seconds` spent in each stage; of an embedding also `model`."""
+"""`done` of `total` chunks, `rate` in chunks per second, `seconds` spent in each stage; an embedding also has `model`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job as its worker needs it: with the collection as it is now, and what is known of the version.
+    """A job with the data that its worker needs: of the collection as it is now, and of the version.
 
-    `parsed`: the text is stored already.
+    `is_parsed`: the version's text is stored already.
     """
 
     id: str
@@ -40,14 +41,16 @@ class JobRow:
     fingerprint: str | None
     generation: int
     name: str
-    parsed: bool
+    is_parsed: bool
     first_chunk: int | None
     chunks: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """How a job's last commit went: done, gone (deleted, cancelled, replaced) or changed (its collection was)."""
+    """The result of a job's last commit. `outcome`: done, gone (the document or job was deleted, cancelled or replaced)
+    or changed (the collection has another embedding). `superseded` is the version that was active before.
+    """
 
     outcome: str
     superseded: Discarded | None = None
@@ -60,30 +63,33 @@ class Jobs:
         self._db = database
 
     async def claim(self, instance_id: str, lease_ms: int, after_owner: str) -> JobRow | None:
-        """A job that nobody works on, now ours: of the next owner after that one, the one that waits longest."""
+        """A job for this instance; None if no job waits. Owners take turns: the job is the one that waits longest of
+        the next owner after `after_owner`.
+        """
         return await self._db.write(lambda tx: _claim(tx, instance_id, lease_ms, after_owner))
 
     async def renew(self, instance_id: str, lease_ms: int) -> None:
-        """Keep the leases of this instance."""
+        """Extend the leases of this instance's jobs."""
         sql = "UPDATE jobs SET lease_until = :until WHERE stage = 'queued' AND instance_id = :me"
         await self._db.write(lambda tx: tx.execute(sql, until=now_ms() + lease_ms, me=instance_id))
 
     async def release(self, instance_id: str | None = None, busy: Sequence[str] = ()) -> None:
-        """Let go of the leases of an instance, but for the `busy` jobs; of all: the lock on DATA_DIR proves that no
-        holder lives."""
+        """End the leases of an instance, except those of the `busy` jobs. Without an instance, end all leases: only at
+        the start, because the lock on DATA_DIR proves that no other process works on a job.
+        """
         sql = (
             "UPDATE jobs SET instance_id = NULL, lease_until = 0 WHERE stage = 'queued' AND instance_id IS NOT NULL "
             "AND (:me IS NULL OR instance_id = :me) AND id NOT IN :busy"
         )
         await self._db.write(lambda tx: tx.execute(sql, me=instance_id, busy=busy))
 
-    async def give_way(self, job: JobRow) -> None:
-        """Back to the end of the queue."""
+    async def put_back(self, job: JobRow) -> None:
+        """Put the job at the end of the queue."""
         sql = "UPDATE jobs SET instance_id = NULL, lease_until = :now WHERE id = :id AND stage = 'queued'"
         await self._db.write(lambda tx: tx.execute(sql, now=now_ms(), id=job.id))
 
     async def postpone(self, job: JobRow, code: str, reason: str, attempts: int, until_ms: int) -> None:
-        """Try again later, and tell why it waits."""
+        """Let the job wait until a time (ms) for its next attempt, and store why it waits."""
         sql = (
             "UPDATE jobs SET instance_id = NULL, lease_until = :until, attempts = :attempts, reason_code = :code, "
             "reason = :reason, updated_at = :now WHERE id = :id AND stage = 'queued'"
@@ -94,46 +100,46 @@ class Jobs:
             )
         )
 
-    async def hurry(self) -> None:
-        """What waits for its next try need not wait any longer."""
+    async def end_waits(self) -> None:
+        """Let all jobs that wait for their next attempt run now."""
         sql = "UPDATE jobs SET lease_until = :now WHERE stage = 'queued' AND instance_id IS NULL AND lease_until > :now"
         await self._db.write(lambda tx: tx.execute(sql, now=now_ms()))
 
     async def next_at(self) -> int | None:
-        """When the next job may be taken, in ms; None when there is none."""
+        """The time (ms) at which the next job may be taken; None if there is none."""
         sql = "SELECT min(lease_until) FROM jobs WHERE stage = 'queued' AND instance_id IS NULL"
         return await self._db.read(lambda tx: tx.value(sql))
 
     async def count(self) -> int:
-        """How many jobs are not done yet."""
+        """The number of queued jobs."""
         return await self._db.read(lambda tx: tx.value("SELECT count(*) FROM jobs WHERE stage = 'queued'"))
 
     async def fail(self, job: JobRow, code: str, reason: str, progress: Progress) -> None:
-        """It can't succeed, for a reason in words."""
+        """Mark the job as failed. `reason` tells the user why."""
         await self._db.write(lambda tx: _fail(tx, job, code, reason, progress))
 
     async def text(self, version_id: str) -> ParsedText:
-        """What `parsed` stored."""
+        """The text that `store_text` stored."""
         sql = "SELECT text, map, media_type, title, language, pages FROM document_versions WHERE id = :id"
         ((text, stored_map, *rest),) = await self._db.read(lambda tx: tx.rows(sql, id=version_id))
         return ParsedText(text, json.loads(stored_map or "{}"), *rest)
 
-    async def parsed(self, job: JobRow, new: ParsedText | None, chunks: int) -> int | None:
-        """Store what reading the file gave and reserve numbers for its chunks: the first. None: the version is gone."""
-        return await self._db.write(lambda tx: _parsed(tx, job, new, chunks))
+    async def store_text(self, job: JobRow, new: ParsedText | None, chunks: int) -> int | None:
+        """The first of the numbers for the version's chunks; None: the version is gone. Stores the text, if given."""
+        return await self._db.write(lambda tx: _store_text(tx, job, new, chunks))
 
     async def finish(self, job: JobRow, fingerprint: str, rows: Sequence[NewChunk], progress: Progress) -> FinishedJob:
-        """The last chunks, and the version becomes the active one, in one commit."""
+        """The result of the job's last commit: it stores the last chunks and makes the version the active one."""
         return await self._db.write(lambda tx: _finish(tx, job, fingerprint, rows, progress))
 
     async def requeue(self, version_ids: Sequence[str]) -> None:
-        """Let these versions' jobs run again: something of them got lost."""
+        """Let these versions' jobs run again, because a part of their results is missing."""
 
-        def again(tx: Tx) -> None:
+        def requeue_all(tx: Tx) -> None:
             for version_id in version_ids:
                 requeue(tx, version_id)
 
-        await self._db.write(again)
+        await self._db.write(requeue_all)
 
 
 def _claim(tx: Tx, instance_id: str, lease_ms: int, after_owner: str) -> JobRow | None:
@@ -161,7 +167,7 @@ WHERE j.id = :id"""
 
 
 def _fail(tx: Tx, job: JobRow, code: str, reason: str, progress: Progress) -> None:
-    failed = tx.changed(
+    failed = tx.count_changes(
         "UPDATE jobs SET stage = 'failed', reason_code = :code, reason = :reason, progress = :progress, "
         "instance_id = NULL, updated_at = :now WHERE id = :id AND stage = 'queued'",
         code=code,
@@ -175,7 +181,7 @@ def _fail(tx: Tx, job: JobRow, code: str, reason: str, progress: Progress) -> No
         document_rows.touch(tx, job.document_id)
 
 
-def _parsed(tx: Tx, job: JobRow, new: ParsedText | None, chunks: int) -> int | None:
+def _store_text(tx: Tx, job: JobRow, new: ParsedText | None, chunks: int) -> int | None:
     if not is_queued(tx, job.id):
         return None
     if new is not None:
@@ -192,8 +198,8 @@ def _finish(tx: Tx, job: JobRow, fingerprint: str, rows: Sequence[NewChunk], pro
     )
     if row is None or job.version_id not in row[:2]:
         return FinishedJob("gone")
-    active, pending, collection_id, generation, now_print = row
-    if (collection_id, generation) != (job.collection_id, job.generation) or now_print not in (None, fingerprint):
+    active, pending, collection_id, generation, stored_print = row
+    if (collection_id, generation) != (job.collection_id, job.generation) or stored_print not in (None, fingerprint):
         return FinishedJob("changed")
     add_chunks(tx, collection_id, fingerprint, job.version_id, rows)
     superseded = None
@@ -243,12 +249,12 @@ def queue(
 
 
 def is_queued(tx: Tx, job_id: str) -> bool:
-    """Whether the job is still to be done."""
+    """Whether the job is queued."""
     return tx.one("SELECT 1 FROM jobs WHERE id = :id AND stage = 'queued'", id=job_id) is not None
 
 
 def requeue(tx: Tx, version_id: str) -> None:
-    """Let a version's job run now, from where it was."""
+    """Let a version's job run now. It continues where it stopped."""
     document_rows.requeue(tx, version_id)
     tx.execute(
         "UPDATE jobs SET stage = 'queued', attempts = 0, progress = '{}', reason = NULL, reason_code = NULL, "
@@ -259,8 +265,8 @@ def requeue(tx: Tx, version_id: str) -> None:
     )
 
 
-def hurry_document(tx: Tx, document_id: str) -> None:
-    """Let the jobs of a document that wait for their next try run now."""
+def end_waits_of_document(tx: Tx, document_id: str) -> None:
+    """Let the jobs of a document that wait for their next attempt run now."""
     tx.execute(
         "UPDATE jobs SET lease_until = :now WHERE document_id = :id AND stage = 'queued' AND instance_id IS NULL",
         now=now_ms(),
@@ -269,7 +275,7 @@ def hurry_document(tx: Tx, document_id: str) -> None:
 
 
 def cancel_ingest(tx: Tx, document_id: str, version_id: str | None) -> None:
-    """Don't read this version of the document, if it wasn't read yet."""
+    """Cancel the job that reads this version of the document, if it is queued."""
     tx.execute(
         "UPDATE jobs SET stage = 'cancelled', instance_id = NULL, reason = NULL, reason_code = NULL, "
         "updated_at = :now WHERE document_id = :document_id AND version_id = :version_id AND stage = 'queued'",
@@ -280,7 +286,7 @@ def cancel_ingest(tx: Tx, document_id: str, version_id: str | None) -> None:
 
 
 def move(tx: Tx, document_id: str, collection_id: str) -> None:
-    """The document is in another collection: its ingest job follows, the job that moved it is done."""
+    """Change the collection of the document's ingest job, and remove the job that moved the document."""
     sql = "UPDATE jobs SET collection_id = :collection_id WHERE document_id = :id AND kind = 'ingest'"
     tx.execute(sql, collection_id=collection_id, id=document_id)
     drop_move(tx, document_id)
@@ -306,8 +312,8 @@ def drop_move(tx: Tx, document_id: str) -> None:
 
 
 def drop_embed(tx: Tx, collection_id: str) -> bool:
-    """Remove the job that embeds a collection; whether there was one."""
-    return tx.changed("DELETE FROM jobs WHERE collection_id = :id AND kind = 'embed'", id=collection_id) > 0
+    """Whether there was a job that embeds the collection. It is removed."""
+    return tx.count_changes("DELETE FROM jobs WHERE collection_id = :id AND kind = 'embed'", id=collection_id) > 0
 
 
 def drop_of_documents(tx: Tx, document_ids: Sequence[str]) -> None:

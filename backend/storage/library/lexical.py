@@ -1,8 +1,8 @@
-"""The lexical index: an FTS5 table a collection, so that a search never meets the words of another owner.
+"""The lexical index: one FTS5 table per collection, so that a search never sees the words of another owner.
 
-`terms` are words that `chains/retrieval` has made comparable already (stems, bigrams, parts of identifiers); FTS5
-splits them at blanks and scores them, no more. A row's number is the chunk's. Rows of versions that are not active
-may match: `Chunks.rows` leaves them out.
+`terms` are normalised words from `chains/retrieval` (stems, bigrams, parts of identifiers). FTS5 only splits them at
+blanks and scores them. The rowid is the number of the chunk. Rows of versions that are not active may match;
+`Chunks.rows` leaves them out.
 
 Every function is a part of its caller's commit.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from backend.storage.engine.tx import Tx
 
-# Two columns, so that a word in a title may count otherwise than one in the text.
+# Two columns, so that a word in a title or heading can have another weight than a word in the text.
 _CREATE = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS {} USING fts5("
     "about, body, tokenize=\"unicode61 remove_diacritics 0 categories 'L* N* Co M*'\")"
@@ -19,14 +19,14 @@ _CREATE = (
 
 
 def table(collection_id: str) -> str:
-    """The name of a collection's index; ids are ours, still nothing else may come into SQL."""
+    """The name of a collection's index. Raises ValueError for other text than an id, because the name goes into SQL."""
     if not collection_id.replace("_", "").isalnum():
         raise ValueError("not the id of a collection")
     return f"lexical_{collection_id}"
 
 
 def exists(tx: Tx, collection_id: str) -> bool:
-    """Whether the collection has an index: it has none while it holds nothing."""
+    """Whether the collection has an index. It has none before its first chunk."""
     sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name"
     return tx.one(sql, name=table(collection_id)) is not None
 
@@ -37,7 +37,7 @@ def drop(tx: Tx, collection_id: str) -> None:
 
 
 def put(tx: Tx, collection_id: str, rows: Iterable[tuple[int, str, str]]) -> None:
-    """Store terms: (n, terms above the chunk, terms of its text), in the place of those that are there."""
+    """Store terms as (n, terms of title and headings, terms of the text). Existing rows are replaced."""
     tx.execute(_CREATE.format(table(collection_id)))
     tx.execute_many(
         f"INSERT OR REPLACE INTO {table(collection_id)} (rowid, about, body) VALUES (:n, :about, :body)",
@@ -46,7 +46,7 @@ def put(tx: Tx, collection_id: str, rows: Iterable[tuple[int, str, str]]) -> Non
 
 
 def copy(tx: Tx, numbers: Sequence[int], source: str, target: str) -> None:
-    """Bring the terms of these chunks into the index of another collection, too."""
+    """Copy the terms of these chunks into the index of another collection."""
     tx.execute(_CREATE.format(table(target)))
     tx.execute(
         f"INSERT OR REPLACE INTO {table(target)} (rowid, about, body) "
@@ -56,7 +56,7 @@ def copy(tx: Tx, numbers: Sequence[int], source: str, target: str) -> None:
 
 
 def set_about(tx: Tx, collection_id: str, terms: Iterable[tuple[int, str]]) -> None:
-    """Store other terms of what stands above these chunks: (n, terms)."""
+    """Replace the terms of the chunks' titles and headings, given as (n, terms)."""
     sql = f"UPDATE {table(collection_id)} SET about = :about WHERE rowid = :n"
     tx.execute_many(sql, [{"n": n, "about": about} for n, about in terms])
 
@@ -75,7 +75,7 @@ def match(
     ranges: Sequence[tuple[int, int]] | None,
     about_weight: float,
 ) -> list[tuple[int, float]]:
-    """Chunks with any of the terms: (n, BM25 score, higher is better), best first."""
+    """The chunks with any of the terms, as (n, BM25 score), best (highest) first."""
     if not terms or limit < 1 or not exists(tx, collection_id):
         return []
     name = table(collection_id)

@@ -1,4 +1,4 @@
-"""What the sweep compares: what should be in the indexes, and what lies there that nothing leads to."""
+"""Queries for the sweep: what should be in the indexes, and strays, the entries that belong to nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _ROWS = 200
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Chunks of a version that is wanted. `active`: all of them should have vectors; else some may."""
+    """The chunks of an active or pending version. If it is active, all of its chunks should have vectors."""
 
     version_id: str
     first: int
@@ -21,12 +21,12 @@ class Range:
 
     @property
     def numbers(self) -> range:
-        """The numbers of its chunks."""
+        """The numbers of the version's chunks."""
         return range(self.first, self.first + self.chunks)
 
 
-class Remains:
-    """Reads and clears what a crash may leave between the database and its indexes."""
+class Strays:
+    """Finds the differences that a crash may leave between the database and its indexes."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -42,30 +42,30 @@ class Remains:
         return [Range(v, first, count, bool(active)) for v, first, count, active in rows]
 
     async def counts(self, collection_id: str) -> tuple[int, int]:
-        """Chunks of a collection, and rows of its lexical index: the same number, unless something went wrong."""
+        """The numbers of a collection's chunks and of its rows in the lexical index. They differ only after a crash."""
         return await self._db.read(lambda tx: _counts(tx, collection_id))
 
     async def stray_terms(self, collection_id: str) -> list[int]:
-        """Rows of a collection's lexical index that are no chunks of it."""
+        """The rows of a collection's lexical index without a chunk in the collection."""
         return await self._db.read(lambda tx: _stray_terms(tx, collection_id))
 
     async def without_terms(self, collection_id: str) -> list[str]:
-        """Active versions of a collection some of whose chunks are in no lexical index, or aren't stored at all."""
+        """The active versions of a collection with chunks that are missing in the lexical index or in the database."""
         return await self._db.read(lambda tx: _without_terms(tx, collection_id))
 
-    async def forget_chunks(self, version_ids: Sequence[str]) -> None:
-        """Let these versions be cut and indexed anew from their text."""
+    async def remove_chunks(self, version_ids: Sequence[str]) -> None:
+        """Remove the chunks of these versions, so that their texts are split and indexed again."""
         for version_id in version_ids:
             while await self._db.write(lambda tx, v=version_id: chunks.remove_some(tx, v, _ROWS)):
                 pass
 
-    async def wanted_files(self) -> set[str]:
-        """The versions that have a file."""
+    async def versions_with_file(self) -> set[str]:
+        """The ids of the versions that have a file."""
         sql = "SELECT id FROM document_versions WHERE status != 'superseded'"
         return {i for (i,) in await self._db.read(lambda tx: tx.rows(sql))}
 
     async def orphan_indexes(self) -> list[str]:
-        """Lexical indexes of collections that are gone: their collections' ids."""
+        """The ids of collections that are gone but still have a lexical index."""
         sql = (
             "SELECT substr(name, 9) AS collection FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL%' "
             "AND name LIKE 'lexical!_%' ESCAPE '!' AND collection NOT IN (SELECT id FROM collections)"

@@ -1,4 +1,4 @@
-"""From one embedding to another: a collection's next generation, and documents that move between collections."""
+"""Changes of embedding: a collection's next generation, and documents that move between collections."""
 
 import json
 from collections.abc import Set as AbstractSet
@@ -15,7 +15,7 @@ from backend.storage.library.jobs import JobRow, Progress
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A collection's next generation on its way: `model` is `provider/model`, `stage` queued or failed."""
+    """The job that embeds a collection's next generation. `model` is `provider/model`; `stage` is queued or failed."""
 
     collection_id: str
     model: str
@@ -27,7 +27,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Movable:
-    """What moving a document needs to know. `first`, `chunks`: where the active version's chunks are."""
+    """The data for moving a document. The active version's chunks have the numbers from `first`, `chunks` of them."""
 
     collection_id: str
     active: str | None
@@ -38,7 +38,7 @@ class Movable:
 
 
 class Transfers:
-    """Flips of generations and of collections, each in one commit."""
+    """Starts embeddings and moves, and completes each of them in one commit."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -46,15 +46,18 @@ class Transfers:
     # A collection's next generation.
 
     async def begin_embed(self, owner: str, collection_id: str, model: str) -> None:
-        """Queue it. Raises NotFound, Conflict (`embedding_running`) while one by another model is under way."""
+        """Queue the embedding of the next generation.
+
+        Raises NotFound, and Conflict (`embedding_running`) while an embedding with another model is running.
+        """
         await self._db.write(lambda tx: _begin_embed(tx, owner, collection_id, model))
 
     async def cancel_embed(self, collection_id: str) -> bool:
-        """The collection stays as it is embedded. False: nothing was under way."""
+        """Stop the embedding; the collection stays unchanged. False: no embedding was running."""
         return await self._db.write(lambda tx: jobs.drop_embed(tx, collection_id))
 
     async def embeddings(self, collection_ids: list[str]) -> dict[str, Embedding]:
-        """Those of these collections that are being embedded anew."""
+        """The running or failed embeddings of these collections, by collection id."""
         sql = (
             "SELECT collection_id, stage, reason_code, reason, progress FROM jobs "
             "WHERE kind = 'embed' AND collection_id IN :ids"
@@ -62,7 +65,7 @@ class Transfers:
         return {row[0]: _embedding(*row) for row in await self._db.read(lambda tx: tx.rows(sql, ids=collection_ids))}
 
     async def active(self, collection_id: str) -> dict[str, tuple[int, int]]:
-        """The active versions of a collection: first chunk and how many."""
+        """The first chunk and the number of chunks of each active version of a collection, by version id."""
         sql = (
             "SELECT v.id, v.first_chunk, v.chunks FROM documents d JOIN document_versions v ON v.id = d.active_version "
             "WHERE d.collection_id = :collection_id"
@@ -71,24 +74,24 @@ class Transfers:
         return {version: (first, chunks) for version, first, chunks in rows}
 
     async def flip_generation(self, job: JobRow, fingerprint: str, done: AbstractSet[str]) -> list[str] | None:
-        """Search the next generation from now on, if it has all that is active: [] then, else what is missing.
+        """The active versions that are not in `done`; None: the job was cancelled.
 
-        None: the job was cancelled.
+        If none is missing, searches use the next generation from now on.
         """
         return await self._db.write(lambda tx: _flip_generation(tx, job, fingerprint, done))
 
     # A document that moves.
 
     async def movable(self, owner: str, document_id: str) -> Movable:
-        """Where a document is. Raises NotFound."""
+        """The data for moving a document. Raises NotFound."""
         return await self._db.read(lambda tx: _movable(tx, owner, document_id))
 
     async def check_move(self, document_id: str, target: str) -> None:
-        """Raises Conflict when the target holds the same bytes (`document_duplicate`)."""
+        """Raise Conflict (`document_duplicate`) if the target collection has the same bytes already."""
         await self._db.read(lambda tx: _check_duplicate(tx, document_id, target))
 
     async def begin_move(self, owner: str, document_id: str, target: str) -> None:
-        """Queue a move that has to embed the document anew, instead of one to elsewhere."""
+        """Queue a move that embeds the document again. It replaces an earlier move of the document."""
 
         def begin(tx: Tx) -> None:
             jobs.drop_move(tx, document_id)
@@ -99,8 +102,9 @@ class Transfers:
     async def flip_collection(
         self, document_id: str, version_id: str | None, source: str, target: str, generation: int, fingerprint: str
     ) -> bool:
-        """The document is in `target` from now on, if all is still as it was: its active version `version_id`, nothing
-        pending that is under way, the target's embedding. Raises Conflict (`document_duplicate`)."""
+        """Whether the document is in `target` now. False: `version_id` is not the active version any more, a pending
+        version is queued, or the target has another embedding. Raises Conflict (`document_duplicate`).
+        """
         return await self._db.write(
             lambda tx: _flip_collection(tx, document_id, version_id, source, target, generation, fingerprint)
         )

@@ -1,4 +1,4 @@
-"""What happens to documents and their versions: each operation is one commit."""
+"""Changes of documents and their versions. Each operation is one commit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,9 @@ from backend.storage.library.document_rows import Discarded
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """What a new content did: `version` has these bytes, `unchanged` when it had them already; `discarded` is the
-    version that waited before it."""
+    """The result of new content for a document: `version` has these bytes. `unchanged`: it had them already.
+    `discarded` is the earlier pending version.
+    """
 
     version: str
     unchanged: bool
@@ -30,23 +31,23 @@ class Versions:
     async def add(
         self, owner: str, collection_id: str, version_id: str, name: str, sha256: str, size: int
     ) -> tuple[str, str, bool]:
-        """The document of these bytes, its version, and whether it is new; a failed one is queued again.
+        """The document with these bytes, its version, and whether it is new. If it had failed, it is queued again.
 
-        Raises NotFound when the collection is gone.
+        Raises NotFound if the collection is gone.
         """
         return await self._db.write(lambda tx: _add(tx, owner, collection_id, version_id, name, sha256, size))
 
     async def replace(self, owner: str, document_id: str, version_id: str, sha256: str, size: int) -> Replaced:
-        """These bytes are to become the document's content. Raises NotFound, Conflict (`document_duplicate`)."""
+        """The result of replacing the document's content. Raises NotFound, Conflict (`document_duplicate`)."""
         return await self._db.write(lambda tx: _replace(tx, owner, document_id, version_id, sha256, size))
 
     async def exists(self, version_id: str) -> bool:
-        """Whether there is such a version, once all that is queued is stored."""
+        """Whether the version exists, after all writes that are queued now."""
         sql = "SELECT 1 FROM document_versions WHERE id = :id"
         return await self._db.write(lambda tx: tx.one(sql, id=version_id)) is not None
 
     async def cancel(self, owner: str, document_id: str) -> None:
-        """What of it waits or is under way is cancelled; nothing else changes. Raises NotFound."""
+        """Cancel the document's queued and running jobs; nothing else changes. Raises NotFound."""
 
         def cancel(tx: Tx) -> None:
             _, _, pending = _check(tx, owner, document_id)
@@ -57,11 +58,11 @@ class Versions:
         await self._db.write(cancel)
 
     async def retry(self, owner: str, document_id: str) -> None:
-        """What failed, was cancelled, or waits for its next try, is tried now. Raises NotFound."""
+        """Run the document's jobs now that failed, were cancelled, or wait for their next attempt. Raises NotFound."""
         await self._db.write(lambda tx: _retry(tx, owner, document_id))
 
     async def rename(self, owner: str, document_id: str, name: str) -> None:
-        """Another name. Raises NotFound."""
+        """Change the name. Raises NotFound."""
 
         def change(tx: Tx) -> None:
             _check(tx, owner, document_id)
@@ -70,7 +71,7 @@ class Versions:
         await self._db.write(change)
 
     async def begin_delete(self, document_ids: Sequence[str]) -> list[Discarded]:
-        """From now on nothing of these documents is found or worked on; what is to be removed of them."""
+        """The versions whose data must be removed. From now on, searches and jobs ignore these documents."""
 
         def begin(tx: Tx) -> list[Discarded]:
             jobs.drop_of_documents(tx, document_ids)
@@ -79,20 +80,20 @@ class Versions:
         return await self._db.write(begin)
 
     async def end_delete(self, document_ids: Sequence[str]) -> None:
-        """Remove the rows of documents of which nothing else is left."""
+        """Remove the rows of these documents, after all of their other data was removed."""
         await self._db.write(lambda tx: document_rows.delete(tx, document_ids))
 
-    async def cleaned(self, version_ids: Sequence[str]) -> None:
-        """Nothing but the text is left of these superseded versions; those that were never active go altogether."""
+    async def mark_cleaned(self, version_ids: Sequence[str]) -> None:
+        """Mark superseded versions as cleaned: only their text is left. Versions without a text are deleted."""
         await self._db.write(lambda tx: document_rows.clean(tx, version_ids))
 
     async def half_deleted(self) -> list[str]:
-        """Documents whose deletion was begun and not ended."""
+        """The documents whose deletion was begun but not finished."""
         sql = "SELECT id FROM documents WHERE coalesce(active_version, pending_version) IS NULL"
         return [i for (i,) in await self._db.read(lambda tx: tx.rows(sql))]
 
     async def superseded(self, owner: str | None = None) -> list[Discarded]:
-        """Superseded versions that were not cleaned, of one owner or of all."""
+        """Superseded versions that were not cleaned, of one owner, or of all if `owner` is None."""
         return await self._db.read(lambda tx: document_rows.superseded(tx, owner))
 
 
@@ -106,7 +107,7 @@ def _check(tx: Tx, owner: str, document_id: str) -> tuple[str, str | None, str |
 
 
 def _same_bytes(tx: Tx, collection_id: str, sha256: str) -> tuple[str, str, str] | None:
-    """Document, version and status of what has these bytes in a collection."""
+    """Document, version and status of the version with these bytes in a collection; None if there is none."""
     sql = (
         "SELECT document_id, id, status FROM document_versions "
         "WHERE collection_id = :collection_id AND sha256 = :sha256 AND status != 'superseded'"
@@ -118,11 +119,11 @@ def _same_bytes(tx: Tx, collection_id: str, sha256: str) -> tuple[str, str, str]
 def _add(
     tx: Tx, owner: str, collection_id: str, version_id: str, name: str, sha256: str, size: int
 ) -> tuple[str, str, bool]:
-    if (known := _same_bytes(tx, collection_id, sha256)) is not None:
-        known_document, known_version, status = known
+    if (existing := _same_bytes(tx, collection_id, sha256)) is not None:
+        existing_document, existing_version, status = existing
         if status in ("failed", "cancelled"):
-            jobs.requeue(tx, known_version)
-        return known_document, known_version, False
+            jobs.requeue(tx, existing_version)
+        return existing_document, existing_version, False
     sql = "SELECT 1 FROM collections WHERE id = :id AND owner = :owner"
     if tx.one(sql, id=collection_id, owner=owner) is None:
         raise NotFound("No such collection. GET /collections lists yours.")
@@ -169,4 +170,4 @@ def _retry(tx: Tx, owner: str, document_id: str) -> None:
     status = tx.value("SELECT status FROM document_versions WHERE id = :id", id=pending)
     if pending is not None and status in ("failed", "cancelled"):
         jobs.requeue(tx, pending)
-    jobs.hurry_document(tx, document_id)
+    jobs.end_waits_of_document(tx, document_id)

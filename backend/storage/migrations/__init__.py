@@ -1,4 +1,4 @@
-"""Migrations, run by Alembic at start when the schema is behind. An empty database is given `schema.sql` instead."""
+"""Migrations. Alembic runs them at the start if the schema is old. An empty database gets `schema.sql` instead."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ SCHEMA = Path(__file__).parent / "schema.sql"
 
 
 def upgrade(path: Path, revision: str = "head") -> None:
-    """Bring the database at `path` to `revision`. One transaction a migration."""
+    """Migrate the database at `path` to `revision`, with one transaction per migration."""
     from alembic import command
     from alembic.config import Config
 

@@ -1,4 +1,4 @@
-"""`python -m backend.storage.migrations.dump` writes `schema.sql`: what all migrations make of an empty database."""
+"""`python -m backend.storage.migrations.dump` writes `schema.sql`: the schema that all migrations produce."""
 
 import sqlite3
 import tempfile
@@ -9,7 +9,7 @@ from backend.storage.migrations import SCHEMA, upgrade
 
 
 def dump_migrated() -> str:
-    """The SQL of a database that all migrations have made, as one transaction."""
+    """The SQL that creates the schema which all migrations produce, as one transaction."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "empty.db"
         upgrade(path)

@@ -1,4 +1,4 @@
-"""What Alembic runs: one connection, one transaction."""
+"""The script that Alembic runs: one connection, one transaction."""
 
 from alembic import context
 from sqlalchemy import create_engine

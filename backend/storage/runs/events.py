@@ -1,4 +1,4 @@
-"""The stored events of runs, as the lines that clients are sent. Only this module writes the table run_events."""
+"""The stored events of runs, as the lines that clients get. Only this module writes the table run_events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class EventLines:
 
 
 def append(tx: Tx, batch: Sequence[EventLines]) -> None:
-    """Store events; those of runs that were deleted meanwhile are left out."""
-    # A run may end while its checkpoint is under way: its last write then begins at the same seq and holds more.
+    """Store events. Events of runs that were deleted meanwhile are left out."""
+    # If a run ends while its checkpoint is being written, its last write begins at the same seq and has more events.
     tx.execute_many(
         "INSERT INTO run_events (run_id, first_seq, last_seq, v, lines) "
         "SELECT :run_id, :first_seq, :last_seq, 1, :lines WHERE EXISTS (SELECT 1 FROM runs WHERE id = :run_id) "
@@ -28,13 +28,13 @@ def append(tx: Tx, batch: Sequence[EventLines]) -> None:
 
 
 def replace(tx: Tx, events: EventLines) -> None:
-    """Put `events` in the place of everything that the run's log holds."""
+    """Replace the run's whole log by `events`."""
     tx.execute("DELETE FROM run_events WHERE run_id = :run_id", run_id=events.run_id)
     append(tx, [events])
 
 
 def after(tx: Tx, run_id: str, seq: int, limit: int) -> list[EventLines]:
-    """Events with a seq above `seq`, at most `limit` rows; the first row may begin before."""
+    """The events after `seq`, at most `limit` rows. The first row may also contain earlier events."""
     rows = tx.rows(
         "SELECT run_id, first_seq, last_seq, lines FROM run_events WHERE run_id = :run_id AND last_seq > :seq "
         "ORDER BY first_seq LIMIT :limit",

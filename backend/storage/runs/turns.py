@@ -1,7 +1,7 @@
 """Turns: a user's message and the run that answers it, opened and closed in one commit each.
 
-These commits span runs, conversations and usage, and happen at every message. Only this module writes the table runs.
-JSON columns come and go as text that the services encoded.
+These commits write tables of runs, conversations and usage. Only this module writes the table runs. Values of JSON
+columns are text, which the services encode and decode.
 """
 
 from dataclasses import dataclass, field
@@ -18,16 +18,16 @@ from backend.storage.runs.events import EventLines
 from backend.storage.usage import ledger, reservations
 
 MAX_BRANCHES = 200
-"""Messages that follow the same one, or begin a session: each of them names them all."""
+"""Maximum number of messages with the same parent, because the API lists all of them with each of them."""
 
 
 @dataclass(slots=True, frozen=True)
 class NewTurn:
-    """A user's message and the run that will answer it. `session_id` is new where `title` is given.
+    """A user's message and the run that will answer it. If there is a `title`, the session is new.
 
-    `beside` is an earlier message of the user's that this one stands beside; the same id means that it is answered once
-    more. `images` are new pictures that the message shows. `prompt` is JSON text. `reservation`: what the run may cost,
-    where the owner has a budget. Only the instance `instance_id` may work on the run for the next `lease_ms`.
+    `sibling_of` is an earlier user message with the same parent; if it is `user_message_id` itself, that message is
+    answered again. `images` are new images of the message. `prompt` is JSON text. `reservation`: what the run may
+    cost, if the owner has a budget. Only the instance `instance_id` may work on the run for the next `lease_ms`.
     """
 
     owner: str
@@ -43,7 +43,7 @@ class NewTurn:
     images: tuple[ImageRow, ...] = ()
     prompt: str | None = None
     parent_id: str | None = None
-    beside: str | None = None
+    sibling_of: str | None = None
     expect_head: str | None = None
     after_live: str | None = None
     idempotency_key: str | None = None
@@ -53,19 +53,21 @@ class NewTurn:
 
 @dataclass(slots=True, frozen=True)
 class OpenedTurn:
-    """`history`: the path up to the new message, oldest first, ending with `parent_id`. `repeats`: the run that has the
-    key already."""
+    """The turn after it was opened. `history` is the path before the new message, oldest first; it ends with
+    `parent_id`. `repeated_run`: the run that has the same idempotency key already; then nothing was stored.
+    """
 
     history: list[StoredMessage] = field(default_factory=list[StoredMessage])
     parent_id: str | None = None
-    repeats: str | None = None
-    repeats_hash: str | None = None
+    repeated_run: str | None = None
+    repeated_hash: str | None = None
 
 
 @dataclass(slots=True, frozen=True)
 class ClosedTurn:
-    """How a run ended: its last events, the answer's message, and the calls of models that it took. JSON columns are
-    text; `model` is the one that answered in the end, None the one that was asked."""
+    """The end of a run: its last events, the answer's message, and its calls of models. JSON columns are text. `model`
+    wrote the answer; None: it was the requested model.
+    """
 
     run_id: str
     owner: str
@@ -112,15 +114,17 @@ class Turns:
         self._db = database
 
     async def open(self, turn: NewTurn) -> OpenedTurn:
-        """Store the user's message and the run. Raises NotFound, Conflict (`head_moved`, `too_many_branches`),
-        BudgetExceeded."""
+        """Store the user's message and the run.
+
+        Raises NotFound, Conflict (`head_moved`, `too_many_branches`), BudgetExceeded.
+        """
         return await self._db.write(lambda tx: _open(tx, turn))
 
     async def check(self, turn: NewTurn) -> None:
-        """Whether the turn could be opened. Raises as `open` does."""
+        """Check that the turn can be opened. Raises the errors of `open`."""
 
         def check(tx: Tx) -> None:
-            _checked_parent(tx, turn)
+            _find_parent(tx, turn)
             if turn.reservation is not None:
                 reservations.check(tx, turn.owner, turn.reservation)
 
@@ -131,20 +135,19 @@ class Turns:
         return await self._db.write(lambda tx: messages.path(tx, session_id, message_id))
 
     async def append(self, batch: list[EventLines]) -> None:
-        """Store events; those of runs that were deleted meanwhile are left out."""
+        """Store events. Events of runs that were deleted meanwhile are left out."""
         await self._db.write(lambda tx: events.append(tx, batch))
 
     async def close(self, turn: ClosedTurn) -> bool:
-        """Store the end of a run, its answer and what it cost in one commit. False: the run was deleted, or had ended
-        before."""
+        """Store the end of a run, its answer and its cost in one commit. False: the run was deleted or had ended."""
         return await self._db.write(lambda tx: _close(tx, turn))
 
     async def events(self, run_id: str, after: int, limit: int = 4) -> list[EventLines]:
-        """Stored events with a seq above `after`, at most `limit` rows; the first row may begin before."""
+        """The stored events after seq `after`, at most `limit` rows. The first row may also contain earlier events."""
         return await self._db.write(lambda tx: events.after(tx, run_id, after, limit))
 
     async def run(self, owner: str, run_id: str) -> StoredRun:
-        """One run of the owner's. Raises NotFound."""
+        """One run of the owner. Raises NotFound."""
         sql = f"SELECT {_RUN} FROM runs WHERE id = :id AND owner = :owner"
         row = await self._db.write(lambda tx: tx.one(sql, id=run_id, owner=owner))
         if row is None:
@@ -152,33 +155,33 @@ class Turns:
         return StoredRun(*row)
 
     async def by_key(self, owner: str, idempotency_key: str) -> tuple[str, str] | None:
-        """The run that has the key, and the hash of its request."""
+        """The id of the run with this key, and the hash of its request; None if there is no such run."""
         return await self._db.write(lambda tx: _by_key(tx, owner, idempotency_key))
 
     async def last_seq(self, run_id: str) -> int:
-        """The last stored seq of a run; 0 when nothing was stored."""
+        """The last stored seq of a run; 0 if nothing was stored."""
         return await self._db.write(lambda tx: events.last_seq(tx, run_id))
 
     async def unfinished(self, now: int) -> list[StoredRun]:
-        """Runs whose status is a live one although their lease has run out."""
+        """The runs that have a live status although their lease is over."""
         sql = f"SELECT {_RUN} FROM runs WHERE status IN {_LIVE} AND lease_until <= :now"
         return [StoredRun(*row) for row in await self._db.write(lambda tx: tx.rows(sql, now=now))]
 
     async def renew_leases(self, instance_id: str, lease_until: int) -> None:
-        """Keep this instance's live runs its own."""
+        """Extend the leases of this instance's live runs."""
         sql = f"UPDATE runs SET lease_until = :until WHERE instance_id = :instance AND status IN {_LIVE}"
         await self._db.write(lambda tx: tx.execute(sql, until=lease_until, instance=instance_id))
 
     async def drop_reservations(self) -> None:
-        """Let go of what a crash left reserved. Only for the embedded mode, once no run is unfinished."""
+        """Delete the reservations that a crash left. Only at the start, when no run is unfinished."""
         await self._db.write(reservations.drop_all)
 
     async def release_leases(self) -> None:
-        """Let go of every lease. Only for the embedded mode, whose lock on DATA_DIR proves that no holder lives."""
+        """End every lease. Only at the start: the lock on DATA_DIR proves that no other process works on a run."""
         await self._db.write(lambda tx: tx.execute("UPDATE runs SET lease_until = 0 WHERE lease_until > 0"))
 
     async def expired_logs(self, finished_before: int, limit: int = 50) -> list[StoredRun]:
-        """Ended runs whose verbatim log has outlived its time (more than a snapshot and a terminal event)."""
+        """Runs that finished before a time and still have their whole log, not only snapshot and terminal event."""
         sql = (
             f"SELECT {_RUN} FROM runs WHERE finished_at < :before AND EXISTS "
             "(SELECT 1 FROM run_events e WHERE e.run_id = runs.id AND e.first_seq = 1) LIMIT :limit"
@@ -187,7 +190,7 @@ class Turns:
         return [StoredRun(*row) for row in rows]
 
     async def replace_log(self, log: EventLines) -> None:
-        """Put `log` in the place of everything that the run's log holds."""
+        """Replace the run's whole log by `log`."""
         await self._db.write(lambda tx: events.replace(tx, log))
 
 
@@ -201,7 +204,7 @@ def _open(tx: Tx, turn: NewTurn) -> OpenedTurn:
     if turn.idempotency_key is not None:
         first = _by_key(tx, turn.owner, turn.idempotency_key)
         if first is not None:
-            return OpenedTurn(repeats=first[0], repeats_hash=first[1])
+            return OpenedTurn(repeated_run=first[0], repeated_hash=first[1])
     now = now_ms()
     if turn.title is not None:
         parent = None
@@ -215,7 +218,7 @@ def _open(tx: Tx, turn: NewTurn) -> OpenedTurn:
             updated_at=now,
         )
     else:
-        parent = _checked_parent(tx, turn)
+        parent = _find_parent(tx, turn)
         sessions.set_head(tx, turn.session_id, turn.user_message_id, now)
     if turn.reservation is not None:
         reservations.reserve(tx, turn.owner, turn.run_id, turn.reservation)
@@ -223,34 +226,34 @@ def _open(tx: Tx, turn: NewTurn) -> OpenedTurn:
     return OpenedTurn(messages.path(tx, turn.session_id, parent), parent)
 
 
-def _checked_parent(tx: Tx, turn: NewTurn) -> str | None:
-    """What the user's message follows. Raises NotFound, Conflict."""
-    head = _checked_head(tx, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
-    if turn.beside is None:
+def _find_parent(tx: Tx, turn: NewTurn) -> str | None:
+    """The parent of the user's new message. Raises NotFound, Conflict."""
+    head = _check_head(tx, turn.owner, turn.session_id, turn.parent_id, turn.expect_head)
+    if turn.sibling_of is None:
         parent = turn.parent_id or turn.after_live or head
     else:
-        parent = _parent_of(tx, turn.session_id, turn.beside)
-    again = turn.beside == turn.user_message_id
+        parent = _parent_of(tx, turn.session_id, turn.sibling_of)
+    is_regenerated = turn.sibling_of == turn.user_message_id
     sql = "SELECT count(*) FROM messages WHERE session_id = :session_id AND parent_id IS :parent_id"
-    branches: int = tx.value(sql, session_id=turn.session_id, parent_id=turn.beside if again else parent)
-    if again:
-        # Answers that are still being written are no messages yet.
+    branches: int = tx.value(sql, session_id=turn.session_id, parent_id=turn.sibling_of if is_regenerated else parent)
+    if is_regenerated:
+        # An answer becomes a message only when its run ends, so live runs are counted as well.
         sql = (
             "SELECT count(*) FROM runs WHERE session_id = :session_id AND user_message_id = :message_id "
             f"AND status IN {_LIVE}"
         )
-        branches += tx.value(sql, session_id=turn.session_id, message_id=turn.beside)
+        branches += tx.value(sql, session_id=turn.session_id, message_id=turn.sibling_of)
     if branches >= MAX_BRANCHES:
-        what = "The message has been answered" if again else "A message in this place has been written"
+        event = "The message has been answered" if is_regenerated else "A message in this place has been written"
         raise Conflict(
-            f"{what} {MAX_BRANCHES} times, and no more are kept. Go on from one of them, or begin a new session.",
+            f"{event} {MAX_BRANCHES} times, and no more are kept. Go on from one of them, or begin a new session.",
             code="too_many_branches",
         )
     return parent
 
 
 def _parent_of(tx: Tx, session_id: str, message_id: str) -> str | None:
-    """What a message of the user's follows. Raises NotFound."""
+    """The parent of a user message. Raises NotFound."""
     sql = "SELECT parent_id FROM messages WHERE id = :id AND session_id = :session_id AND role = 'user'"
     row = tx.one(sql, id=message_id, session_id=session_id)
     if row is None:
@@ -258,8 +261,8 @@ def _parent_of(tx: Tx, session_id: str, message_id: str) -> str | None:
     return row[0]
 
 
-def _checked_head(tx: Tx, owner: str, session_id: str, parent_id: str | None, expect_head: str | None) -> str | None:
-    """The session's head, after checking that a message may follow as the request says."""
+def _check_head(tx: Tx, owner: str, session_id: str, parent_id: str | None, expect_head: str | None) -> str | None:
+    """The session's head. Raises NotFound and Conflict if the request's `parent_id` or `expect_head` don't fit."""
     row = tx.one("SELECT head_message_id FROM sessions WHERE id = :id AND owner = :owner", id=session_id, owner=owner)
     if row is None:
         raise NotFound("No such session. Leave session_id out to begin a new one.")
@@ -277,8 +280,8 @@ def _checked_head(tx: Tx, owner: str, session_id: str, parent_id: str | None, ex
 
 
 def _insert(tx: Tx, turn: NewTurn, parent: str | None, now: int) -> None:
-    """The user's message, unless it is answered once more, its new images, and the run."""
-    if turn.beside != turn.user_message_id:
+    """Store the run, the new images, and the user's message unless an existing one is answered again."""
+    if turn.sibling_of != turn.user_message_id:
         messages.insert(
             tx,
             id=turn.user_message_id,
@@ -323,7 +326,7 @@ def _close(tx: Tx, turn: ClosedTurn) -> bool:
         id=turn.run_id,
     )
     if row is None:
-        # A run that had ended before was booked then. Of a run that was deleted only the cost is left.
+        # A run that had ended was booked then. If the run was deleted, only its calls are booked.
         if tx.one("SELECT 1 FROM runs WHERE id = :id", id=turn.run_id) is None:
             ledger.settle(tx, turn.owner, turn.run_id, turn.session_id, turn.calls)
         return False

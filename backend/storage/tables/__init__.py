@@ -1,8 +1,8 @@
-"""The schema, one file a capability. Every module of this folder is imported here, so that `metadata` is whole.
+"""The schema, one file per capability. Ids are prefixed UUIDv7 strings, times are milliseconds since 1970 (UTC).
 
-Ids are prefixed UUIDv7 strings, times are integer milliseconds since 1970 (UTC). Every row of a principal carries
-`owner`. Migrations are in `migrations/versions`; a test compares the two. Nothing else reads these tables: queries are
-plain SQL.
+Every row that belongs to an owner has the column `owner`. A test compares these tables with the migrations in
+`migrations/versions`. Queries don't use the tables; they are plain SQL. Every module of this
+folder is imported here, so that `metadata` is whole.
 """
 
 import importlib

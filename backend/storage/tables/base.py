@@ -1,4 +1,4 @@
-"""The metadata that all tables join, and columns that many of them have."""
+"""The metadata of all tables, and columns that many tables have."""
 
 from sqlalchemy import BigInteger, Column, MetaData, Text
 
@@ -18,7 +18,7 @@ def id_column() -> Column[str]:
 
 
 def owner_column() -> Column[str]:
-    """The owner, which every row of a principal has."""
+    """The owner of the row."""
     return Column("owner", Text, nullable=False)
 
 

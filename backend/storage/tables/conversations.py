@@ -17,8 +17,8 @@ sessions = Table(
     Index(None, "owner", "updated_at", "id"),
 )
 
-# A tree: parent_id leads to the root, the session's head_message_id is the tip of the active path. parent_id is no
-# foreign key: a queued message is stored before the answer it follows.
+# A tree: parent_id leads to the root; the session's head_message_id is the last message of the active path. parent_id
+# is no foreign key, because a message is stored before the answer that it follows, if that answer is still live.
 messages = Table(
     "messages",
     metadata,
@@ -38,7 +38,7 @@ messages = Table(
     Index(None, "session_id", "parent_id"),
 )
 
-# Pictures that messages show: their parts name them. An edited message may show those of the one before.
+# Images of messages; the parts of messages have their ids. An edited message may use the images of the earlier one.
 images = Table(
     "images",
     metadata,
@@ -51,7 +51,7 @@ images = Table(
     Index(None, "session_id"),
 )
 
-# A conversation up to and with a message, in short: for conversations that are longer than a model's window.
+# A summary covers a conversation up to and including a message. For conversations that are too long for a model.
 summaries = Table(
     "summaries",
     metadata,

@@ -1,5 +1,5 @@
-"""Tables of collections, documents, their versions and chunks, and the jobs on them. The FTS5 tables of terms are made
-with each collection: see `storage/library/lexical.py`.
+"""Tables of collections, documents, their versions and chunks, and jobs. Each collection also has an FTS5 table of
+terms: see `storage/library/lexical.py`.
 """
 
 from sqlalchemy import (
@@ -18,7 +18,8 @@ from sqlalchemy import (
 
 from backend.storage.tables.base import id_column, metadata, owner_column, time_column
 
-# `generation` counts embeddings: a new one is built beside the old, then this and `fingerprint` change in one commit.
+# `generation` counts embeddings. A new embedding is built while the old one is used; then `generation` and
+# `fingerprint` change in one commit.
 collections = Table(
     "collections",
     metadata,
@@ -31,7 +32,7 @@ collections = Table(
     UniqueConstraint("owner", "name"),
 )
 
-# Found in searches through active_version alone; pending_version is being read, or failed, or was cancelled.
+# Searches use only active_version. pending_version is being read, or it failed or was cancelled.
 documents = Table(
     "documents",
     metadata,
@@ -47,8 +48,8 @@ documents = Table(
     Index(None, "collection_id", "id"),
 )
 
-# Superseded versions keep their text, so that old citations can still be looked up, and nothing else.
-# `first_chunk` is the number of the first of `chunks` chunks; numbers are never used twice.
+# Of superseded versions only the text is kept, so that old citations can still be looked up.
+# The version's chunks have the numbers from `first_chunk`, `chunks` of them; numbers are never used twice.
 document_versions = Table(
     "document_versions",
     metadata,
@@ -81,8 +82,8 @@ document_versions = Table(
     Index(None, "document_id"),
 )
 
-# `text` is the slice of the version's text (cutting it out of a long one costs a millisecond), `after` the white space
-# up to the next chunk, `spans` where its sentences stand, as pairs of little-endian uint32.
+# `text` is a copy of the chunk's part of the version's text, because cutting it out of a long text costs a millisecond.
+# `after` is the white space before the next chunk. `spans` has start and end of each sentence as little-endian uint32.
 chunks = Table(
     "chunks",
     metadata,
@@ -100,7 +101,7 @@ chunks = Table(
     Index(None, "version_id"),
 )
 
-# Rows of int8, a chunk's own vector first, then those of its sentences; `embedding` is the fingerprint of the model.
+# `vectors` are rows of int8: the vector of the chunk, then one per sentence. `embedding` is the model's fingerprint.
 chunk_vectors = Table(
     "chunk_vectors",
     metadata,
@@ -109,7 +110,7 @@ chunk_vectors = Table(
     Column("vectors", LargeBinary, nullable=False),
 )
 
-# What no row's deletion may set back.
+# Numbers that must not decrease when rows are deleted.
 counters = Table(
     "counters",
     metadata,
@@ -117,8 +118,8 @@ counters = Table(
     Column("value", BigInteger, nullable=False),
 )
 
-# kind: ingest (of a document's version), embed (a collection's next generation) or move (of a document into this
-# collection). stage: queued, ready, failed or cancelled; before `lease_until` nobody else may take it.
+# kind: ingest (a document's version), embed (a collection's next generation) or move (a document into this
+# collection). stage: queued, ready, failed or cancelled. Before `lease_until` no other process may take the job.
 jobs = Table(
     "jobs",
     metadata,

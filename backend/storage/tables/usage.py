@@ -1,11 +1,11 @@
-"""Tables of calls of models, and of what owners have spent and may spend."""
+"""Tables of calls of models, of reservations, and of what owners have spent."""
 
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Table, Text
 
 from backend.storage.tables.base import id_column, metadata, owner_column, time_column
 
-# Every call of a model, also of runs and sessions that were deleted since. Money is in micro-dollars (a millionth of a
-# US dollar), null where a price is unknown; `price` is what was known of it at the time.
+# Every call of a model, also of runs and sessions that were deleted later. Money is in micro-dollars (a millionth of a
+# US dollar); null if the price is unknown. `price` is the price at that time.
 # purpose: answer, condense, title, summary or embedding. status: completed, failed or cancelled.
 calls = Table(
     "calls",
@@ -30,7 +30,7 @@ calls = Table(
 )
 
 # What live runs may still spend of an owner's budget. A row is deleted when the calls are booked, or at the next start.
-# `id` is that of a run, or `res_...` for a call outside of runs.
+# `id` is the id of a run, or `res_...` for a call outside of runs.
 reservations = Table(
     "reservations",
     metadata,
@@ -41,7 +41,7 @@ reservations = Table(
     Index(None, "owner"),
 )
 
-# The costs in `calls` by the day they were booked (days since 1970, UTC), so that a budget is looked up in few rows.
+# The sums of `calls.cost` by owner and day (days since 1970, UTC), so that a budget check reads few rows.
 spendings = Table(
     "spendings",
     metadata,

@@ -1,5 +1,5 @@
 """The ledger: every call of a model with its cost. Only this module writes the table calls, so that calls and spendings
-never disagree. Money is in micro-dollars.
+always agree. Money is in micro-dollars.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _SUMS = (
 
 @dataclass(frozen=True, slots=True)
 class NewCall:
-    """A call of a model. `price` is JSON text; `cost` None is unknown."""
+    """A call of a model. `price` is JSON text. `cost` is None if it is unknown."""
 
     purpose: str
     model: str
@@ -47,8 +47,9 @@ class NewCall:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Calls taken together. `cost` is that of those whose cost is known, None when no call's is; `unknown_cost` and
-    `estimated` count calls."""
+    """Sums over calls. `cost` is the sum of the known costs, None if no cost is known. `unknown_cost` and `estimated`
+    are numbers of calls.
+    """
 
     calls: int
     input_tokens: int
@@ -62,7 +63,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The calls that share a day, model, ...; `last` is when the last one of them was booked. Key '' is none."""
+    """The calls with the same day, model, ...; `last` is the time of the last call. The key of calls without is ''."""
 
     key: str
     last: int
@@ -70,8 +71,8 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Which:
-    """Calls of an owner (None: of everybody) that were booked from `since` until before `until` (ms)."""
+class CallFilter:
+    """The calls of an owner (None: of all owners) from `since` until before `until` (ms)."""
 
     owner: str | None
     since: int
@@ -89,13 +90,13 @@ class Which:
 
 
 class Ledger:
-    """Calls outside of runs, and sums of all calls. Runs are booked with their end: see `Turns.close`."""
+    """Books calls outside of runs, and sums up all calls. `Turns.close` books the calls of runs."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def reserve(self, owner: str, reservation: Reservation, reservation_id: str | None = None) -> str:
-        """Reserve what a call outside of runs may cost, under `reservation_id` or a new id; returns the id.
+        """The id of the reservation for a call outside of runs: `reservation_id`, or a new id.
 
         Raises BudgetExceeded.
         """
@@ -106,7 +107,7 @@ class Ledger:
     async def settle(
         self, owner: str, session_id: str | None, calls: Sequence[NewCall], reservation_id: str | None
     ) -> None:
-        """Book calls outside of runs, in the place of what was reserved for them."""
+        """Book calls outside of runs, and delete their reservation."""
 
         def write(tx: Tx) -> None:
             if reservation_id is not None:
@@ -115,24 +116,24 @@ class Ledger:
 
         await self._db.write(write)
 
-    async def used(self, owner: str, budget: Budget) -> tuple[int, int]:
-        """What the owner has spent in this period, and what live runs may still spend."""
+    async def spent_and_reserved(self, owner: str, budget: Budget) -> tuple[int, int]:
+        """What the owner has spent in the present period, and what live runs may still spend."""
         since = budget.since(now_ms())
-        return await self._db.read(lambda tx: reservations.used(tx, owner, since))
+        return await self._db.read(lambda tx: reservations.spent_and_reserved(tx, owner, since))
 
-    async def total(self, which: Which) -> Sums:
-        """All of those calls together."""
-        sql = f"SELECT {_SUMS} FROM calls WHERE {which.condition}"
-        return Sums(*(await self._db.read(lambda tx: tx.rows(sql, **which.parameters)))[0])
+    async def total(self, calls: CallFilter) -> Sums:
+        """The sums over the calls."""
+        sql = f"SELECT {_SUMS} FROM calls WHERE {calls.condition}"
+        return Sums(*(await self._db.read(lambda tx: tx.rows(sql, **calls.parameters)))[0])
 
-    async def groups(self, which: Which, by: Grouping, limit: int, after: tuple[int, str] | None) -> list[Group]:
-        """At most `limit` groups, the one with the latest call first; those behind `after` (last, key)."""
+    async def groups(self, calls: CallFilter, by: Grouping, limit: int, after: tuple[int, str] | None) -> list[Group]:
+        """At most `limit` groups of the calls, the latest first, after the group at `after` (last, key)."""
         sql = (
-            f"SELECT {_KEYS[by]} AS k, max(created_at) AS last, {_SUMS} FROM calls WHERE {which.condition} GROUP BY k "
+            f"SELECT {_KEYS[by]} AS k, max(created_at) AS last, {_SUMS} FROM calls WHERE {calls.condition} GROUP BY k "
             "HAVING :at IS NULL OR last < :at OR (last = :at AND k < :key) ORDER BY last DESC, k DESC LIMIT :limit"
         )
         at, key = after or (None, None)
-        rows = await self._db.read(lambda tx: tx.rows(sql, **which.parameters, at=at, key=key, limit=limit))
+        rows = await self._db.read(lambda tx: tx.rows(sql, **calls.parameters, at=at, key=key, limit=limit))
         return [Group(k, last, Sums(*sums)) for k, last, *sums in rows]
 
 
@@ -140,7 +141,7 @@ class Ledger:
 
 
 def settle(tx: Tx, owner: str, run_id: str, session_id: str | None, calls: Sequence[NewCall]) -> None:
-    """Book the calls of a run, in the place of what was reserved for them."""
+    """Book the calls of a run, and delete its reservation."""
     reservations.drop(tx, run_id)
     _book(tx, owner, run_id, session_id, calls)
 

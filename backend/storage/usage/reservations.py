@@ -1,4 +1,4 @@
-"""What live runs may still spend, and what owners have spent a day. Money is in micro-dollars.
+"""What live runs may still spend, and what owners have spent per day. Money is in micro-dollars.
 
 Only this module writes the tables reservations and spendings.
 """
@@ -11,15 +11,16 @@ from backend.kit.times import iso, now_ms
 from backend.storage.engine.tx import Tx
 
 _DAY_MS = 86_400_000
-_SOON = 2
-"""Seconds after which an answer under way may have ended."""
-_LESS = 'ask for fewer max_tokens, for no passages ("documents": false), or another model'
+_RETRY_SECONDS = 2
+"""Seconds after which a live answer may have ended."""
+_HOW_TO_SPEND_LESS = 'ask for fewer max_tokens, for no passages ("documents": false), or another model'
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The most that a run or call may cost, held in its owner's budget until the real cost is known. `writes`: a model
-    writes text, so that the client may ask for less of it."""
+    """The highest possible cost of a run or call, reserved in its owner's budget until the real cost is known.
+    `writes`: the call produces text, so a client can lower the cost with `max_tokens`.
+    """
 
     amount: int
     budget: Budget
@@ -27,9 +28,9 @@ class Reservation:
 
 
 def check(tx: Tx, owner: str, reservation: Reservation) -> None:
-    """Raises BudgetExceeded if the reservation doesn't fit into the owner's budget."""
+    """Raise BudgetExceeded if the reservation doesn't fit into the owner's budget."""
     now = now_ms()
-    spent, reserved = used(tx, owner, reservation.budget.since(now))
+    spent, reserved = spent_and_reserved(tx, owner, reservation.budget.since(now))
     if reservation.amount and spent + reserved + reservation.amount > reservation.budget.limit:
         raise _refusal(owner, reservation, spent, reserved, now)
 
@@ -52,7 +53,7 @@ def drop(tx: Tx, reservation_id: str) -> None:
 
 
 def drop_all(tx: Tx) -> None:
-    """Delete all reservations. Only while no run is live."""
+    """Delete all reservations. Call it only while no run is live."""
     tx.execute("DELETE FROM reservations")
 
 
@@ -67,7 +68,7 @@ def spend(tx: Tx, owner: str, amount: int, now: int) -> None:
     )
 
 
-def used(tx: Tx, owner: str, since: int) -> tuple[int, int]:
+def spent_and_reserved(tx: Tx, owner: str, since: int) -> tuple[int, int]:
     """What the owner has spent since a time (ms), and what is reserved."""
     sql = "SELECT coalesce(sum(amount), 0) FROM spendings WHERE owner = :owner AND day >= :day"
     spent: int = tx.value(sql, owner=owner, day=since // _DAY_MS)
@@ -83,15 +84,15 @@ def _refusal(owner: str, reservation: Reservation, spent: int, reserved: int, no
         f"It renews at {iso(resets_at)}."
     )
     if reservation.amount > budget.limit:
-        less = _LESS if reservation.writes else "have BUDGETS raised"
+        less = _HOW_TO_SPEND_LESS if reservation.writes else "have BUDGETS raised"
         message += f" That is more than the whole budget: {less}."
         wait = None
     elif spent + reservation.amount <= budget.limit:
         message += " Wait until what is under way has ended, or cancel it."
-        wait = _SOON
+        wait = _RETRY_SECONDS
     else:
-        # Where nothing is left, asking for less doesn't help.
-        less = "take a model that costs nothing" if spent >= budget.limit else _LESS
+        # If nothing is left, a cheaper request doesn't help.
+        less = "take a model that costs nothing" if spent >= budget.limit else _HOW_TO_SPEND_LESS
         message += f" Wait until then{f', or {less}' if reservation.writes else ''}."
         wait = -(-(resets_at - now) // 1000)
     return BudgetExceeded(

@@ -1,4 +1,4 @@
-"""Makes real files for tests: each function writes one to `path` and returns the path."""
+"""Real files for tests. Each function writes a file to `path` and returns the path."""
 
 from tests.support.samples.archives import (
     docx,

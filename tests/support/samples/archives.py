@@ -41,7 +41,7 @@ def docx(
 
 
 def docx_bomb(path: Path, megabytes: int = 300) -> Path:
-    """A small Word document whose text unpacks to that many megabytes."""
+    """A small Word document whose text has so many megabytes when it is unpacked."""
     buffer = io.BytesIO()
     docx_path = docx(path)
     with zipfile.ZipFile(docx_path) as source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
@@ -70,9 +70,9 @@ def lying_docx(path: Path, megabytes: int = 300) -> Path:
     raw = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
         size = archive.getinfo("word/document.xml").file_size
-    wanted = size.to_bytes(4, "little")
+    field = size.to_bytes(4, "little")
     at = raw.rfind(b"PK\x01\x02", 0, raw.rfind(b"word/document.xml"))
-    assert raw[at + 24 : at + 28] == wanted
+    assert raw[at + 24 : at + 28] == field
     raw[at + 24 : at + 28] = (1000).to_bytes(4, "little")
     path.write_bytes(raw)
     return path
@@ -140,7 +140,7 @@ def sparse_xlsx(path: Path) -> Path:
 
 
 def epub(path: Path, chapters: Sequence[tuple[str, str]] = (), *, ncx: bool = False, extra: str = "") -> Path:
-    """A book whose chapters are (name in the table of contents, HTML of the body), the last file being read first."""
+    """A book whose chapters are (name in the table of contents, HTML of the body). The files are numbered backwards."""
     chapters = chapters or [("Pilots", f"<h1>Pilots</h1><p>{PARAGRAPH}</p>"), ("Boarding", "<p>A ladder.</p>")]
     names = [f"c{len(chapters) - number}.xhtml" for number in range(len(chapters))]
     page = '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><head><title/></head><body>{}</body></html>'
@@ -182,7 +182,7 @@ def epub(path: Path, chapters: Sequence[tuple[str, str]] = (), *, ncx: bool = Fa
 
 
 def plain_zip(path: Path) -> Path:
-    """An archive that is no document."""
+    """A zip archive that is not a document."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", PARAGRAPH)
     return path

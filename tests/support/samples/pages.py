@@ -1,4 +1,4 @@
-"""Files that are looked at: PDFs and pictures, and a program that reads them."""
+"""PDFs and images, and a program that pretends to be Tesseract."""
 
 import sys
 from collections.abc import Sequence
@@ -16,9 +16,7 @@ def pdf(
     headings: Sequence[str] = (),
     password: str | None = None,
 ) -> Path:
-    """A PDF with each text on a page of its own; "\\n\\n" in a text begins a paragraph, `headings` go above
-    each page.
-    """
+    """A PDF with one page per text. "\\n\\n" in a text begins a paragraph; `headings` are at the top of the pages."""
     from reportlab.lib.pdfencrypt import StandardEncryption
     from reportlab.lib.styles import getSampleStyleSheet
     from reportlab.platypus import PageBreak, Paragraph, SimpleDocTemplate, Spacer
@@ -38,12 +36,12 @@ def pdf(
 
 
 def encrypted_pdf(path: Path, password: str = "secret") -> Path:
-    """A PDF that does not open without its password."""
+    """A PDF that can be opened only with its password."""
     return pdf(path, [PARAGRAPH], password=password)
 
 
 def claiming_pdf(path: Path, pages: int) -> Path:
-    """A PDF of one page that says it has so many."""
+    """A PDF of one page that claims to have `pages` pages."""
     content = b"BT /F1 24 Tf 20 100 Td (Hello harbour) Tj ET"
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
@@ -52,13 +50,13 @@ def claiming_pdf(path: Path, pages: int) -> Path:
         b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
         b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
     ]
-    numbered = b"".join(b"%d 0 obj%s endobj\n" % (number, each) for number, each in enumerate(objects, 1))
+    numbered = b"".join(b"%d 0 obj%s endobj\n" % (number, item) for number, item in enumerate(objects, 1))
     path.write_bytes(b"%PDF-1.4\n" + numbered + b"trailer<</Root 1 0 R>>\n")
     return path
 
 
 def scanned_pdf(path: Path, pages: int = 1) -> Path:
-    """A PDF whose pages are pictures, as a scanner makes them."""
+    """A PDF whose pages are images, like those of a scanner."""
     from PIL import Image, ImageDraw
     from reportlab.lib.utils import ImageReader
     from reportlab.pdfgen.canvas import Canvas
@@ -84,7 +82,7 @@ def blank_pdf(path: Path) -> Path:
 
 
 def picture(path: Path) -> Path:
-    """A picture of a line of text."""
+    """A PNG image of a line of text."""
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.new("L", (1400, 120), 255)
@@ -94,8 +92,8 @@ def picture(path: Path) -> Path:
 
 
 def tesseract(folder: Path, text: str, *, seconds: float = 0) -> Path:
-    """A program in `folder` with the command line of Tesseract: it finds the text in whatever picture it is given,
-    and keeps the last picture beside itself.
+    """The folder, with a program that has Tesseract's command line. It returns `text` for every image, after `seconds`
+    seconds, and writes the last image into the folder.
     """
     program = folder / "tesseract"
     program.write_text(
@@ -116,7 +114,7 @@ else:
 
 
 def png(path: Path) -> Path:
-    """A picture."""
+    """A PNG image without text."""
     from PIL import Image
 
     Image.new("RGB", (32, 32), (200, 30, 30)).save(path, "PNG")

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from backend.chains.models.prompt import Message
-from backend.chains.templates import PromptContent, places, render
+from backend.chains.templates import PromptContent, render, variable_names
 from backend.errors import Invalid
 
 
@@ -15,7 +15,7 @@ def content(**fields: Any) -> PromptContent:
 
 
 def filled(text: str, **values: Any) -> str | None:
-    return render(content(system=text, variables={name: {} for name in places(text)}), values).system
+    return render(content(system=text, variables={name: {} for name in variable_names(text)}), values).system
 
 
 def test_values_go_where_their_names_are() -> None:
@@ -55,9 +55,9 @@ def test_a_place_in_three_braces_keeps_the_outer_ones() -> None:
 
 def test_numbers_and_booleans_are_written_as_in_json() -> None:
     variables = {"n": {"type": "number"}, "f": {"type": "number"}, "b": {"type": "boolean"}}
-    found = render(content(system="{{n}} {{f}} {{b}}", variables=variables), {"n": 7, "f": 0.5, "b": True})
-    assert found.system == "7 0.5 true"
-    assert found.values == {"n": 7, "f": 0.5, "b": True}
+    rendered = render(content(system="{{n}} {{f}} {{b}}", variables=variables), {"n": 7, "f": 0.5, "b": True})
+    assert rendered.system == "7 0.5 true"
+    assert rendered.values == {"n": 7, "f": 0.5, "b": True}
 
 
 def test_defaults_stand_in_and_are_told() -> None:
@@ -68,7 +68,7 @@ def test_defaults_stand_in_and_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("values", "problems"),
     [
         ({}, {"s": "is required", "n": "is required"}),
         ({"s": "a", "n": 1, "x": "b"}, {"x": "is no variable of this prompt"}),
@@ -80,7 +80,7 @@ def test_defaults_stand_in_and_are_told() -> None:
         ({"s": "a\0", "n": 1}, {"s": "must not hold NUL characters"}),
     ],
 )
-def test_what_is_wrong_with_the_values_is_named(given: dict[str, Any], said: dict[str, str]) -> None:
+def test_what_is_wrong_with_the_values_is_named(values: dict[str, Any], problems: dict[str, str]) -> None:
     variables = {
         "s": {},
         "n": {"type": "number"},
@@ -88,8 +88,10 @@ def test_what_is_wrong_with_the_values_is_named(given: dict[str, Any], said: dic
         "e": {"type": "enum", "values": ["x", "y"], "default": "x"},
     }
     with pytest.raises(Invalid) as caught:
-        render(content(system="hi", variables=variables), given)
-    assert caught.value.extra["errors"] == [{"field": f"prompt.variables.{n}", "problem": p} for n, p in said.items()]
+        render(content(system="hi", variables=variables), values)
+    assert caught.value.extra["errors"] == [
+        {"field": f"prompt.variables.{n}", "problem": p} for n, p in problems.items()
+    ]
 
 
 def test_values_are_bounded_together() -> None:
@@ -103,17 +105,17 @@ def test_examples_and_the_template_take_values_too() -> None:
         variables={"language": {}},
         examples=[{"user": "Say it in {{language}}", "assistant": "{{language}}!"}],
     )
-    found = render(made, {"language": "Dutch {{message}}"})
-    assert found.examples == (
+    rendered = render(made, {"language": "Dutch {{message}}"})
+    assert rendered.examples == (
         Message("user", "Say it in Dutch {{message}}"),
         Message("assistant", "Dutch {{message}}!"),
     )
-    assert found.wrap("What is {{language}}?") == "In Dutch {{message}}: What is {{language}}?"
+    assert rendered.wrap("What is {{language}}?") == "In Dutch {{message}}: What is {{language}}?"
     assert render(content(system="x"), {}).wrap("as it is") == "as it is"
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({}, "at least one of"),
         ({"system": "{{tone}}"}, "declare tone"),
@@ -132,8 +134,8 @@ def test_examples_and_the_template_take_values_too() -> None:
         ({"system": "x", "parameters": {"api_key": "k"}}, "api_key"),
     ],
 )
-def test_a_version_that_can_not_be_is_refused(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_a_version_that_can_not_be_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         content(**fields)
 
 

@@ -38,7 +38,7 @@ class SessionExport:
         session = await self._sessions.get(owner, session_id)
         messages = await self._sessions.messages(session_id)
         ids = {row.id for row in messages}
-        # An answer that is still being written isn't stored: a message after it has no parent in the file.
+        # An answer that is still being written isn't in the file, so a message after it has no parent there.
         rows = [row if row.parent_id in ids else replace(row, parent_id=None) for row in messages]
         usage = {run: msgspec.Raw(text.encode()) for run, text in (await self._sessions.usage(session_id)).items()}
         return Transcript(session, rows, usage)
@@ -50,29 +50,29 @@ class SessionExport:
 
 
 async def markdown(title: str, rows: Sequence[MessageRow]) -> str:
-    """Messages one after the other; footnotes say what a citation quotes, and where it stands."""
+    """Messages as Markdown, one after the other. Each citation is a footnote with the quote and its document."""
     notes: list[str] = []
     pieces = [f"# {_plain(title)}"]
     async for row in in_pieces(rows):
         parts = decode_parts(row.parts)
-        who = "User" if row.role == "user" else f"Assistant ({_plain(row.model)})" if row.model else "Assistant"
-        ended = "" if row.status == "complete" else f" – {row.status}"
-        pieces.append(f"## {who}{ended}")
+        author = "User" if row.role == "user" else f"Assistant ({_plain(row.model)})" if row.model else "Assistant"
+        status_note = "" if row.status == "complete" else f" – {row.status}"
+        pieces.append(f"## {author}{status_note}")
         sources = [item for part in parts if isinstance(part, SourcesPart) for item in part.items]
         titles = {item.source_id: item.title[:_MAX_TITLE] for item in sources}
-        pieces += [_noted(part, titles, notes) for part in parts if isinstance(part, TextPart) and part.text]
+        pieces += [_with_footnotes(part, titles, notes) for part in parts if isinstance(part, TextPart) and part.text]
         pieces += [f"![picture](/images/{part.image_id})" for part in images_of(parts)]
     return "\n\n".join([*pieces, *notes]) + "\n"
 
 
-def _noted(part: TextPart, titles: Mapping[str, str], notes: list[str]) -> str:
+def _with_footnotes(part: TextPart, titles: Mapping[str, str], notes: list[str]) -> str:
     text: list[str] = []
-    at = 0
+    position = 0
     for citation in sorted(part.citations, key=lambda c: c.end):
         notes.append(f"[^{len(notes) + 1}]: {_note(citation, titles)}")
-        text += [part.text[at : citation.end], f"[^{len(notes)}]"]
-        at = citation.end
-    return "".join([*text, part.text[at:]])
+        text += [part.text[position : citation.end], f"[^{len(notes)}]"]
+        position = citation.end
+    return "".join([*text, part.text[position:]])
 
 
 def _note(citation: CitationRef, titles: Mapping[str, str]) -> str:
@@ -82,5 +82,5 @@ def _note(citation: CitationRef, titles: Mapping[str, str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text on one line that Markdown takes as it is."""
+    """The text on one line, with Markdown's special characters escaped."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))

@@ -1,7 +1,7 @@
-"""A session as JSON: what an export gives, and an import takes.
+"""A session as JSON: the format that an export writes and an import reads.
 
-The file is large and anybody's. It is split without being read, then read message by message, so that the streams of
-others go on meanwhile.
+A file may be large and may have any content. It is split into messages without parsing them; then the messages are
+parsed one by one, so that other streams go on in between.
 """
 
 import re
@@ -22,8 +22,8 @@ from backend.storage.conversations.messages import MessageRow
 
 MAX_MESSAGES, _MAX_PICTURES = 5_000, 1_000
 _MAX_BRACES, _MAX_CITED, _MAX_QUOTE, _MAX_VALUES = 20_000, 2_000, 20_000, 50_000
-"""Of one message: `{` in its JSON, for it is read at one go; citations, and as many sources; characters of a quote, and
-of its prompt's variables."""
+"""Limits of one message: the number of `{` in its JSON, since it is parsed in one step; of citations, and also of
+sources; the characters of a quote; the characters of its prompt's variables."""
 _LARGEST = 10**18
 
 Id = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -77,8 +77,10 @@ class _Split(_Head, kw_only=True):
 
 
 class ReadSession(msgspec.Struct):
-    """A file's content: messages under the file's ids, each by itself fit to be stored, and their pictures. Time in
-    ms."""
+    """The content of a file: valid messages with the ids of the file, and their images. Times are in ms since 1970.
+
+    Whether the messages are a tree is not checked yet.
+    """
 
     title: str
     head: str | None
@@ -114,20 +116,20 @@ EXAMPLE: dict[str, Any] = {
 _split = msgspec.json.Decoder(_Split)
 _message = msgspec.json.Decoder(TranscriptMessage)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_WHERE = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
-"""msgspec's place: of a value, or of a name in an object."""
+_LOCATION = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
+"""The place of an error in msgspec's message: of a value, or of a name in an object."""
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
-_TAKES = {"created_at": "must be a moment like 2026-01-01T00:00:00Z", "role": "must be user or assistant"}
+_FIELD_ERRORS = {"created_at": "must be a moment like 2026-01-01T00:00:00Z", "role": "must be user or assistant"}
 """Messages for fields whose msgspec error is unclear."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def read_file(body: bytes) -> ReadSession:
-    """What a file holds. Raises BadRequest (`bad_json`, `bad_request`), Invalid."""
+    """The content of a file. Raises BadRequest (`bad_json`, `bad_request`), Invalid."""
     try:
         file = _split.decode(body)
     except msgspec.ValidationError as error:
-        raise Invalid(_said(error, "")) from None
+        raise Invalid(_describe_error(error, "")) from None
     except msgspec.DecodeError as error:
         raise BadRequest(f"The body can't be read, {error}. Send what an export gave.", code="bad_json") from None
     except (UnicodeDecodeError, RecursionError):
@@ -137,30 +139,30 @@ async def read_file(body: bytes) -> ReadSession:
     return ReadSession(file.title, file.head_message_id, _ms(file.created_at), messages, images)
 
 
-def _row(raw: msgspec.Raw, at: str, images: list[ImageRow]) -> MessageRow:
-    """One message; its pictures are added to `images`. Raises Invalid."""
+def _row(raw: msgspec.Raw, path: str, images: list[ImageRow]) -> MessageRow:
+    """One message, whose JSON is at `path` in the file. Its images are added to `images`. Raises Invalid."""
     text = bytes(raw)
     if text.count(b"{") > _MAX_BRACES:
-        raise Invalid(f"{at}: has more than {_MAX_BRACES} braces. So many parts, citations and sources aren't taken.")
+        raise Invalid(f"{path}: has more than {_MAX_BRACES} braces. So many parts, citations and sources aren't taken.")
     try:
         message = _message.decode(text)
-        kept, shown = import_parts(message.parts)
-        parts = encode_parts(kept)
+        stored_parts, images_of_message = import_parts(message.parts)
+        parts = encode_parts(stored_parts)
     except msgspec.ValidationError as error:
-        raise Invalid(_said(error, at)) from None
+        raise Invalid(_describe_error(error, path)) from None
     except (ValueError, OverflowError, RecursionError) as error:
-        # msgspec says what is wrong with the JSON: a lone surrogate, a number without end, bytes that are no UTF-8.
-        raise Invalid(f"{at}: can't be read: {str(error)[:200]}") from None
+        # The error says what is wrong with the JSON: a lone surrogate, a huge number, bytes that aren't UTF-8.
+        raise Invalid(f"{path}: can't be read: {str(error)[:200]}") from None
     if b"\\u0000" in text and _NUL.search(text):
-        raise Invalid(f"{at}: must not hold NUL characters.")
-    _check_parts(message.parts, at)
-    images += shown
-    if shown and message.role != "user":
-        raise Invalid(f"{at}: is an answer: pictures belong to messages of the user's.")
-    if len(shown) > MAX_PROMPT_IMAGES:
-        raise Invalid(f"{at}: has more than {MAX_PROMPT_IMAGES} pictures, the most that a model is shown at once.")
+        raise Invalid(f"{path}: must not hold NUL characters.")
+    _check_parts(message.parts, path)
+    images += images_of_message
+    if images_of_message and message.role != "user":
+        raise Invalid(f"{path}: is an answer: pictures belong to messages of the user's.")
+    if len(images_of_message) > MAX_PROMPT_IMAGES:
+        raise Invalid(f"{path}: has more than {MAX_PROMPT_IMAGES} pictures, the most that a model is shown at once.")
     if len(images) > _MAX_PICTURES:
-        raise Invalid(f"{at}: more than {_MAX_PICTURES} pictures can't be imported.")
+        raise Invalid(f"{path}: more than {_MAX_PICTURES} pictures can't be imported.")
     return MessageRow(
         id=message.id,
         session_id="",
@@ -170,43 +172,43 @@ def _row(raw: msgspec.Raw, at: str, images: list[ImageRow]) -> MessageRow:
         status=message.status,
         parts=parts,
         model=message.model,
-        prompt=_prompt(message.prompt, at),
+        prompt=_prompt(message.prompt, path),
         created_at=_ms(message.created_at),
     )
 
 
-def _check_parts(parts: Sequence[FilePart], at: str) -> None:
-    """Raises Invalid."""
-    citations = [(part.text, each) for part in parts if isinstance(part, TextPart) for each in part.citations]
+def _check_parts(parts: Sequence[FilePart], path: str) -> None:
+    """Check the citations and sources of a message. Raises Invalid."""
+    citations = [(part.text, citation) for part in parts if isinstance(part, TextPart) for citation in part.citations]
     sources = sum(len(part.items) for part in parts if isinstance(part, SourcesPart))
     if max(len(citations), sources) > _MAX_CITED:
-        raise Invalid(f"{at}: has more than {_MAX_CITED} citations or sources.")
+        raise Invalid(f"{path}: has more than {_MAX_CITED} citations or sources.")
     for text, citation in citations:
         if not 0 <= citation.start <= citation.end <= len(text):
-            raise Invalid(f"{at}: a citation lies outside its text.")
+            raise Invalid(f"{path}: a citation lies outside its text.")
         if len(citation.quote) > _MAX_QUOTE:
-            raise Invalid(f"{at}: a quote has more than {_MAX_QUOTE} characters.")
+            raise Invalid(f"{path}: a quote has more than {_MAX_QUOTE} characters.")
 
 
-def _prompt(prompt: UsedPrompt | None, at: str) -> str | None:
-    """Raises Invalid."""
+def _prompt(prompt: UsedPrompt | None, path: str) -> str | None:
+    """The record of the prompt as JSON text. Raises Invalid."""
     if prompt is None:
         return None
     if sum(len(value) for value in prompt.variables.values() if isinstance(value, str)) > _MAX_VALUES:
-        raise Invalid(f"{at}.prompt.variables: have more than {_MAX_VALUES} characters together.")
+        raise Invalid(f"{path}.prompt.variables: have more than {_MAX_VALUES} characters together.")
     return msgspec.json.encode(prompt).decode()
 
 
-def _said(error: Exception, at: str) -> str:
-    """What msgspec says, with the place first; it may quote what the caller sent."""
-    where = _WHERE.search(str(error))
-    said = str(error)[: where.start()] if where else str(error)
-    place = f"{at}{where[1] if where else ''}".lstrip(".")
-    if missing := _MISSING.match(said):
-        place, said = f"{place}.{missing[1]}".lstrip("."), "is required"
+def _describe_error(error: Exception, path: str) -> str:
+    """The message of msgspec's error, after the place in the file. It may quote the file."""
+    location = _LOCATION.search(str(error))
+    problem = str(error)[: location.start()] if location else str(error)
+    place = f"{path}{location[1] if location else ''}".lstrip(".")
+    if missing := _MISSING.match(problem):
+        place, problem = f"{place}.{missing[1]}".lstrip("."), "is required"
     else:
-        said = _TAKES.get(place.rpartition(".")[2], said)
-    return f"{place[-100:]}: {said[:200]}" if place else said[:200]
+        problem = _FIELD_ERRORS.get(place.rpartition(".")[2], problem)
+    return f"{place[-100:]}: {problem[:200]}" if place else problem[:200]
 
 
 def _ms(moment: datetime) -> int:

@@ -1,4 +1,4 @@
-"""Imports a session from a file: as a new session, with ids of its own."""
+"""Imports a session from a file, as a new session with new ids."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ class SessionImport:
         self._sessions = sessions
 
     async def import_session(self, owner: str, file: ReadSession) -> SessionRow:
-        """A new session with the file's messages, under new ids. Raises Invalid."""
+        """Store the file's messages as a new session. Returns that session. Raises Invalid."""
         check_tree(file.messages)
         ids = {row.id: new_id("msg") for row in file.messages}
         if file.head is not None and file.head not in ids:

@@ -73,7 +73,7 @@ class IngestJob:
         chunks = await asyncio.to_thread(chunk, parsed, self._chunk_size)
         if not chunks:
             raise DocumentUnreadable("document_empty", "The file holds no text. Upload one that does.")
-        first = await self._holdings.jobs.parsed(self._job, new, len(chunks))
+        first = await self._holdings.jobs.store_text(self._job, new, len(chunks))
         if first is None:
             raise JobObsolete
         self._chunks = {first + c.ordinal: c for c in chunks}
@@ -89,7 +89,7 @@ class IngestJob:
         An earlier attempt may have stored it; otherwise the child process reads the file.
         """
         job = self._job
-        if job.parsed:
+        if job.is_parsed:
             stored = await self._holdings.jobs.text(job.version_id)
             self._language = stored.language
             fields = {"text": stored.text, "media_type": stored.media_type, "title": stored.title, **stored.map}

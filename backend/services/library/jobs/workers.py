@@ -188,11 +188,11 @@ class JobWorkers:
                 self._telemetry.job(job.kind, "ready", progress.seconds_by_stage())
                 log.info("job_done", kind=job.kind, document_id=job.document_id, chunks=progress.total)
                 if job.attempts:
-                    await self._jobs.hurry()
+                    await self._jobs.end_waits()
             else:
                 progress.pause()
                 self._keep(job.id, work, progress)
-                await self._jobs.give_way(job)
+                await self._jobs.put_back(job)
         except asyncio.CancelledError:
             self._forget(job.id)
             raise
@@ -237,7 +237,7 @@ class JobWorkers:
                 case JobObsolete():
                     pass
                 case JobOutdated():
-                    await self._jobs.give_way(job)
+                    await self._jobs.put_back(job)
                 case JobBlocked():
                     await self._jobs.postpone(job, "waiting", "Another change comes first.", 0, now_ms() + 1_000)
                 case DocumentUnreadable() | EmbeddingMismatch():

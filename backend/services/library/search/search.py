@@ -85,7 +85,7 @@ class LibrarySearch:
     async def has_documents(self, owner: str) -> bool:
         """Whether the owner has a searchable document."""
         # Only "yes" is cached: a document may become ready while the database is asked.
-        if owner not in self._with_documents and await self._documents.any_ready(owner):
+        if owner not in self._with_documents and await self._documents.has_ready(owner):
             self._with_documents.add(owner)
         return owner in self._with_documents
 

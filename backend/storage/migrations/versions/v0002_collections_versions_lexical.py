@@ -121,7 +121,7 @@ def _versions() -> None:
 
 
 def _documents() -> None:
-    # Added to, not made anew: dropping the table would take its versions and jobs along.
+    # Columns are added instead of making a new table: dropping the table would take its versions and jobs along.
     op.add_column('documents', sa.Column('pending_version', sa.Text(), nullable=True))
     op.execute("""
         UPDATE documents SET active_version = NULL,

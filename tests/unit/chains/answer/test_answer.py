@@ -33,10 +33,10 @@ MESSAGES = st.builds(Message, st.sampled_from(["user", "assistant"]), st.text(ma
 @settings(deadline=None)
 @given(st.lists(MESSAGES, max_size=12), st.integers(0, 120))
 def test_the_history_is_a_suffix_of_whole_messages_within_the_budget(history: list[Message], budget: int) -> None:
-    kept = fit(history, budget)
-    assert list(kept) == history[len(history) - len(kept) :]
-    assert sum(estimate_tokens(m.text) for m in kept) <= budget
-    assert not kept or kept[0].role == "user"
+    messages = fit(history, budget)
+    assert list(messages) == history[len(history) - len(messages) :]
+    assert sum(estimate_tokens(m.text) for m in messages) <= budget
+    assert not messages or messages[0].role == "user"
 
 
 def test_the_oldest_go_first_and_none_is_cut() -> None:
@@ -136,19 +136,19 @@ class Retrieval:
         return None
 
 
-def asked(model: Scripted, retrieval: Retrieval | None, *history: Message) -> AnswerInput:
+def answer_input(model: Scripted, retrieval: Retrieval | None, *history: Message) -> AnswerInput:
     candidate = ModelCandidate("test/model", model, Parameters(max_tokens=100))
     attempts = Attempts(CallLimits(5, 5, 60, 0), Health(0), first_token_timeout=5)
     return AnswerInput((candidate,), attempts, "How long is it?", history, retrieval, None, 6_000)
 
 
-async def told(ask: AnswerInput) -> list[ev.AnyEvent]:
+async def collect_events(ask: AnswerInput) -> list[ev.AnyEvent]:
     return [e async for e in answer(ask) if not isinstance(e, Finished | SearchTrace)]
 
 
 async def test_how_the_passages_were_found_comes_before_the_answer_begins() -> None:
     model = Scripted([[Text("30 days. [1]"), Finish("stop")]])
-    outputs = [output async for output in answer(asked(model, Retrieval(passage("The notice is 30 days."))))]
+    outputs = [output async for output in answer(answer_input(model, Retrieval(passage("The notice is 30 days."))))]
     trace = outputs.index(SearchTrace('{"passages":1}'))
     assert [type(output).__name__ for output in outputs[: trace + 2]] == ["Status", "SearchTrace", "Sources"]
     assert isinstance(outputs[-1], Finished)
@@ -158,7 +158,7 @@ async def test_parts_never_interleave_and_no_text_is_lost_between_them() -> None
     model = Scripted(
         [[Reasoning("Hm."), Text("The notice is 45 days ["), Text("1]. And ["), Reasoning("So?"), Text("More [1]")]]
     )
-    events = await told(asked(model, Retrieval(passage("The notice is 45 days."))))
+    events = await collect_events(answer_input(model, Retrieval(passage("The notice is 45 days."))))
     deltas = [(type(e).__name__, e.text) for e in events if isinstance(e, ev.TextDelta | ev.ReasoningDelta)]
     assert "".join(t for kind, t in deltas if kind == "TextDelta") == "The notice is 45 days. And [More"
     kinds = [e.__struct_config__.tag for e in events if not isinstance(e, ev.TextDelta | ev.ReasoningDelta)]
@@ -170,21 +170,21 @@ async def test_parts_never_interleave_and_no_text_is_lost_between_them() -> None
 
 async def test_a_citation_pending_when_the_model_turns_to_thinking_is_given() -> None:
     model = Scripted([[Text("The notice is 45 days [1]"), Reasoning("So?"), Text("Yes."), Finish("stop")]])
-    events = await told(asked(model, Retrieval(passage("The notice is 45 days."))))
+    events = await collect_events(answer_input(model, Retrieval(passage("The notice is 45 days."))))
     assert [e.part_id for e in events if isinstance(e, ev.Citation)] == ["p1"]
 
 
 async def test_the_same_place_in_two_parts_is_cited_in_both() -> None:
-    said = Text("The notice is 45 days [1].")
-    model = Scripted([[said, Reasoning("So?"), said, Finish("stop")]])
-    events = await told(asked(model, Retrieval(passage("The notice is 45 days."))))
+    text = Text("The notice is 45 days [1].")
+    model = Scripted([[text, Reasoning("So?"), text, Finish("stop")]])
+    events = await collect_events(answer_input(model, Retrieval(passage("The notice is 45 days."))))
     assert [e.part_id for e in events if isinstance(e, ev.Citation)] == ["p1", "p3"]
 
 
 @pytest.mark.parametrize("mark", ["[2]", "[0]", "[99]"])
 async def test_a_mark_beyond_the_sources_is_dropped(mark: str) -> None:
     model = Scripted([[Text(f"The notice is 45 days {mark}."), Finish("stop")]])
-    events = [e async for e in answer(asked(model, Retrieval(passage("The notice is 45 days."))))]
+    events = [e async for e in answer(answer_input(model, Retrieval(passage("The notice is 45 days."))))]
     assert not [e for e in events if isinstance(e, ev.Citation)]
     assert "".join(e.text for e in events if isinstance(e, ev.TextDelta)) == "The notice is 45 days."
     assert [e.dropped for e in events if isinstance(e, ev.TextEnd)] == [1]
@@ -192,7 +192,7 @@ async def test_a_mark_beyond_the_sources_is_dropped(mark: str) -> None:
 
 async def test_a_mark_that_its_passage_does_not_support_is_dropped() -> None:
     model = Scripted([[Text("Cats sleep all day [1]."), Finish("stop")]])
-    events = [e async for e in answer(asked(model, Retrieval(passage("The notice is 45 days."))))]
+    events = [e async for e in answer(answer_input(model, Retrieval(passage("The notice is 45 days."))))]
     assert not [e for e in events if isinstance(e, ev.Citation)]
     assert "".join(e.text for e in events if isinstance(e, ev.TextDelta)) == "Cats sleep all day."
     assert [e.dropped for e in events if isinstance(e, ev.TextEnd)] == [1]
@@ -202,7 +202,7 @@ async def test_a_follow_up_is_rewritten_for_the_search_only() -> None:
     rewritten = [Text("How long is the notice period?"), Tokens(5, 6), Finish("stop")]
     model = Scripted([rewritten, [Text("45 days."), Tokens(7, 8), Finish("stop")]])
     retrieval = Retrieval(passage("The notice is 45 days."))
-    events = await told(asked(model, retrieval, *talk("Notice?", "Yes.")))
+    events = await collect_events(answer_input(model, retrieval, *talk("Notice?", "Yes.")))
     assert retrieval.queries == [[("How long is the notice period?", 1.0), ("How long is it?", 0.5)]]
     assert model.prompts[1].content.endswith("How long is it?")
     assert [e.input_tokens for e in events if isinstance(e, ev.Usage)] == [5, 7], "each call has its usage"
@@ -211,14 +211,14 @@ async def test_a_follow_up_is_rewritten_for_the_search_only() -> None:
 async def test_a_rewrite_that_fails_does_not_fail_the_answer() -> None:
     model = Scripted([[ProviderFailed("no")], [Text("45 days."), Finish("stop")]])
     retrieval = Retrieval(passage("The notice is 45 days."))
-    events = await told(asked(model, retrieval, *talk("What of the notice?", "Yes.")))
+    events = await collect_events(answer_input(model, retrieval, *talk("What of the notice?", "Yes.")))
     assert "".join(e.text for e in events if isinstance(e, ev.TextDelta)) == "45 days."
     assert any("notice" in query for query, _ in retrieval.queries[0])
 
 
 async def test_the_error_of_the_answer_itself_is_raised() -> None:
     with pytest.raises(RunError, match="no"):
-        await told(asked(Scripted([[Text("Half"), ProviderFailed("no")]]), None))
+        await collect_events(answer_input(Scripted([[Text("Half"), ProviderFailed("no")]]), None))
 
 
 # -- what documents say is data ----------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_names_cannot_break_out_of_their_attribute(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "body_text"),
     [
         ("a\u200bb\u2060c\ufeffd\u00ade", "abcde"),
         ("\u202eevil\u2066x\u2069", "evilx"),
@@ -261,17 +261,17 @@ def test_names_cannot_break_out_of_their_attribute(name: str) -> None:
         ("a < b, x[0], <strong>, [INSTALL]", "a < b, x[0], <strong>, [INSTALL]"),
     ],
 )
-def test_what_nobody_sees_does_not_reach_the_model(text: str, told: str) -> None:
+def test_what_nobody_sees_does_not_reach_the_model(text: str, body_text: str) -> None:
     message = grounding.grounded_message("Q?", [passage(text, title=text, heading=text)])
     head, _, body = message.partition(">\n")
-    assert body == f"{told}\n</{head[1:17]}>\n\nQ?"
+    assert body == f"{body_text}\n</{head[1:17]}>\n\nQ?"
     assert not set("\u200b\u202e\U000e006f\x1b\n") & set(head)
 
 
 async def test_what_a_template_would_replace_reaches_the_model_as_it_is() -> None:
     model = Scripted([[Text("Fine."), Finish("stop")]])
-    ask = asked(model, Retrieval(passage(HOSTILE)))
-    await told(ask)
+    ask = answer_input(model, Retrieval(passage(HOSTILE)))
+    await collect_events(ask)
     assert HOSTILE in model.prompts[0].content
 
 
@@ -284,12 +284,14 @@ def test_the_order_check_of_these_tests_can_fail() -> None:
         ordered([started, end])
 
 
-@pytest.mark.parametrize(("most", "kept"), [(None, 3), (20_000, 3), (4_000, 2), (2_900, 1), (1_500, 0)])
-async def test_passages_are_left_out_where_the_prompt_would_outgrow_its_limit(most: int | None, kept: int) -> None:
+@pytest.mark.parametrize(("input_limit", "passage_count"), [(None, 3), (20_000, 3), (4_000, 2), (2_900, 1), (1_500, 0)])
+async def test_passages_are_left_out_where_the_prompt_would_outgrow_its_limit(
+    input_limit: int | None, passage_count: int
+) -> None:
     model = Scripted([[Text("Yes."), Finish("stop")]])
-    ask = asked(model, Retrieval(*(passage(f"{n} {'word ' * 200}") for n in range(3))))
-    events = await told(replace(ask, input_limit=most))
-    assert sum(f"{n} word" in model.prompts[0].content for n in range(3)) == kept
-    assert sum(len(e.items) for e in events if isinstance(e, ev.Sources)) == kept
-    if most is not None and kept:
-        assert prompt_at_most(model.prompts[0]) <= most
+    ask = answer_input(model, Retrieval(*(passage(f"{n} {'word ' * 200}") for n in range(3))))
+    events = await collect_events(replace(ask, input_limit=input_limit))
+    assert sum(f"{n} word" in model.prompts[0].content for n in range(3)) == passage_count
+    assert sum(len(e.items) for e in events if isinstance(e, ev.Sources)) == passage_count
+    if input_limit is not None and passage_count:
+        assert prompt_at_most(model.prompts[0]) <= input_limit

@@ -6,33 +6,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.chains.answer.cited_sentences import Cited, SentenceTracker
+from backend.chains.answer.cited_sentences import CitedSentence, SentenceTracker
 from backend.chains.answer.marks import Mark, MarkFilter
 
 
-def cited(pieces: list[str]) -> tuple[str, set[Cited]]:
+def cited(pieces: list[str]) -> tuple[str, set[CitedSentence]]:
     """The text, and every sentence with the number that a mark gave it."""
     mark_filter, tracker = MarkFilter(), SentenceTracker()
-    text, found = "", set[Cited]()
+    text, sentences = "", set[CitedSentence]()
 
     def take(output: str | Mark) -> str:
         if isinstance(output, Mark):
             for n in output.numbers:
-                found.update(tracker.mark(n))
+                sentences.update(tracker.mark(n))
             return ""
-        given = ""
-        for piece, done in tracker.add(output):
-            given += piece
-            found.update(done)
-        return given
+        new_text = ""
+        for piece, complete in tracker.add(output):
+            new_text += piece
+            sentences.update(complete)
+        return new_text
 
     for piece in pieces:
         for output in mark_filter.feed(piece):
             text += take(output)
     for output in mark_filter.close():
         text += take(output)
-    found.update(tracker.close())
-    return text, found
+    sentences.update(tracker.close())
+    return text, sentences
 
 
 TEXTS = [
@@ -86,19 +86,19 @@ def test_random_cuts_change_neither_text_nor_citations(bits: list[str], cuts: li
 @settings(deadline=None, max_examples=300)
 @given(bits=st.lists(BITS, max_size=30))
 def test_a_citation_is_what_stands_between_its_offsets(bits: list[str]) -> None:
-    text, found = cited(bits)
-    assert all(text[c.start : c.end] == c.text != "" for c in found)
+    text, sentences = cited(bits)
+    assert all(text[c.start : c.end] == c.text != "" for c in sentences)
 
 
 @pytest.mark.parametrize("text", ["The sky is blue [1]. Grass is green.", "The sky is blue. [1] Grass is green."])
 def test_a_mark_before_or_after_the_full_stop_cites_the_sentence_it_follows(text: str) -> None:
-    _, found = cited(list(text))
-    assert {(c.n, c.text) for c in found} == {(1, "The sky is blue.")}
+    _, sentences = cited(list(text))
+    assert {(c.n, c.text) for c in sentences} == {(1, "The sky is blue.")}
 
 
 def test_offsets_count_code_points() -> None:
-    text, found = cited(["🌍🌍 first. 🎉 Grüße", " an alle [2]", ". Last."])
-    (citation,) = found
+    text, sentences = cited(["🌍🌍 first. 🎉 Grüße", " an alle [2]", ". Last."])
+    (citation,) = sentences
     assert text[citation.start : citation.end] == citation.text == "🎉 Grüße an alle."
     assert citation.start == 10
 
@@ -107,8 +107,8 @@ def test_a_sentence_is_cited_before_the_next_one_is_written() -> None:
     tracker = SentenceTracker()
     list(tracker.add("One is here"))
     assert tracker.mark(1) == []
-    assert [c for _, done in tracker.add(". ") for c in done] == []
-    (out,) = [c for _, done in tracker.add("Two") for c in done]
+    assert [c for _, complete in tracker.add(". ") for c in complete] == []
+    (out,) = [c for _, complete in tracker.add("Two") for c in complete]
     assert out.text == "One is here."
 
 

@@ -28,29 +28,29 @@ async def similarity() -> AsyncIterator[Similarity]:
     cache = Path(tempfile.gettempdir()) / "streamforge-tests-cache"
     embedder = open_embedder("minilm/all-MiniLM-L6-v2", EmbeddingSettings(cache_dir=cache))
 
-    async def similar(text: str, others: Sequence[str]) -> list[float]:
-        vectors = await embedder.embed_passages([text, *others])
+    async def similar(text: str, texts: Sequence[str]) -> list[float]:
+        vectors = await embedder.embed_passages([text, *texts])
         return [float(x) for x in vectors[1:] @ vectors[0]]
 
     yield similar
     await embedder.aclose()
 
 
-async def unlike(_: str, others: Sequence[str]) -> list[float]:
-    return [0.0] * len(others)
+async def unlike(_: str, texts: Sequence[str]) -> list[float]:
+    return [0.0] * len(texts)
 
 
-async def alike(_: str, others: Sequence[str]) -> list[float]:
-    return [1.0] * len(others)
+async def alike(_: str, texts: Sequence[str]) -> list[float]:
+    return [1.0] * len(texts)
 
 
-async def broken(_: str, others: Sequence[str]) -> list[float]:
+async def broken(_: str, texts: Sequence[str]) -> list[float]:
     raise EmbeddingFailed("no")
 
 
 async def quoted(sentence: str, text: str, similarity: Similarity) -> str | None:
-    found = await Evidence([passage(text)], similarity).quote(sentence, 1)
-    return None if found is None else text[found[0] - 100 : found[1] - 100]
+    offsets = await Evidence([passage(text)], similarity).quote(sentence, 1)
+    return None if offsets is None else text[offsets[0] - 100 : offsets[1] - 100]
 
 
 SUPPORTED = [
@@ -131,37 +131,37 @@ I hope that helps. Invoices are due within 30 days.
 
 async def test_a_text_without_marks_is_matched_where_there_is_no_doubt(similarity: Similarity) -> None:
     passages = [passage("We are happy to help you at any time. I hope it helps."), passage(NOTICE), passage(BRIDGE, 7)]
-    found = await Evidence(passages, similarity).match(ANSWER)
-    said = [(m.n, ANSWER[m.start : m.end]) for m in found]
-    assert said == [
+    matches = await Evidence(passages, similarity).match(ANSWER)
+    sentences = [(m.n, ANSWER[m.start : m.end]) for m in matches]
+    assert sentences == [
         (2, "The notice period for either party is 45 days."),
         (3, "- The bridge was opened in March 1932."),
         (2, "Invoices are due within 30 days."),
     ]
-    assert [m.quote for m in found] == [(100, 159), (35, 89), (160, 203)]
+    assert [m.quote for m in matches] == [(100, 159), (35, 89), (160, 203)]
 
 
 async def test_all_sources_of_a_text_are_compared_together_first() -> None:
     """So that an embedder reads each of them once, and a remote one in a single call."""
-    asked: list[Sequence[str]] = []
+    compared: list[Sequence[str]] = []
 
-    async def noting(_: str, others: Sequence[str]) -> list[float]:
-        asked.append(others)
-        return [0.0] * len(others)
+    async def noting(_: str, texts: Sequence[str]) -> list[float]:
+        compared.append(texts)
+        return [0.0] * len(texts)
 
     text = "The ferry leaves at nine from the north pier. The kiosk sells tickets until noon."
     await Evidence([passage(text)], noting).match(text)
-    assert len(asked) == 3
-    assert {source for others in asked[1:] for source in others} == set(asked[0])
+    assert len(compared) == 3
+    assert {source for texts in compared[1:] for source in texts} == set(compared[0])
 
 
 async def test_matching_a_long_text_has_a_bound() -> None:
     calls = 0
 
-    async def counting(_: str, others: Sequence[str]) -> list[float]:
+    async def counting(_: str, texts: Sequence[str]) -> list[float]:
         nonlocal calls
         calls += 1
-        return [1.0] * len(others)
+        return [1.0] * len(texts)
 
-    found = await Evidence([passage(NOTICE)], counting).match("Invoices are due within 30 days of receipt. " * 5_000)
-    assert (len(found), calls) == (24, 25)
+    matches = await Evidence([passage(NOTICE)], counting).match("Invoices are due within 30 days of receipt. " * 5_000)
+    assert (len(matches), calls) == (24, 25)

@@ -87,8 +87,8 @@ def test_every_form_is_taken_out_of_the_text(
 )
 def test_superscripts_are_marks_behind_stops_and_words(text: str, left: str, numbers: list[tuple[int, ...]]) -> None:
     for pieces in ([text], list(text)):
-        found, marks = filtered(pieces, count=5)
-        assert (found, [m[1] for m in marks]) == (left, numbers)
+        text, marks = filtered(pieces, count=5)
+        assert (text, [m[1] for m in marks]) == (left, numbers)
 
 
 @pytest.mark.parametrize("text", ["x² + y²", "an area of 20 m²", "10³ kg", "five metres² of it", "(a + b)²"])
@@ -209,8 +209,8 @@ def test_nothing_but_marks_and_the_blanks_before_them_is_lost(bits: list[str]) -
     """What is left is what was given, less whole marks: each letter outside of a mark is still there, in order."""
     text = "".join(bits)
     left, _ = filtered(list(text))
-    rest = iter(text)
-    assert all(character in rest for character in left)
+    characters = iter(text)
+    assert all(character in characters for character in left)
     assert left.count("🌍") == text.count("🌍")
     assert left.count("ü") == text.count("ü")
 
@@ -240,9 +240,9 @@ def test_nothing_but_marks_and_the_blanks_before_them_is_lost(bits: list[str]) -
 )
 def test_hostile_text_is_held_back_within_bounds(hostile: str) -> None:
     text = hostile * (20_000 // len(hostile))
-    mark_filter, held = MarkFilter(), 0
+    mark_filter, longest = MarkFilter(), 0
     for at in range(0, len(text), 10):
         for _ in mark_filter.feed(text[at : at + 10]):
             pass
-        held = max(held, len(mark_filter._held))
-    assert held <= 2_000
+        longest = max(longest, len(mark_filter._buffer))
+    assert longest <= 2_000

@@ -24,12 +24,12 @@ class Scripted:
 
     def __init__(self, *tries: Sequence[Step]) -> None:
         self._tries = list(tries)
-        self.asked = self.closed = 0
+        self.call_count = self.closed = 0
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
-        self.asked += 1
+        self.call_count += 1
         try:
-            for step in self._tries[self.asked - 1]:
+            for step in self._tries[self.call_count - 1]:
                 match step:
                     case float():
                         await asyncio.sleep(step)
@@ -45,9 +45,11 @@ def limits(**more: float) -> CallLimits:
     return CallLimits(**{"first_token": 5.0, "idle": 5.0, "total": 30.0, "retry": 5.0, **more})
 
 
-async def heard(model: Scripted, given: CallLimits, between: Callable[[], Any] | None = None) -> list[Output]:
+async def collect_outputs(
+    model: Scripted, limits: CallLimits, between: Callable[[], Any] | None = None
+) -> list[Output]:
     outputs: list[Output] = []
-    async with aclosing(call(model, PROMPT, given)) as stream:
+    async with aclosing(call(model, PROMPT, limits)) as stream:
         async for output in stream:
             outputs.append(output)
             if between is not None:
@@ -63,37 +65,37 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_first_token_has_a_deadline() -> None:
     model = Scripted([60.0])
     with pytest.raises(ProviderTimeout):
-        await heard(model, limits(first_token=0.05))
-    assert (model.asked, model.closed) == (1, 1), "a slow provider is not asked twice"
+        await collect_outputs(model, limits(first_token=0.05))
+    assert (model.call_count, model.closed) == (1, 1), "a slow provider is not asked twice"
 
 
 async def test_silence_between_outputs_has_a_deadline_shorter_than_the_firsts() -> None:
     model = Scripted([Text("a"), 60.0])
     async with asyncio.timeout(2):
         with pytest.raises(UpstreamStalled):
-            await heard(model, limits(first_token=30, idle=0.05))
+            await collect_outputs(model, limits(first_token=30, idle=0.05))
 
 
 async def test_each_output_begins_the_silence_anew() -> None:
     model = Scripted([step for _ in range(6) for step in (Text("a"), 0.04)] + [Finish("stop")])
-    assert len(await heard(model, limits(idle=0.15))) == 7
+    assert len(await collect_outputs(model, limits(idle=0.15))) == 7
 
 
 async def test_the_whole_has_a_deadline_however_lively() -> None:
     model = Scripted([step for _ in range(100) for step in (Text("a"), 0.02)])
     with pytest.raises(ProviderTimeout, match="TOTAL_TIMEOUT"):
-        await heard(model, limits(total=0.15))
+        await collect_outputs(model, limits(total=0.15))
     assert model.closed == 1
 
 
 async def test_time_that_the_reader_takes_is_not_the_providers() -> None:
     model = Scripted([Text("a"), Text("b"), Finish("stop")])
-    assert len(await heard(model, limits(idle=0.03, first_token=0.03), lambda: asyncio.sleep(0.08))) == 3
+    assert len(await collect_outputs(model, limits(idle=0.03, first_token=0.03), lambda: asyncio.sleep(0.08))) == 3
 
 
 async def test_a_cancel_from_outside_passes_through() -> None:
     model = Scripted([Text("a"), 60.0])
-    task = asyncio.create_task(heard(model, limits()))
+    task = asyncio.create_task(collect_outputs(model, limits()))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -103,7 +105,7 @@ async def test_a_cancel_from_outside_passes_through() -> None:
 
 async def test_a_cancel_in_the_same_moment_as_a_deadline_is_a_cancel() -> None:
     model = Scripted([60.0])
-    task = asyncio.create_task(heard(model, limits(first_token=0.02)))
+    task = asyncio.create_task(collect_outputs(model, limits(first_token=0.02)))
     await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
     cancelled = loop.create_future()
@@ -115,12 +117,12 @@ async def test_a_cancel_in_the_same_moment_as_a_deadline_is_a_cancel() -> None:
 
 async def test_what_passes_is_tried_again_and_nobody_sees_it() -> None:
     model = Scripted([ProviderFailed("x", retry_after=0.0)], [RateLimited("x", retry_after=0.0)], [Text("a")])
-    assert await heard(model, limits()) == [Text("a")]
-    assert (model.asked, model.closed) == (3, 3)
+    assert await collect_outputs(model, limits()) == [Text("a")]
+    assert (model.call_count, model.closed) == (3, 3)
 
 
 @pytest.mark.parametrize(
-    ("first", "given"),
+    ("first", "limits"),
     [
         ([ProviderFailed("x")], limits()),  # says nothing of another try
         ([Text("a"), ProviderFailed("x", retry_after=0.0)], limits()),  # something was shown already
@@ -128,35 +130,35 @@ async def test_what_passes_is_tried_again_and_nobody_sees_it() -> None:
         ([RateLimited("x", retry_after=60.0)], limits()),  # more than there is
     ],
 )
-async def test_one_try_only(first: list[Step], given: CallLimits) -> None:
+async def test_one_try_only(first: list[Step], limits: CallLimits) -> None:
     model = Scripted(first, [Text("never")])
     with pytest.raises(RunError):
-        await heard(model, given)
-    assert model.asked == 1
+        await collect_outputs(model, limits)
+    assert model.call_count == 1
 
 
 async def test_retry_after_is_waited_for() -> None:
     model = Scripted([RateLimited("x", retry_after=0.2)], [Text("a")])
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await heard(model, limits())
+    await collect_outputs(model, limits())
     assert loop.time() - began >= 0.2
 
 
 async def test_the_budget_ends_it_with_the_last_error() -> None:
     model = Scripted(*[[ProviderFailed("x", retry_after=0.0)]] * 50)
     with pytest.raises(ProviderFailed):
-        await heard(model, limits(retry=0.3))
-    assert 3 <= model.asked <= 8, "pauses double"
+        await collect_outputs(model, limits(retry=0.3))
+    assert 3 <= model.call_count <= 8, "pauses double"
 
 
 async def test_a_first_try_that_took_long_to_fail_still_has_a_second() -> None:
     model = Scripted([0.2, ProviderFailed("x", retry_after=0.0)], [Text("a")])
-    assert await heard(model, limits(retry=0.1)) == [Text("a")]
+    assert await collect_outputs(model, limits(retry=0.1)) == [Text("a")]
 
 
 @pytest.mark.parametrize(
-    ("given", "low", "high"),
+    ("headers", "low", "high"),
     [
         ({}, 0, 0),
         ({"Retry-After": "2.5"}, 2.5, 2.5),
@@ -166,5 +168,5 @@ async def test_a_first_try_that_took_long_to_fail_still_has_a_second() -> None:
         ({"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}, 1e9, 1e10),
     ],
 )
-def test_retry_after_is_a_number_or_a_date(given: dict[str, str], low: float, high: float) -> None:
-    assert low <= retry_after(given) <= high
+def test_retry_after_is_a_number_or_a_date(headers: dict[str, str], low: float, high: float) -> None:
+    assert low <= retry_after(headers) <= high

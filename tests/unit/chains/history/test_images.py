@@ -27,11 +27,11 @@ def test_a_picture_is_known_by_its_beginning(media_type: str, data: bytes) -> No
 
 
 @pytest.mark.parametrize(
-    ("history_tokens", "own", "expected"),
+    ("history_tokens", "own_count", "expected"),
     [(6_000, 0, 8), (6_000, 3, 5), (6_000, 8, 0), (1_000, 0, 2), (1_000, 7, 1), (499, 0, 0), (0, 0, 0)],
 )
-def test_the_room_for_earlier_pictures(history_tokens: int, own: int, expected: int) -> None:
-    assert images_that_fit(history_tokens, own) == expected
+def test_the_room_for_earlier_pictures(history_tokens: int, own_count: int, expected: int) -> None:
+    assert images_that_fit(history_tokens, own_count) == expected
 
 
 def test_a_note_stands_for_what_is_not_shown() -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chains.history.fit import cost
+from backend.chains.history.fit import count_tokens
 from backend.chains.history.summary import (
     MIN_HISTORY_TOKENS,
     count_older_messages,
@@ -30,19 +30,19 @@ talks = st.lists(st.tuples(texts, texts), max_size=12).map(
 def test_after_a_summary_the_rest_and_the_summary_fit(talk: list[Message], budget: int) -> None:
     older = count_older_messages(talk, budget)
     rest = talk[older:]
-    assert sum(map(cost, rest)) <= budget // 2
+    assert sum(map(count_tokens, rest)) <= budget // 2
     assert not rest or rest[0].role == "user"
     summary = shorten_summary("word " * 5000, budget)
-    told = shorten_history(summary, rest, budget)
+    messages = shorten_history(summary, rest, budget)
     if budget >= 3 * MIN_HISTORY_TOKENS:
         assert is_short_enough(summary, rest, budget)
-        assert told[2:] == tuple(rest)
-    assert [m.role for m in told] == ["user", "assistant"] * (len(told) // 2)
+        assert messages[2:] == tuple(rest)
+    assert [m.role for m in messages] == ["user", "assistant"] * (len(messages) // 2)
 
 
 @given(talk=talks, budget=st.integers(0, 1200))
 def test_what_is_told_is_never_more_than_the_budget(talk: list[Message], budget: int) -> None:
-    assert sum(map(cost, shorten_history(None, talk, budget))) <= budget
+    assert sum(map(count_tokens, shorten_history(None, talk, budget))) <= budget
 
 
 @given(talk=talks, budget=st.integers(50, 1200))
@@ -68,7 +68,7 @@ def test_a_tokenizer_reads_only_what_may_fit() -> None:
 
     def talk(*texts: str) -> list[Message]:
         rows = [StoredMessage(text, "user", "complete", encode_parts([TextPart(text=text)])) for text in texts]
-        return [each.message for each in past_messages(rows, count)]
+        return [past.message for past in past_messages(rows, count)]
 
     long = talk(*(f"{n:0500}" for n in range(100)))
     assert not is_short_enough(None, long, 2_000)

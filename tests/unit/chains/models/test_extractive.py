@@ -52,9 +52,9 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
 
 @pytest.fixture
 def similarity(embedder: Embedder) -> Similarity:
-    async def similarity(text: str, others: Sequence[str]) -> list[float]:
+    async def similarity(text: str, texts: Sequence[str]) -> list[float]:
         question = await embedder.embed_query(text)
-        return [float(x) for x in await embedder.embed_passages(others) @ question]
+        return [float(x) for x in await embedder.embed_passages(texts) @ question]
 
     return similarity
 
@@ -142,9 +142,9 @@ async def test_a_second_quote_brings_what_the_first_one_lacks(similarity: Simila
 async def test_quotes_from_one_passage_keep_its_order(similarity: Similarity) -> None:
     designed, opened = "Ada Quist designed the bridge.", "The bridge was opened to traffic on 3 May 1934."
     for text in (f"{designed} {opened}", f"{opened} {designed}"):
-        quotes, said = await answer("Who designed the bridge and when was it opened?", [passage(text)], similarity)
+        quotes, output = await answer("Who designed the bridge and when was it opened?", [passage(text)], similarity)
         assert len(quotes) == 2
-        assert said == text
+        assert output == text
 
 
 async def test_the_same_sentence_of_two_documents_is_quoted_once(similarity: Similarity) -> None:
@@ -186,18 +186,18 @@ async def test_a_heading_tells_what_its_sentences_are_about(similarity: Similari
 
 @pytest.mark.parametrize("lead", ["How do I back up my data?", "**Back up.**", "## Back up your data"])
 async def test_the_question_or_label_in_front_tells_what_a_sentence_answers(lead: str, similarity: Similarity) -> None:
-    said = "Stop the server and copy the folder."
-    text = f"Where is the log?\n\nIt is in the folder of the server.\n\n{lead}\n\n{said}\n\nThen start it again."
+    step = "Stop the server and copy the folder."
+    text = f"Where is the log?\n\nIt is in the folder of the server.\n\n{lead}\n\n{step}\n\nThen start it again."
     quotes, _ = await answer("How can I back up the data?", [passage(text)], similarity)
-    assert said in [q.text for q in quotes]
+    assert step in [q.text for q in quotes]
 
 
 async def test_what_is_compared_by_meaning_is_bounded(similarity: Similarity) -> None:
     compared: list[int] = []
 
-    async def counted(text: str, others: Sequence[str]) -> list[float]:
-        compared.append(len(others))
-        return await similarity(text, others)
+    async def counted(text: str, texts: Sequence[str]) -> list[float]:
+        compared.append(len(texts))
+        return await similarity(text, texts)
 
     text = " ".join(f"Bridge number {n} was opened in the year {1900 + n}." for n in range(60))
     quotes, _ = await answer("When was bridge number 34 opened?", [passage(text)], counted)
@@ -205,8 +205,8 @@ async def test_what_is_compared_by_meaning_is_bounded(similarity: Similarity) ->
     assert compared == [8]
 
 
-async def _no_meaning(text: str, others: Sequence[str]) -> list[float]:
-    return [0.0 for _ in others]
+async def _no_meaning(text: str, texts: Sequence[str]) -> list[float]:
+    return [0.0 for _ in texts]
 
 
 @given(

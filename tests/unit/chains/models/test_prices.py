@@ -25,9 +25,9 @@ def price(input: str, output: str = "0", cached: str | None = None) -> Price:
 
 
 def cost(own: Price, tokens: Tokens) -> int:
-    found = charge(OPENAI, UNKNOWN, own, tokens)
-    assert found is not None
-    return found.cost
+    result = charge(OPENAI, UNKNOWN, own, tokens)
+    assert result is not None
+    return result.cost
 
 
 @pytest.mark.parametrize(
@@ -65,34 +65,34 @@ def test_reasoning_is_a_part_of_the_output() -> None:
 
 
 def test_the_settings_price_wins_and_is_written_down() -> None:
-    found = charge(OPENAI, "gpt-4.1-mini", price("1", "2", "0.1"), Tokens(10, 10))
-    assert found is not None
-    assert (found.cost, found.price.source) == (30, "settings")
-    assert (found.price.input, found.price.output, found.price.cached) == (1, 2, Decimal("0.1"))
+    result = charge(OPENAI, "gpt-4.1-mini", price("1", "2", "0.1"), Tokens(10, 10))
+    assert result is not None
+    assert (result.cost, result.price.source) == (30, "settings")
+    assert (result.price.input, result.price.output, result.price.cached) == (1, 2, Decimal("0.1"))
 
 
 def test_the_list_says_the_price_and_which_list_it_was() -> None:
-    found = charge(OPENAI, "gpt-4.1-mini", None, Tokens(1_000, 100, cached=400))
-    assert found is not None
-    assert found.price.source.startswith("genai-prices ")
-    cached = found.price.cached
+    result = charge(OPENAI, "gpt-4.1-mini", None, Tokens(1_000, 100, cached=400))
+    assert result is not None
+    assert result.price.source.startswith("genai-prices ")
+    cached = result.price.cached
     assert cached is not None
-    assert found.cost == round(600 * found.price.input + 400 * cached + 100 * found.price.output)
+    assert result.cost == round(600 * result.price.input + 400 * cached + 100 * result.price.output)
 
 
 @pytest.mark.parametrize("input", [1_000, 200_000, 200_001, 900_000])
 @pytest.mark.parametrize("cached", [0, 500])
 def test_a_price_that_grows_with_the_prompt_is_the_one_that_the_call_reached(input: int, cached: int) -> None:
-    found = charge(GOOGLE, TIERED, None, Tokens(input, 1_000, cached=cached))
+    result = charge(GOOGLE, TIERED, None, Tokens(input, 1_000, cached=cached))
     used = Usage(input_tokens=input, output_tokens=1_000, cache_read_tokens=cached)
     theirs = calc_price(used, TIERED, provider_id="google")
-    assert found is not None
-    assert found.cost == int((theirs.total_price * 1_000_000).to_integral_value("ROUND_HALF_UP"))
-    rate = found.price.cached
+    assert result is not None
+    assert result.cost == int((theirs.total_price * 1_000_000).to_integral_value("ROUND_HALF_UP"))
+    rate = result.price.cached
     assert rate is not None
     # The rates written down are enough to compute the cost again.
-    again = (input - cached) * found.price.input + cached * rate + 1_000 * found.price.output
-    assert found.cost == int(again.to_integral_value("ROUND_HALF_UP"))
+    again = (input - cached) * result.price.input + cached * rate + 1_000 * result.price.output
+    assert result.cost == int(again.to_integral_value("ROUND_HALF_UP"))
 
 
 def test_the_tiers_are_different_prices() -> None:
@@ -132,11 +132,11 @@ def test_what_is_free_costs_zero_where_that_is_said() -> None:
 def test_no_call_within_its_bounds_costs_more_than_the_bound(
     own: Price | None, input: int, output: int, cached: int, more: int
 ) -> None:
-    most = charge_at_most(GOOGLE, TIERED, own, Tokens(input + more, output + more))
+    highest = charge_at_most(GOOGLE, TIERED, own, Tokens(input + more, output + more))
     real = charge(GOOGLE, TIERED, own, Tokens(input, output, cached=cached))
-    assert most is not None
+    assert highest is not None
     assert real is not None
-    assert real.cost <= most
+    assert real.cost <= highest
 
 
 LISTED = [(p.id, m.id) for p in data_snapshot.get_snapshot().providers for m in p.models if p.id in PROVIDERS]
@@ -146,7 +146,7 @@ LISTED = [(p.id, m.id) for p in data_snapshot.get_snapshot().providers for m in 
 def test_every_price_of_the_list_is_what_the_list_makes_of_it(provider: str) -> None:
     """Flat ones are computed here: to the micro-dollar as there."""
     endpoint = Endpoint(provider, Kind(provider, "", base_url="https://c", prices=provider), "https://c")
-    seen = 0
+    tier_count = 0
     for model in (m for p, m in LISTED if p == provider):
         for tokens in (Tokens(1_234, 567, cached=333), Tokens(300_001, 77)):
             used = Usage(input_tokens=tokens.input, output_tokens=tokens.output, cache_read_tokens=tokens.cached or 0)
@@ -157,6 +157,6 @@ def test_every_price_of_the_list_is_what_the_list_makes_of_it(provider: str) -> 
                 assert ours is None
                 continue
             if ours is not None:
-                seen += 1
+                tier_count += 1
                 assert ours.cost == int((theirs.total_price * 1_000_000).to_integral_value("ROUND_HALF_UP")), model
-    assert seen > 4
+    assert tier_count > 4

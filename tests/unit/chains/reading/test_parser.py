@@ -13,6 +13,8 @@ from backend.chains.reading.parser import Parser
 from backend.errors import DocumentUnreadable
 from tests.support import samples
 
+pytestmark = pytest.mark.slow
+
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits and signals")
 
 

@@ -11,6 +11,8 @@ from backend.chains.reading.parser import Parser
 from backend.errors import DocumentUnreadable
 from tests.support import samples
 
+pytestmark = pytest.mark.slow
+
 ENTITIES = (
     '<!DOCTYPE x [<!ENTITY a0 "ha">' + "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12)) + "]>"
 )

@@ -41,11 +41,11 @@ class Booked:
 
     def __init__(self) -> None:
         self.usage: list[ev.Usage] = []
-        self.most: list[tuple[str, str, str, Tokens]] = []
+        self.bounds: list[tuple[str, str, str, Tokens]] = []
 
     @asynccontextmanager
-    async def __call__(self, owner: str, session_id: str, model: str, most: Tokens) -> AsyncIterator[list[ev.Usage]]:
-        self.most.append((owner, session_id, model, most))
+    async def __call__(self, owner: str, session_id: str, model: str, bound: Tokens) -> AsyncIterator[list[ev.Usage]]:
+        self.bounds.append((owner, session_id, model, bound))
         used: list[ev.Usage] = []
         try:
             yield used
@@ -53,24 +53,24 @@ class Booked:
             self.usage += used
 
 
-def by(model: Scripted, *, hides_reasoning: bool = False) -> ModelCandidate:
+def candidate_of(model: Scripted, *, hides_reasoning: bool = False) -> ModelCandidate:
     return ModelCandidate("p/m", model, Parameters(max_tokens=1), hides_reasoning)
 
 
 async def test_a_call_is_booked_as_the_provider_counted_it() -> None:
     booked = Booked()
     model = Scripted(Text(" A ti"), Text("tle\0 "), Tokens(12, 3, cached=2))
-    assert await BackgroundWriter(LIMITS, booked).write(ERRAND, by(model)) == "A title"
+    assert await BackgroundWriter(LIMITS, booked).write(ERRAND, candidate_of(model)) == "A title"
     assert booked.usage == [ev.Usage(model="p/m", purpose="title", input_tokens=12, output_tokens=3, cached_tokens=2)]
-    ((owner, session_id, name, most),) = booked.most
+    ((owner, session_id, name, bound),) = booked.bounds
     assert (owner, session_id, name) == ("alice", "ses_1", "p/m")
-    assert most.input >= len("Write.Grüße".encode())
-    assert most.output == 50
+    assert bound.input >= len("Write.Grüße".encode())
+    assert bound.output == 50
 
 
 async def test_without_the_providers_count_it_is_estimated() -> None:
     booked = Booked()
-    await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(Text("A title"))))
+    await BackgroundWriter(LIMITS, booked).write(ERRAND, candidate_of(Scripted(Text("A title"))))
     (usage,) = booked.usage
     assert usage.estimated
     assert usage.input_tokens > 0 < usage.output_tokens
@@ -80,17 +80,17 @@ async def test_without_the_providers_count_it_is_estimated() -> None:
 async def test_what_breaks_off_is_booked_too(end: Exception | None) -> None:
     booked = Booked()
     with pytest.raises(ProviderFailed if end else UpstreamStalled):
-        await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(Text("Half a"), end)))
+        await BackgroundWriter(LIMITS, booked).write(ERRAND, candidate_of(Scripted(Text("Half a"), end)))
     assert len(booked.usage) == 1
 
 
 async def test_who_is_waited_for_in_vain_or_stopped_has_read_the_prompt() -> None:
     booked = Booked()
     with pytest.raises(ProviderTimeout):
-        await BackgroundWriter(replace(LIMITS, first_token=0.05), booked).write(ERRAND, by(Scripted(None)))
+        await BackgroundWriter(replace(LIMITS, first_token=0.05), booked).write(ERRAND, candidate_of(Scripted(None)))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(None)))
+            await BackgroundWriter(LIMITS, booked).write(ERRAND, candidate_of(Scripted(None)))
     assert [(use.output_tokens, use.estimated, use.input_tokens > 0) for use in booked.usage] == [(0, True, True)] * 2
 
 
@@ -100,14 +100,14 @@ async def test_one_that_thinks_out_of_sight_and_is_stopped_may_have_used_it_all(
 ) -> None:
     booked = Booked()
     with suppress(UpstreamStalled):
-        await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(*steps), hides_reasoning=True))
+        await BackgroundWriter(LIMITS, booked).write(ERRAND, candidate_of(Scripted(*steps), hides_reasoning=True))
     assert [use.output_tokens for use in booked.usage] == [tokens]
 
 
 async def test_what_never_began_is_not() -> None:
     booked = Booked()
     with pytest.raises(ProviderFailed):
-        await BackgroundWriter(LIMITS, booked).write(ERRAND, by(Scripted(ProviderFailed("No."))))
+        await BackgroundWriter(LIMITS, booked).write(ERRAND, candidate_of(Scripted(ProviderFailed("No."))))
     assert booked.usage == []
 
 
@@ -118,28 +118,28 @@ async def test_a_booking_that_refuses_stops_the_call() -> None:
         yield []
 
     with pytest.raises(Conflict):
-        await BackgroundWriter(LIMITS, refusing).write(ERRAND, by(Scripted(AssertionError("was called"))))
+        await BackgroundWriter(LIMITS, refusing).write(ERRAND, candidate_of(Scripted(AssertionError("was called"))))
 
 
 async def test_a_few_at_a_time_and_not_endlessly_many() -> None:
     aside, gate = BackgroundWriter(LIMITS, Booked()), asyncio.Event()
-    running = most = done = 0
+    running = peak = done = 0
 
     async def work() -> None:
-        nonlocal running, most, done
+        nonlocal running, peak, done
         running += 1
-        most = max(most, running)
+        peak = max(peak, running)
         await gate.wait()
         running -= 1
         done += 1
 
     tasks = [aside.schedule(work) for _ in range(150)]
-    taken = [task for task in tasks if task is not None]
-    assert len(taken) == 100
+    scheduled = [task for task in tasks if task is not None]
+    assert len(scheduled) == 100
     await asyncio.sleep(0)
     gate.set()
-    await asyncio.gather(*taken)
-    assert (most, done) == (4, 100)
+    await asyncio.gather(*scheduled)
+    assert (peak, done) == (4, 100)
     assert aside.schedule(work) is not None, "there is room again"
     await aside.close()
 

@@ -25,14 +25,14 @@ def test_a_path_leads_from_the_root_to_the_head() -> None:
 
 
 def test_siblings_follow_the_same_message_oldest_first() -> None:
-    placed = {p.row.id: p for p in TREE.placed("e", every_branch=True)}
+    placed = {p.row.id: p for p in TREE.placed_messages("e", every_branch=True)}
     assert "".join(placed) == "abcdefg"
     assert placed["d"].siblings == placed["e"].siblings == ["d", "e"]
     assert placed["d"].siblings is placed["e"].siblings
     assert placed["f"].siblings == ["c", "f"]
     assert placed["g"].siblings == ["a", "g"]
     assert "".join(i for i, p in placed.items() if p.active) == "abce"
-    assert [p.row.id for p in TREE.placed("e", every_branch=False)] == list("abce")
+    assert [p.row.id for p in TREE.placed_messages("e", every_branch=False)] == list("abce")
 
 
 def test_a_leaf_is_the_end_of_the_newest_branch() -> None:

@@ -59,8 +59,8 @@ def test_texts_of_the_largest_size_are_not_compared_line_by_line(monkeypatch: py
             super().__init__(isjunk, a, b)
 
     monkeypatch.setattr(difflib, "SequenceMatcher", Watched)
-    said = unified(["same", *woven("a", 20_000)], ["same", *woven("b", 20_000)], NAMES)
-    assert said.startswith("--- version 1\n+++ version 2\n@@ -1,20001 +1,20001 @@\n same\n 0\n-a0\n")
+    diff = unified(["same", *woven("a", 20_000)], ["same", *woven("b", 20_000)], NAMES)
+    assert diff.startswith("--- version 1\n+++ version 2\n@@ -1,20001 +1,20001 @@\n same\n 0\n-a0\n")
     assert not compared
     unified(["same", *woven("a", 500)], ["same", *woven("b", 500)], NAMES)
     assert compared == [499]

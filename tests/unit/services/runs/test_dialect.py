@@ -107,7 +107,7 @@ async def test_a_stream_joined_at_any_seq_is_the_rest_of_the_whole_one(dialect: 
     slow = [asyncio.create_task(cut(log.follow(0, dialect, store.read), chance.randrange(1, 30))) for _ in range(3)]
     for event in events(300):
         log.append(event)
-        if log.unstored >= chance.randrange(20, 90):
+        if log.unstored_count >= chance.randrange(20, 90):
             store.checkpoint(log)
         if chance.random() < 0.05:
             after = chance.randrange(log.head + 1)

@@ -116,7 +116,7 @@ async def test_a_long_run_is_trimmed_and_a_late_watcher_sees_it_all(turns: Turns
         run.emit(ev.TextStart(part_id="p1"))
         for number in range(600):
             run.emit(ev.TextDelta(part_id="p1", text=f"{number} "))
-            while run.log.unstored > 50:
+            while run.log.unstored_count > 50:
                 await asyncio.sleep(0.001)
             if number == 400:
                 halfway.set()
@@ -153,7 +153,7 @@ async def test_a_storage_that_is_gone_is_not_asked_at_every_event(
     with monkeypatch.context() as patch:
         patch.setattr(Turns, "append", gone)
         run = await started(turns, hub, lambda r: chatter(r, 1_500))
-        await asyncio.wait_for(run.log.finished(), 10)
+        await asyncio.wait_for(run.log.wait_for_end(), 10)
     assert 1 <= asked <= 10
     assert isinstance(run.state.terminal, ev.RunCompleted), "it was back in time for the end"
     await hub.close(0)
@@ -176,7 +176,7 @@ async def test_places_are_given_back_however_a_run_ends(turns: Turns) -> None:
             hub.reserve()
         if code is None:
             run.cancel("user")
-        await asyncio.wait_for(run.log.finished(), 5)
+        await asyncio.wait_for(run.log.wait_for_end(), 5)
         terminal = run.state.terminal
         assert isinstance(terminal, ev.RunCancelled if code is None else ev.RunFailed)
         assert "a fault of ours" not in ev.encode(terminal).decode()
@@ -192,7 +192,7 @@ async def test_runs_of_somebody_else_are_not_there(turns: Turns) -> None:
     await hub.open()
     run = await started(turns, hub, lambda r: chatter(r, 3))
     assert hub.live("eve", run.id) is None
-    await run.log.finished()
+    await run.log.wait_for_end()
     for call in (hub.follow("eve", run.id, 0, DIALECT), hub.outcome("eve", run.id), hub.stored("eve", run.id)):
         with pytest.raises(Exception, match="No such run"):
             await call

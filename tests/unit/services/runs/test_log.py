@@ -187,7 +187,7 @@ async def test_text_leaves_at_once_while_the_process_wakes_few() -> None:
 
 async def test_who_waits_for_the_end_is_not_woken_before() -> None:
     log = make()
-    waiting = asyncio.ensure_future(log.finished())
+    waiting = asyncio.ensure_future(log.wait_for_end())
     await asyncio.sleep(0)
     log.append(delta(1))
     await asyncio.sleep(0)
@@ -311,7 +311,7 @@ async def test_a_replay_of_50_000_events_gives_others_their_turn(stored: bool) -
     log, store = make(max_events=count, max_bytes=10**9), Store()
     for number in range(count):
         log.append(delta(number))
-        if stored and log.unstored == 500:
+        if stored and log.unstored_count == 500:
             store.checkpoint(log)
     log.finish([], stored=True)
 

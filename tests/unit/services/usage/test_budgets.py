@@ -48,7 +48,7 @@ def test_an_owner_has_one_budget(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (
             {"budgets": "alice=5/day"},
@@ -63,9 +63,9 @@ def test_an_owner_has_one_budget(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_that_nobody_has_is_no_budget_without_a_word(
-    tmp_path: Path, settings: dict[str, str], said: str
+    tmp_path: Path, settings: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         Settings.load(env_file=None, data_dir=tmp_path, **settings)
     budgets = {"api_keys": KEYS, "budgets": "alice=5/day,*=1/day", "usage_admins": "alice"}
     assert Settings.load(env_file=None, data_dir=tmp_path, **budgets).usage.usage_admins == ("alice",)
@@ -98,9 +98,9 @@ def test_dollars_are_told_exactly() -> None:
 PICTURE = Image("image/png", b"PNG")
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=400)
 talks = st.lists(words.filter(bool), max_size=30).map(
-    lambda said: [
+    lambda texts: [
         Message("user", text, (PICTURE,) * (len(text) % 3), len(text) % 2) if n % 2 == 0 else Message("assistant", text)
-        for n, text in enumerate(said)
+        for n, text in enumerate(texts)
     ]
 )
 passages = st.lists(
@@ -115,22 +115,22 @@ passages = st.lists(
 
 @given(words, st.none() | words, talks, st.integers(0, 3_000), passages, st.integers(0, 2))
 def test_a_prompt_is_never_longer_than_the_bound_that_is_known_before(
-    question: str, own: str | None, history: list[Message], budget: int, found: list[Passage], images: int
+    question: str, system: str | None, history: list[Message], budget: int, passages: list[Passage], images: int
 ) -> None:
     parameters = Parameters(max_tokens=1, response_schema='{"type": "object"}')
     prompt = Prompt(
-        system=system_prompt(own, "passages"),
+        system=system_prompt(system, "passages"),
         history=fit(history, budget),
-        content=grounded_message(question, found),
+        content=grounded_message(question, passages),
         question=question,
         parameters=parameters,
         images=(PICTURE,) * images,
     )
-    known = (base_system(own), question)
+    known = (base_system(system), question)
     # Texts of passages may grow a little on their way into the prompt: `rag` looks again, and leaves some out.
-    most = answer_at_most(known, prompt.image_count, parameters.response_schema, budget, passages_at_most(6, 600))
-    assert prompt_at_most(prompt) <= most
-    assert prompt_at_most(prompt.without_images()) <= most
+    bound = answer_at_most(known, prompt.image_count, parameters.response_schema, budget, passages_at_most(6, 600))
+    assert prompt_at_most(prompt) <= bound
+    assert prompt_at_most(prompt.without_images()) <= bound
     assert prompt_at_most(prompt) >= len("".join([prompt.system, prompt.content]).encode())
 
 

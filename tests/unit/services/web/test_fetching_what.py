@@ -17,7 +17,7 @@ async def test_a_page_is_fetched_as_it_is(tmp_path: Path) -> None:
     body = bytes(range(256)) * 3000
     async with site(data=answer(body=body)) as served, fetcher(tmp_path, **local(served)) as made:
         assert await fetched(made, served.url("/data")) == ("data", body)
-        _, headers = served.asked[0]
+        _, headers = served.requests[0]
     assert headers["host"] == f"127.0.0.1:{served.port}"
     assert headers["user-agent"].startswith("StreamForge/")
     assert not {"cookie", "authorization", "referer"} & set(headers)

@@ -134,7 +134,7 @@ async def test_a_site_on_loopback_is_reached_only_when_it_is_allowed(tmp_path: P
     async with site(page=answer(body=b"x")) as served:
         async with fetcher(tmp_path, lookup=to_port(served.port)) as made:
             assert (await refusal(made, "http://docs.example/page")).code == "url_refused"
-            assert served.asked == []
+            assert served.requests == []
         async with fetcher(tmp_path, lookup=to_port(served.port), allowed={("docs.example", served.port)}) as made:
             assert await fetched(made, served.url("/page", "docs.example")) == ("page", b"x")
 
@@ -165,7 +165,7 @@ async def test_every_redirect_is_checked_again(tmp_path: Path) -> None:
                 outer.pages["/page"] = answer(302, Location=location)
                 error = await refusal(made, outer.url("/page", "docs.example"))
                 assert error.code == "url_refused", location
-        assert inner.asked == []
+        assert inner.requests == []
 
 
 async def test_an_allowed_host_does_not_vouch_for_where_it_redirects(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ async def test_an_allowed_host_does_not_vouch_for_where_it_redirects(tmp_path: P
         outer.pages["/page"] = answer(307, Location=inner.url("/page"))
         async with fetcher(tmp_path, **local(outer)) as made:
             assert (await refusal(made, outer.url("/page"))).code == "url_refused"
-        assert inner.asked == []
+        assert inner.requests == []
 
 
 async def test_an_allowed_host_is_private_again_on_another_port(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ async def test_proxies_of_the_environment_are_not_used(tmp_path: Path, monkeypat
             monkeypatch.setenv(name, proxy.url(""))
         async with fetcher(tmp_path, **local(served)) as made:
             assert (await fetched(made, served.url("/page")))[1] == b"x"
-        assert proxy.asked == []
+        assert proxy.requests == []
 
 
 async def test_five_redirects_are_followed_and_a_sixth_is_not(tmp_path: Path) -> None:
@@ -257,8 +257,8 @@ async def test_five_redirects_are_followed_and_a_sixth_is_not(tmp_path: Path) ->
         served.pages = {f"/{n}": answer(302, Location=f"/{n - 1}", Set_Cookie="a=b") for n in range(1, 7)}
         served.pages["/0"] = answer(body=b"here")
         assert await fetched(made, served.url("/5")) == ("0", b"here")
-        assert not any("cookie" in headers for _, headers in served.asked)
-        served.asked.clear()
+        assert not any("cookie" in headers for _, headers in served.requests)
+        served.requests.clear()
         assert (await refusal(made, served.url("/6"))).code == "url_http_error"
         assert served.paths == ["/6", "/5", "/4", "/3", "/2", "/1"]
 
@@ -266,7 +266,7 @@ async def test_five_redirects_are_followed_and_a_sixth_is_not(tmp_path: Path) ->
 async def test_a_name_keeps_its_host_header(tmp_path: Path) -> None:
     async with site(page=answer(body=b"x")) as served, fetcher(tmp_path, **local(served, "docs.example")) as made:
         await fetched(made, served.url("/page", "docs.example"))
-        assert served.asked[0][1]["host"] == f"docs.example:{served.port}"
+        assert served.requests[0][1]["host"] == f"docs.example:{served.port}"
 
 
 async def test_an_international_name_is_one_in_ascii(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ async def test_tls_is_for_the_name_although_the_address_is_pinned(
 async def test_a_certificate_of_nobody_is_refused(tmp_path: Path, tls: ssl.SSLContext) -> None:
     async with site(tls, page=answer(body=b"x")) as served, fetcher(tmp_path, **local(served, "docs.example")) as made:
         assert (await refusal(made, served.url("/page", "docs.example", "https"))).code == "url_unreachable"
-        assert served.asked == []
+        assert served.requests == []
 
 
 async def test_http_may_lead_to_https(

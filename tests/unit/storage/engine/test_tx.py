@@ -37,8 +37,8 @@ def test_without_a_row_there_is_none(tx: Tx) -> None:
 
 
 def test_rows_that_changed_are_counted(tx: Tx) -> None:
-    assert tx.changed("UPDATE t SET word = :word WHERE n < :n", word="x", n=3) == 2
-    assert tx.changed("DELETE FROM t WHERE n = :n", n=9) == 0
+    assert tx.count_changes("UPDATE t SET word = :word WHERE n < :n", word="x", n=3) == 2
+    assert tx.count_changes("DELETE FROM t WHERE n = :n", n=9) == 0
     assert tx.one("DELETE FROM t WHERE n = :n RETURNING word", n=1) == ("x",)
 
 

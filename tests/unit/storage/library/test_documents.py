@@ -18,12 +18,12 @@ async def test_nobody_reads_somebody_elses_document(database: Database) -> None:
     storage, chunks, changes = Documents(database), Chunks(database), Versions(database)
     assert [c.n for c in await chunks.candidates("a", collection, [collection], MODEL, [n])] == [n]
     assert [r.first for r in await chunks.ranges("a", [document])] == [n]
-    assert await storage.any_ready("a")
+    assert await storage.has_ready("a")
     assert await chunks.candidates("b", collection, [collection], MODEL, [n]) == []
     assert await chunks.ranges("b", [document]) == []
     assert await storage.missing("b", [document]) == [document]
     assert await storage.page("b", 5) == []
-    assert not await storage.any_ready("b")
+    assert not await storage.has_ready("b")
     assert await Collections(database).missing("b", [collection]) == [collection]
     for call in (
         storage.get("b", document),

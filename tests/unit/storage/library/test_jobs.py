@@ -28,7 +28,7 @@ async def test_a_job_that_gives_way_goes_behind_the_others(database: Database) -
     first = await jobs.claim("me", 60_000, "")
     assert first is not None
     await asyncio.sleep(0.002)
-    await jobs.give_way(first)
+    await jobs.put_back(first)
     order = [await jobs.claim("me", 60_000, "") for _ in range(3)]
     assert [job and job.version_id for job in order] == ["ver_1", "ver_0", None]
 

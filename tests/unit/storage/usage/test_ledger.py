@@ -8,7 +8,7 @@ from backend.config.budgets import Budget
 from backend.errors import BudgetExceeded
 from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
-from backend.storage.usage.ledger import Ledger, NewCall, Which
+from backend.storage.usage.ledger import CallFilter, Ledger, NewCall
 from backend.storage.usage.reservations import Reservation
 
 pytestmark = pytest.mark.usefixtures("within_a_day")
@@ -20,20 +20,20 @@ def call(cost: int | None, purpose: str = "answer", model: str = "a/b") -> NewCa
     return NewCall(purpose, model, "completed", 10, 5, cost=cost)
 
 
-def everything(owner: str | None = "local") -> Which:
-    return Which(owner, 0, now_ms() + 1)
+def everything(owner: str | None = "local") -> CallFilter:
+    return CallFilter(owner, 0, now_ms() + 1)
 
 
 async def test_what_is_put_aside_makes_room_for_what_it_did_cost(database: Database) -> None:
     ledger = Ledger(database)
     held = await ledger.reserve("local", Reservation(900, DAY))
-    assert await ledger.used("local", DAY) == (0, 900)
+    assert await ledger.spent_and_reserved("local", DAY) == (0, 900)
     with pytest.raises(BudgetExceeded):
         await ledger.reserve("local", Reservation(101, DAY))
     await ledger.settle("local", None, [call(30)], held)
-    assert await ledger.used("local", DAY) == (30, 0)
+    assert await ledger.spent_and_reserved("local", DAY) == (30, 0)
     await ledger.reserve("local", Reservation(970, DAY))
-    assert await ledger.used("local", DAY) == (30, 970)
+    assert await ledger.spent_and_reserved("local", DAY) == (30, 970)
 
 
 async def test_others_have_budgets_of_their_own(database: Database) -> None:
@@ -41,7 +41,7 @@ async def test_others_have_budgets_of_their_own(database: Database) -> None:
     await ledger.reserve("alice", Reservation(1_000, DAY))
     await ledger.settle("bob", None, [call(400)], None)
     await ledger.reserve("bob", Reservation(600, DAY))
-    assert await ledger.used("bob", DAY) == (400, 600)
+    assert await ledger.spent_and_reserved("bob", DAY) == (400, 600)
 
 
 async def test_of_many_at_once_only_those_that_fit_are_let_in(database: Database) -> None:
@@ -50,7 +50,7 @@ async def test_of_many_at_once_only_those_that_fit_are_let_in(database: Database
     results = await asyncio.gather(*tries, return_exceptions=True)
     assert sum(isinstance(each, str) for each in results) == 14
     assert sum(isinstance(each, BudgetExceeded) for each in results) == 86
-    assert await ledger.used("local", DAY) == (0, 980)
+    assert await ledger.spent_and_reserved("local", DAY) == (0, 980)
 
 
 async def test_a_refusal_says_what_is_spent_and_when_to_come_back(database: Database) -> None:
@@ -92,7 +92,7 @@ async def test_what_an_earlier_period_cost_is_not_counted(database: Database) ->
     rows = [{"day": today, "amount": 1}, {"day": today - 40, "amount": 100}]
     await database.write(lambda tx: tx.execute_many("INSERT INTO spendings VALUES ('local', :day, :amount)", rows))
     for period in ("day", "week", "month"):
-        assert await ledger.used("local", Budget(1, period)) == (1, 0)
+        assert await ledger.spent_and_reserved("local", Budget(1, period)) == (1, 0)
 
 
 async def test_calls_are_added_up_by_what_they_share(database: Database) -> None:
@@ -113,8 +113,8 @@ async def test_calls_are_added_up_by_what_they_share(database: Database) -> None
         groups = await ledger.groups(everything(), by, 10, None)  # type: ignore[arg-type]
         assert {g.key: g.sums.cost for g in groups} == expected, by
     assert (await ledger.total(everything(None))).calls == 5
-    assert (await ledger.total(Which("local", 0, 1))).calls == 0
-    assert (await ledger.total(Which("local", 0, 1))).cost is None
+    assert (await ledger.total(CallFilter("local", 0, 1))).calls == 0
+    assert (await ledger.total(CallFilter("local", 0, 1))).cost is None
 
 
 async def test_unknown_costs_alone_add_up_to_nothing_known(database: Database) -> None:
@@ -122,7 +122,7 @@ async def test_unknown_costs_alone_add_up_to_nothing_known(database: Database) -
     await ledger.settle("local", None, [call(None), call(None)], None)
     total = await ledger.total(everything())
     assert (total.cost, total.unknown_cost) == (None, 2)
-    assert await ledger.used("local", DAY) == (0, 0)
+    assert await ledger.spent_and_reserved("local", DAY) == (0, 0)
 
 
 async def test_pages_of_groups_hold_each_once(database: Database) -> None:
@@ -143,4 +143,4 @@ async def test_what_is_held_under_a_name_goes_by_it(database: Database) -> None:
     ledger = Ledger(database)
     assert await ledger.reserve("local", Reservation(300, DAY), "res_mine") == "res_mine"
     await ledger.settle("local", None, [], "res_mine")
-    assert await ledger.used("local", DAY) == (0, 0)
+    assert await ledger.spent_and_reserved("local", DAY) == (0, 0)

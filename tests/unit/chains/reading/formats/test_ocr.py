@@ -11,6 +11,8 @@ from backend.chains.reading.parser import Parser
 from backend.errors import DocumentUnreadable
 from tests.support import samples
 
+pytestmark = pytest.mark.slow
+
 FOUND = "First line of\nthe page.\n\nSecond paragraph.\n"
 
 

@@ -13,6 +13,8 @@ from backend.chains.retrieval.chunking import chunk
 from backend.chains.text.sentences import sentences
 from tests.support import samples
 
+pytestmark = pytest.mark.slow
+
 PAGES = 300
 WORDS = """harbour pilot ladder quay mooring lantern current sandbank freighter watch signal weather manoeuvre
 responsibility navigation well-known starboard lighthouse officer crew""".split()

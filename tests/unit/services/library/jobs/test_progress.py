@@ -30,7 +30,7 @@ def job(job_id: str, kind: str = "ingest", document_id: str = "doc_1") -> JobRow
         name="a.txt",
         first_chunk=None,
         chunks=None,
-        parsed=False,
+        is_parsed=False,
     )
 
 
