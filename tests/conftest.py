@@ -19,6 +19,11 @@ settings.register_profile("quick", settings.get_profile("beside others"), max_ex
 DAY_SECONDS, LONGEST_TEST_SECONDS = 86_400, 90
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of nginx come first: one of them waits for 90 seconds, and the others run beside it."""
+    items.sort(key=lambda item: item.path.name != "test_nginx.py")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def made_once() -> Iterator[None]:
     """The servers of this process share what costs much to load."""

@@ -210,7 +210,7 @@ async def test_a_message_without_text_is_not_answered_once_more(api: Running) ->
 
 
 async def test_others_have_their_turn_between_two_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(yielding, "_LONGEST", 0.0)
+    monkeypatch.setattr(yielding, "_PIECE_SECONDS", 0.0)
     turns = 0
 
     async def other() -> None:

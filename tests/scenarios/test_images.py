@@ -242,7 +242,7 @@ async def test_a_conversation_without_pictures_asks_for_none(
     def read(*_: object) -> None:
         raise AssertionError("the pictures were looked for")
 
-    for name in ("get", "of", "count"):
+    for name in ("get", "find", "count"):
         monkeypatch.setattr(Images, name, read)
     await talk(with_provider, ("Hello.", ()), ("And?", ()))
 
