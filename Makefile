@@ -37,7 +37,7 @@ types-backend: $(VENV)/.dev
 	$(BIN)/pyright backend
 
 units: $(VENV)/.dev
-	$(PYTEST) -m "not slow" --hypothesis-profile quick tests/unit tests/architecture
+	$(BIN)/python -m pytest -m "not slow" --hypothesis-profile quick tests/unit tests/architecture
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix backend tests bench evals

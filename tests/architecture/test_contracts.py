@@ -19,6 +19,7 @@ HEAVY = ("chromadb", "langchain", "langchain_core", "langchain_openai", "langcha
 SOURCES = sorted((ROOT / "backend").rglob("*.py"))
 
 
+@pytest.mark.slow
 def test_import_contracts_hold() -> None:
     command = shutil.which("lint-imports", path=str(Path(sys.executable).parent))
     assert command is not None, "import-linter is not installed"

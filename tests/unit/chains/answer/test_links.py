@@ -207,6 +207,7 @@ texts = st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=14).map("".joi
 places = st.lists(st.integers(0, 400), max_size=6)
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(texts, places)
 @example("w[ww.evil.test](x)", [])

@@ -14,6 +14,8 @@ from backend.chains.retrieval import index as index_module
 from backend.chains.retrieval.index import VectorIndex
 from backend.errors import EmbeddingMismatch
 
+pytestmark = pytest.mark.slow
+
 PRINT = "minilm/test:8"
 
 

@@ -60,6 +60,7 @@ def test_what_stands_above_a_chunk_has_each_term_once() -> None:
     assert about_terms("english", "Rents", None, "rent.pdf", "") == "rent pdf"
 
 
+@pytest.mark.slow
 def test_no_character_brings_a_blank_into_a_term() -> None:
     """Some decompose into one: a term that holds it would be two to the index, and one to the ranking."""
     for code in range(sys.maxunicode + 1):

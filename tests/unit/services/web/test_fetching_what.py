@@ -12,6 +12,8 @@ import pytest
 from tests.support.fetching import fetched, fetcher, local, refusal
 from tests.support.site_server import Script, answer, site
 
+pytestmark = pytest.mark.slow
+
 
 async def test_a_page_is_fetched_as_it_is(tmp_path: Path) -> None:
     body = bytes(range(256)) * 3000

@@ -179,6 +179,7 @@ def definitions(body: list[ast.stmt], above: str = "") -> Iterator[tuple[str, in
             yield from definitions([*node.body, *node.orelse], above)
 
 
+@pytest.mark.slow
 def test_agrees_with_pythons_own_parser() -> None:
     """On every module of the standard library's first folder."""
     seen = 0
