@@ -19,7 +19,7 @@ test: $(VENV)/.dev $(NODE_MODULES)/.package-lock.json
 	@$(TOGETHER) style contracts types
 	$(PYTEST) --durations=20
 
-# For the loop of work, less than a minute: types of backend/ alone, unit tests without the slow ones, few examples each.
+# For the loop of work, about a minute: types of backend/ alone, unit tests without the slow ones, few examples each.
 check: $(VENV)/.dev
 	@$(TOGETHER) style contracts types-backend units
 
@@ -37,7 +37,7 @@ types-backend: $(VENV)/.dev
 	$(BIN)/pyright backend
 
 units: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow" --hypothesis-profile quick tests/unit tests/architecture
+	$(PYTEST) -n 2 -m "not slow" --hypothesis-profile quick tests/unit tests/architecture
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix backend tests bench evals
