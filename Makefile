@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_MODULES := tests/clients/node/node_modules
 
+# Compiled modules are kept, whatever the environment says: without them each process compiles all of them again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: run test check style contracts types types-backend units lint bench eval faults lock clean
 
 run:
@@ -19,7 +22,7 @@ test: $(VENV)/.dev $(NODE_MODULES)/.package-lock.json
 	@$(TOGETHER) style contracts types
 	$(PYTEST) --durations=20
 
-# For the loop of work, about a minute: types of backend/ alone, unit tests without the slow ones, few examples each.
+# For the loop of work, less than a minute: types of backend/ alone, unit tests without the slow ones, few examples each.
 check: $(VENV)/.dev
 	@$(TOGETHER) style contracts types-backend units
 
