@@ -12,7 +12,8 @@
     └── EmbeddingError                   fails a document or a retrieval
 
 A message tells the caller what is wrong and what to do. It never contains a provider's raw text, a stack trace or a
-secret. `code` never changes; docs/errors.md lists all codes.
+secret. `advice` is for whoever runs the server, for example which setting to change; callers see it only while no keys
+are set. `code` never changes; docs/errors.md lists all codes.
 """
 
 from collections.abc import Mapping
@@ -31,12 +32,17 @@ class StreamForgeError(Exception):
     status: ClassVar[int] = 500
     retryable: bool = False
 
-    def __init__(self, message: str, *, code: str | None = None, **extra: object) -> None:
+    def __init__(self, message: str, *, code: str | None = None, advice: str = "", **extra: object) -> None:
         super().__init__(message)
         self.message = message
+        self.advice = advice
         if code is not None:
             self.code = code
         self.extra = extra
+
+    def text(self, *, with_advice: bool) -> str:
+        """The message, followed by the advice if there is one and it may be shown."""
+        return f"{self.message} {self.advice}" if self.advice and with_advice else self.message
 
 
 class RequestError(StreamForgeError):
@@ -117,8 +123,8 @@ class TooLarge(RequestError):
     def document(cls, subject: str, max_bytes: int) -> Self:
         """The error `document_too_large`. `subject` is the file's name, or where the file comes from."""
         limit = max_bytes // 1_000_000
-        text = f"{subject} is larger than {limit} MB (MAX_UPLOAD_MB). Upload it in parts, or raise the limit."
-        return cls(text, code="document_too_large")
+        text = f"{subject} is larger than {limit} MB. Upload it in parts."
+        return cls(text, code="document_too_large", advice="MAX_UPLOAD_MB sets the limit.")
 
 
 class Misdirected(RequestError):
@@ -158,6 +164,12 @@ class StorageFull(RequestError):
 
     code = "storage_full"
     status = 507
+
+    @classmethod
+    def on_server(cls) -> Self:
+        """The error with its usual text."""
+        text = "The server's disk is full; nothing was stored. Try again later."
+        return cls(text, advice="Free some space on the disk of DATA_DIR.")
 
 
 class UrlRefused(RequestError):
@@ -199,8 +211,8 @@ class RunError(StreamForgeError):
     code = "internal"
     status = 502
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after: float | None = None, advice: str = "") -> None:
+        super().__init__(message, advice=advice)
         self.retry_after = retry_after
 
 

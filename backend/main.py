@@ -41,6 +41,8 @@ def serve(settings: Settings) -> int:
         return 2
     server = Server(create_app(settings, lock), settings)
     server.run()
+    if server.started:
+        structlog.get_logger("streamforge").info("stopped")
     return 0 if server.started else 1
 
 

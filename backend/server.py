@@ -93,6 +93,7 @@ class Server(uvicorn.Server):
             host, port = self._settings.server.host, self.servers[0].sockets[0].getsockname()[1]
             base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             log.info("serving", address=base, docs=f"{base}/docs", version=__version__)
+            log.info("data", folder=str(self._settings.storage.data_dir.resolve()))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: let the runs end, then exit. Second: end them now. Third: exit at once."""

@@ -41,7 +41,8 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
         await enter(telemetry_.opened(telemetry))
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
-        core = Core(database, settings.storage.data_dir, telemetry, Draining(), Readiness())
+        shows_advice = settings.server.api_keys is None
+        core = Core(database, settings.storage.data_dir, telemetry, Draining(), Readiness(), shows_advice)
         models = await enter(models_.opened(settings.models, settings.providers, core.readiness))
         usage = await enter(usage_.opened(settings, core, models.pricing))
         runs = await enter(runs_.opened(settings.runs, settings.storage, core, models.pricing.charge))
@@ -73,7 +74,6 @@ def _last_load(settings: Settings, *, is_own_process: bool) -> Load:
     """The load that runs last: it sets up garbage collection and logs that the server is ready."""
 
     async def load() -> None:
-        log.info("data", folder=str(settings.storage.data_dir.resolve()))
         if is_own_process:
             # The caller holds the lock, so this is our own process: GC settings may be changed. What is loaded stays;
             # a collection that looks through all of it would stop every stream for 0.25 s.

@@ -27,6 +27,8 @@ _NOISY_LIBRARIES = (
 _QUOTING_LIBRARIES = ("langchain_google_genai", "root")
 """Loggers whose warnings quote what a provider sent. Only an SDK that can't parse a response uses the root logger."""
 
+_SHORT_ID = 8
+"""How many characters of an id the console shows."""
 _PROCESSORS: list[Any] = []
 """One list for the whole process. Loggers keep a reference to it, so they also use processors that are set later."""
 
@@ -61,15 +63,35 @@ def _processors(settings: LogSettings) -> tuple[list[Any], Any]:
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
         *([] if settings.log_provider_text else [_without_quotes]),
     ]
     if settings.log_format == "json":
         transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        return [*shared, structlog.processors.ExceptionRenderer(transformer)], structlog.processors.JSONRenderer()
-    return shared, structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        return [
+            *shared,
+            stamp,
+            structlog.processors.ExceptionRenderer(transformer),
+        ], structlog.processors.JSONRenderer()
+    return [
+        *shared,
+        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+        _for_people,
+    ], structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0, sort_keys=False
     )
+
+
+def _for_people(_logger: Any, _method: str, event: Any) -> Any:
+    """The record with short ids, ids at its end, and without empty fields."""
+    fields = {name: value for name, value in event.items() if value is not None}
+    ids = {name: fields.pop(name) for name in list(fields) if name.endswith("_id")}
+    return fields | {name: _short_id(str(value)) for name, value in ids.items()}
+
+
+def _short_id(value: str) -> str:
+    """The last characters of an id, which are random: a search for them finds the line of a whole id."""
+    return value if len(value) <= _SHORT_ID else f"…{value[-_SHORT_ID:]}"
 
 
 def _without_quotes(_logger: Any, _method: str, event: Any) -> Any:

@@ -25,6 +25,7 @@ from pydantic import (
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _MAX_FILE_BYTES = 1_000_000
+SECTIONS = ("providers", "aliases", "fallbacks")
 
 
 class ProvidersError(ValueError):
@@ -132,28 +133,34 @@ def variable(name: str, suffix: str) -> str:
     return f"{re.sub(r'[^A-Z0-9]', '_', name.upper())}_{suffix}"
 
 
-def load_providers(path: Path | None, environment: Mapping[str, str | None]) -> ProviderTable:
-    """The table of the file at `path`, with the variables of `environment`. Raises ProvidersError."""
+def load_providers(
+    path: Path | None, environment: Mapping[str, str | None], *, is_config_file: bool = False
+) -> ProviderTable:
+    """The table of the file at `path`, with the variables of `environment`. `is_config_file`: other sections are of
+    CONFIG_FILE. Raises ProvidersError."""
     variables = {k: v for k, v in environment.items() if v and k.endswith(("_API_KEY", "_BASE_URL"))}
     if path is None:
         return ProviderTable(environment=variables)
+    data = read_document(path)
+    if not isinstance(data, dict) or "environment" in data:
+        raise ProvidersError(f"{path}: must have the sections {', '.join(SECTIONS)}")
+    # An empty section of YAML is None.
+    sections = {
+        name: section
+        for name, section in cast(dict[str, Any], data).items()
+        if section is not None and (name in SECTIONS or not is_config_file)
+    }
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ProvidersError(f"{path}: has more than {_MAX_FILE_BYTES // 1_000_000} MB")
-        data = _read(path)
-        if not isinstance(data, dict) or "environment" in data:
-            raise ProvidersError(f"{path}: must have the sections providers, aliases, fallbacks")
-        # An empty section of YAML is None.
-        sections = {name: section for name, section in cast(dict[str, Any], data).items() if section is not None}
         return ProviderTable.model_validate({**sections, "environment": variables}, context={"folder": path.parent})
-    except OSError as error:
-        raise ProvidersError(f"{path}: can't be read ({error.strerror})") from None
     except ValidationError as error:
         raise ProvidersError(f"{path}: {_first_problem(error)}") from None
 
 
-def _read(path: Path) -> Any:
+def read_document(path: Path) -> Any:
+    """The content of a YAML or TOML file. Raises ProvidersError."""
     try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise ProvidersError(f"{path}: has more than {_MAX_FILE_BYTES // 1_000_000} MB")
         if path.suffix == ".toml":
             return tomllib.loads(path.read_text(encoding="utf-8"))
         import yaml
@@ -161,6 +168,10 @@ def _read(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise ProvidersError(f"{path}: is not UTF-8 text") from None
+    except OSError as error:
+        raise ProvidersError(f"{path}: can't be read ({error.strerror})") from None
+    except ProvidersError:
+        raise
     except tomllib.TOMLDecodeError as error:
         raise ProvidersError(f"{path}: is no TOML: {error}") from None
     except Exception as error:

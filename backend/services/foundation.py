@@ -10,10 +10,15 @@ from backend.storage.engine.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """The handful of things that each capability is opened with."""
+    """The handful of things that each capability is opened with.
+
+    `shows_advice`: whether callers see which settings to change. True while no keys are set, because then they run the
+    server themselves.
+    """
 
     database: Database
     data_dir: Path
     telemetry: Telemetry
     draining: Draining
     readiness: Readiness
+    shows_advice: bool = True

@@ -108,7 +108,8 @@ def _limit_error(expired: Limit, limits: CallLimits, has_output: bool) -> RunErr
             )
         case "total":
             hint = " What came until then is kept." if has_output else ""
-            return ProviderTimeout(f"The answer took longer than {limits.total:g} s (TOTAL_TIMEOUT).{hint}")
+            text = f"The answer took longer than {limits.total:g} s.{hint}"
+            return ProviderTimeout(text, advice="TOTAL_TIMEOUT sets the limit.")
 
 
 class _Retries:

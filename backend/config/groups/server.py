@@ -1,24 +1,34 @@
 """Where the server listens and who may call it."""
 
 import ipaddress
+import re
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from backend.config.fields import SettingsGroup
+from backend.config.fields import Names, SettingsGroup
 from backend.config.groups.accounts import MIN_KEY_LENGTH, parse_keys
 
 
 class ServerSettings(SettingsGroup):
     """Where the server listens and who may call it."""
 
+    config_file: Path | None = Field(
+        None, description="A YAML or TOML file with any of these settings. The environment and `.env` win over it."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on. Beyond loopback, API_KEYS must be set.")
     port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     reload: bool = Field(False, description="1 restarts the server when its code changes (for development).")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         ("http://localhost:3000", "http://localhost:5173"),
         description="Web origins whose pages may call the API, comma-separated. `*` is refused: list each origin.",
+    )
+    trusted_hosts: Names = Field(
+        (),
+        description="Names of this server that a `Host` header may have, besides localhost: what people type, or what "
+        "a proxy passes on; `*.example.com` for all names below. Unset: beyond loopback, any name.",
     )
     api_keys: SecretStr | None = Field(
         None,
@@ -33,6 +43,14 @@ class ServerSettings(SettingsGroup):
     @classmethod
     def _split_origins(cls, value: object) -> object:
         return tuple(o.strip().rstrip("/") for o in value.split(",") if o.strip()) if isinstance(value, str) else value
+
+    @field_validator("trusted_hosts")
+    @classmethod
+    def _check_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]+", name):
+                raise ValueError("must be names like rag.example.com, comma-separated, without http:// and port")
+        return tuple(name.lower() for name in value)
 
     @field_validator("cors_origins")
     @classmethod

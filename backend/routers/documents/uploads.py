@@ -122,8 +122,8 @@ async def add_url(
     the path.
     """
     if services.fetcher is None:
-        message = "This server fetches no URLs (URL_FETCH=0). Download it and upload the file."
-        raise Forbidden(message, code="url_fetch_off")
+        message = "This server fetches no URLs. Download it and upload the file."
+        raise Forbidden(message, code="url_fetch_off", advice="URL_FETCH=1 turns it on.")
     async with services.fetcher.fetch(body.url) as page:
         return await store_document(services, owner, body.name or page.name, page.file, collection, response, wait)
 
@@ -160,7 +160,10 @@ async def upload(
     collection = collection or collection_field
     limit = services.settings.library.max_upload_files
     if len(file) > limit:
-        raise Invalid(f"file: {len(file)} files, the limit of one upload is {limit} (MAX_UPLOAD_FILES).")
+        raise Invalid(
+            f"file: {len(file)} files, the limit of one upload is {limit}. Upload them in parts.",
+            advice="MAX_UPLOAD_FILES sets the limit.",
+        )
     if len(file) == 1:
         name, source = file[0].filename or "", file[0].file
         return await store_document(services, owner, name, source, collection, response, wait)
@@ -242,7 +245,10 @@ async def _add_or_fail(services: ServicesDep, owner: str, file: UploadFile, coll
         if error.status >= 500 or isinstance(error, NotFound):
             raise
         return Uploaded(
-            filename=display_name(file.filename or ""), status="failed", reason_code=error.code, reason=error.message
+            filename=display_name(file.filename or ""),
+            status="failed",
+            reason_code=error.code,
+            reason=error.text(with_advice=services.core.shows_advice),
         )
 
 

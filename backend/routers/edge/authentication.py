@@ -41,7 +41,7 @@ class KeyGate:
             if hmac.compare_digest(valid_key.encode(), key.strip().encode()):
                 owner = name
         if owner is None:
-            raise Unauthorized("This key is not known. Check Authorization: Bearer <key> against API_KEYS.")
+            raise Unauthorized("This key is not known. Check the header Authorization: Bearer <key>.")
         return owner
 
 

@@ -5,6 +5,7 @@ loopback. FastAPI's own checks come too late for those.
 """
 
 import ipaddress
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backend.config.groups.server import ServerSettings
 from backend.errors import Forbidden, Misdirected, RequestError
 from backend.routers.edge.event_stream import BODY_SEND
-from backend.routers.edge.problems import problem_of, too_large
-from backend.services.telemetry.records import RequestRecord
+from backend.routers.edge.problems import ADVICE, ERROR_CODE, HIDES_ADVICE, problem_of, too_large
+from backend.services.telemetry.records import PROBES, RequestRecord
 from backend.services.telemetry.telemetry import SILENT, Telemetry
 
 log = structlog.get_logger(__name__)
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_REFUSALS = frozenset({401, 403, 421})
 _FORM = b"application/x-www-form-urlencoded"
 
 
@@ -46,6 +48,7 @@ class Guard:
         self._local_only = settings.api_keys is None
         self._loopback = settings.is_loopback
         self._origins = frozenset(settings.cors_origins)
+        self._hosts = frozenset(settings.trusted_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -60,14 +63,14 @@ class Guard:
         scope["streamforge.request_id"] = request_id
         # The middleware after this one changes only the head of a response, so a stream's body may skip it.
         scope[BODY_SEND] = send
+        scope[HIDES_ADVICE] = not self._local_only
         structlog.contextvars.bind_contextvars(request_id=request_id)
         with self._telemetry.request(scope["method"], scope["path"], headers) as record:
             try:
                 await self._pass_on(scope, receive, send, headers, record)
             finally:
                 record.route = _route(scope)
-                milliseconds = round((time.perf_counter_ns() - record.began) / 1e6, 1)
-                log.info("request", method=record.method, path=record.route, status=record.status, ms=milliseconds)
+                _log_request(scope, record)
 
     async def _pass_on(
         self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], record: RequestRecord
@@ -99,18 +102,36 @@ class Guard:
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         if self._local_only and not _is_loopback((scope.get("client") or ("127.0.0.1", 0))[0]):
             raise Forbidden(
-                "Only programs on this machine may call while no keys are set. Set API_KEYS to let others in.",
+                "Only programs on this machine may call while no keys are set.",
                 code="foreign_peer",
+                advice="Set API_KEYS to let others in.",
             )
         host = headers.get(b"host", b"").decode("latin-1")
-        if self._loopback and not _is_loopback(_hostname(host)):
-            raise Misdirected("This server answers on localhost and 127.0.0.1 only; the Host header names another.")
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        known = origin in self._origins or origin == f"{scope['scheme']}://{host}"
-        if origin and not known and scope["method"] not in _SAFE_METHODS:
-            raise Forbidden(
-                "Pages of this origin may not call. Add it to CORS_ORIGINS if it is yours.", code="foreign_origin"
+        name = _hostname(host)
+        if (self._loopback or self._hosts) and not (self._is_trusted(name) or _is_loopback(name)):
+            shown = _shown(name) or "the name"
+            raise Misdirected(
+                f"This server is not {shown}, which the Host header names.",
+                advice=f"If it is, set TRUSTED_HOSTS={shown}. Without that it is localhost and 127.0.0.1 only.",
             )
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and scope["method"] not in _SAFE_METHODS and not self._is_known(origin, scope["scheme"], host):
+            raise Forbidden(
+                f"Pages of {_shown(origin)} may not call.",
+                code="foreign_origin",
+                advice=f"If it is yours, add it to CORS_ORIGINS: CORS_ORIGINS={_shown(origin)}.",
+            )
+
+    def _is_trusted(self, name: str) -> bool:
+        """Whether TRUSTED_HOSTS has the name."""
+        return name in self._hosts or any(name.endswith(each[1:]) for each in self._hosts if each.startswith("*."))
+
+    def _is_known(self, origin: str, scheme: str, host: str) -> bool:
+        """Whether pages of the origin may call: it is in CORS_ORIGINS, or it is the server's own. A proxy that ends TLS
+        makes `scheme` http, so of a trusted name both schemes are the server's own."""
+        if origin in self._origins or origin == f"{scheme}://{host}":
+            return True
+        return self._is_trusted(_hostname(host)) and origin in (f"https://{host}", f"http://{host}")
 
     def _accept_curl_json(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Label the body as JSON, which `curl -d` labels as a form. A browser's form stays a form and is refused, so
@@ -147,6 +168,30 @@ def _names_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
+
+
+def _shown(text: str) -> str:
+    """A caller's text for messages and the log: printable, and at most 100 characters."""
+    return "".join(c if c.isprintable() else "?" for c in text[:100])
+
+
+def _log_request(scope: Scope, record: RequestRecord) -> None:
+    """Log one line for a request: probes for DEBUG only, refusals of callers and failures as warnings."""
+    status, route = record.status, record.route
+    is_refusal = status in _REFUSALS
+    fields: dict[str, object] = {"method": record.method, "path": route, "status": status}
+    fields["ms"] = round((time.perf_counter_ns() - record.began) / 1e6, 1)
+    if (code := scope.get(ERROR_CODE)) is not None:
+        fields["code"] = code
+    if (owner := scope.get("streamforge.owner")) is not None:
+        fields["owner"] = owner
+    if is_refusal:
+        # No route was looked for, and whoever reads this wants to know who called what.
+        fields |= {"path": _shown(scope["path"]), "address": (scope.get("client") or ("-", 0))[0]}
+        fields |= {"advice": scope[ADVICE]} if ADVICE in scope else {}
+    is_failure = is_refusal or status >= 500 or not status
+    is_probe = route in PROBES and not is_failure
+    log.log(logging.WARNING if is_failure else logging.DEBUG if is_probe else logging.INFO, "request", **fields)
 
 
 def _route(scope: Scope) -> str:

@@ -10,11 +10,18 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from backend.errors import RequestError, StreamForgeError, TooLarge
 from backend.routers.edge.services import request_id_of
 from backend.routers.edge.view import View
+
+ERROR_CODE = "streamforge.error_code"
+"""The key of a scope under which the code of the error is that answered the request."""
+ADVICE = "streamforge.advice"
+"""The key of a scope under which the advice of that error is."""
+HIDES_ADVICE = "streamforge.hides_advice"
+"""The key of a scope that is true if callers don't run the server themselves."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +59,27 @@ _TITLES = {
 }
 
 
+class ProblemResponse(JSONResponse):
+    """The response for one error. The log gets its code. Only callers who run the server themselves see `advice`."""
+
+    def __init__(
+        self, members: dict[str, Any], status: int, headers: Mapping[str, str] | None, advice: str = ""
+    ) -> None:
+        super().__init__(members, status, headers=headers, media_type="application/problem+json")
+        self._members = members
+        self._advice = advice
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        scope[ERROR_CODE] = self._members["code"]
+        if self._advice:
+            scope[ADVICE] = self._advice
+            if not scope.get(HIDES_ADVICE):
+                self.body = self.render({**self._members, "detail": f"{self._members['detail']} {self._advice}"})
+                self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
+
+
 def problem(
     status: int,
     code: str,
@@ -60,8 +88,9 @@ def problem(
     retryable: bool = False,
     request_id: str | None = None,
     headers: Mapping[str, str] | None = None,
+    advice: str = "",
     **extra: object,
-) -> JSONResponse:
+) -> ProblemResponse:
     """The response for one error."""
     body: dict[str, Any] = {
         "type": f"urn:streamforge:error:{code}",
@@ -73,10 +102,10 @@ def problem(
         "request_id": request_id,
         **extra,
     }
-    return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
+    return ProblemResponse(body, status, headers, advice)
 
 
-def problem_of(error: StreamForgeError, request_id: str | None) -> JSONResponse:
+def problem_of(error: StreamForgeError, request_id: str | None) -> ProblemResponse:
     """The response for one of our own errors."""
     headers = error.headers if isinstance(error, RequestError) else None
     return problem(
@@ -86,6 +115,7 @@ def problem_of(error: StreamForgeError, request_id: str | None) -> JSONResponse:
         retryable=error.retryable,
         request_id=request_id,
         headers=headers,
+        advice=error.advice,
         **error.extra,
     )
 
@@ -95,8 +125,8 @@ def too_large(scope: Scope) -> TooLarge:
     limit = scope.get(MAX_BODY_SIZE_SCOPE_KEY)
     problem = f"A request to this path may have {limit / 1_000_000:g} MB" if limit else "The request is too large"
     return TooLarge(
-        f"{problem}, pictures and files included. "
-        "Upload long texts as documents, large files one by one (MAX_UPLOAD_MB)."
+        f"{problem}, pictures and files included. Upload long texts as documents, large files one by one.",
+        advice="MAX_UPLOAD_MB sets the limit of files.",
     )
 
 
@@ -129,20 +159,24 @@ def _example(status: int) -> dict[str, Any]:
 
 _EXAMPLES = {
     400: ("bad_json", "The body is not JSON. Send an object; GET /docs shows its fields."),
-    401: ("unauthorized", "Send Authorization: Bearer <key> with one of the server's API_KEYS."),
+    401: ("unauthorized", "This server wants a key: send Authorization: Bearer <key>."),
     402: ("budget_exceeded", "The budget of alice is $5 a day: $4.98 is spent, and this may cost $0.05."),
-    403: ("foreign_origin", "Pages of this origin may not call. Add it to CORS_ORIGINS if it is yours."),
+    403: ("foreign_origin", "Pages of https://other.example may not call."),
     404: ("not_found", "There is no such document."),
     409: ("document_busy", "The document is being read. Wait until it is ready, or cancel it."),
-    413: ("too_large", "A request to this path may have 10 MB, pictures and files included."),
-    421: ("wrong_host", "This server answers on localhost and 127.0.0.1 only; the Host header names another."),
+    413: (
+        "too_large",
+        "A request to this path may have 10 MB, pictures and files included. Upload long texts as documents, "
+        "large files one by one.",
+    ),
+    421: ("wrong_host", "This server is not rag.example, which the Host header names."),
     422: ("invalid_request", "message: must not be empty"),
     429: ("too_many_runs", "Too many answers are under way. Try again soon."),
     500: ("internal", "Something went wrong here. The server's log has the details, under the request id."),
     502: ("provider_error", "The provider failed (HTTP 500). Try again."),
     503: ("storage_busy", "The database is busy. Try again soon."),
     504: ("provider_timeout", "The provider did not answer in time. Try again."),
-    507: ("storage_full", "The disk under DATA_DIR is full."),
+    507: ("storage_full", "The server's disk is full; nothing was stored. Try again later."),
 }
 
 

@@ -54,9 +54,10 @@ class Answers:
         limit = self._max_message_chars
         if len(request.message) > limit:
             raise Invalid(
-                f"message: has {len(request.message)} characters, the limit is {limit} (MAX_MESSAGE_CHARS). Shorten "
-                "it, or upload the text as a document.",
+                f"message: has {len(request.message)} characters, the limit is {limit}. Shorten it, "
+                "or upload the text as a document.",
                 code="message_too_long",
+                advice="MAX_MESSAGE_CHARS sets the limit.",
             )
         # The task goes on if the caller is cancelled: otherwise a stored message could have no run.
         task = asyncio.create_task(self._start_once(owner, request, request_id))

@@ -85,7 +85,16 @@ async def opened(
         board = LocalProgressBoard()
         parser = Parser(timeout=settings.parse_timeout)
         stack.push_async_callback(parser.aclose)
-        workers = JobWorkers(holdings, parser, board, search, settings.chunk_size, metering, core.telemetry)
+        workers = JobWorkers(
+            holdings,
+            parser,
+            board,
+            search,
+            settings.chunk_size,
+            metering,
+            core.telemetry,
+            shows_advice=core.shows_advice,
+        )
         stack.push_async_callback(workers.close)
         library = _library(settings, holdings, workers, board, search)
 

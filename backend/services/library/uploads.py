@@ -136,7 +136,7 @@ def _copy(source: BinaryIO, path: Path, max_bytes: int, name: str) -> tuple[str,
             os.fsync(target.fileno())
     except OSError as error:
         if error.errno == errno.ENOSPC or shutil.disk_usage(path.parent).free < _BLOCK:
-            raise StorageFull("The disk under DATA_DIR is full. Free some space and upload again.") from None
+            raise StorageFull.on_server() from None
         raise
     if size == 0:
         raise DocumentUnreadable("document_empty", f"{name} is empty. Upload a file with text in it.")

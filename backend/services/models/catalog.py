@@ -151,11 +151,16 @@ class ModelCatalog:
         return next(iter((*named, *listed)), None)
 
     @property
-    def has_unused_provider(self) -> bool:
-        """Whether a provider is set up, and yet the built-in model is the default."""
-        ranked = [endpoint for _, endpoint in self._endpoints.values() if endpoint.rank is not None]
-        is_set_up = any(endpoint.key is not None or endpoint.own_address for endpoint in ranked)
-        return is_set_up and self.default.name == BUILT_IN and self._settings.llm_model is None
+    def is_default_set(self) -> bool:
+        """Whether LLM_MODEL names the default model."""
+        return self._settings.llm_model is not None
+
+    def problems_of_set_up(self) -> str:
+        """Why no model of the providers that have a key or an address of their own is the default; empty if there are
+        none."""
+        ranked = [(name, endpoint) for name, (_, endpoint) in self._endpoints.items() if endpoint.rank is not None]
+        names = [name for name, endpoint in ranked if endpoint.key is not None or endpoint.own_address]
+        return "; ".join(f"{name}: {self._listings[name][1].reason}" for name in names if name in self._listings)
 
     def warm(self) -> None:
         """Import what the default model needs at its first use, and the tables of models. Takes seconds: run it in a

@@ -1,6 +1,7 @@
 """One run from its first step to its stored end."""
 
 import asyncio
+import logging
 from collections.abc import Callable, MutableMapping
 from math import ceil
 from typing import Any
@@ -12,12 +13,14 @@ from backend.errors import InternalError, NotSaved, RunError, ShuttingDown, Stre
 from backend.events import status_of
 from backend.services.runs.archive import closed_turn
 from backend.services.runs.log import LogFull
-from backend.services.runs.run import Body, Run
+from backend.services.runs.run import Body, Run, now
 from backend.services.runs.watch import ARRIVAL_SECONDS, schedule_leave
 from backend.storage.runs.turns import ClosedTurn, Turns
 
 log = structlog.get_logger(__name__)
 
+_OWN_FAULTS = frozenset({InternalError.code, NotSaved.code})
+"""Codes of failures that are neither the provider's nor the caller's."""
 _MAX_RETRY_AFTER = 86_400
 """The longest `retry_after` for clients, in seconds. A provider may ask for more."""
 
@@ -26,10 +29,17 @@ class RunDriver:
     """Runs the bodies of runs and stores their ends. An end that can't be stored is put into `unsaved`; `forget` is
     called when a run has ended."""
 
-    def __init__(self, turns: Turns, unsaved: MutableMapping[Run, ClosedTurn], forget: Callable[[Run], None]) -> None:
+    def __init__(
+        self,
+        turns: Turns,
+        unsaved: MutableMapping[Run, ClosedTurn],
+        forget: Callable[[Run], None],
+        shows_advice: bool,
+    ) -> None:
         self._turns = turns
         self._unsaved = unsaved
         self._forget = forget
+        self._shows_advice = shows_advice
 
     async def drive(self, run: Run, body: Body) -> None:
         """Run the body, then end the run with exactly one terminal event. This is the run's task."""
@@ -47,19 +57,16 @@ class RunDriver:
             # Only `Run.cancel` cancels this task, and the task must live on to store the partial answer.
             if run.task is not None:
                 run.task.uncancel()
-            terminal = _cancelled(run)
+            terminal = self._cancelled(run)
         except LogFull:
-            log.warning("log_full", run_id=run.id)
-            terminal = _failed(run, _not_saved())
-        except RunError as error:
-            terminal = _failed(run, error)
+            log.warning("log_full")
+            terminal = self._failed(run, _not_saved())
         except StreamForgeError as error:
-            # Storage or embeddings failed. The code is the same as in a response before a stream begins.
-            terminal = _failed(run, error)
-            log.warning("run_failed", code=error.code, run_id=run.id)
+            # Models, storage or embeddings. The code is the same as in a response before a stream begins.
+            terminal = self._failed(run, error)
         except Exception:
-            log.exception("run_crashed", run_id=run.id)
-            terminal = _failed(run, InternalError("Something went wrong here. The server's log has the details."))
+            log.exception("run_crashed")
+            terminal = self._failed(run, InternalError("Something went wrong here. The server's log has the details."))
         run.is_ending = True
         schedule_leave(run)
         try:
@@ -78,26 +85,35 @@ class RunDriver:
                 last[-1] = terminal = ev.RunCancelled(by="session_deleted", usage=run.state.total())
             run.log.finish(last, stored=True)
         except Exception as error:
-            log.error("run_not_saved", run_id=run.id, exc_info=not isinstance(error, StreamForgeError))
-            terminal = _failed(run, _not_saved())
+            log.error("run_not_saved", exc_info=not isinstance(error, StreamForgeError))
+            terminal = self._failed(run, _not_saved())
             ends = run.log.drop_hidden()
             last = [*(last[:-1] if ends is None else ends), terminal]
             self._unsaved[run] = closed_turn(run, run.state, terminal, run.log.encode_next(last))
             run.log.finish(last, stored=False)
         run.observer.ended(terminal)
-        code = terminal.error.code if isinstance(terminal, ev.RunFailed) else None
-        log.info("run_ended", run_id=run.id, status=status_of(terminal), code=code, events=run.log.head)
+        _log_end(run, terminal)
 
+    def _cancelled(self, run: Run) -> ev.Terminal:
+        match run.cancelled_by:
+            case "shutdown":
+                message = "The server was stopped while it answered. Ask again, or continue from the partial answer."
+                return self._failed(run, ShuttingDown(message))
+            case None:
+                return self._failed(run, InternalError("The answer was broken off by the server."))
+            case reason:
+                return ev.RunCancelled(by=reason, **_totals(run))
 
-def _cancelled(run: Run) -> ev.Terminal:
-    match run.cancelled_by:
-        case "shutdown":
-            message = "The server was stopped while it answered. Ask again, or continue from the partial answer."
-            return _failed(run, ShuttingDown(message))
-        case None:
-            return _failed(run, InternalError("The answer was broken off by the server."))
-        case reason:
-            return ev.RunCancelled(by=reason, **_totals(run))
+    def _failed(self, run: Run, error: StreamForgeError) -> ev.RunFailed:
+        wait = error.retry_after if isinstance(error, RunError) else None
+        fault = ev.RunFault(
+            code=error.code,
+            message=error.text(with_advice=self._shows_advice),
+            retryable=error.retryable,
+            request_id=run.request_id,
+            retry_after=ceil(min(wait, _MAX_RETRY_AFTER)) if wait else None,
+        )
+        return ev.RunFailed(error=fault)
 
 
 def _totals(run: Run) -> dict[str, Any]:
@@ -106,16 +122,27 @@ def _totals(run: Run) -> dict[str, Any]:
     return {"usage": fold.total(), "citation_counts": fold.citation_counts(), "unlinked": fold.unlinked()}
 
 
-def _failed(run: Run, error: StreamForgeError) -> ev.RunFailed:
-    wait = error.retry_after if isinstance(error, RunError) else None
-    fault = ev.RunFault(
-        code=error.code,
-        message=error.message,
-        retryable=error.retryable,
-        request_id=run.request_id,
-        retry_after=ceil(min(wait, _MAX_RETRY_AFTER)) if wait else None,
+def _log_end(run: Run, terminal: ev.Terminal) -> None:
+    """Log the end of a run: failures as warnings, our own faults as errors."""
+    error = terminal.error if isinstance(terminal, ev.RunFailed) else None
+    total = run.state.total()
+    level = logging.INFO if error is None else logging.ERROR if error.code in _OWN_FAULTS else logging.WARNING
+    first = run.first_output_at
+    log.log(
+        level,
+        "run_ended",
+        status=status_of(terminal),
+        **({} if error is None else {"code": error.code}),
+        model=run.state.model or run.started.model,
+        input_tokens=total.input_tokens,
+        output_tokens=total.output_tokens,
+        cost=total.cost,
+        ms=round((now() - run.began_at) * 1000),
+        first_token_ms=None if first is None else round((first - run.began_at) * 1000),
+        owner=run.owner,
+        session_id=run.session_id,
+        events=run.log.head,
     )
-    return ev.RunFailed(error=fault)
 
 
 def _not_saved() -> NotSaved:

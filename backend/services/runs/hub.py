@@ -33,6 +33,8 @@ class RunHub:
         retention_hours: float,
         charge: Callable[[ev.Usage], None],
         telemetry: Telemetry = SILENT,
+        *,
+        shows_advice: bool = True,
     ) -> None:
         self._turns = turns
         self._charge = charge
@@ -47,7 +49,7 @@ class RunHub:
         self._archive = RunArchive(turns, charge)
         retention_ms = int(retention_hours * 3_600_000)
         self._keeper = RunKeeper(turns, self._archive, self._leases, self._runs, settings, retention_ms)
-        self._driver = RunDriver(turns, self._keeper.unsaved, self._forget)
+        self._driver = RunDriver(turns, self._keeper.unsaved, self._forget, shows_advice)
 
     @property
     def instance_id(self) -> str:
@@ -82,7 +84,8 @@ class RunHub:
         count = self._run_count
         if count >= self._settings.max_runs:
             raise TooManyRuns(
-                f"{count} answers are under way, the most this server allows (MAX_RUNS). Try again in a moment."
+                f"{count} answers are under way, the most this server allows. Try again in a moment.",
+                advice="MAX_RUNS sets the limit.",
             )
         self._run_count += 1
 

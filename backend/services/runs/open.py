@@ -29,7 +29,7 @@ async def opened(
     Live runs use capabilities that open later. So they must be drained before those close: `core.draining` ends them.
     """
     turns = Turns(core.database)
-    hub = RunHub(turns, settings, storage.event_retention_hours, charge, core.telemetry)
+    hub = RunHub(turns, settings, storage.event_retention_hours, charge, core.telemetry, shows_advice=core.shows_advice)
     await hub.open()
     core.draining.add(hub.close)
     try:

@@ -1,6 +1,7 @@
 """A live run: its log, its fold, its task, and the number of its watchers."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,6 +11,8 @@ from backend.services.runs.fold import RunFold
 from backend.services.runs.log import RunLog
 from backend.services.telemetry.telemetry import RunObserver
 
+now = time.monotonic
+"""Seconds of a clock that only goes forward."""
 _DELTAS = frozenset({ev.TextDelta, ev.ReasoningDelta})
 CancelledBy = Literal["user", "replaced", "session_deleted", "no_watcher"]
 
@@ -39,6 +42,9 @@ class Run:
     leave_after: float | None = None
     watcher_count: int = 0
     leave_timer: asyncio.TimerHandle | None = None
+    began_at: float = field(default_factory=now)
+    first_output_at: float | None = None
+    """When the model wrote its first text or reasoning."""
 
     @property
     def id(self) -> str:
@@ -55,6 +61,8 @@ class Run:
         if type(event) not in _DELTAS:
             if isinstance(event, ev.Usage):
                 self.charge(event)
+            elif self.first_output_at is None and isinstance(event, ev.TextStart | ev.ReasoningStart):
+                self.first_output_at = now()
             self.observer.noticed(event)
         self.log.append(event)
         self.state.apply(event)

@@ -16,6 +16,8 @@ from backend.errors import RunError
 
 now = time.perf_counter_ns
 """The clock of all records, in nanoseconds."""
+PROBES = frozenset({"/health", "/ready", "/chat/health", "/metrics"})
+"""Paths that machines request every few seconds: they get no spans, and no log line above DEBUG."""
 
 
 @dataclass(slots=True, eq=False)

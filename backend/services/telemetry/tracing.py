@@ -22,12 +22,10 @@ from backend import events as ev
 from backend.chains.models.prompt import Image, Prompt
 from backend.events import status_of
 from backend.services.telemetry import exporter
-from backend.services.telemetry.records import CallRecord, RequestRecord, RetrievalRecord, RunRecord, now
+from backend.services.telemetry.records import PROBES, CallRecord, RequestRecord, RetrievalRecord, RunRecord, now
 from backend.services.telemetry.telemetry import Sink
 
 _CONTENTS = frozenset({"true", "span_only", "span_and_event"})
-_PROBES = frozenset({"/health", "/ready", "/chat/health", "/metrics"})
-"""Paths that machines request every few seconds; they get no spans."""
 _CLOSING = 3.0
 _PROVIDERS = {
     "google": "gcp.gemini",
@@ -67,7 +65,7 @@ class Tracing(Sink):
     def request_began(self, request: RequestRecord) -> None:
         from opentelemetry import context, propagate, trace
 
-        if request.path in _PROBES:
+        if request.path in PROBES:
             return
         given = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()}
         span = self._tracer.start_span(

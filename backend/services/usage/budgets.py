@@ -93,8 +93,8 @@ class Budgets:
         cost = self._pricing.cost_at_most(name, bound)
         if cost is None:
             raise PriceUnknown(
-                f"You have a budget, and what {name} costs is not known. Choose another model, or have its price set "
-                "in MODELS_FILE (providers, models, price; 0 where it costs nothing).",
+                f"You have a budget, and what {name} costs is not known. Choose another model, or have its price set.",
+                advice="MODELS_FILE sets prices (providers, models, price; 0 where it costs nothing).",
                 model=name,
             )
         return cost

@@ -58,7 +58,10 @@ class UsageReports:
         """
         owner = owner or caller
         if caller not in self._admins and (owner != caller or grouping == "owner"):
-            raise Forbidden("Only those whom USAGE_ADMINS names see what others use. Leave out owner, and by=owner.")
+            raise Forbidden(
+                "You may see your own usage only. Leave out owner, and by=owner.",
+                advice="USAGE_ADMINS names who sees what others use.",
+            )
         calls = CallFilter(None if owner == EVERY_OWNER else owner, *period)
         groups = await self._ledger.groups(calls, grouping, limit + 1, after)
         budget = None if calls.owner is None else await self._state(owner)

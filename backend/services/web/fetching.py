@@ -138,8 +138,9 @@ class Fetcher:
             raise _explain(error, trail[-1].raw_host) from None
         except TimeoutError:
             raise UrlTimeout(
-                f"{trail[-1].raw_host} took longer than {self._seconds:g} seconds (URL_TIMEOUT). Try again later, or "
-                "download the file and upload it."
+                f"{trail[-1].raw_host} took longer than {self._seconds:g} seconds. Try again later, or download the "
+                "file and upload it.",
+                advice="URL_TIMEOUT sets the limit.",
             ) from None
         raise UrlFailed(f"url: redirects more than {_MAX_REDIRECTS} times. Give the address where it ends.")
 
@@ -161,7 +162,10 @@ class Fetcher:
         if url.raw_user is not None or url.raw_password is not None:
             raise UrlRefused(f"{subject}: must not hold a user or password. Download the file and upload it.")
         if port not in (80, 443) and (host, port) not in self._allowed:
-            raise UrlRefused(f"{subject}: port {port} is not 80 or 443. URL_ALLOWED_HOSTS={host}:{port} allows it.")
+            raise UrlRefused(
+                f"{subject}: port {port} is not 80 or 443. Download the file and upload it.",
+                advice=f"URL_ALLOWED_HOSTS={host}:{port} allows it.",
+            )
         return url
 
     def _session(self, trail: "list[URL]") -> "aiohttp.ClientSession":
@@ -251,7 +255,7 @@ def _write(file: BinaryIO, block: bytes) -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        raise StorageFull("The disk under DATA_DIR is full. Free some space and try again.") from None
+        raise StorageFull.on_server() from None
 
 
 def _explain(error: "aiohttp.ClientError", host: str | None) -> UrlRefused | UrlUnreachable:
@@ -269,8 +273,8 @@ def _explain(error: "aiohttp.ClientError", host: str | None) -> UrlRefused | Url
             return UrlUnreachable(f"There is no host {host}, or DNS doesn't answer. Check the name.")
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, _NotPublicError):
             return UrlRefused(
-                f"{host} is at an address that is not public; such hosts are not fetched from. Upload the file, or "
-                "name the host in URL_ALLOWED_HOSTS if it is meant to be fetched from."
+                f"{host} is at an address that is not public; such hosts are not fetched from. Upload the file.",
+                advice="URL_ALLOWED_HOSTS names hosts that are meant to be fetched from.",
             )
         case aiohttp.ClientConnectorError() | aiohttp.ServerTimeoutError():
             return UrlUnreachable(f"{host} can't be reached. Check the URL, or try again later.")

@@ -50,7 +50,7 @@ def storage_error(error: Exception) -> StreamForgeError | None:
         return None
     text = str(error).lower()
     if "disk is full" in text or "disk i/o" in text:
-        return StorageFull("The disk under DATA_DIR is full. Free some space and try again; nothing was stored.")
+        return StorageFull.on_server()
     if any(word in text for word in ("locked", "busy", "unable to open", "closed", "readonly")):
         return Unavailable("The database is busy or gone. Try again in a moment.", code="storage_busy")
     return None

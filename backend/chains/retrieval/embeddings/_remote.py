@@ -87,7 +87,8 @@ class RemoteEmbedder(Embedder):
                 usage.tokens = 0
                 # The provider's own text may contain a key or a part of a document: only the class is reported.
                 kind = type(error).__name__
-                raise EmbeddingFailed(f"{self._label} could not embed text ({kind}). {self._hint}") from None
+                text = f"{self._label} could not embed text ({kind}). Try again later."
+                raise EmbeddingFailed(text, advice=self._hint) from None
             # Negative numbers are ignored.
             if tokens and tokens > 0:
                 usage.tokens, usage.estimated = tokens, False
@@ -106,6 +107,7 @@ class RemoteEmbedder(Embedder):
         except (TypeError, ValueError):
             vectors, good = np.empty((0, 0), np.float32), False
         if not good:
-            raise EmbeddingFailed(f"{self._label} sent vectors of another shape than asked for. {self._hint}")
+            text = f"{self._label} sent vectors of another shape than asked for."
+            raise EmbeddingFailed(text, advice=self._hint)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)

@@ -26,7 +26,7 @@ class OpenAIEmbedder(RemoteEmbedder):
     """A model of OpenAI, or of a server with the same API."""
 
     def __init__(self, model: str, settings: EmbeddingSettings) -> None:
-        hint = "Check OPENAI_API_KEY, OPENAI_BASE_URL and the model's name, or try again later."
+        hint = "Check OPENAI_API_KEY, OPENAI_BASE_URL and the model's name."
         super().__init__(f"openai/{model}", label="OpenAI", hint=hint, batch=256)
         self._model = model
         self._settings = settings

@@ -73,6 +73,8 @@ class JobWorkers:
         chunk_size: int,
         metering: Metering,
         telemetry: Telemetry = SILENT,
+        *,
+        shows_advice: bool = True,
     ) -> None:
         self._holdings = holdings
         self._jobs = holdings.jobs
@@ -82,6 +84,7 @@ class JobWorkers:
         self._chunk_size = chunk_size
         self._metering = metering
         self._telemetry = telemetry
+        self._shows_advice = shows_advice
         self._instance_id = new_id("ins")
         self._queue_changed = asyncio.Event()
         self._free_workers = asyncio.Semaphore(_WORKERS)
@@ -232,6 +235,9 @@ class JobWorkers:
         entry = self._board.get(job.id)
         self._forget(job.id)
         progress = {**job.progress, **(entry.progress.as_json() if entry is not None else {})}
+        reason = "Something went wrong here. The server's log has the details."
+        if isinstance(error, StreamForgeError):
+            reason = error.text(with_advice=self._shows_advice)
         try:
             match error:
                 case JobObsolete():
@@ -241,23 +247,22 @@ class JobWorkers:
                 case JobBlocked():
                     await self._jobs.postpone(job, "waiting", "Another change comes first.", 0, now_ms() + 1_000)
                 case DocumentUnreadable() | EmbeddingMismatch():
-                    await self._give_up(job, error.code, error.message, progress)
-                    log.info("job_failed", kind=job.kind, document_id=job.document_id, code=error.code)
+                    await self._give_up(job, error.code, reason, progress)
+                    log.warning("job_failed", kind=job.kind, document_id=job.document_id, code=error.code)
                 case EmbeddingFailed():
-                    await self._try_later(job, error.code, error.message, MAX_WAITS, progress)
+                    await self._try_later(job, error.code, reason, MAX_WAITS, progress)
                 case BudgetExceeded() if error.retry_after is not None:
                     # A job has time: it waits until the budget's period ends, if need be.
                     pause = min(_LONGEST_PAUSE_MS, error.retry_after * 1000)
-                    await self._jobs.postpone(job, error.code, error.message, 0, now_ms() + pause)
+                    await self._jobs.postpone(job, error.code, reason, 0, now_ms() + pause)
                 case RequestError() if error.status < 500:
                     # What the job needs was deleted, or exists twice.
-                    await self._give_up(job, error.code, error.message, progress)
+                    await self._give_up(job, error.code, reason, progress)
                 case StreamForgeError() | OSError():
                     self._has_trouble = True
                     log.warning("ingestion_paused", error=type(error).__name__)
                 case _:
                     log.error("job_crashed", kind=job.kind, document_id=job.document_id, exc_info=error)
-                    reason = "Something went wrong here. The server's log has the details."
                     await self._try_later(job, "internal", reason, MAX_ATTEMPTS, progress)
         except Exception as trouble:
             self._has_trouble = True
