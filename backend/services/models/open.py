@@ -72,13 +72,11 @@ def check_models(settings: ModelSettings, providers: ProviderTable, summary_mode
 def _announce(catalog: ModelCatalog) -> None:
     """Log which model answers, and what to do for a better one."""
     default = catalog.default
-    if default.name != BUILT_IN or catalog.is_default_set:
-        log.info("chat_model", model=default.name, why=default.reason)
-        return
-    log.info("chat_model", model=default.name, why="built in: it quotes the documents")
-    if problems := catalog.problems_of_set_up():
+    is_found = default.name == BUILT_IN and not catalog.is_default_set
+    log.info("chat_model", model=default.name, why="built in, quotes the documents" if is_found else default.reason)
+    if is_found and (problems := catalog.problems_of_set_up()):
         log.warning("no_language_model", why=problems, look="GET /models says more; it is looked for at requests")
-    else:
-        log.info("for_more", models="set OPENAI_API_KEY or OPENAI_BASE_URL, or start Ollama; GET /models says more")
+    if default.name == BUILT_IN:
+        log.info("for_more", models="set OPENAI_API_KEY or OPENAI_BASE_URL, or start Ollama")
         log.info("for_more", settings=".env.example lists them; copy it to .env")
         log.info("for_more", people="API_KEYS and HOST let others in: docs/run-it.md")

@@ -103,5 +103,5 @@ def test_a_file_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_the_models_are_in_one_file_only(load, tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text("aliases: {other: openai/m}")
-    with pytest.raises(SettingsError, match="^MODELS_FILE: CONFIG_FILE has its sections already"):
+    with pytest.raises(SettingsError, match=r"^MODELS_FILE: CONFIG_FILE has its sections already"):
         load(YAML + f"\nmodels_file: {tmp_path / 'models.yaml'}\n")

@@ -125,7 +125,7 @@ async def test_a_name_at_a_private_address_is_refused(tmp_path: Path, address: s
     async with fetcher(tmp_path, lookup=infos(address)) as made:
         error = await refusal(made, "http://docs.example/")
     assert error.code == "url_refused"
-    assert "URL_ALLOWED_HOSTS" in error.message
+    assert "URL_ALLOWED_HOSTS" in error.advice
     assert address not in error.message
 
 
