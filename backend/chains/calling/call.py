@@ -131,7 +131,7 @@ class _Retries:
         if spent + pause > self._retry_seconds:
             return None
         self._retry_count += 1
-        log.info("provider_retry", code=error.code, tries=self._retry_count, wait=round(pause, 2))
+        log.warning("provider_retry", code=error.code, tries=self._retry_count, wait=round(pause, 2))
         return pause
 
 

@@ -185,7 +185,7 @@ async def attempt(
             if not remaining or (has_output and not attempts.after_output) or not _may_help(error):
                 raise
             before, model = model, remaining.pop(0)
-            log.info("model_switched", before=before.name, now=model.name, code=error.code)
+            log.warning("model_switched", before=before.name, now=model.name, code=error.code)
             yield ModelSwitch(before, model, error)
 
 

@@ -103,7 +103,7 @@ class BackgroundWriter:
             async with self._slots:
                 await work()
         except StreamForgeError as error:
-            log.info("background_failed", code=error.code)
+            log.warning("background_failed", code=error.code)
         except Exception:
             log.exception("background_crashed")
 

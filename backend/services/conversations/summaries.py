@@ -71,7 +71,7 @@ class Summarizer:
                 async with asyncio.timeout(self._settings.summary_timeout):
                     past = await self._shorten(run, past, candidate)
             except (TimeoutError, StreamForgeError) as error:
-                log.info("no_summary", session_id=run.session_id, why=type(error).__name__)
+                log.warning("no_summary", session_id=run.session_id, why=type(error).__name__)
                 self._failed[run.session_id] = None
                 if len(self._failed) > _MAX_FAILURES:
                     del self._failed[next(iter(self._failed))]

@@ -15,7 +15,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._upgrade()
+        update_schema(path)
         self._writer = Writer(path)
         self._reader = Reader(path)
         self.write = self._writer.run
@@ -23,23 +23,24 @@ class Database:
         self.read = self._reader.run
         """Runs a function that gets a `Tx` and only reads. See `Reader.run`."""
 
-    def _upgrade(self) -> None:
-        """Update the schema. Alembic takes a quarter of a second, so it runs only if the schema is old."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        conn = connect(self.path)
-        try:
-            row = conn.execute("SELECT version_num FROM alembic_version").fetchone()
-        except sqlite3.OperationalError:
-            row = None
-            if conn.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-                conn.executescript(SCHEMA.read_text(encoding="utf-8"))
-                return
-        finally:
-            conn.close()
-        if row is None or row[0] != SCHEMA_VERSION:
-            upgrade(self.path)
-
     async def close(self) -> None:
         """Finish pending writes and close every connection."""
         self._writer.close()
         self._reader.close()
+
+
+def update_schema(path: Path) -> None:
+    """Create or update the schema. Alembic takes a quarter of a second, so it runs only if the schema is old."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    conn = connect(path)
+    try:
+        row = conn.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError:
+        row = None
+        if conn.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            conn.executescript(SCHEMA.read_text(encoding="utf-8"))
+            return
+    finally:
+        conn.close()
+    if row is None or row[0] != SCHEMA_VERSION:
+        upgrade(path)
