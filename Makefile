@@ -7,10 +7,13 @@ NODE_MODULES := tests/clients/node/node_modules
 # Compiled modules are kept, whatever the environment says: without them each process compiles all of them again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test check style contracts types types-backend units lint bench eval faults lock clean
+.PHONY: run install test check style contracts types types-backend units lint bench eval faults lock clean
 
 run:
 	@backend/start.sh
+
+install:
+	@backend/start.sh install
 
 # Tests wait more than they compute: three at a time keep two cores busy, and more would miss their times.
 WORKERS ?= 3

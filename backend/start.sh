@@ -1,5 +1,6 @@
 #!/bin/sh
 # Set up what the server needs, once, and start it. Settings come from the environment and from .env.
+# With the argument `install`, it is only set up.
 set -e
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -19,4 +20,5 @@ if [ ! -e "$venv/.run" ] || [ "$lock" -nt "$venv/.run" ]; then
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$lock"
     touch "$venv/.run"
 fi
+[ "$1" != install ] || exit 0
 exec "$venv/bin/python" -m backend.main

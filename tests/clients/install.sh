@@ -1,11 +1,11 @@
 #!/bin/sh
-# What the client tests need beside Python: nginx, Node, npm and curl from Debian where they are missing (as root or with
-# sudo), and the packages of npm.
+# What the client tests need beside Python: programs from Debian where they are missing (as root or with sudo), and the
+# packages of npm.
 set -eu
 PATH="$PATH:/usr/sbin"
 
 missing=""
-for command in nginx:nginx node:nodejs npm:npm curl:curl; do
+for command in nginx:nginx node:nodejs npm:npm curl:curl openssl:openssl systemd-analyze:systemd; do
     command -v "${command%:*}" >/dev/null || missing="$missing ${command#*:}"
 done
 if [ -n "$missing" ]; then

@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,11 +36,13 @@ http {{
 
 
 @asynccontextmanager
-async def nginx(folder: Path, upstream: str, extra: str = "") -> AsyncIterator[str]:
-    """nginx in front of `upstream` (an address) with `extra` directives for all of it; yields its own address."""
+async def nginx(folder: Path, upstream: str, extra: str = "", shown: str | None = None) -> AsyncIterator[str]:
+    """nginx in front of `upstream` (an address) with `extra` directives for all of it; yields its own address. `shown`
+    is the server block, if it is another one than that of docs/clients.md."""
     port = free_port()
-    shown = snippet("docs/clients.md", "nginx", "nginx")
-    server = shown.replace("listen 80;", f"listen 127.0.0.1:{port};").replace("http://127.0.0.1:8001", upstream)
+    shown = shown or snippet("docs/clients.md", "nginx", "nginx")
+    server = re.sub(r"listen (?:80|443)( ssl)?;", rf"listen 127.0.0.1:{port}\1;", shown)
+    server = server.replace("http://127.0.0.1:8001", upstream)
     assert str(port) in server
     assert upstream in server
     folder.mkdir()
@@ -52,7 +55,7 @@ async def nginx(folder: Path, upstream: str, extra: str = "") -> AsyncIterator[s
         )
     try:
         await _listening(port)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http{'s' if ' ssl;' in server else ''}://127.0.0.1:{port}"
     finally:
         process.terminate()
         await process.wait()

@@ -19,7 +19,7 @@ from tests.support.harness import ROOT
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
-"""docs/operations.md: a server that is asked to stop has exited after so long."""
+"""docs/run-it.md: a server that is asked to stop has exited after so long."""
 
 
 class Zygote:

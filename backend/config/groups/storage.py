@@ -6,6 +6,9 @@ from pydantic import Field, field_validator
 
 from backend.config.fields import SettingsGroup
 
+FILES = "files"
+"""The folder in DATA_DIR with the uploaded files."""
+
 
 class StorageSettings(SettingsGroup):
     """Where data is stored."""

@@ -14,6 +14,7 @@ from backend.chains.retrieval.embeddings import Embedders, EmbeddingSettings
 from backend.chains.retrieval.index import VectorIndex
 from backend.config.groups.library import LibrarySettings
 from backend.config.groups.models import ModelSettings
+from backend.config.groups.storage import FILES
 from backend.config.settings import Settings, SettingsError
 from backend.kit.locks import KeyedLocks
 from backend.services.foundation import Core
@@ -59,7 +60,7 @@ async def opened(
     `models` has the keys and addresses of embedding providers; `metering` charges owners for embeddings.
     The index, the models and the workers are loaded by `core.readiness`.
     """
-    files = core.data_dir / "files"
+    files = core.data_dir / FILES
     files.mkdir(exist_ok=True)
     async with AsyncExitStack() as stack:
         index = VectorIndex(core.data_dir / "vectors")
