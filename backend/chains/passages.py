@@ -48,6 +48,10 @@ class Retriever(Protocol):
         """Whether there is a searchable document at all."""
         ...
 
+    async def document_names(self) -> list[str]:
+        """The names of the searchable documents, newest first, a few dozen at most."""
+        ...
+
     async def retrieve(self, queries: Sequence[tuple[str, float]]) -> tuple[list[Passage], SearchTrace | None]:
         """The relevant passages for the queries (text, weight), best first, and how they were found, if the retriever
         can tell. The first query is the question itself."""

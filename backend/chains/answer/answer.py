@@ -5,7 +5,7 @@ It uses no database and no HTTP. Everything that it needs is in `AnswerInput`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +27,7 @@ from backend.chains.history.images import IMAGE_TOKENS
 from backend.chains.history.summary import shorten_history
 from backend.chains.models.prompt import Grounding, Image, Message, Prompt, Tokens
 from backend.chains.passages import Passage, Retriever, SearchTrace
+from backend.chains.text.small_talk import small_talk_of
 from backend.chains.text.tokens import estimate_bytes, estimate_tokens
 from backend.errors import RunError
 
@@ -62,6 +63,8 @@ class AnswerInput:
     """Whether an earlier answer was given passages: the history may still contain instructions from them."""
     input_limit: int | None = None
     """The most tokens that a prompt may have. Passages are left out to stay below it."""
+    shows_advice: bool = True
+    """Whether the answer may say which settings to change."""
     first: ModelCandidate = field(init=False)
     """The model that will probably answer: the first one without a cooldown."""
 
@@ -86,7 +89,8 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
     grounding: Grounding = "off"
     passages: list[Passage] = []
     search_question = inputs.question
-    if inputs.retriever is not None:
+    small_talk = None if inputs.first.model.writes else small_talk_of(inputs.question)
+    if inputs.retriever is not None and small_talk is None:
         yield ev.Status(phase="retrieving")
         if not await inputs.retriever.has_documents():
             grounding = "no_documents"
@@ -108,7 +112,8 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
     if passages:
         yield ev.Sources(items=[_source(n, p) for n, p in enumerate(passages, 1)])
     yield ev.Status(phase="generating")
-    prompt_for = _Prompts(inputs, grounding, passages, search_question)
+    names = await inputs.retriever.document_names() if inputs.retriever is not None and small_talk else ()
+    prompt_for = _Prompts(inputs, grounding, passages, search_question, names)
     checks_links = bool(passages) or inputs.quoted_before
     composer = Composer(passages, inputs.retriever, _known_urls(inputs, passages) if checks_links else None)
     candidate = inputs.candidates[0]
@@ -202,7 +207,12 @@ class _Prompts:
     none."""
 
     def __init__(
-        self, inputs: AnswerInput, grounding: Grounding, passages: list[Passage], search_question: str
+        self,
+        inputs: AnswerInput,
+        grounding: Grounding,
+        passages: list[Passage],
+        search_question: str,
+        document_names: Sequence[str] = (),
     ) -> None:
         history = shorten_history(inputs.summary, inputs.history[inputs.summarized :], inputs.history_tokens)
         question = inputs.wrapped_question
@@ -216,6 +226,8 @@ class _Prompts:
             grounding=grounding,
             passages=tuple(passages),
             similarity=inputs.retriever.similarity if inputs.retriever is not None else None,
+            document_names=tuple(document_names),
+            shows_advice=inputs.shows_advice,
         )
 
     def __call__(self, candidate: ModelCandidate) -> Prompt:

@@ -10,11 +10,14 @@ from backend.chains.models.prompt import WRITING, Finish, Output, Prompt, Quote,
 from backend.chains.models.provider import FREE, Endpoint, Kind, Listing, Plugin
 from backend.chains.passages import RELEVANCE_OF_WORDS, Passage
 from backend.chains.text.sentences import sentences
+from backend.chains.text.small_talk import SmallTalk, small_talk_of
 from backend.chains.text.words import words
 from backend.config.groups.models import ModelSettings
 from backend.errors import ModelNotFound
 
 MODEL = "quotes"
+MAX_NAMES = 20
+"""The most names of documents that an answer lists."""
 # The most sentences that are compared with the question by meaning. Each comparison takes a few milliseconds.
 _COMPARED = 8
 # A sentence is an answer if the mean of its relevance and its passage's relevance is at least this.
@@ -29,16 +32,28 @@ _MIN_WORDS = 3
 # Two sentences with at least this share of common words count as equal.
 _MIN_SHARED_WORDS = 0.8
 _HEADING = re.compile(r"#{1,6}\s")
-_FOR_MORE = (
-    "This server has no language model yet, so it answers by quoting. For written answers set OPENAI_API_KEY "
-    "(or OPENAI_BASE_URL), or start Ollama, and restart."
+_QUOTES_ONLY = "This server has no language model yet, so it answers by quoting."
+_ADVICE = " For written answers set OPENAI_API_KEY (or OPENAI_BASE_URL), or start Ollama, and restart."
+_NO_DOCUMENTS = (
+    "No documents are uploaded yet, so there is nothing to answer from. Upload one with POST /documents/upload and ask "
+    "again."
+)
+_NOTHING_FOUND = (
+    "The documents hold no answer to this question that I could find. Try other words, or upload a document that "
+    "covers it."
 )
 _REPLIES = {
-    "off": f"Documents are off for this message, and there is nothing else to quote from. {_FOR_MORE}",
-    "no_documents": "No documents are uploaded yet, so there is nothing to answer from. Upload one with "
-    f"POST /documents/upload and ask again. {_FOR_MORE}",
-    "nothing_relevant": "The documents hold no answer to this question that I could find. Try other words, or upload "
-    "a document that covers it.",
+    "off": f"Documents are off for this message, and there is nothing else to quote from. {_QUOTES_ONLY}",
+    "no_documents": f"{_NO_DOCUMENTS} {_QUOTES_ONLY}",
+    "nothing_relevant": _NOTHING_FOUND,
+}
+_SMALL_TALK: dict[SmallTalk, str] = {
+    "greeting": "Hello! Ask me something that your documents answer, and I quote the sentences that say it.",
+    "thanks": "You're welcome. Ask me anything else that your documents answer.",
+    "abilities": "I answer questions about the documents that you upload, with their own words, and say where each "
+    f"sentence stands. {_QUOTES_ONLY}",
+    "documents": "",
+    "summary": f"I can't summarise, but I can answer questions about what the documents say. {_QUOTES_ONLY}",
 }
 
 
@@ -67,8 +82,11 @@ class _Extractive:
     writes = False
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
-        if prompt.grounding != "passages":
-            yield Text(_REPLIES[prompt.grounding])
+        small_talk = small_talk_of(prompt.question)
+        if small_talk is not None and not prompt.passages:
+            yield Text(_small_talk_reply(small_talk, prompt))
+        elif prompt.grounding != "passages":
+            yield Text(_with_advice(_REPLIES[prompt.grounding], prompt))
         else:
             quotes = await _quotes(prompt)
             if not quotes:
@@ -79,6 +97,24 @@ class _Extractive:
                 yield Quote(quote.text, quote.n, quote.start, quote.end)
         yield Tokens(input=0, output=0)
         yield Finish("stop")
+
+
+def _with_advice(reply: str, prompt: Prompt) -> str:
+    """The reply, and how to get a language model if it says that there is none."""
+    return reply + _ADVICE if _QUOTES_ONLY in reply and prompt.shows_advice else reply
+
+
+def _small_talk_reply(small_talk: SmallTalk, prompt: Prompt) -> str:
+    """The reply to a message that is no question about what the documents say."""
+    reply = _with_advice(_SMALL_TALK[small_talk], prompt)
+    if small_talk in ("greeting", "thanks"):
+        return reply
+    names = prompt.document_names
+    if not names:
+        return f"{reply} {_NO_DOCUMENTS}".strip()
+    listed = "\n".join(f"- {name}" for name in names[:MAX_NAMES])
+    more = "\n- and more: GET /documents lists them all" if len(names) > MAX_NAMES else ""
+    return f"{reply} I can search these documents:\n\n{listed}{more}".strip()
 
 
 async def _quotes(prompt: Prompt) -> list[_QuoteCandidate]:

@@ -101,6 +101,10 @@ class Prompt:
     grounding: Grounding = "off"
     passages: tuple[Passage, ...] = ()
     similarity: Similarity | None = None
+    document_names: tuple[str, ...] = ()
+    """The names of the user's documents, for a model that doesn't write and is asked about them."""
+    shows_advice: bool = True
+    """Whether the answer may say which settings to change, for a model that doesn't write."""
 
     @property
     def messages(self) -> tuple[Message, ...]:

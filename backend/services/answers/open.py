@@ -42,6 +42,7 @@ def open_answers(
         conversations.images,
         settings.models,
         settings.library,
+        shows_advice=settings.server.api_keys is None,
     )
     limit = settings.runs.max_message_chars
     return Answers(runs.hub, runs.turns, conversations.rows, planner, writer, KeyedLocks(), limit)

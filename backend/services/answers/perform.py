@@ -48,6 +48,8 @@ class AnswerWriter:
         images: ImageService,
         settings: ModelSettings,
         library: LibrarySettings,
+        *,
+        shows_advice: bool,
     ) -> None:
         self._turns = turns
         self._health = models.health
@@ -55,6 +57,7 @@ class AnswerWriter:
         self._titles = titles
         self._images = images
         self._settings = settings
+        self._shows_advice = shows_advice
         self._limits = call_limits(settings)
         self._link_hosts = parse_hosts(library.allowed_link_hosts)
 
@@ -94,6 +97,7 @@ class AnswerWriter:
             images=images,
             quoted_before=history.has_sources,
             link_hosts=self._link_hosts,
+            shows_advice=self._shows_advice,
             input_limit=plan.spending.input_limit if plan.spending is not None else None,
         )
         reason = "stop"

@@ -179,6 +179,29 @@ class Documents:
         sql = "SELECT 1 FROM documents WHERE owner = :owner AND active_version IS NOT NULL LIMIT 1"
         return await self._db.read(lambda tx: tx.one(sql, owner=owner)) is not None
 
+    async def names(
+        self, owner: str, collections: Sequence[str] | None, documents: Sequence[str] | None, limit: int
+    ) -> list[str]:
+        """The names of the owner's searchable documents, newest first: those in `collections` (None: in all), of those
+        with the ids `documents` (None: all)."""
+        sql = (
+            "SELECT name FROM documents WHERE owner = :owner AND active_version IS NOT NULL "
+            "AND (:all_collections OR collection_id IN :collections) AND (:all_documents OR id IN :documents) "
+            "ORDER BY id DESC LIMIT :limit"
+        )
+        rows = await self._db.read(
+            lambda tx: tx.rows(
+                sql,
+                owner=owner,
+                all_collections=collections is None,
+                collections=collections,
+                all_documents=documents is None,
+                documents=documents,
+                limit=limit,
+            )
+        )
+        return [name for (name,) in rows]
+
     async def count_searchable(self) -> tuple[int, int]:
         """The numbers of searchable documents and of their chunks, of all owners together."""
         sql = (

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_MAX_NAMES = 30
+
 
 @dataclass(slots=True)
 class LibraryRetriever(Retriever):
@@ -29,6 +31,10 @@ class LibraryRetriever(Retriever):
     @override
     async def has_documents(self) -> bool:
         return await self.search.has_documents(self.owner)
+
+    @override
+    async def document_names(self) -> list[str]:
+        return await self.search.document_names(self.owner, self.scope, _MAX_NAMES)
 
     @override
     async def retrieve(self, queries: Sequence[tuple[str, float]]) -> tuple[list[Passage], SearchTrace]:

@@ -89,6 +89,10 @@ class LibrarySearch:
             self._with_documents.add(owner)
         return owner in self._with_documents
 
+    async def document_names(self, owner: str, scope: Scope, limit: int) -> list[str]:
+        """The names of the searchable documents of the scope, newest first."""
+        return await self._documents.names(owner, scope.collections, scope.documents, limit)
+
     async def check(self, owner: str, collections: Sequence[str] | None = None) -> None:
         """Raises EmbeddingMismatch if this server can't use the embedding of one of the collections (None: all)."""
         for row in await self._collections.by_owner(owner):

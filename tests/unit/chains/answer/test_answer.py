@@ -125,6 +125,9 @@ class Retrieval:
     async def has_documents(self) -> bool:
         return True
 
+    async def document_names(self) -> list[str]:
+        return ["port.txt"]
+
     async def retrieve(self, queries: Sequence[tuple[str, float]]) -> tuple[list[Passage], SearchTrace]:
         self.queries.append(queries)
         return self.passages, SearchTrace(f'{{"passages":{len(self.passages)}}}')
