@@ -16,7 +16,7 @@ if not exist .venv\Scripts\python.exe (
 
 fc /b backend\requirements.txt .venv\.run >nul 2>nul || (
     echo Installing StreamForge's dependencies, about 700 MB, once ...
-    .venv\Scripts\python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r backend\requirements.txt || (
+    .venv\Scripts\python -m pip install --progress-bar off --disable-pip-version-check --no-deps --require-hashes -r backend\requirements.txt || (
         pause
         exit /b 1
     )

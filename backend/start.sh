@@ -7,6 +7,29 @@ python=${PYTHON:-python3}
 venv=.venv
 lock=backend/requirements.txt
 
+# Install the locked packages. On a terminal, a line counts them; if it fails, pip's own words follow.
+install_packages() {
+    said="$venv/install.log"
+    total=$(grep -c '==' "$lock")
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --require-hashes --progress-bar off \
+        -r "$lock" >"$said" 2>&1 &
+    pip=$!
+    trap 'kill $pip 2>/dev/null; exit 130' INT TERM
+    while kill -0 $pip 2>/dev/null; do
+        fetched=$(grep -c '^Collecting' "$said" || true)
+        if grep -q '^Installing collected' "$said"; then step="unpacking"; else step="fetching $fetched of $total"; fi
+        [ ! -t 2 ] || printf '\r  %s packages ...      ' "$step" >&2
+        sleep 1
+    done
+    trap - INT TERM
+    [ ! -t 2 ] || printf '\r\033[K' >&2
+    wait $pip || {
+        cat "$said" >&2
+        exit 1
+    }
+    rm "$said"
+}
+
 if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
         echo "streamforge: needs Python 3.11 or later; set PYTHON to one, e.g. PYTHON=python3.12 make run" >&2
@@ -17,7 +40,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 if [ ! -e "$venv/.run" ] || [ "$lock" -nt "$venv/.run" ]; then
     echo "Installing StreamForge's dependencies (about 700 MB, once) ..."
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$lock"
+    install_packages
     touch "$venv/.run"
 fi
 [ "$1" != install ] || exit 0
