@@ -7,10 +7,11 @@ from pydantic import Field
 
 from backend.config.models_file import ModelSpec
 from backend.routers.edge.problems import responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.view import View
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=OwnRoute)
 TAG = {"name": "models", "description": "Which models can be used."}
 
 
@@ -74,7 +75,7 @@ class ModelList(View):
 
 
 @router.get("", responses=responses(401), summary="List models")
-async def models(
+async def list_models(
     services: ServicesDep,
     owner: Owner,
     refresh: Annotated[

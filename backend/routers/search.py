@@ -9,13 +9,16 @@ from backend.chains.history.follow_up import related_queries
 from backend.chains.models.prompt import Message
 from backend.chains.passages import Passage
 from backend.kit.text import is_clean
+from backend.routers.edge.examples import EMBEDDING_MISMATCH, NO_COLLECTION, NO_MESSAGE
 from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.routers.edge.view import View
 from backend.services.library.search.search import Scope
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=OwnRoute)
+TAG = {"name": "search", "description": "Passages of documents, and messages, that fit a query."}
 
 
 def _id(value: str) -> str:
@@ -162,7 +165,9 @@ class MessageRetrieval(View):
 
 
 @router.post(
-    "/search", responses=responses(400, 401, 402, 403, 404, 409, 422, 502, 503), summary="Search your documents"
+    "/search",
+    responses=responses(400, 401, 402, 403, NO_COLLECTION, EMBEDDING_MISMATCH, 422, 502, 503),
+    summary="Search your documents",
 )
 async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> SearchResult:
     """Returns the passages that an answer would be based on, without calling a language model. It also returns
@@ -190,9 +195,11 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
 
 
 @router.get(
-    "/messages/{message_id}/retrieval", responses=responses(401, 404), summary="How an answer's passages were found"
+    "/messages/{message_id}/retrieval",
+    responses=responses(401, NO_MESSAGE),
+    summary="How an answer's passages were found",
 )
-async def retrieval(message_id: MessageId, services: ServicesDep, owner: Owner) -> MessageRetrieval:
+async def get_retrieval(message_id: MessageId, services: ServicesDep, owner: Owner) -> MessageRetrieval:
     """Returns the same as `explain` of a search; it is stored with each answer."""
     stored = await services.conversations.sessions.retrieval(owner, message_id)
     return MessageRetrieval(message_id=message_id, retrieval=_retrieval_view(stored) if stored is not None else None)

@@ -209,7 +209,10 @@ async def test_one_json_answer(with_provider: Running, provider: ProviderServer)
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     folded = response.json()
-    assert folded["text"] == MARKED
+    assert folded["marked_text"] == MARKED
+    assert folded["text"] == MARKED.replace(" [1]", "")
+    (part,) = folded["parts"]
+    assert (part["type"], part["text"]) == ("text", folded["text"])
     assert (folded["status"], folded["finish_reason"]) == ("completed", "stop")
     assert folded["citations"][0]["quote"] == "The notice period is 45 days."
     assert folded["sources"][0]["title"] == "contract.md"

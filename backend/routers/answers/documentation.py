@@ -4,6 +4,7 @@ from typing import Any
 
 from backend.routers.dialects import BY_FORMAT
 from backend.routers.dialects.json import STATUS_BY_CODE
+from backend.routers.edge.examples import EMBEDDING_MISMATCH, MODEL_NOT_FOUND
 from backend.routers.edge.problems import responses
 
 
@@ -54,5 +55,5 @@ STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
             },
         },
     },
-    **responses(*sorted(set(STATUS_BY_CODE.values()))),
+    **responses(*sorted(set(STATUS_BY_CODE.values()) - {404, 409}), MODEL_NOT_FOUND, EMBEDDING_MISMATCH),
 }

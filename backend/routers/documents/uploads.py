@@ -13,11 +13,18 @@ from backend.errors import Forbidden, Invalid, NotFound, StreamForgeError
 from backend.kit.text import check_clean
 from backend.routers.documents.views import DocumentId, Replaced, Uploaded, Uploads, replaced_view
 from backend.routers.edge.body_limits import JSON_BODY, TEXT_BODY
-from backend.routers.edge.problems import responses
+from backend.routers.edge.examples import EMBEDDING_MISMATCH, NO_COLLECTION, NO_DOCUMENT
+from backend.routers.edge.problems import ProblemExample, responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.services.library.file_names import display_name
 
-router = APIRouter(prefix="/documents", tags=["documents"])
+router = APIRouter(prefix="/documents", tags=["documents"], route_class=OwnRoute)
+_DUPLICATE = ProblemExample(
+    409,
+    "document_duplicate",
+    "The collection holds these bytes already, as document doc_0193…. Delete one of the two first.",
+)
 FILE_PATHS = re.compile(r"/documents/(upload|[^/]+/content)")
 """Paths whose bodies are files. Every other body is JSON."""
 _FILES_PER_REQUEST = 4
@@ -84,7 +91,7 @@ class UrlRequest(_NewContent):
     "/text",
     status_code=202,
     max_body_size=TEXT_BODY,
-    responses={**_AFTER_WAITING, **responses(400, 401, 403, 404, 409, 413, 422, 503, 507)},
+    responses={**_AFTER_WAITING, **responses(400, 401, 403, NO_COLLECTION, EMBEDDING_MISMATCH, 413, 422, 503, 507)},
     summary="Store a text as a document",
 )
 async def add_text(
@@ -104,7 +111,10 @@ async def add_text(
     "/url",
     status_code=202,
     max_body_size=TEXT_BODY,
-    responses={**_AFTER_WAITING, **responses(400, 401, 403, 404, 409, 413, 422, 502, 503, 504, 507)},
+    responses={
+        **_AFTER_WAITING,
+        **responses(400, 401, 403, NO_COLLECTION, EMBEDDING_MISMATCH, 413, 422, 502, 503, 504, 507),
+    },
     summary="Fetch a page or a file",
 )
 async def add_url(
@@ -133,11 +143,11 @@ async def add_url(
     status_code=202,
     responses={
         200: {"model": Uploads, "description": "With wait=true: every file is ready or has failed."},
-        **responses(400, 401, 403, 404, 409, 413, 422, 503, 507),
+        **responses(400, 401, 403, NO_COLLECTION, EMBEDDING_MISMATCH, 413, 422, 503, 507),
     },
     summary="Upload files",
 )
-async def upload(
+async def upload_documents(
     file: list[UploadFile],
     services: ReadyServices,
     owner: Owner,
@@ -154,9 +164,7 @@ async def upload(
     """Stores PDF, Word, PowerPoint, Excel, CSV, EPUB, HTML, Markdown, e-mail, JSON, source code, images or plain
     text. The format is detected from the content. If you upload the same bytes again, you get the same document.
     """
-    unknown = (await request.form()).keys() - {"file", "collection"}
-    if unknown:
-        raise Invalid(f"{sorted(unknown)[0]}: is no field of an upload. Its fields are file and collection.")
+    await _check_fields(request, "file", "collection")
     collection = collection or collection_field
     limit = services.settings.library.max_upload_files
     if len(file) > limit:
@@ -180,16 +188,17 @@ async def upload(
             "description": "The document has these bytes already. Or, with wait=true: the new version is ready, "
             "failed or cancelled.",
         },
-        **responses(400, 401, 403, 404, 409, 413, 422, 503, 507),
+        **responses(400, 401, 403, NO_DOCUMENT, _DUPLICATE, 413, 422, 503, 507),
     },
     summary="Replace a document's content",
 )
-async def replace(
+async def replace_document_content(
     document_id: DocumentId,
     file: UploadFile,
     services: ReadyServices,
     owner: Owner,
     response: Response,
+    request: Request,
     wait: Annotated[
         bool, Query(description="true: respond only when the new content can be searched, or has failed.")
     ] = False,
@@ -197,12 +206,21 @@ async def replace(
     """Uploads a new version. Searches use the old version until the new one is ready. If the new one fails or is
     cancelled, the old one stays.
     """
+    await _check_fields(request, "file")
     row, changed = await services.library.uploads.replace(owner, document_id, file.file)
     if wait:
         row = await services.library.documents.settled(owner, document_id)
     if wait or not changed:
         response.status_code = 200
     return replaced_view(row, not changed)
+
+
+async def _check_fields(request: Request, *names: str) -> None:
+    """Raises Invalid if the form has another field than these."""
+    unknown = (await request.form()).keys() - set(names)
+    if unknown:
+        message = f"{sorted(unknown)[0][:80]}: is no field of this upload. Its fields: {', '.join(names)}."
+        raise Invalid(message)
 
 
 async def store_document(

@@ -6,6 +6,7 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from backend.kit.text import clean_text
+from backend.routers.edge.progress import StoredProgress
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View
 from backend.services.library.documents import DocumentReceipt, DocumentRow, VersionRow
@@ -43,7 +44,7 @@ class PendingVersion(View):
     reason: str | None = Field(None, description="Why it failed or waits.")
     size: int
     sha256: str
-    progress: dict[str, Any] = Field(description=_PROGRESS)
+    progress: StoredProgress = Field(description=_PROGRESS)
 
 
 class Moving(View):
@@ -54,7 +55,7 @@ class Moving(View):
     collection_id: str
     status: Literal["queued", "failed"]
     reason: str | None = None
-    progress: dict[str, Any] = Field(description=_PROGRESS)
+    progress: StoredProgress = Field(description=_PROGRESS)
 
 
 class Document(View):
@@ -78,7 +79,7 @@ class Document(View):
     language: str | None = Field(None, description="Language code (ISO 639-1), if it could be detected.")
     pages: int | None = None
     chunks: int | None = Field(None, description="Number of searchable chunks.")
-    progress: dict[str, Any] = Field(description=_PROGRESS)
+    progress: StoredProgress = Field(description=_PROGRESS)
     pending: PendingVersion | None = Field(None, description="The version that will replace the searchable one.")
     moving: Moving | None = None
     created_at: Time
