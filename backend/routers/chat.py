@@ -16,7 +16,7 @@ from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
-from backend.routers.edge.view import View
+from backend.routers.edge.view import DEPRECATED, View
 
 router = APIRouter(prefix="/chat", tags=["chat"], route_class=OwnRoute)
 TAG = {"name": "chat", "description": "Ask a question and watch the answer stream."}
@@ -107,7 +107,8 @@ class History(View):
     """A conversation as plain text."""
 
     session_id: str
-    messages: list[HistoryMessage]
+    items: list[HistoryMessage]
+    messages: list[HistoryMessage] = Field(description="The same as `items`.", json_schema_extra=DEPRECATED)
 
 
 @router.get("/history/{session_id}", responses=responses(401, NO_SESSION), summary="A conversation as plain text")
@@ -120,4 +121,4 @@ async def chat_history(session_id: SessionId, services: ServicesDep, owner: Owne
         HistoryMessage(role=row.role, content=marked_text(decode_parts(row.parts)), status=row.status)
         async for row in in_pieces(rows)
     ]
-    return History(session_id=session_id, messages=messages)
+    return History(session_id=session_id, items=messages, messages=messages)

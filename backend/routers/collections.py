@@ -1,5 +1,6 @@
 """Collections: create, list, rename, re-embed, delete."""
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -25,7 +26,8 @@ _EMBEDDING = ProblemExample(
     "The collection is being embedded by another model. Cancel that first: DELETE /collections/{id}/embed.",
 )
 TAG = {"name": "collections", "description": "Named sets of documents, each embedded with one model."}
-CollectionId = Annotated[str, Path(description="A collection's id: an `id` in GET /collections.")]
+_ID = re.compile(r"col_[0-9a-f]{32}")
+CollectionId = Annotated[str, Path(description="A collection's id or name, see GET /collections.")]
 
 
 class Embedding(View):
@@ -89,6 +91,8 @@ class CollectionName(BaseModel):
         value = " ".join(clean_text(value).split())
         if not value:
             raise ValueError("must not be blank")
+        if _ID.fullmatch(value):
+            raise ValueError("must not look like an id: collections are addressed by id or name")
         return value
 
 

@@ -14,7 +14,7 @@ from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
-from backend.routers.edge.view import View
+from backend.routers.edge.view import DEPRECATED, View
 from backend.services.library.search.search import Scope
 
 router = APIRouter(tags=["search"], route_class=OwnRoute)
@@ -52,7 +52,9 @@ class SearchRequest(BaseModel):
 
     query: Annotated[str, AfterValidator(_not_blank)] = Field(min_length=1, max_length=4000)
     top_k: int = Field(5, ge=1, le=100, description="Maximum number of passages.")
-    collections: list[Id] | None = Field(None, max_length=100, description="Search only in these. Unset: all of yours.")
+    collections: list[Id] | None = Field(
+        None, max_length=100, description="Search only in these collections, by id or name. Unset: all of yours."
+    )
     documents: list[Id] | None = Field(None, max_length=100, description="Search only in these. Unset: all of yours.")
     mode: Literal["hybrid", "dense", "lexical"] = Field(
         "hybrid", description="`dense` searches by meaning, `lexical` by words, `hybrid` by both."
@@ -76,7 +78,8 @@ class FoundPassage(View):
 
     text: str
     document_id: str
-    filename: str
+    name: str = Field(description="The document's name.")
+    filename: str = Field(description="The same as `name`.", json_schema_extra=DEPRECATED)
     version: str
     chunk_id: str = Field(description="The chunk with the passage's best sentence.")
     page: int | None = Field(None, description="Page of that sentence.")
@@ -153,7 +156,8 @@ class Retrieval(View):
 class SearchResult(View):
     """Passages, best first."""
 
-    passages: list[FoundPassage]
+    items: list[FoundPassage]
+    passages: list[FoundPassage] = Field(description="The same as `items`.", json_schema_extra=DEPRECATED)
     explanation: Retrieval | None = None
 
 
@@ -175,11 +179,12 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
     """
     if body.documents is not None:
         await services.library.documents.check_exist(owner, body.documents)
+    collections = None
     if body.collections is not None:
-        await services.library.collections.check_exist(owner, body.collections)
+        collections = tuple(await services.library.collections.resolve(owner, body.collections))
     history = [Message(turn.role, turn.content) for turn in body.history]
     scope = Scope(
-        tuple(body.collections) if body.collections is not None else None,
+        collections,
         tuple(body.documents) if body.documents is not None else None,
     )
     queries = related_queries(history, body.query)
@@ -188,8 +193,10 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
     )
     passages = sorted((*outcome.passages, *outcome.irrelevant), key=lambda p: -p.score)
     relevant = {(p.version, p.start) for p in outcome.passages}
+    items = [_passage_view(p, (p.version, p.start) in relevant) for p in passages]
     return SearchResult(
-        passages=[_passage_view(p, (p.version, p.start) in relevant) for p in passages],
+        items=items,
+        passages=items,
         explanation=_retrieval_view(outcome.explanation) if body.explain else None,
     )
 
@@ -209,6 +216,7 @@ def _passage_view(p: Passage, relevant: bool) -> FoundPassage:
     return FoundPassage(
         text=p.text,
         document_id=p.document_id,
+        name=p.document_name,
         filename=p.document_name,
         version=p.version,
         chunk_id=p.chunk_id,

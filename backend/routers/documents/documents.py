@@ -46,7 +46,7 @@ _BUSY = ProblemExample(
 TAG = {"name": "documents", "description": "The files that answers are based on."}
 SCHEMAS = (DocumentEvent, Progress)
 
-FilterCollection = Annotated[str | None, Query(description="The id of one of your collections.")]
+FilterCollection = Annotated[str | None, Query(description="The id or name of one of your collections.")]
 
 
 @router.get("", responses=responses(400, 401, NO_COLLECTION, 422), summary="Your documents")
@@ -167,8 +167,8 @@ async def update_document(
     """
     if body.name is not None:
         await services.library.documents.rename(owner, document_id, body.name)
-    if body.collection_id is not None:
-        await services.library.moves.move(owner, document_id, body.collection_id)
+    if body.collection is not None:
+        await services.library.moves.move(owner, document_id, body.collection)
     row = await services.library.documents.get(owner, document_id)
     if row.moving is not None:
         response.status_code = 202

@@ -36,7 +36,9 @@ def max_body(settings: Settings) -> int:
     return settings.library.max_upload_mb * 1_000_000 * _FILES_PER_REQUEST + JSON_BODY
 
 
-Collection = Annotated[str | None, Query(description="Id of one of your collections. Unset: the default collection.")]
+Collection = Annotated[
+    str | None, Query(description="Id or name of one of your collections. Unset: the default collection.")
+]
 Wait = Annotated[bool, Query(description="true: respond only when the document can be searched, or has failed.")]
 _AFTER_WAITING = {200: {"model": Uploads, "description": "With wait=true: the document is ready or has failed."}}
 _MAX_NAME = 60
@@ -158,7 +160,7 @@ async def upload_documents(
     ] = False,
     collection: Collection = None,
     collection_field: Annotated[
-        str | None, Form(alias="collection", description="Id of one of your collections, as a form field.")
+        str | None, Form(alias="collection", description="Id or name of one of your collections, as a form field.")
     ] = None,
 ) -> Uploads:
     """Stores PDF, Word, PowerPoint, Excel, CSV, EPUB, HTML, Markdown, e-mail, JSON, source code, images or plain
@@ -176,7 +178,7 @@ async def upload_documents(
     if wait:
         results = list(await asyncio.gather(*(_wait_until_settled(services, owner, result) for result in results)))
         response.status_code = 200
-    return Uploads(id=results[0].id, status=results[0].status, documents=results)
+    return Uploads(id=results[0].id, status=results[0].status, items=results, documents=results)
 
 
 @router.put(
@@ -237,13 +239,14 @@ async def store_document(
     if wait:
         result = await _wait_until_settled(services, owner, result)
         response.status_code = 200
-    return Uploads(id=result.id, status=result.status, documents=[result])
+    return Uploads(id=result.id, status=result.status, items=[result], documents=[result])
 
 
 async def _add(services: ServicesDep, owner: str, name: str, source: BinaryIO, collection: str | None) -> Uploaded:
     row, is_new = await services.library.uploads.add(owner, name, source, collection)
     return Uploaded(
         id=row.id,
+        name=row.name,
         filename=row.name,
         status=row.status,
         duplicate=not is_new,
@@ -259,9 +262,8 @@ async def _add_or_fail(services: ServicesDep, owner: str, file: UploadFile, coll
     except StreamForgeError as error:
         if error.status >= 500 or isinstance(error, NotFound):
             raise
-        return Uploaded(
-            filename=display_name(file.filename or ""), status="failed", reason_code=error.code, reason=error.message
-        )
+        name = display_name(file.filename or "")
+        return Uploaded(name=name, filename=name, status="failed", reason_code=error.code, reason=error.message)
 
 
 async def _wait_until_settled(services: ServicesDep, owner: str, uploaded: Uploaded) -> Uploaded:

@@ -1,5 +1,7 @@
 """The base class of response bodies."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 
@@ -9,6 +11,8 @@ class View(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
 
+DEPRECATED: dict[str, Any] = {"deprecated": True}
+"""`json_schema_extra` of a field with an old name. (Pydantic's own `deprecated` also warns whenever we read it.)"""
 SCHEMA = "x-schema"
 """The keyword that `edge/openapi.py` replaces by a `$ref`: Pydantic takes no foreign references."""
 

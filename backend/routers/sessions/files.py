@@ -54,7 +54,8 @@ async def export_session(
     services: ServicesDep,
     owner: Owner,
     format: Annotated[Literal["json", "markdown"], Query(description="Format of the file.")] = "json",
-    pictures: Annotated[bool, Query(description="Whether JSON contains the images, as base64.")] = True,
+    images: Annotated[bool, Query(description="Whether JSON contains the images, as base64.")] = True,
+    pictures: Annotated[bool, Query(description="The same as `images`.", deprecated=True)] = True,
 ) -> Response:
     """JSON contains every branch with citations, images, models and usage. Markdown contains the active path, with
     citations as footnotes and images as links to this server.
@@ -63,7 +64,7 @@ async def export_session(
         text = await services.conversations.session_export.markdown(owner, session_id)
         return Response(text, media_type="text/markdown; charset=utf-8", headers=_download_headers(f"{session_id}.md"))
     transcript = await services.conversations.session_export.export(owner, session_id)
-    pieces = _file_pieces(transcript, services.conversations.images if pictures else None)
+    pieces = _file_pieces(transcript, services.conversations.images if images and pictures else None)
     return StreamingResponse(pieces, media_type="application/json", headers=_download_headers(f"{session_id}.json"))
 
 

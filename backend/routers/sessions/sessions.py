@@ -65,7 +65,10 @@ class SessionChange(BaseModel):
 
     title: str | None = Field(None, min_length=1, max_length=200)
     collections: list[str] | None = Field(
-        None, min_length=1, max_length=100, description="Search only in these collections; null means all of yours."
+        None,
+        min_length=1,
+        max_length=100,
+        description="Search only in these collections, by id or name; null means all of yours.",
     )
     model: str | None = Field(None, min_length=1, max_length=200, description="The model if a request names none.")
     system_prompt: str | None = Field(None, max_length=20_000, description="Replaces the default system prompt.")
@@ -89,7 +92,7 @@ class SessionChange(BaseModel):
     @classmethod
     def _ids(cls, value: list[str] | None) -> list[str] | None:
         if not is_clean(value):
-            raise ValueError("must be collection ids")
+            raise ValueError("must be ids or names of collections")
         return value
 
     @model_validator(mode="after")
@@ -179,7 +182,7 @@ async def update_session(session_id: SessionId, body: SessionChange, services: S
     """Changes the title, or the options for answers that a request doesn't set. null removes a value."""
     settings = body.model_dump(include=body.model_fields_set - {"title"}, exclude_defaults=False)
     if body.collections is not None:
-        await services.library.collections.check_exist(owner, body.collections)
+        settings["collections"] = await services.library.collections.resolve(owner, body.collections)
     if body.model is not None:
         services.models.catalog.check(body.model)
     if body.prompt is not None:
