@@ -54,6 +54,8 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # The names of the functions: clients that are generated call the endpoints by them.
+        generate_unique_id_function=lambda route: route.name,
         license_info={"name": "MIT"},
         # FastAPI's own spans would contain paths and queries, which may contain a user's text.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},

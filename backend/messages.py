@@ -1,5 +1,6 @@
 """The parts of a stored message, and their JSON in the database."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -53,6 +54,9 @@ class ImagePart(msgspec.Struct, tag="image", kw_only=True):
     bytes: int
 
 
+BETWEEN_PARTS = "\n\n"
+"""What separates two text parts where they are joined."""
+
 MessagePart = TextPart | ReasoningPart | SourcesPart | ImagePart
 
 
@@ -72,9 +76,9 @@ def decode_parts(text: str) -> list[MessagePart]:
     return _parts_decoder.decode(text)
 
 
-def text_of(parts: list[MessagePart]) -> str:
+def text_of(parts: Sequence[MessagePart]) -> str:
     """The text parts of a message, joined, without citation marks."""
-    return "\n\n".join(p.text for p in parts if isinstance(p, TextPart))
+    return BETWEEN_PARTS.join(p.text for p in parts if isinstance(p, TextPart))
 
 
 def images_of(parts: list[MessagePart]) -> tuple[ImagePart, ...]:
@@ -82,9 +86,9 @@ def images_of(parts: list[MessagePart]) -> tuple[ImagePart, ...]:
     return tuple(p for p in parts if isinstance(p, ImagePart))
 
 
-def marked_text(parts: list[MessagePart]) -> str:
+def marked_text(parts: Sequence[MessagePart]) -> str:
     """The text of a message with ` [n]` after each sentence that has a citation."""
-    return "\n\n".join(_with_marks(p.text, p.citations) for p in parts if isinstance(p, TextPart))
+    return BETWEEN_PARTS.join(_with_marks(p.text, p.citations) for p in parts if isinstance(p, TextPart))
 
 
 def _with_marks(text: str, citations: list[CitationRef]) -> str:

@@ -61,7 +61,7 @@ class Searcher:
             took = time.perf_counter() - start
             if reply.status_code != 200:
                 raise BenchError(f"a search for {query!r} was answered {reply.status_code}: {reply.text[:300]}")
-            self.passage_count += len(reply.json()["passages"])
+            self.passage_count += len(reply.json()["items"])
             yield took
 
     def times(self, body: dict[str, Any], count: int) -> list[float]:

@@ -80,7 +80,7 @@ class Client:
             params = {"limit": 200, **({"cursor": cursor} if cursor else {})}
             page = self._json("GET", "/documents", params=params)
             for each in page["items"]:
-                names.setdefault(each["filename"], set()).add(each["id"])
+                names.setdefault(each["name"], set()).add(each["id"])
                 names[each["id"]] = {each["id"]}
             cursor = page.get("next_cursor")
             if cursor is None:
@@ -119,12 +119,12 @@ class Client:
         if question.history and self.takes_history:
             sent["history"] = list(question.history)
         began = time.perf_counter()
-        found = self._json("POST", "/search", json=sent)["passages"]
+        found = self._json("POST", "/search", json=sent)["items"]
         seconds = time.perf_counter() - began
         for each in found:
             known = self._texts.get(each["document_id"])
             if known is not None and known.text[each["start"] : each["end"]] != each["text"]:
-                raise EvalError(f"{question.text!r}: a passage is not what stands at its place in {each['filename']}")
+                raise EvalError(f"{question.text!r}: a passage is not what stands at its place in {each['name']}")
         return [_passage(each) for each in found], seconds
 
     # --- answers

@@ -1,5 +1,7 @@
 """Passages that an answer may cite, and the position of a quote in a document."""
 
+from typing import Annotated
+
 import msgspec
 
 from backend.events.base import Event
@@ -18,12 +20,14 @@ class Place(msgspec.Struct, omit_defaults=True, kw_only=True):
 class Source(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A passage that the answer may cite. `n` is its number in the answer's `[n]` marks, from 1; `score` is 0 to 1.
 
-    `title` is the name of the document, `Passage.document_name` in code: clients depend on the older word.
+    `name` is the name of the document. `title` is its older name, which clients of earlier versions read; answers that
+    were stored by those have `title` alone.
     """
 
     source_id: str
     n: int
-    title: str
+    title: Annotated[str, msgspec.Meta(description="The same as `name`.", extra_json_schema={"deprecated": True})]
+    name: str = ""
     document_id: str
     version: str
     chunk_id: str

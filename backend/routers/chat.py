@@ -9,15 +9,19 @@ from backend.kit.yielding import in_pieces
 from backend.messages import decode_parts, marked_text
 from backend.routers.answers.documentation import STREAM_RESPONSES
 from backend.routers.answers.requests import ANSWER_PARAMETERS, PIXEL, NewMessage, start_and_stream
+from backend.routers.dialects.json import Answer
 from backend.routers.edge.body_limits import TEXT_BODY
+from backend.routers.edge.examples import NO_SESSION, SESSION_BUSY
 from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
-from backend.routers.edge.view import View
+from backend.routers.edge.view import DEPRECATED, View
 
-router = APIRouter(prefix="/chat", tags=["chat"])
+router = APIRouter(prefix="/chat", tags=["chat"], route_class=OwnRoute)
 TAG = {"name": "chat", "description": "Ask a question and watch the answer stream."}
 MAX_BODY = TEXT_BODY
+SCHEMAS = (Answer,)
 
 
 class ChatRequest(NewMessage):
@@ -54,7 +58,10 @@ class ChatRequest(NewMessage):
 @router.post(
     "",
     response_class=Response,
-    responses={**STREAM_RESPONSES, **responses(400, 401, 402, 403, 404, 409, 413, 421, 422, 429, 503, 507)},
+    responses={
+        **STREAM_RESPONSES,
+        **responses(400, 401, 402, 403, NO_SESSION, SESSION_BUSY, 413, 421, 422, 429, 503, 507),
+    },
     summary="Ask a question; the answer streams",
     openapi_extra={"parameters": ANSWER_PARAMETERS},
 )
@@ -100,11 +107,12 @@ class History(View):
     """A conversation as plain text."""
 
     session_id: str
-    messages: list[HistoryMessage]
+    items: list[HistoryMessage]
+    messages: list[HistoryMessage] = Field(description="The same as `items`.", json_schema_extra=DEPRECATED)
 
 
-@router.get("/history/{session_id}", responses=responses(401, 404), summary="A conversation as plain text")
-async def history(session_id: SessionId, services: ServicesDep, owner: Owner) -> History:
+@router.get("/history/{session_id}", responses=responses(401, NO_SESSION), summary="A conversation as plain text")
+async def chat_history(session_id: SessionId, services: ServicesDep, owner: Owner) -> History:
     """Returns the messages of the session's active path, oldest first. `GET /sessions/{id}/messages` also returns
     parts and citations.
     """
@@ -113,4 +121,4 @@ async def history(session_id: SessionId, services: ServicesDep, owner: Owner) ->
         HistoryMessage(role=row.role, content=marked_text(decode_parts(row.parts)), status=row.status)
         async for row in in_pieces(rows)
     ]
-    return History(session_id=session_id, messages=messages)
+    return History(session_id=session_id, items=messages, messages=messages)

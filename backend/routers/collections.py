@@ -1,19 +1,33 @@
 """Collections: create, list, rename, re-embed, delete."""
 
-from typing import Annotated, Any
+import re
+from typing import Annotated
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from backend.kit.text import clean_text
-from backend.routers.edge.problems import responses
+from backend.routers.edge.examples import NO_COLLECTION
+from backend.routers.edge.problems import ProblemExample, responses
+from backend.routers.edge.progress import StoredProgress
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View
 from backend.services.library.collections import CollectionDetails
 
-router = APIRouter(prefix="/collections", tags=["collections"])
-CollectionId = Annotated[str, Path(description="A collection's id: an `id` in GET /collections.")]
+router = APIRouter(prefix="/collections", tags=["collections"], route_class=OwnRoute)
+_EXISTS = ProblemExample(
+    409, "collection_exists", "You have a collection of this name already: col_0193…. Choose another name."
+)
+_EMBEDDING = ProblemExample(
+    409,
+    "embedding_running",
+    "The collection is being embedded by another model. Cancel that first: DELETE /collections/{id}/embed.",
+)
+TAG = {"name": "collections", "description": "Named sets of documents, each embedded with one model."}
+_ID = re.compile(r"col_[0-9a-f]{32}")
+CollectionId = Annotated[str, Path(description="A collection's id or name, see GET /collections.")]
 
 
 class Embedding(View):
@@ -23,7 +37,7 @@ class Embedding(View):
     status: str = Field(description="queued, embedding, indexing or failed", examples=["embedding"])
     reason_code: str | None = None
     reason: str | None = Field(None, description="Why it failed or waits.")
-    progress: dict[str, Any] = Field(description="`done` of `total` chunks are embedded, `rate` chunks per second.")
+    progress: StoredProgress = Field(description="`done` of `total` chunks are embedded, `rate` chunks per second.")
 
 
 class Collection(View):
@@ -77,6 +91,8 @@ class CollectionName(BaseModel):
         value = " ".join(clean_text(value).split())
         if not value:
             raise ValueError("must not be blank")
+        if _ID.fullmatch(value):
+            raise ValueError("must not look like an id: collections are addressed by id or name")
         return value
 
 
@@ -117,33 +133,37 @@ class CollectionReceipt(View):
 
 
 @router.get("", responses=responses(401), summary="Your collections")
-async def collections(services: ServicesDep, owner: Owner) -> CollectionList:
+async def list_collections(services: ServicesDep, owner: Owner) -> CollectionList:
     """Returns your collections, sorted by name. Uploads that name no collection go into `default`."""
     return CollectionList(
         items=[_collection_view(details) for details in await services.library.collections.all(owner)]
     )
 
 
-@router.post("", status_code=201, responses=responses(400, 401, 403, 409, 422), summary="Create a collection")
-async def create(body: CollectionName, services: ServicesDep, owner: Owner) -> Collection:
+@router.post("", status_code=201, responses=responses(400, 401, 403, _EXISTS, 422), summary="Create a collection")
+async def create_collection(body: CollectionName, services: ServicesDep, owner: Owner) -> Collection:
     """Creates an empty collection. When it gets its first document, EMBEDDING_MODEL becomes its embedding model."""
     return _collection_view(await services.library.collections.create(owner, body.name))
 
 
-@router.get("/{collection_id}", responses=responses(401, 404), summary="One collection")
-async def collection(collection_id: CollectionId, services: ServicesDep, owner: Owner) -> Collection:
+@router.get("/{collection_id}", responses=responses(401, NO_COLLECTION), summary="One collection")
+async def get_collection(collection_id: CollectionId, services: ServicesDep, owner: Owner) -> Collection:
     """Returns the collection's size, and the progress of a re-embedding."""
     return _collection_view(await services.library.collections.get(owner, collection_id))
 
 
-@router.patch("/{collection_id}", responses=responses(400, 401, 403, 404, 409, 422), summary="Rename a collection")
-async def rename(collection_id: CollectionId, body: CollectionName, services: ServicesDep, owner: Owner) -> Collection:
+@router.patch(
+    "/{collection_id}", responses=responses(400, 401, 403, NO_COLLECTION, _EXISTS, 422), summary="Rename a collection"
+)
+async def rename_collection(
+    collection_id: CollectionId, body: CollectionName, services: ServicesDep, owner: Owner
+) -> Collection:
     """Changes the name; nothing else changes."""
     return _collection_view(await services.library.collections.rename(owner, collection_id, body.name))
 
 
-@router.delete("/{collection_id}", responses=responses(401, 403, 404, 503), summary="Delete a collection")
-async def delete(collection_id: CollectionId, services: ReadyServices, owner: Owner) -> CollectionReceipt:
+@router.delete("/{collection_id}", responses=responses(401, 403, NO_COLLECTION, 503), summary="Delete a collection")
+async def delete_collection(collection_id: CollectionId, services: ReadyServices, owner: Owner) -> CollectionReceipt:
     """Deletes the collection with all its documents. The next upload creates `default` again if needed."""
     receipt = await services.library.collections.delete(owner, collection_id)
     return CollectionReceipt(
@@ -159,18 +179,22 @@ async def delete(collection_id: CollectionId, services: ReadyServices, owner: Ow
 @router.post(
     "/{collection_id}/embed",
     status_code=202,
-    responses=responses(400, 401, 403, 404, 409, 422, 502, 503),
+    responses=responses(400, 401, 403, NO_COLLECTION, _EMBEDDING, 422, 502, 503),
     summary="Re-embed a collection with another model",
 )
-async def embed(collection_id: CollectionId, body: EmbedRequest, services: ReadyServices, owner: Owner) -> Collection:
+async def embed_collection(
+    collection_id: CollectionId, body: EmbedRequest, services: ReadyServices, owner: Owner
+) -> Collection:
     """Searches use the present vectors until every chunk is embedded; then one commit switches to the new ones.
     `embedding` shows the progress.
     """
     return _collection_view(await services.library.collections.embed(owner, collection_id, body.model))
 
 
-@router.delete("/{collection_id}/embed", responses=responses(401, 403, 404, 503), summary="Stop a re-embedding")
-async def cancel_embed(collection_id: CollectionId, services: ReadyServices, owner: Owner) -> Collection:
+@router.delete(
+    "/{collection_id}/embed", responses=responses(401, 403, NO_COLLECTION, 503), summary="Stop a re-embedding"
+)
+async def cancel_embedding(collection_id: CollectionId, services: ReadyServices, owner: Owner) -> Collection:
     """Stops the re-embedding; the collection stays unchanged. If none is running, this does nothing."""
     return _collection_view(await services.library.collections.cancel_embed(owner, collection_id))
 

@@ -4,10 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from backend.routers.edge.problems import responses
+from backend.routers.edge.problems import ProblemExample, responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
 
-router = APIRouter(prefix="/images", tags=["sessions"])
+router = APIRouter(prefix="/images", tags=["sessions"], route_class=OwnRoute)
+_NO_IMAGE = ProblemExample(404, "not_found", "No such image.")
 ImageId = Annotated[str, Path(description="An image's id: `image_id` in a part of a message.")]
 
 _TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
@@ -20,11 +22,11 @@ _BYTES = {"type": "string", "format": "binary"}
     responses={
         200: {"description": "The image.", "content": {name: {"schema": _BYTES} for name in _TYPES}},
         304: {"description": "You have this image already: `If-None-Match` names it."},
-        **responses(401, 404),
+        **responses(401, _NO_IMAGE),
     },
     summary="Image of a message",
 )
-async def image(image_id: ImageId, request: Request, services: ServicesDep, owner: Owner) -> Response:
+async def get_image(image_id: ImageId, request: Request, services: ServicesDep, owner: Owner) -> Response:
     """Returns the image as it was sent with the message. An image never changes; it is deleted with its session."""
     row = await services.conversations.images.get(owner, image_id)
     tag = f'"{row.id}"'

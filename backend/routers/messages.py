@@ -6,13 +6,16 @@ from pydantic import ConfigDict
 from backend.routers.answers.documentation import STREAM_RESPONSES
 from backend.routers.answers.requests import ANSWER_PARAMETERS, AnswerOptions, NewMessage, start_and_stream
 from backend.routers.edge.body_limits import TEXT_BODY
+from backend.routers.edge.examples import NO_MESSAGE, SESSION_BUSY
 from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
+from backend.routers.edge.routes import OwnRoute
 
-router = APIRouter(prefix="/messages", tags=["sessions"])
+router = APIRouter(prefix="/messages", tags=["sessions"], route_class=OwnRoute)
 MAX_BODY = TEXT_BODY
 
-_RESPONSES = {**STREAM_RESPONSES, **responses(400, 401, 402, 403, 404, 409, 413, 421, 422, 429, 503, 507)}
+_ERRORS = responses(400, 401, 402, 403, NO_MESSAGE, SESSION_BUSY, 413, 421, 422, 429, 503, 507)
+_RESPONSES = {**STREAM_RESPONSES, **_ERRORS}
 
 
 class RegenerateRequest(AnswerOptions):
@@ -43,7 +46,7 @@ class EditRequest(NewMessage):
     summary="Answer a message again",
     openapi_extra={"parameters": ANSWER_PARAMETERS},
 )
-async def regenerate(
+async def regenerate_message(
     message_id: MessageId, request: Request, body: RegenerateRequest = _DEFAULT_REGENERATE
 ) -> Response:
     """Creates another answer to the same message; it streams like `POST /chat`.
@@ -62,7 +65,7 @@ async def regenerate(
     summary="Edit a message",
     openapi_extra={"parameters": ANSWER_PARAMETERS},
 )
-async def edit(message_id: MessageId, body: EditRequest, request: Request) -> Response:
+async def edit_message(message_id: MessageId, body: EditRequest, request: Request) -> Response:
     """Sends a changed version of one of your earlier messages, and answers it; the answer streams like `POST /chat`.
 
     The earlier message and its answers are kept as another branch. The new message keeps the earlier message's images,

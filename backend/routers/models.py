@@ -7,10 +7,11 @@ from pydantic import Field
 
 from backend.config.models_file import ModelSpec
 from backend.routers.edge.problems import responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
-from backend.routers.edge.view import View
+from backend.routers.edge.view import DEPRECATED, View
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=OwnRoute)
 TAG = {"name": "models", "description": "Which models can be used."}
 
 
@@ -49,7 +50,8 @@ class ModelInfo(View):
 class ProviderInfo(View):
     """A provider and its models that can be used now."""
 
-    provider: str = Field(examples=["openai"])
+    name: str = Field(examples=["openai"])
+    provider: str = Field(description="The same as `name`.", json_schema_extra=DEPRECATED)
     summary: str
     available: bool
     reason: str = Field(description="Why the provider can be used, or what to do so that it can.")
@@ -70,11 +72,12 @@ class ModelList(View):
         description="Alias names, each with its models in the order in which they are tried.",
         examples=[{"fast": ["groq/llama-3.1-8b-instant", "openai/gpt-4.1-mini"]}],
     )
-    providers: list[ProviderInfo]
+    items: list[ProviderInfo]
+    providers: list[ProviderInfo] = Field(description="The same as `items`.", json_schema_extra=DEPRECATED)
 
 
 @router.get("", responses=responses(401), summary="List models")
-async def models(
+async def list_models(
     services: ServicesDep,
     owner: Owner,
     refresh: Annotated[
@@ -86,6 +89,7 @@ async def models(
     states = await services.models.catalog.states(refresh=refresh)
     providers = [
         ProviderInfo(
+            name=s.name,
             provider=s.name,
             summary=s.summary,
             available=s.available,
@@ -100,5 +104,6 @@ async def models(
         default=default.name,
         default_reason=default.reason,
         aliases={name: list(chain) for name, chain in services.models.catalog.aliases.items()},
+        items=providers,
         providers=providers,
     )

@@ -8,13 +8,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from backend.chains.models.parameters import Writing
 from backend.chains.templates import PromptContent, Value
-from backend.routers.edge.problems import responses
+from backend.routers.edge.problems import ProblemExample, responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View
 from backend.services.prompts.prompts import PromptRow, PromptValues, ReadVersion, RevisionRow
 
-router = APIRouter(prefix="/prompts", tags=["prompts"])
+router = APIRouter(prefix="/prompts", tags=["prompts"], route_class=OwnRoute)
+_NO_PROMPT = ProblemExample(404, "not_found", "No such prompt. GET /prompts lists yours.")
+_EXISTS = ProblemExample(
+    409,
+    "prompt_exists",
+    "You have a prompt of this name. Add a version (POST /prompts/support/versions), or choose another name.",
+)
+_TOO_MANY = ProblemExample(409, "too_many_prompts", "This prompt has 1000 versions, the most there may be.")
+_TOO_MANY_LABELS = ProblemExample(409, "too_many_prompts", "This prompt has 100 labels, the most there may be.")
 TAG = {"name": "prompts", "description": "Prompt templates with versions and labels."}
 PromptName = Annotated[str, Path(description="A prompt's name, see GET /prompts.")]
 
@@ -154,19 +163,19 @@ class RenderedPrompt(View):
 
 
 @router.get("", responses=responses(401), summary="Your prompts")
-async def prompts(services: ServicesDep, owner: Owner) -> PromptList:
+async def list_prompts(services: ServicesDep, owner: Owner) -> PromptList:
     """Returns your prompts, sorted by name."""
     return PromptList(items=[_prompt(row) for row in await services.prompts.all(owner)])
 
 
-@router.post("", status_code=201, responses=responses(400, 401, 403, 409, 413, 422), summary="Create a prompt")
-async def create(body: NewPrompt, services: ServicesDep, owner: Owner) -> Prompt:
+@router.post("", status_code=201, responses=responses(400, 401, 403, _EXISTS, 413, 422), summary="Create a prompt")
+async def create_prompt(body: NewPrompt, services: ServicesDep, owner: Owner) -> Prompt:
     """Creates a prompt with its first version."""
     return _prompt(await services.prompts.create(owner, body.name, body.content(), body.note, body.labels))
 
 
-@router.get("/{name}", responses=responses(401, 404), summary="One prompt")
-async def prompt(name: PromptName, services: ServicesDep, owner: Owner) -> PromptDetails:
+@router.get("/{name}", responses=responses(401, _NO_PROMPT), summary="One prompt")
+async def get_prompt(name: PromptName, services: ServicesDep, owner: Owner) -> PromptDetails:
     """Returns the prompt's labels, and its versions without their content."""
     row, versions = await services.prompts.get(owner, name)
     return PromptDetails(
@@ -174,8 +183,8 @@ async def prompt(name: PromptName, services: ServicesDep, owner: Owner) -> Promp
     )
 
 
-@router.delete("/{name}", status_code=204, responses=responses(401, 403, 404), summary="Delete a prompt")
-async def delete(name: PromptName, services: ServicesDep, owner: Owner) -> Response:
+@router.delete("/{name}", status_code=204, responses=responses(401, 403, _NO_PROMPT), summary="Delete a prompt")
+async def delete_prompt(name: PromptName, services: ServicesDep, owner: Owner) -> Response:
     """Deletes the prompt with all its versions. Answers keep the name, version and variables that they used."""
     await services.prompts.delete(owner, name)
     return Response(status_code=204)
@@ -184,28 +193,36 @@ async def delete(name: PromptName, services: ServicesDep, owner: Owner) -> Respo
 @router.post(
     "/{name}/versions",
     status_code=201,
-    responses=responses(400, 401, 403, 404, 409, 413, 422),
+    responses=responses(400, 401, 403, _NO_PROMPT, _TOO_MANY, 413, 422),
     summary="Add a version",
 )
-async def add(name: PromptName, body: NewVersion, services: ServicesDep, owner: Owner) -> PromptVersion:
+async def add_prompt_version(name: PromptName, body: NewVersion, services: ServicesDep, owner: Owner) -> PromptVersion:
     """Adds a version with the next number. The labels in the request move to it; nothing else changes."""
     return _version(name, await services.prompts.add(owner, name, body.content(), body.note, body.labels))
 
 
-@router.get("/{name}/versions/{n}", responses=responses(401, 404, 422), summary="One version of a prompt")
-async def version(name: PromptName, n: RevisionNumber, services: ServicesDep, owner: Owner) -> PromptVersion:
+@router.get("/{name}/versions/{n}", responses=responses(401, _NO_PROMPT, 422), summary="One version of a prompt")
+async def get_prompt_version(name: PromptName, n: RevisionNumber, services: ServicesDep, owner: Owner) -> PromptVersion:
     """Returns the version with its content."""
     return _version(name, await services.prompts.version(owner, name, n))
 
 
-@router.put("/{name}/labels/{label}", responses=responses(400, 401, 403, 404, 409, 422), summary="Set a label")
-async def label(name: PromptName, label: NewLabel, body: LabelChange, services: ServicesDep, owner: Owner) -> Prompt:
+@router.put(
+    "/{name}/labels/{label}",
+    responses=responses(400, 401, 403, _NO_PROMPT, _TOO_MANY_LABELS, 422),
+    summary="Set a label",
+)
+async def set_prompt_label(
+    name: PromptName, label: NewLabel, body: LabelChange, services: ServicesDep, owner: Owner
+) -> Prompt:
     """Makes the label point to that version."""
     return _prompt(await services.prompts.label(owner, name, label, body.version))
 
 
-@router.delete("/{name}/labels/{label}", status_code=204, responses=responses(401, 403, 404), summary="Remove a label")
-async def unlabel(name: PromptName, label: OldLabel, services: ServicesDep, owner: Owner) -> Response:
+@router.delete(
+    "/{name}/labels/{label}", status_code=204, responses=responses(401, 403, _NO_PROMPT), summary="Remove a label"
+)
+async def remove_prompt_label(name: PromptName, label: OldLabel, services: ServicesDep, owner: Owner) -> Response:
     """Removes the label. The version is kept."""
     await services.prompts.unlabel(owner, name, label)
     return Response(status_code=204)
@@ -214,8 +231,8 @@ async def unlabel(name: PromptName, label: OldLabel, services: ServicesDep, owne
 Number = Annotated[int, Query(ge=1, le=1_000_000, description="A version's number.")]
 
 
-@router.get("/{name}/diff", responses=responses(401, 404, 422), summary="Compare two versions")
-async def diff(
+@router.get("/{name}/diff", responses=responses(401, _NO_PROMPT, 422), summary="Compare two versions")
+async def compare_prompt_versions(
     name: PromptName,
     services: ServicesDep,
     owner: Owner,
@@ -226,8 +243,8 @@ async def diff(
     return PromptDiff(fields=await services.prompts.diff(owner, name, before, after))
 
 
-@router.post("/{name}/render", responses=responses(400, 401, 403, 404, 413, 422), summary="Try a prompt")
-async def render(name: PromptName, body: RenderRequest, services: ServicesDep, owner: Owner) -> RenderedPrompt:
+@router.post("/{name}/render", responses=responses(400, 401, 403, _NO_PROMPT, 413, 422), summary="Try a prompt")
+async def render_prompt(name: PromptName, body: RenderRequest, services: ServicesDep, owner: Owner) -> RenderedPrompt:
     """Shows what would be sent to the model, without sending it. The instructions for answers from documents, which
     are added to the system prompt, aren't shown.
     """

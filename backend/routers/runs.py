@@ -10,12 +10,15 @@ from backend.routers.answers.cursor import AfterQuery, parse_cursor
 from backend.routers.answers.documentation import STREAM_PARAMETERS, STREAM_RESPONSES
 from backend.routers.answers.respond import run_response
 from backend.routers.dialects import dialect_of
-from backend.routers.edge.problems import responses
+from backend.routers.edge.examples import NO_RUN
+from backend.routers.edge.problems import ProblemExample, responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
-from backend.routers.edge.view import View
+from backend.routers.edge.view import View, schema_of
 
-router = APIRouter(prefix="/runs", tags=["runs"])
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=OwnRoute)
+_CURSOR_AHEAD = ProblemExample(409, "cursor_ahead", "The cursor 90 is ahead of the run, which is at 12.")
 TAG = {"name": "runs", "description": "Attempts to answer a message: watch, reconnect, cancel."}
 RunId = Annotated[str, Path(description="A run's id: `run_id` in its first event or in the answer.")]
 
@@ -29,14 +32,14 @@ class RunInfo(View):
     message_id: str = Field(description="Id of the answer's message.")
     model: str
     status: str = Field(description="running, completed, failed, cancelled or interrupted", examples=["completed"])
-    error: dict[str, Any] | None = Field(None, description="`run.failed.error`")
-    usage: dict[str, Any] | None = None
+    error: Annotated[dict[str, Any], schema_of("RunFault")] | None = Field(None, description="`run.failed.error`")
+    usage: Annotated[dict[str, Any], schema_of("TokenUsage")] | None = None
     started_at: Time
     finished_at: Time | None = None
 
 
-@router.get("/{run_id}", responses=responses(401, 404), summary="One run")
-async def run(run_id: RunId, services: ServicesDep, owner: Owner) -> RunInfo:
+@router.get("/{run_id}", responses=responses(401, NO_RUN), summary="One run")
+async def get_run(run_id: RunId, services: ServicesDep, owner: Owner) -> RunInfo:
     """Returns status, error and usage of a run."""
     row = await services.runs.hub.stored(owner, run_id)
     return RunInfo(
@@ -59,12 +62,12 @@ async def run(run_id: RunId, services: ServicesDep, owner: Owner) -> RunInfo:
     responses={
         **STREAM_RESPONSES,
         204: {"description": "You already have the terminal event."},
-        **responses(400, 401, 404, 409),
+        **responses(400, 401, NO_RUN, _CURSOR_AHEAD),
     },
     summary="Watch a run, or reconnect to it",
     openapi_extra={"parameters": STREAM_PARAMETERS},
 )
-async def events(
+async def watch_run(
     run_id: RunId,
     request: Request,
     services: ServicesDep,
@@ -83,8 +86,8 @@ class Cancelled(View):
     status: str
 
 
-@router.post("/{run_id}/cancel", responses=responses(401, 403, 404), summary="Stop a run")
-async def cancel(run_id: RunId, services: ServicesDep, owner: Owner) -> Cancelled:
+@router.post("/{run_id}/cancel", responses=responses(401, 403, NO_RUN), summary="Stop a run")
+async def cancel_run(run_id: RunId, services: ServicesDep, owner: Owner) -> Cancelled:
     """Ends the run and closes the connection to the provider. The text so far is kept. If the run has ended, this
     does nothing.
     """

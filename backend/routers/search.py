@@ -9,13 +9,16 @@ from backend.chains.history.follow_up import related_queries
 from backend.chains.models.prompt import Message
 from backend.chains.passages import Passage
 from backend.kit.text import is_clean
+from backend.routers.edge.examples import EMBEDDING_MISMATCH, NO_COLLECTION, NO_MESSAGE
 from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
-from backend.routers.edge.view import View
+from backend.routers.edge.view import DEPRECATED, View
 from backend.services.library.search.search import Scope
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=OwnRoute)
+TAG = {"name": "search", "description": "Passages of documents, and messages, that fit a query."}
 
 
 def _id(value: str) -> str:
@@ -49,7 +52,9 @@ class SearchRequest(BaseModel):
 
     query: Annotated[str, AfterValidator(_not_blank)] = Field(min_length=1, max_length=4000)
     top_k: int = Field(5, ge=1, le=100, description="Maximum number of passages.")
-    collections: list[Id] | None = Field(None, max_length=100, description="Search only in these. Unset: all of yours.")
+    collections: list[Id] | None = Field(
+        None, max_length=100, description="Search only in these collections, by id or name. Unset: all of yours."
+    )
     documents: list[Id] | None = Field(None, max_length=100, description="Search only in these. Unset: all of yours.")
     mode: Literal["hybrid", "dense", "lexical"] = Field(
         "hybrid", description="`dense` searches by meaning, `lexical` by words, `hybrid` by both."
@@ -73,7 +78,8 @@ class FoundPassage(View):
 
     text: str
     document_id: str
-    filename: str
+    name: str = Field(description="The document's name.")
+    filename: str = Field(description="The same as `name`.", json_schema_extra=DEPRECATED)
     version: str
     chunk_id: str = Field(description="The chunk with the passage's best sentence.")
     page: int | None = Field(None, description="Page of that sentence.")
@@ -150,7 +156,8 @@ class Retrieval(View):
 class SearchResult(View):
     """Passages, best first."""
 
-    passages: list[FoundPassage]
+    items: list[FoundPassage]
+    passages: list[FoundPassage] = Field(description="The same as `items`.", json_schema_extra=DEPRECATED)
     explanation: Retrieval | None = None
 
 
@@ -162,7 +169,9 @@ class MessageRetrieval(View):
 
 
 @router.post(
-    "/search", responses=responses(400, 401, 402, 403, 404, 409, 422, 502, 503), summary="Search your documents"
+    "/search",
+    responses=responses(400, 401, 402, 403, NO_COLLECTION, EMBEDDING_MISMATCH, 422, 502, 503),
+    summary="Search your documents",
 )
 async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> SearchResult:
     """Returns the passages that an answer would be based on, without calling a language model. It also returns
@@ -170,11 +179,12 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
     """
     if body.documents is not None:
         await services.library.documents.check_exist(owner, body.documents)
+    collections = None
     if body.collections is not None:
-        await services.library.collections.check_exist(owner, body.collections)
+        collections = tuple(await services.library.collections.resolve(owner, body.collections))
     history = [Message(turn.role, turn.content) for turn in body.history]
     scope = Scope(
-        tuple(body.collections) if body.collections is not None else None,
+        collections,
         tuple(body.documents) if body.documents is not None else None,
     )
     queries = related_queries(history, body.query)
@@ -183,16 +193,20 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
     )
     passages = sorted((*outcome.passages, *outcome.irrelevant), key=lambda p: -p.score)
     relevant = {(p.version, p.start) for p in outcome.passages}
+    items = [_passage_view(p, (p.version, p.start) in relevant) for p in passages]
     return SearchResult(
-        passages=[_passage_view(p, (p.version, p.start) in relevant) for p in passages],
+        items=items,
+        passages=items,
         explanation=_retrieval_view(outcome.explanation) if body.explain else None,
     )
 
 
 @router.get(
-    "/messages/{message_id}/retrieval", responses=responses(401, 404), summary="How an answer's passages were found"
+    "/messages/{message_id}/retrieval",
+    responses=responses(401, NO_MESSAGE),
+    summary="How an answer's passages were found",
 )
-async def retrieval(message_id: MessageId, services: ServicesDep, owner: Owner) -> MessageRetrieval:
+async def get_retrieval(message_id: MessageId, services: ServicesDep, owner: Owner) -> MessageRetrieval:
     """Returns the same as `explain` of a search; it is stored with each answer."""
     stored = await services.conversations.sessions.retrieval(owner, message_id)
     return MessageRetrieval(message_id=message_id, retrieval=_retrieval_view(stored) if stored is not None else None)
@@ -202,6 +216,7 @@ def _passage_view(p: Passage, relevant: bool) -> FoundPassage:
     return FoundPassage(
         text=p.text,
         document_id=p.document_id,
+        name=p.document_name,
         filename=p.document_name,
         version=p.version,
         chunk_id=p.chunk_id,

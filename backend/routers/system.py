@@ -9,12 +9,13 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
 from backend import __version__
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import ServicesDep
 
 NAME = "StreamForge API"
 _STATIC = "/docs/static"
 
-router = APIRouter(tags=["system"])
+router = APIRouter(tags=["system"], route_class=OwnRoute)
 TAG = {"name": "system", "description": "State of the server."}
 
 
@@ -55,13 +56,13 @@ _HEALTH = Health().model_dump_json().encode()
 
 
 @router.get("/", summary="Name and version")
-async def root() -> Root:
+async def get_root() -> Root:
     """Returns name, version and links."""
     return Root()
 
 
 @router.get("/health", response_model=Health, summary="Check that the process runs")
-async def health() -> Response:
+async def get_health() -> Response:
     """Returns 200 as soon as the port is open."""
     return Response(_HEALTH, media_type="application/json")
 
@@ -71,7 +72,7 @@ async def health() -> Response:
     responses={503: {"model": Readiness, "description": "Still loading, or loading failed."}},
     summary="Check that everything is loaded",
 )
-async def ready(services: ServicesDep, response: Response) -> Readiness:
+async def get_readiness(services: ServicesDep, response: Response) -> Readiness:
     """Returns 200 when everything is loaded. Requests that need the models wait for it automatically."""
     if services.core.readiness.is_ready:
         return Readiness(status="ready")

@@ -10,12 +10,13 @@ from backend.errors import Invalid
 from backend.kit.times import now_ms
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.problems import responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View
 from backend.services.usage.report import BudgetState, Grouping, Sums
 
-router = APIRouter(prefix="/usage", tags=["usage"])
+router = APIRouter(prefix="/usage", tags=["usage"], route_class=OwnRoute)
 TAG = {"name": "usage", "description": "Use and cost of models."}
 
 _DAYS = 30
@@ -88,7 +89,7 @@ class UsageReport(View):
 
 
 @router.get("", responses=responses(400, 401, 403, 422), summary="Use and cost of models")
-async def usage(
+async def get_usage(
     services: ServicesDep,
     caller: Owner,
     begins: Annotated[

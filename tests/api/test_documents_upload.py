@@ -58,6 +58,7 @@ async def test_without_wait_it_answers_202_and_is_ready_later(api: Running) -> N
     assert body["status"] in ("queued", "parsing")
     assert body["documents"][0] | {"status": ""} == {
         "id": body["id"],
+        "name": "later.txt",
         "filename": "later.txt",
         "status": "",
         "duplicate": False,

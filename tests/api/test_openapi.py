@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
@@ -10,7 +11,8 @@ from jsonschema import Draft202012Validator
 from backend import events as ev
 from backend.chains.history.images import read_image
 from tests.api.helpers import references
-from tests.api.routes import PRIVATE, PUBLIC, make_app
+from tests.api.routes import PRIVATE, PUBLIC, Endpoint, make_app
+from tests.api.test_authentication import BODIES
 from tests.architecture.test_docs import documented
 from tests.support.harness import Running
 
@@ -55,6 +57,11 @@ async def test_every_operation_has_a_summary_a_description_and_a_tag(schema: dic
         assert operation.get("tags"), (method, path)
     ids = [operation["operationId"] for _, _, operation in operations(schema)]
     assert len(ids) == len(set(ids))
+    assert [id for id in ids if not re.fullmatch(r"[a-z]+(_[a-z]+){0,3}", id)] == [], (
+        "name the function as a verb and its object"
+    )
+    described = {tag["name"] for tag in schema["tags"] if tag.get("description")}
+    assert {tag for _, _, operation in operations(schema) for tag in operation["tags"]} == described
 
 
 async def test_every_private_operation_names_its_errors_as_problems(schema: dict[str, Any]) -> None:
@@ -79,6 +86,92 @@ async def test_every_problem_has_an_example_that_is_valid(schema: dict[str, Any]
                 problem.validate(content["example"])
                 assert str(content["example"]["status"]) == status, (method, path)
                 assert content["example"]["code"] in documented(), (method, path)
+
+
+@pytest.mark.parametrize("endpoint", sorted(e for e in PRIVATE if "{" in e.path), ids=" ".join)
+async def test_the_example_of_404_is_what_the_endpoint_says(
+    api: Running, schema: dict[str, Any], endpoint: Endpoint
+) -> None:
+    method, path = endpoint
+    problem = schema["paths"][path][method.lower()]["responses"]["404"]["content"]["application/problem+json"]
+    response = await api.client.request(method, endpoint.url, **BODIES.get((method, path), {}))
+    assert response.status_code == 404, response.text
+    assert {key: problem["example"][key] for key in ("code", "detail")} == {
+        key: response.json()[key] for key in ("code", "detail")
+    }
+
+
+async def test_the_example_of_409_is_about_the_endpoints_own_subject(schema: dict[str, Any]) -> None:
+    for method, path, operation in operations(schema):
+        if (response := operation["responses"].get("409")) is None:
+            continue
+        example = response["content"]["application/problem+json"]["example"]
+        assert example["code"] in CONFLICTS[(method, path)], (method, path, example)
+
+
+CONFLICTS = {
+    ("POST", "/chat"): {"session_busy"},
+    ("POST", "/messages/{message_id}/regenerate"): {"session_busy"},
+    ("POST", "/messages/{message_id}/edit"): {"session_busy"},
+    ("GET", "/runs/{run_id}/events"): {"cursor_ahead"},
+    ("PATCH", "/documents/{document_id}"): {"document_busy"},
+    ("GET", "/documents/{document_id}/text"): {"document_not_ready"},
+    ("PUT", "/documents/{document_id}/content"): {"document_duplicate"},
+    ("POST", "/documents/text"): {"embedding_mismatch"},
+    ("POST", "/documents/url"): {"embedding_mismatch"},
+    ("POST", "/documents/upload"): {"embedding_mismatch"},
+    ("POST", "/search"): {"embedding_mismatch"},
+    ("POST", "/prompts"): {"prompt_exists"},
+    ("POST", "/prompts/{name}/versions"): {"too_many_prompts"},
+    ("PUT", "/prompts/{name}/labels/{label}"): {"too_many_prompts"},
+    ("POST", "/collections"): {"collection_exists"},
+    ("PATCH", "/collections/{collection_id}"): {"collection_exists"},
+    ("POST", "/collections/{collection_id}/embed"): {"embedding_running"},
+}
+"""What each endpoint can conflict with. A new endpoint with a 409 needs its line."""
+
+
+async def test_uploads_offer_files(schema: dict[str, Any]) -> None:
+    """Swagger UI shows a file chooser for `format: binary` alone."""
+    forms = {
+        path: schema["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]["properties"]["file"]
+        for _, path, operation in operations(schema)
+        if (content := operation.get("requestBody", {}).get("content", {}).get("multipart/form-data"))
+    }
+    many, one = forms["/documents/upload"], forms["/documents/{document_id}/content"]
+    assert (many["type"], many["items"]) == ("array", {"type": "string", "format": "binary"})
+    assert (one["type"], one["format"]) == ("string", "binary")
+    assert "contentMediaType" not in str(schema)
+
+
+def untyped(node: Any, path: str = "", *, is_named: bool = False) -> Iterator[str]:
+    """Where a schema says nothing of what it holds. `is_named`: the node's keys are names of properties or schemas."""
+    if isinstance(node, list):
+        for child in node:
+            yield from untyped(child, path)
+        return
+    if not isinstance(node, dict):
+        return
+    if not is_named:
+        is_open = not node.get("properties") and not isinstance(node.get("additionalProperties"), dict)
+        if (
+            not node
+            or (node.get("type") == "object" and is_open)
+            or (node.get("type") == "array" and not node["items"])
+        ):
+            yield path
+    for key, child in node.items():
+        if is_named or key not in ("examples", "example", "default"):
+            is_names = not is_named and key in ("properties", "schemas", "$defs")
+            yield from untyped(child, f"{path}/{key}", is_named=is_names)
+
+
+async def test_nothing_is_untyped(schema: dict[str, Any]) -> None:
+    assert list(untyped(schema["components"]["schemas"], is_named=True)) == []
+    for _, path, operation in operations(schema):
+        for response in operation["responses"].values():
+            for content in response.get("content", {}).values():
+                assert list(untyped(content["schema"], path)) == []
 
 
 async def test_what_reads_a_body_or_an_answer_names_what_can_go_wrong_with_it(schema: dict[str, Any]) -> None:

@@ -39,7 +39,19 @@ async def test_a_passage_has_every_field(library: Library) -> None:
     running, documents = library
     passage = (await search(running, "How much is a pilot?"))[0]
     assert set(passage) == {
-        *("text", "document_id", "filename", "version", "chunk_id", "page", "heading", "context", "start", "end"),
+        *(
+            "text",
+            "document_id",
+            "name",
+            "filename",
+            "version",
+            "chunk_id",
+            "page",
+            "heading",
+            "context",
+            "start",
+            "end",
+        ),
         *("score", "relevance", "relevant"),
     }
     assert passage["document_id"] == documents["pdf"]["id"]

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 
 @dataclass
 class Relay:
-    """`left`: how many more connections it will cut, `cut`: how many it has cut."""
+    """`left`: how many more connections it will cut, `cut`: how many it has cut, `short`: how many bytes before the end
+    of an event."""
 
     base: str
     left: int
+    short: int
     cut: int = 0
 
 
 @asynccontextmanager
-async def cutting(upstream: str, times: int = 2) -> AsyncIterator[Relay]:
-    """Ends that many connections in the middle of an event in which text comes, then relays faithfully."""
+async def cutting(upstream: str, times: int = 2, short: int = 10) -> AsyncIterator[Relay]:
+    """Ends that many connections `short` bytes before the end of an event with text, then relays faithfully."""
     host, port = upstream.removeprefix("http://").split(":")
 
     async def relayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -27,7 +29,8 @@ async def cutting(upstream: str, times: int = 2) -> AsyncIterator[Relay]:
             while data := await from_server.read(65536):
                 if relay.left and b"text.delta" in data:
                     relay.left, relay.cut = relay.left - 1, relay.cut + 1
-                    writer.write(data[:-10])
+                    # Each event is one chunk of HTTP, which ends with CRLF.
+                    writer.write(data[: -relay.short - len(b"\r\n")])
                     await writer.drain()
                     break
                 writer.write(data)
@@ -45,7 +48,7 @@ async def cutting(upstream: str, times: int = 2) -> AsyncIterator[Relay]:
         tasks.add(asyncio.create_task(relayed(reader, writer)))
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    relay = Relay(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", times)
+    relay = Relay(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", times, short)
     try:
         yield relay
     finally:

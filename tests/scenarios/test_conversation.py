@@ -1,6 +1,7 @@
 """Several turns: what the provider is sent, what is kept, and hostile text that goes through it all."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,8 @@ async def _streams_as_it_is(with_provider: Running, provider: ProviderServer, ho
         path = response.headers["location"]
     assert b"\r" not in body
     frames = body[:-2].split(b"\n\n")
-    events = [json.loads(frame.split(b"\n")[1].removeprefix(b"data: ")) for frame in frames]
-    assert all(len(frame.split(b"\n")) == 2 and frame.startswith(b"id: run_") for frame in frames)
+    events = [json.loads(frame.split(b"\n")[0].removeprefix(b"data: ")) for frame in frames]
+    assert all(re.fullmatch(rb"data: [^\n]*\nid: run_[0-9a-f]{32}:\d+", frame) for frame in frames)
     assert only_terminal(events)["type"] == "run.completed"
     clean = hostile.replace("\x00", "").replace("\ud800", "\ufffd").replace("\udfff", "\ufffd")
     assert text_of(events) == f"{clean}!"

@@ -33,7 +33,7 @@ async def raw(server: Running, body: dict, **kwargs) -> tuple[httpx.Response, by
         return response, b"".join([piece async for piece in response.aiter_raw()])
 
 
-async def test_a_frame_is_an_id_one_data_line_and_an_empty_line(server: Running) -> None:
+async def test_a_frame_is_one_data_line_its_id_and_an_empty_line(server: Running) -> None:
     response, body = await raw(server, SIMULATED)
     run_id = response.headers["content-location"].removeprefix("/runs/")
     assert b"\r" not in body
@@ -41,12 +41,12 @@ async def test_a_frame_is_an_id_one_data_line_and_an_empty_line(server: Running)
     frames = body[:-2].split(b"\n\n")
     assert len(frames) > 10
     for seq, frame in enumerate(frames, 1):
-        first, second = frame.split(b"\n")
-        assert first == f"id: {run_id}:{seq}".encode()
-        assert second.startswith(b"data: {")
-        payload = json.loads(second[6:])
+        data, id_line = frame.split(b"\n")
+        assert id_line == f"id: {run_id}:{seq}".encode()
+        assert data.startswith(b"data: {")
+        payload = json.loads(data[6:])
         assert payload["seq"] == seq
-        assert json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode() == second[6:], "not compact"
+        assert json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode() == data[6:], "not compact"
 
 
 async def test_headers(server: Running) -> None:
@@ -139,7 +139,7 @@ async def test_silence_is_filled_with_a_comment_and_one_newline(tmp_path, provid
                 gate.set()
     assert b"\n\n: hb\n: hb\n" in body
     without = re.sub(rb"(?m)^: hb\n", b"", body)
-    assert [f.split(b"\n")[0].rpartition(b":")[2] for f in without[:-2].split(b"\n\n")] == [
+    assert [f.split(b"\n")[1].rpartition(b":")[2] for f in without[:-2].split(b"\n\n")] == [
         str(n).encode() for n in range(1, without.count(b"\n\n") + 1)
     ]
 
@@ -153,7 +153,7 @@ async def test_curl_needs_no_header(server: Running, form: str) -> None:
         stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await asyncio.wait_for(process.communicate(), 20)
-    assert out.startswith(b"id: run_")
+    assert out.startswith(b'data: {"type":"run.started"')
     assert b'"type":"run.completed"' in out
 
 
@@ -209,7 +209,10 @@ async def test_one_json_answer(with_provider: Running, provider: ProviderServer)
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     folded = response.json()
-    assert folded["text"] == MARKED
+    assert folded["marked_text"] == MARKED
+    assert folded["text"] == MARKED.replace(" [1]", "")
+    (part,) = folded["parts"]
+    assert (part["type"], part["text"]) == ("text", folded["text"])
     assert (folded["status"], folded["finish_reason"]) == ("completed", "stop")
     assert folded["citations"][0]["quote"] == "The notice period is 45 days."
     assert folded["sources"][0]["title"] == "contract.md"

@@ -34,7 +34,7 @@ def frames(body: bytes) -> list[bytes]:
 
 
 def cursor_of(frame: bytes) -> str:
-    return frame.split(b"\n")[0].removeprefix(b"id: ").decode()
+    return frame.split(b"\n")[1].removeprefix(b"id: ").decode()
 
 
 async def finished(server: Running, body: dict | None = None) -> tuple[str, list[bytes]]:

@@ -251,6 +251,7 @@ def _source(n: int, passage: Passage) -> ev.Source:
         source_id=source_id(n),
         n=n,
         title=passage.document_name,
+        name=passage.document_name,
         document_id=passage.document_id,
         version=passage.version,
         chunk_id=passage.chunk_id,

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, WithJsonSchema, field_validator
 
 from backend.chains.models.prompt import Effort
 from backend.kit.text import is_clean
@@ -27,6 +27,16 @@ class ModelOptions:
     response_schema: str | None = None
 
 
+_JSON_SCHEMA = WithJsonSchema(
+    {
+        "type": "object",
+        "description": "A JSON schema. Its other keywords are free.",
+        "properties": {"type": {"type": "string"}},
+        "additionalProperties": True,
+    }
+)
+
+
 class Writing(BaseModel):
     """Parameters of a model. Unset: those of the settings, else the model's own."""
 
@@ -38,7 +48,7 @@ class Writing(BaseModel):
         None, min_length=1, max_length=4, description="The answer ends before the first of these texts."
     )
     reasoning_effort: Effort | None = Field(None, description="How much a reasoning model thinks.")
-    response_schema: dict[str, Any] | None = Field(
+    response_schema: Annotated[dict[str, Any], _JSON_SCHEMA] | None = Field(
         None, description="A JSON schema of type object that the answer must follow, if the model supports it."
     )
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from backend.routers.dialects import BY_FORMAT
 from backend.routers.dialects.json import STATUS_BY_CODE
+from backend.routers.edge.examples import EMBEDDING_MISMATCH, MODEL_NOT_FOUND
 from backend.routers.edge.problems import responses
 
 
@@ -28,11 +29,11 @@ STREAM_PARAMETERS: list[dict[str, Any]] = [
 
 
 _EXAMPLE = (
-    'id: run_0193…:1\ndata: {"type":"run.started","seq":1,"run_id":"run_0193…","session_id":"ses_0193…",'
-    '"user_message_id":"msg_0193…","message_id":"msg_0194…","model":"extractive/quotes","v":1}\n\n'
-    'id: run_0193…:5\ndata: {"type":"text.delta","seq":5,"part_id":"p1","text":"The notice period is 30 days."}\n\n'
-    'id: run_0193…:9\ndata: {"type":"run.completed","seq":9,"finish_reason":"stop",'
-    '"usage":{"input_tokens":0,"output_tokens":0}}\n\n'
+    'data: {"type":"run.started","seq":1,"run_id":"run_0193…","session_id":"ses_0193…",'
+    '"user_message_id":"msg_0193…","message_id":"msg_0194…","model":"extractive/quotes","v":1}\nid: run_0193…:1\n\n'
+    'data: {"type":"text.delta","seq":5,"part_id":"p1","text":"The notice period is 30 days."}\nid: run_0193…:5\n\n'
+    'data: {"type":"run.completed","seq":9,"finish_reason":"stop",'
+    '"usage":{"input_tokens":0,"output_tokens":0}}\nid: run_0193…:9\n\n'
 )
 
 
@@ -54,5 +55,5 @@ STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
             },
         },
     },
-    **responses(*sorted(set(STATUS_BY_CODE.values()))),
+    **responses(*sorted(set(STATUS_BY_CODE.values()) - {404, 409}), MODEL_NOT_FOUND, EMBEDDING_MISMATCH),
 }

@@ -72,7 +72,7 @@ class AnswerOptions(Writing):
         None,
         min_length=1,
         max_length=100,
-        description="Search only in these collections. Unset: the session's, else all of yours.",
+        description="Search only in these collections, by id or name. Unset: the session's, else all of yours.",
     )
     system_prompt: str | None = Field(None, max_length=20_000, description="Replaces the default system prompt.")
     prompt: PromptChoice | None = Field(None, description="One of your prompts, see GET /prompts.")

@@ -7,7 +7,11 @@ HEARTBEAT = b": hb\n"
 
 
 class EventsEncoder:
-    """Encodes an event as `id:` and `data:` lines with LF. Without `event:`, EventSource.onmessage receives it."""
+    """Encodes an event as `data:` and `id:` lines with LF. Without `event:`, EventSource.onmessage receives it.
+
+    `data:` comes first: some clients take an id as soon as its line arrives. If the connection were cut between the two
+    lines, they would reconnect after an event that they don't have.
+    """
 
     __slots__ = ("_run_id",)
 
@@ -16,7 +20,7 @@ class EventsEncoder:
 
     def event(self, seq: int, line: bytes) -> bytes:
         """The event as an SSE frame."""
-        return b"id: %b:%d\ndata: %b\n\n" % (self._run_id, seq, line)
+        return b"data: %b\nid: %b:%d\n\n" % (line, self._run_id, seq)
 
 
 class EventsDialect:

@@ -1,10 +1,10 @@
 """The whole answer as one JSON object when the run has ended, for `Accept: application/json`."""
 
-from typing import Any
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import Response
-from fastapi.responses import JSONResponse
+from msgspec import UNSET, Meta, UnsetType
 
 from backend import events as ev
 from backend.errors import (
@@ -16,13 +16,48 @@ from backend.errors import (
     StorageFull,
     Unavailable,
 )
-from backend.messages import TextPart, marked_text
+from backend.messages import BETWEEN_PARTS, CitationRef, ReasoningPart, TextPart, marked_text, text_of
 from backend.routers.edge.problems import problem
 from backend.services.runs.fold import RunFold
 
 _ENDS = (*RunError.__subclasses__(), BudgetExceeded, PriceUnknown, EmbeddingFailed, EmbeddingMismatch, StorageFull)
 STATUS_BY_CODE = {**{cls.code: cls.status for cls in _ENDS}, "storage_busy": Unavailable.status}
 """The HTTP status of an answer whose run failed, by the code of its error."""
+
+
+class AnswerCitation(CitationRef, omit_defaults=True, kw_only=True):
+    """A citation: `[start:end]` of the answer's `text`, in Unicode code points, and the quote in the document that
+    supports it. `part_id` is the part that holds the sentence.
+    """
+
+    part_id: str
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """A finished run as one JSON object: the response for `Accept: application/json`. Positions are in Unicode code
+    points; in JavaScript: `[...text].slice(start, end).join("")`.
+    """
+
+    run_id: str
+    session_id: str
+    message_id: str
+    user_message_id: str
+    model: str
+    status: Literal["completed", "cancelled"]
+    finish_reason: str | None
+    text: Annotated[str, Meta(description="The text parts, joined by an empty line, without citation marks.")]
+    marked_text: Annotated[str, Meta(description="`text` with ` [n]` after each sentence that has a citation.")]
+    parts: Annotated[
+        list[TextPart | ReasoningPart],
+        Meta(description="The parts as the stream sends them. Positions of their citations are in the part's text."),
+    ]
+    citations: Annotated[list[AnswerCitation], Meta(description="All citations; their positions are in `text`.")]
+    citation_counts: ev.CitationCounts | UnsetType = UNSET
+    unlinked: (
+        Annotated[int, Meta(description="Number of links and images that were replaced by plain text.")] | UnsetType
+    ) = UNSET
+    sources: list[ev.Source]
+    usage: ev.TokenUsage
 
 
 class JsonAnswer:
@@ -46,30 +81,44 @@ class JsonAnswer:
                 session_id=started.session_id if started is not None else None,
                 text=fold.text(),
             )
-        return JSONResponse(_body(run_id, fold), headers=headers)
+        body = msgspec.json.encode(_answer(run_id, fold))
+        return Response(body, headers=headers, media_type="application/json")
 
 
-def _body(run_id: str, fold: RunFold) -> dict[str, Any]:
-    started, terminal, parts = fold.started, fold.terminal, fold.message_parts()
+def _answer(run_id: str, fold: RunFold) -> Answer:
+    started, terminal = fold.started, fold.terminal
     assert started is not None
-    body: dict[str, Any] = {
-        "run_id": run_id,
-        "session_id": started.session_id,
-        "message_id": started.message_id,
-        "user_message_id": started.user_message_id,
-        "model": fold.model or started.model,
-        "status": "cancelled" if isinstance(terminal, ev.RunCancelled) else "completed",
-        "finish_reason": terminal.finish_reason if isinstance(terminal, ev.RunCompleted) else None,
-        "text": marked_text(parts),
-        "citations": msgspec.to_builtins([c for p in parts if isinstance(p, TextPart) for c in p.citations]),
-        "sources": msgspec.to_builtins(fold.sources),
-        "usage": msgspec.to_builtins(fold.total()),
-    }
-    if (counts := fold.citation_counts()) is not None:
-        body["citation_counts"] = msgspec.to_builtins(counts)
-    if unlinked := fold.unlinked():
-        body["unlinked"] = unlinked
-    return body
+    parts = [part for part in fold.message_parts() if isinstance(part, TextPart | ReasoningPart)]
+    return Answer(
+        run_id=run_id,
+        session_id=started.session_id,
+        message_id=started.message_id,
+        user_message_id=started.user_message_id,
+        model=fold.model or started.model,
+        status="cancelled" if isinstance(terminal, ev.RunCancelled) else "completed",
+        finish_reason=terminal.finish_reason if isinstance(terminal, ev.RunCompleted) else None,
+        text=text_of(parts),
+        marked_text=marked_text(parts),
+        parts=parts,
+        citations=_citations([part for part in parts if isinstance(part, TextPart)]),
+        citation_counts=fold.citation_counts() or UNSET,
+        unlinked=fold.unlinked() or UNSET,
+        sources=fold.sources,
+        usage=fold.total(),
+    )
+
+
+def _citations(parts: list[TextPart]) -> list[AnswerCitation]:
+    """The citations of all parts, with their positions in the joined text."""
+    citations: list[AnswerCitation] = []
+    begin = 0
+    for part in parts:
+        for citation in part.citations:
+            fields = msgspec.structs.asdict(citation)
+            fields |= {"part_id": part.part_id or "", "start": begin + citation.start, "end": begin + citation.end}
+            citations.append(AnswerCitation(**fields))
+        begin += len(part.text) + len(BETWEEN_PARTS)
+    return citations
 
 
 ANSWER = JsonAnswer()

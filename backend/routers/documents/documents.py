@@ -25,20 +25,32 @@ from backend.routers.documents.views import (
     sweep_view,
     version_view,
 )
+from backend.routers.edge.examples import NO_COLLECTION, NO_DOCUMENT
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
-from backend.routers.edge.problems import responses
+from backend.routers.edge.problems import ProblemExample, responses
+from backend.routers.edge.progress import Progress
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.services.library.documents import DocumentRow, Status
 
-router = APIRouter(prefix="/documents", tags=["documents"])
+router = APIRouter(prefix="/documents", tags=["documents"], route_class=OwnRoute)
+_NO_VERSION = ProblemExample(404, "not_found", "No such document, or no such version of it.")
+_NOT_READY = ProblemExample(
+    409, "document_not_ready", "The document has not been read yet. GET /documents/{id} tells how far it is."
+)
+_BUSY = ProblemExample(
+    409,
+    "document_busy",
+    "The document is being read. Wait until it is ready, or cancel that (POST /documents/{id}/cancel).",
+)
 TAG = {"name": "documents", "description": "The files that answers are based on."}
-SCHEMAS = (DocumentEvent,)
+SCHEMAS = (DocumentEvent, Progress)
 
-FilterCollection = Annotated[str | None, Query(description="The id of one of your collections.")]
+FilterCollection = Annotated[str | None, Query(description="The id or name of one of your collections.")]
 
 
-@router.get("", responses=responses(400, 401, 404, 422), summary="Your documents")
-async def documents(
+@router.get("", responses=responses(400, 401, NO_COLLECTION, 422), summary="Your documents")
+async def list_documents(
     services: ServicesDep,
     owner: Owner,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -53,8 +65,8 @@ async def documents(
     return DocumentList(items=[document_view(row) for row in rows[:limit]], next_cursor=next_cursor)
 
 
-@router.get("/{document_id}", responses=responses(401, 404), summary="One document")
-async def document(document_id: DocumentId, services: ServicesDep, owner: Owner) -> Document:
+@router.get("/{document_id}", responses=responses(401, NO_DOCUMENT), summary="One document")
+async def get_document(document_id: DocumentId, services: ServicesDep, owner: Owner) -> Document:
     """Returns the document's status and progress, and the reason if it failed."""
     return document_view(await services.library.documents.get(owner, document_id))
 
@@ -68,11 +80,11 @@ async def document(document_id: DocumentId, services: ServicesDep, owner: Owner)
             "failed or cancelled.",
             "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/DocumentEvent"}}},
         },
-        **responses(401, 404),
+        **responses(401, NO_DOCUMENT),
     },
     summary="Watch the progress of a document",
 )
-async def document_events(document_id: DocumentId, services: ServicesDep, owner: Owner) -> Response:
+async def watch_document(document_id: DocumentId, services: ServicesDep, owner: Owner) -> Response:
     """Streams Server-Sent Events: one for each change of status or progress."""
     changes = services.library.documents.watch(owner, document_id)
     first = await anext(changes)
@@ -89,8 +101,12 @@ async def document_events(document_id: DocumentId, services: ServicesDep, owner:
     return stream_response(frames(), services.settings.runs)
 
 
-@router.get("/{document_id}/text", responses=responses(401, 404, 409, 422), summary="Canonical text of a document")
-async def text(
+@router.get(
+    "/{document_id}/text",
+    responses=responses(401, _NO_VERSION, _NOT_READY, 422),
+    summary="Canonical text of a document",
+)
+async def get_document_text(
     document_id: DocumentId,
     services: ServicesDep,
     owner: Owner,
@@ -108,10 +124,13 @@ async def text(
 @router.get(
     "/{document_id}/content",
     response_class=FileResponse,
-    responses={200: {"content": {"application/octet-stream": {}}}, **responses(401, 404)},
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        **responses(401, NO_DOCUMENT),
+    },
     summary="Original file of a document",
 )
-async def content(document_id: DocumentId, services: ServicesDep, owner: Owner) -> FileResponse:
+async def get_document_content(document_id: DocumentId, services: ServicesDep, owner: Owner) -> FileResponse:
     """Returns the file as a download; browsers don't display it, because a document may contain scripts."""
     row, path = await services.library.documents.original(owner, document_id)
     headers = {
@@ -122,8 +141,8 @@ async def content(document_id: DocumentId, services: ServicesDep, owner: Owner) 
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
 
 
-@router.get("/{document_id}/versions", responses=responses(401, 404), summary="Versions of a document")
-async def versions(document_id: DocumentId, services: ServicesDep, owner: Owner) -> VersionList:
+@router.get("/{document_id}/versions", responses=responses(401, NO_DOCUMENT), summary="Versions of a document")
+async def list_document_versions(document_id: DocumentId, services: ServicesDep, owner: Owner) -> VersionList:
     """Returns all versions, newest first: pending, searchable and old ones. Citations name the version that they
     quote.
     """
@@ -136,11 +155,11 @@ async def versions(document_id: DocumentId, services: ServicesDep, owner: Owner)
     "/{document_id}",
     responses={
         202: {"model": Document, "description": "The document is being re-embedded for that collection: see `moving`."},
-        **responses(401, 403, 404, 409, 422, 502, 503),
+        **responses(401, 403, NO_DOCUMENT, _BUSY, 422, 502, 503),
     },
     summary="Rename or move a document",
 )
-async def change(
+async def update_document(
     document_id: DocumentId, body: DocumentChange, services: ReadyServices, owner: Owner, response: Response
 ) -> Document:
     """Changes the name or moves the document. If both collections use the same embedding model, the move is done at
@@ -148,16 +167,18 @@ async def change(
     """
     if body.name is not None:
         await services.library.documents.rename(owner, document_id, body.name)
-    if body.collection_id is not None:
-        await services.library.moves.move(owner, document_id, body.collection_id)
+    if body.collection is not None:
+        await services.library.moves.move(owner, document_id, body.collection)
     row = await services.library.documents.get(owner, document_id)
     if row.moving is not None:
         response.status_code = 202
     return document_view(row)
 
 
-@router.post("/{document_id}/cancel", responses=responses(401, 403, 404, 503), summary="Stop reading a document")
-async def cancel(document_id: DocumentId, services: ReadyServices, owner: Owner) -> Document:
+@router.post(
+    "/{document_id}/cancel", responses=responses(401, 403, NO_DOCUMENT, 503), summary="Stop reading a document"
+)
+async def cancel_document(document_id: DocumentId, services: ReadyServices, owner: Owner) -> Document:
     """Cancels what waits or is running. A version that was searchable before stays searchable. If there is nothing
     to cancel, this does nothing.
     """
@@ -165,15 +186,18 @@ async def cancel(document_id: DocumentId, services: ReadyServices, owner: Owner)
 
 
 @router.post(
-    "/{document_id}/retry", status_code=202, responses=responses(401, 403, 404, 503), summary="Try a document again"
+    "/{document_id}/retry",
+    status_code=202,
+    responses=responses(401, 403, NO_DOCUMENT, 503),
+    summary="Try a document again",
 )
-async def retry(document_id: DocumentId, services: ReadyServices, owner: Owner) -> Document:
+async def retry_document(document_id: DocumentId, services: ReadyServices, owner: Owner) -> Document:
     """Continues now what failed, was cancelled, or waits for its next attempt, from where it stopped."""
     return document_view(await services.library.documents.retry(owner, document_id))
 
 
-@router.delete("/{document_id}", responses=responses(401, 403, 404, 503), summary="Delete a document")
-async def delete(document_id: DocumentId, services: ReadyServices, owner: Owner) -> DeletionReceipt:
+@router.delete("/{document_id}", responses=responses(401, 403, NO_DOCUMENT, 503), summary="Delete a document")
+async def delete_document(document_id: DocumentId, services: ReadyServices, owner: Owner) -> DeletionReceipt:
     """Removes database rows, vectors and the file, and returns their numbers. Answers that quoted the document keep
     their quotes.
     """
@@ -181,7 +205,7 @@ async def delete(document_id: DocumentId, services: ReadyServices, owner: Owner)
 
 
 @router.post("/sweep", responses=responses(401, 403, 503), summary="Find and remove leftovers")
-async def sweep(services: ReadyServices, owner: Owner) -> SweepResult:
+async def sweep_documents(services: ReadyServices, owner: Owner) -> SweepResult:
     """Compares your documents with vectors, lexical indexes and files. Removes what belongs to no document, and
     indexes again what is missing.
     """

@@ -13,11 +13,18 @@ from backend.errors import Forbidden, Invalid, NotFound, StreamForgeError
 from backend.kit.text import check_clean
 from backend.routers.documents.views import DocumentId, Replaced, Uploaded, Uploads, replaced_view
 from backend.routers.edge.body_limits import JSON_BODY, TEXT_BODY
-from backend.routers.edge.problems import responses
+from backend.routers.edge.examples import EMBEDDING_MISMATCH, NO_COLLECTION, NO_DOCUMENT
+from backend.routers.edge.problems import ProblemExample, responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.services.library.file_names import display_name
 
-router = APIRouter(prefix="/documents", tags=["documents"])
+router = APIRouter(prefix="/documents", tags=["documents"], route_class=OwnRoute)
+_DUPLICATE = ProblemExample(
+    409,
+    "document_duplicate",
+    "The collection holds these bytes already, as document doc_0193…. Delete one of the two first.",
+)
 FILE_PATHS = re.compile(r"/documents/(upload|[^/]+/content)")
 """Paths whose bodies are files. Every other body is JSON."""
 _FILES_PER_REQUEST = 4
@@ -29,7 +36,9 @@ def max_body(settings: Settings) -> int:
     return settings.library.max_upload_mb * 1_000_000 * _FILES_PER_REQUEST + JSON_BODY
 
 
-Collection = Annotated[str | None, Query(description="Id of one of your collections. Unset: the default collection.")]
+Collection = Annotated[
+    str | None, Query(description="Id or name of one of your collections. Unset: the default collection.")
+]
 Wait = Annotated[bool, Query(description="true: respond only when the document can be searched, or has failed.")]
 _AFTER_WAITING = {200: {"model": Uploads, "description": "With wait=true: the document is ready or has failed."}}
 _MAX_NAME = 60
@@ -84,7 +93,7 @@ class UrlRequest(_NewContent):
     "/text",
     status_code=202,
     max_body_size=TEXT_BODY,
-    responses={**_AFTER_WAITING, **responses(400, 401, 403, 404, 409, 413, 422, 503, 507)},
+    responses={**_AFTER_WAITING, **responses(400, 401, 403, NO_COLLECTION, EMBEDDING_MISMATCH, 413, 422, 503, 507)},
     summary="Store a text as a document",
 )
 async def add_text(
@@ -104,7 +113,10 @@ async def add_text(
     "/url",
     status_code=202,
     max_body_size=TEXT_BODY,
-    responses={**_AFTER_WAITING, **responses(400, 401, 403, 404, 409, 413, 422, 502, 503, 504, 507)},
+    responses={
+        **_AFTER_WAITING,
+        **responses(400, 401, 403, NO_COLLECTION, EMBEDDING_MISMATCH, 413, 422, 502, 503, 504, 507),
+    },
     summary="Fetch a page or a file",
 )
 async def add_url(
@@ -133,11 +145,11 @@ async def add_url(
     status_code=202,
     responses={
         200: {"model": Uploads, "description": "With wait=true: every file is ready or has failed."},
-        **responses(400, 401, 403, 404, 409, 413, 422, 503, 507),
+        **responses(400, 401, 403, NO_COLLECTION, EMBEDDING_MISMATCH, 413, 422, 503, 507),
     },
     summary="Upload files",
 )
-async def upload(
+async def upload_documents(
     file: list[UploadFile],
     services: ReadyServices,
     owner: Owner,
@@ -148,15 +160,13 @@ async def upload(
     ] = False,
     collection: Collection = None,
     collection_field: Annotated[
-        str | None, Form(alias="collection", description="Id of one of your collections, as a form field.")
+        str | None, Form(alias="collection", description="Id or name of one of your collections, as a form field.")
     ] = None,
 ) -> Uploads:
     """Stores PDF, Word, PowerPoint, Excel, CSV, EPUB, HTML, Markdown, e-mail, JSON, source code, images or plain
     text. The format is detected from the content. If you upload the same bytes again, you get the same document.
     """
-    unknown = (await request.form()).keys() - {"file", "collection"}
-    if unknown:
-        raise Invalid(f"{sorted(unknown)[0]}: is no field of an upload. Its fields are file and collection.")
+    await _check_fields(request, "file", "collection")
     collection = collection or collection_field
     limit = services.settings.library.max_upload_files
     if len(file) > limit:
@@ -171,7 +181,7 @@ async def upload(
     if wait:
         results = list(await asyncio.gather(*(_wait_until_settled(services, owner, result) for result in results)))
         response.status_code = 200
-    return Uploads(id=results[0].id, status=results[0].status, documents=results)
+    return Uploads(id=results[0].id, status=results[0].status, items=results, documents=results)
 
 
 @router.put(
@@ -183,16 +193,17 @@ async def upload(
             "description": "The document has these bytes already. Or, with wait=true: the new version is ready, "
             "failed or cancelled.",
         },
-        **responses(400, 401, 403, 404, 409, 413, 422, 503, 507),
+        **responses(400, 401, 403, NO_DOCUMENT, _DUPLICATE, 413, 422, 503, 507),
     },
     summary="Replace a document's content",
 )
-async def replace(
+async def replace_document_content(
     document_id: DocumentId,
     file: UploadFile,
     services: ReadyServices,
     owner: Owner,
     response: Response,
+    request: Request,
     wait: Annotated[
         bool, Query(description="true: respond only when the new content can be searched, or has failed.")
     ] = False,
@@ -200,12 +211,21 @@ async def replace(
     """Uploads a new version. Searches use the old version until the new one is ready. If the new one fails or is
     cancelled, the old one stays.
     """
+    await _check_fields(request, "file")
     row, changed = await services.library.uploads.replace(owner, document_id, file.file)
     if wait:
         row = await services.library.documents.settled(owner, document_id)
     if wait or not changed:
         response.status_code = 200
     return replaced_view(row, not changed)
+
+
+async def _check_fields(request: Request, *names: str) -> None:
+    """Raises Invalid if the form has another field than these."""
+    unknown = (await request.form()).keys() - set(names)
+    if unknown:
+        message = f"{sorted(unknown)[0][:80]}: is no field of this upload. Its fields: {', '.join(names)}."
+        raise Invalid(message)
 
 
 async def store_document(
@@ -222,13 +242,14 @@ async def store_document(
     if wait:
         result = await _wait_until_settled(services, owner, result)
         response.status_code = 200
-    return Uploads(id=result.id, status=result.status, documents=[result])
+    return Uploads(id=result.id, status=result.status, items=[result], documents=[result])
 
 
 async def _add(services: ServicesDep, owner: str, name: str, source: BinaryIO, collection: str | None) -> Uploaded:
     row, is_new = await services.library.uploads.add(owner, name, source, collection)
     return Uploaded(
         id=row.id,
+        name=row.name,
         filename=row.name,
         status=row.status,
         duplicate=not is_new,
@@ -244,12 +265,9 @@ async def _add_or_fail(services: ServicesDep, owner: str, file: UploadFile, coll
     except StreamForgeError as error:
         if error.status >= 500 or isinstance(error, NotFound):
             raise
-        return Uploaded(
-            filename=display_name(file.filename or ""),
-            status="failed",
-            reason_code=error.code,
-            reason=error.text(with_advice=services.core.shows_advice),
-        )
+        name = display_name(file.filename or "")
+        reason = error.text(with_advice=services.core.shows_advice)
+        return Uploaded(name=name, filename=name, status="failed", reason_code=error.code, reason=reason)
 
 
 async def _wait_until_settled(services: ServicesDep, owner: str, uploaded: Uploaded) -> Uploaded:

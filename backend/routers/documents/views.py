@@ -6,8 +6,9 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from backend.kit.text import clean_text
+from backend.routers.edge.progress import StoredProgress
 from backend.routers.edge.times import Time, iso
-from backend.routers.edge.view import View
+from backend.routers.edge.view import DEPRECATED, View
 from backend.services.library.documents import DocumentReceipt, DocumentRow, VersionRow
 from backend.services.library.file_names import MAX_NAME
 from backend.services.library.sweep import SweepReport
@@ -16,9 +17,11 @@ DocumentId = Annotated[
     str, Path(description="A document's id: the `id` in the response to its upload, or in GET /documents.")
 ]
 _PROGRESS = "`done` of `total` chunks are embedded, `rate` chunks per second, `seconds` spent in each stage."
+_SAME_NAME = "The same as `name`."
 _DOCUMENT: dict[str, Any] = {
     "id": "doc_0193…",
     "collection_id": "col_0193…",
+    "name": "contract.pdf",
     "filename": "contract.pdf",
     "status": "ready",
     "version": "ver_0193…",
@@ -43,7 +46,7 @@ class PendingVersion(View):
     reason: str | None = Field(None, description="Why it failed or waits.")
     size: int
     sha256: str
-    progress: dict[str, Any] = Field(description=_PROGRESS)
+    progress: StoredProgress = Field(description=_PROGRESS)
 
 
 class Moving(View):
@@ -54,7 +57,7 @@ class Moving(View):
     collection_id: str
     status: Literal["queued", "failed"]
     reason: str | None = None
-    progress: dict[str, Any] = Field(description=_PROGRESS)
+    progress: StoredProgress = Field(description=_PROGRESS)
 
 
 class Document(View):
@@ -64,7 +67,8 @@ class Document(View):
 
     id: str
     collection_id: str
-    filename: str
+    name: str = Field(description="The name of the file.")
+    filename: str = Field(description=_SAME_NAME, json_schema_extra=DEPRECATED)
     status: str = Field(
         description="queued, parsing, chunking, embedding, indexing, ready, failed or cancelled", examples=["ready"]
     )
@@ -78,7 +82,7 @@ class Document(View):
     language: str | None = Field(None, description="Language code (ISO 639-1), if it could be detected.")
     pages: int | None = None
     chunks: int | None = Field(None, description="Number of searchable chunks.")
-    progress: dict[str, Any] = Field(description=_PROGRESS)
+    progress: StoredProgress = Field(description=_PROGRESS)
     pending: PendingVersion | None = Field(None, description="The version that will replace the searchable one.")
     moving: Moving | None = None
     created_at: Time
@@ -97,7 +101,8 @@ class Uploaded(View):
     """Result for one file of an upload. `duplicate`: the collection had these bytes already."""
 
     id: str | None = None
-    filename: str
+    name: str
+    filename: str = Field(description=_SAME_NAME, json_schema_extra=DEPRECATED)
     status: str
     duplicate: bool = False
     reason_code: str | None = None
@@ -109,7 +114,8 @@ class Uploads(View):
 
     id: str | None = None
     status: str
-    documents: list[Uploaded]
+    items: list[Uploaded]
+    documents: list[Uploaded] = Field(description="The same as `items`.", json_schema_extra=DEPRECATED)
 
 
 class DocumentList(View):
@@ -143,13 +149,18 @@ class DocumentChange(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"name": "contract 2026.pdf"}, {"collection_id": "col_0193…"}]},
+        json_schema_extra={"examples": [{"name": "contract 2026.pdf"}, {"collection": "contracts"}]},
     )
 
     name: str | None = Field(None, min_length=1, max_length=MAX_NAME, description="The new file name.")
-    collection_id: str | None = Field(None, description="Id of the collection to move the document to.")
+    collection: str | None = Field(
+        None, max_length=200, description="Id or name of the collection to move the document to."
+    )
+    collection_id: str | None = Field(
+        None, max_length=200, description="The same as `collection`.", json_schema_extra=DEPRECATED
+    )
 
-    @field_validator("name", "collection_id")
+    @field_validator("name", "collection", "collection_id")
     @classmethod
     def _line(cls, value: str | None) -> str | None:
         if value is not None and (value != clean_text(value) or not value.strip()):
@@ -158,8 +169,11 @@ class DocumentChange(BaseModel):
 
     @model_validator(mode="after")
     def _check_any_change(self) -> "DocumentChange":
-        if self.name is None and self.collection_id is None:
-            raise ValueError("say what to change: name, collection_id, or both")
+        if self.collection is not None and self.collection_id is not None:
+            raise ValueError("collection_id is the old name of collection: send one of them")
+        self.collection = self.collection or self.collection_id
+        if self.name is None and self.collection is None:
+            raise ValueError("say what to change: name, collection, or both")
         return self
 
 
@@ -243,6 +257,7 @@ def _fields(row: DocumentRow) -> dict[str, Any]:
     return {
         "id": row.id,
         "collection_id": row.collection_id,
+        "name": row.name,
         "filename": row.name,
         "status": row.status,
         "reason_code": row.reason_code,

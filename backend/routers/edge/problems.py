@@ -1,7 +1,7 @@
 """Every error response, as `application/problem+json`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from fastapi import FastAPI, Request
@@ -130,22 +130,34 @@ def too_large(scope: Scope) -> TooLarge:
     )
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of an endpoint, for OpenAPI."""
-    new = set(statuses) - _EXAMPLES.keys()
+class ProblemExample(NamedTuple):
+    """An error of an endpoint, for OpenAPI."""
+
+    status: int
+    code: str
+    detail: str
+
+
+def responses(*errors: int | ProblemExample) -> dict[int | str, dict[str, Any]]:
+    """The error responses of an endpoint, for OpenAPI. A status alone gets the example in `_EXAMPLES`; what an endpoint
+    doesn't find, and what it conflicts with, are examples of its own.
+    """
+    examples = {error if isinstance(error, int) else error.status: error for error in errors}
+    new = examples.keys() - _TITLES.keys() | {e for e in examples.values() if isinstance(e, int)} - _EXAMPLES.keys()
     assert not new, f"{new}: add a title to _TITLES and an example to _EXAMPLES in backend/routers/edge/problems.py"
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {
             "description": _TITLES[status],
-            "content": {"application/problem+json": {"schema": schema, "example": _example(status)}},
+            "content": {"application/problem+json": {"schema": schema, "example": example_of(error)}},
         }
-        for status in statuses
+        for status, error in examples.items()
     }
 
 
-def _example(status: int) -> dict[str, Any]:
-    code, detail = _EXAMPLES[status]
+def example_of(error: int | ProblemExample) -> dict[str, Any]:
+    """The problem document of an example."""
+    status, code, detail = (error, *_EXAMPLES[error]) if isinstance(error, int) else error
     return {
         "type": f"urn:streamforge:error:{code}",
         "title": _TITLES[status],

@@ -12,8 +12,10 @@ from backend.errors import Invalid
 from backend.kit.yielding import in_pieces
 from backend.messages import ImagePart, decode_parts, images_of
 from backend.routers.edge.body_limits import TEXT_BODY
+from backend.routers.edge.examples import NO_SESSION
 from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import iso
 from backend.routers.sessions.sessions import Session, session_of
@@ -22,7 +24,7 @@ from backend.services.conversations.files.session_file import read_file
 from backend.services.conversations.images import ImageService
 from backend.services.conversations.sessions import MessageRow
 
-router = APIRouter(prefix="/sessions", tags=["sessions"])
+router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=OwnRoute)
 MAX_BODY = TEXT_BODY
 
 _PIECE = 64_000
@@ -43,16 +45,17 @@ _JSON = re.compile(r"application/([\w.-]+\+)?json\s*(;|$)", re.I)
                 "text/markdown": {"schema": {"type": "string"}},
             },
         },
-        **responses(401, 404, 422),
+        **responses(401, NO_SESSION, 422),
     },
     summary="Export a session",
 )
-async def export(
+async def export_session(
     session_id: SessionId,
     services: ServicesDep,
     owner: Owner,
     format: Annotated[Literal["json", "markdown"], Query(description="Format of the file.")] = "json",
-    pictures: Annotated[bool, Query(description="Whether JSON contains the images, as base64.")] = True,
+    images: Annotated[bool, Query(description="Whether JSON contains the images, as base64.")] = True,
+    pictures: Annotated[bool, Query(description="The same as `images`.", deprecated=True)] = True,
 ) -> Response:
     """JSON contains every branch with citations, images, models and usage. Markdown contains the active path, with
     citations as footnotes and images as links to this server.
@@ -61,7 +64,7 @@ async def export(
         text = await services.conversations.session_export.markdown(owner, session_id)
         return Response(text, media_type="text/markdown; charset=utf-8", headers=_download_headers(f"{session_id}.md"))
     transcript = await services.conversations.session_export.export(owner, session_id)
-    pieces = _file_pieces(transcript, services.conversations.images if pictures else None)
+    pieces = _file_pieces(transcript, services.conversations.images if images and pictures else None)
     return StreamingResponse(pieces, media_type="application/json", headers=_download_headers(f"{session_id}.json"))
 
 

@@ -8,17 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from backend.kit.text import check_clean, clean_text, is_clean
 from backend.kit.yielding import encode_items
+from backend.routers.edge.examples import NO_SESSION
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
+from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
-from backend.routers.edge.view import View
+from backend.routers.edge.view import View, schema_of
 from backend.services.conversations.sessions import SessionRow
 from backend.services.conversations.tree import PlacedMessage
 from backend.services.prompts.prompts import PromptChoice
 
-router = APIRouter(prefix="/sessions", tags=["sessions"])
+router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=OwnRoute)
 TAG = {"name": "sessions", "description": "Conversations and their messages."}
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number per page.")]
@@ -63,7 +65,10 @@ class SessionChange(BaseModel):
 
     title: str | None = Field(None, min_length=1, max_length=200)
     collections: list[str] | None = Field(
-        None, min_length=1, max_length=100, description="Search only in these collections; null means all of yours."
+        None,
+        min_length=1,
+        max_length=100,
+        description="Search only in these collections, by id or name; null means all of yours.",
     )
     model: str | None = Field(None, min_length=1, max_length=200, description="The model if a request names none.")
     system_prompt: str | None = Field(None, max_length=20_000, description="Replaces the default system prompt.")
@@ -87,7 +92,7 @@ class SessionChange(BaseModel):
     @classmethod
     def _ids(cls, value: list[str] | None) -> list[str] | None:
         if not is_clean(value):
-            raise ValueError("must be collection ids")
+            raise ValueError("must be ids or names of collections")
         return value
 
     @model_validator(mode="after")
@@ -111,10 +116,10 @@ class Message(View):
     role: str = Field(examples=["assistant"])
     status: str = Field(description="complete, partial, failed or cancelled", examples=["complete"])
     model: str | None = Field(None, description="The model that answered.")
-    prompt: dict[str, Any] | None = Field(
+    prompt: Annotated[dict[str, Any], schema_of("UsedPrompt")] | None = Field(
         None, description="The prompt of the answer: `name`, `version`, `variables`. Unset: no prompt."
     )
-    parts: list[dict[str, Any]] = Field(
+    parts: list[Annotated[dict[str, Any], schema_of("MessagePart")]] = Field(
         description="`{type: text, text, citations}`, `{type: reasoning, text}`, `{type: sources, "
         "items}`, `{type: image, image_id, media_type, bytes}`. `GET /images/{image_id}` "
         "returns the image."
@@ -152,7 +157,7 @@ class ActiveRun(View):
 
 
 @router.get("", responses=responses(400, 401, 422), summary="Your sessions")
-async def sessions(
+async def list_sessions(
     services: ServicesDep,
     owner: Owner,
     limit: Limit = 50,
@@ -166,18 +171,18 @@ async def sessions(
     return SessionList(items=[session_of(row) for row in page.items], next_cursor=following)
 
 
-@router.get("/{session_id}", responses=responses(401, 404), summary="One session")
-async def session(session_id: SessionId, services: ServicesDep, owner: Owner) -> Session:
+@router.get("/{session_id}", responses=responses(401, NO_SESSION), summary="One session")
+async def get_session(session_id: SessionId, services: ServicesDep, owner: Owner) -> Session:
     """Returns title, times and settings of a session."""
     return session_of(await services.conversations.sessions.get(owner, session_id))
 
 
-@router.patch("/{session_id}", responses=responses(401, 403, 404, 422), summary="Change a session")
-async def change(session_id: SessionId, body: SessionChange, services: ServicesDep, owner: Owner) -> Session:
+@router.patch("/{session_id}", responses=responses(401, 403, NO_SESSION, 422), summary="Change a session")
+async def update_session(session_id: SessionId, body: SessionChange, services: ServicesDep, owner: Owner) -> Session:
     """Changes the title, or the options for answers that a request doesn't set. null removes a value."""
     settings = body.model_dump(include=body.model_fields_set - {"title"}, exclude_defaults=False)
     if body.collections is not None:
-        await services.library.collections.check_exist(owner, body.collections)
+        settings["collections"] = await services.library.collections.resolve(owner, body.collections)
     if body.model is not None:
         services.models.catalog.check(body.model)
     if body.prompt is not None:
@@ -185,17 +190,20 @@ async def change(session_id: SessionId, body: SessionChange, services: ServicesD
     return session_of(await services.conversations.sessions.change(owner, session_id, body.title, settings))
 
 
-@router.delete("/{session_id}", status_code=204, responses=responses(401, 403, 404), summary="Delete a session")
-async def delete(session_id: SessionId, services: ServicesDep, owner: Owner) -> Response:
+@router.delete("/{session_id}", status_code=204, responses=responses(401, 403, NO_SESSION), summary="Delete a session")
+async def delete_session(session_id: SessionId, services: ServicesDep, owner: Owner) -> Response:
     """Cancels the session's live run and deletes its messages, runs and events."""
     await services.conversations.sessions.delete(owner, session_id)
     return Response(status_code=204)
 
 
 @router.get(
-    "/{session_id}/messages", response_model=MessageList, responses=responses(401, 404), summary="Messages of a session"
+    "/{session_id}/messages",
+    response_model=MessageList,
+    responses=responses(401, NO_SESSION),
+    summary="Messages of a session",
 )
-async def messages(
+async def list_messages(
     session_id: SessionId,
     services: ServicesDep,
     owner: Owner,
@@ -212,14 +220,16 @@ async def messages(
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
-@router.put("/{session_id}/head", responses=responses(400, 401, 403, 404, 422), summary="Switch to another branch")
-async def switch(session_id: SessionId, body: HeadChange, services: ServicesDep, owner: Owner) -> Session:
+@router.put(
+    "/{session_id}/head", responses=responses(400, 401, 403, NO_SESSION, 422), summary="Switch to another branch"
+)
+async def switch_branch(session_id: SessionId, body: HeadChange, services: ServicesDep, owner: Owner) -> Session:
     """Makes the active path end at a message of any branch. The next message follows that one."""
     return session_of(await services.conversations.sessions.switch(owner, session_id, body.message_id, leaf=body.leaf))
 
 
-@router.get("/{session_id}/active", responses=responses(401, 404), summary="Live run of a session")
-async def active(session_id: SessionId, services: ServicesDep, owner: Owner) -> ActiveRun:
+@router.get("/{session_id}/active", responses=responses(401, NO_SESSION), summary="Live run of a session")
+async def get_active_run(session_id: SessionId, services: ServicesDep, owner: Owner) -> ActiveRun:
     """Returns the run that is answering now. A page can call this after a refresh, to continue watching."""
     return ActiveRun(run_id=await services.conversations.sessions.active_run(owner, session_id))
 

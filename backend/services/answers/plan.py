@@ -87,7 +87,7 @@ class Planner:
                 await self._documents.check_exist(owner, documents)
             collections = request.collections
             if collections is not None:
-                await self._collections.check_exist(owner, collections)
+                collections = tuple(await self._collections.resolve(owner, collections))
             elif (chosen := session.get("collections")) is not None:
                 # Some may be deleted by now. The search leaves them out.
                 collections = tuple(chosen)

@@ -40,7 +40,7 @@ class CollectionReceipt:
 
 
 class CollectionService:
-    """The collections of an owner; the collections of other owners raise NotFound."""
+    """The collections of an owner; the collections of other owners raise NotFound. A `reference` is an id or a name."""
 
     def __init__(self, holdings: Holdings, workers: JobWorkers, board: ProgressBoard, search: LibrarySearch) -> None:
         self._holdings = holdings
@@ -72,9 +72,10 @@ class CollectionService:
         await self._rows.default(owner)
         return await self._details(owner, [row.id for row in await self._rows.by_owner(owner)])
 
-    async def get(self, owner: str, collection_id: str) -> CollectionDetails:
+    async def get(self, owner: str, reference: str) -> CollectionDetails:
         """One collection. Raises NotFound."""
-        if not (collections := await self._details(owner, [collection_id])):
+        row = await self._rows.get(owner, reference)
+        if not (collections := await self._details(owner, [row.id])):
             raise NotFound("No such collection. GET /collections lists yours.")
         return collections[0]
 
@@ -82,19 +83,23 @@ class CollectionService:
         """Create an empty collection. Raises Conflict (`collection_exists`)."""
         return (await self._details(owner, [(await self._rows.create(owner, name)).id]))[0]
 
-    async def rename(self, owner: str, collection_id: str, name: str) -> CollectionDetails:
+    async def rename(self, owner: str, reference: str, name: str) -> CollectionDetails:
         """Change the name. Raises NotFound, Conflict (`collection_exists`)."""
+        collection_id = (await self._rows.get(owner, reference)).id
         await self._rows.rename(owner, collection_id, name)
         return await self.get(owner, collection_id)
 
-    async def check_exist(self, owner: str, ids: Sequence[str]) -> None:
-        """Raises NotFound if one of the ids is not a collection of the owner."""
-        if missing := await self._rows.missing(owner, ids):
+    async def resolve(self, owner: str, references: Sequence[str]) -> list[str]:
+        """The ids of the collections with these ids or names. Raises NotFound if the owner doesn't have one of them."""
+        ids = await self._rows.ids(owner)
+        if missing := [reference for reference in references if reference not in ids]:
             raise NotFound(f"collections: no such collection: {missing[0]}. GET /collections lists yours.")
+        return list(dict.fromkeys(ids[reference] for reference in references))
 
-    async def delete(self, owner: str, collection_id: str) -> CollectionReceipt:
+    async def delete(self, owner: str, reference: str) -> CollectionReceipt:
         """Delete a collection with all its documents, a batch at a time. Raises NotFound."""
-        row = await self._rows.get(owner, collection_id)
+        row = await self._rows.get(owner, reference)
+        collection_id = row.id
         documents, removed = 0, RemovalCounts()
         async with self._locks.get(collection_id):
             await self._holdings.transfers.cancel_embed(collection_id)
@@ -113,12 +118,13 @@ class CollectionService:
         self._search.forget(owner)
         return CollectionReceipt(collection_id, documents, removed)
 
-    async def embed(self, owner: str, collection_id: str, model: str) -> CollectionDetails:
+    async def embed(self, owner: str, reference: str, model: str) -> CollectionDetails:
         """Begin to re-embed a collection with `provider/model`; searches go on meanwhile.
 
         Raises NotFound, Invalid (`unknown_model`), Conflict (`embedding_running`), EmbeddingFailed.
         """
-        row = await self._rows.get(owner, collection_id)
+        row = await self._rows.get(owner, reference)
+        collection_id = row.id
         try:
             await self._holdings.embedders.by_name(model)
         except ValueError as error:
@@ -134,9 +140,10 @@ class CollectionService:
         self._workers.wake()
         return await self.get(owner, collection_id)
 
-    async def cancel_embed(self, owner: str, collection_id: str) -> CollectionDetails:
+    async def cancel_embed(self, owner: str, reference: str) -> CollectionDetails:
         """Stop the re-embedding; the collection keeps its embedding. Raises NotFound."""
-        row = await self._rows.get(owner, collection_id)
+        row = await self._rows.get(owner, reference)
+        collection_id = row.id
         async with self._locks.get(collection_id):
             if await self._holdings.transfers.cancel_embed(collection_id):
                 await self._workers.abandon([collection_id])

@@ -81,14 +81,15 @@ class DocumentService:
         return with_progress(row, [*entries, *document_entries(self._board, document_id)])
 
     async def page(
-        self, owner: str, limit: int, before: str | None, collection_id: str | None = None, status: Status | None = None
+        self, owner: str, limit: int, before: str | None, collection: str | None = None, status: Status | None = None
     ) -> list[DocumentRow]:
-        """A page of documents, newest first, of a collection and with a status if given.
+        """A page of documents, newest first, of a collection (its id or name) and with a status if given.
 
         Raises NotFound (no such collection).
         """
-        if collection_id is not None:
-            await self._holdings.collections.get(owner, collection_id)
+        collection_id = None
+        if collection is not None:
+            collection_id = (await self._holdings.collections.get(owner, collection)).id
         stored_status, only, without = status, None, list[str]()
         if status is not None and status in STAGES:
             stored_status, only = "queued", versions_in_stage(self._board, status)

@@ -32,14 +32,14 @@ class Moves:
         self._search = search
         self._locks = locks
 
-    async def move(self, owner: str, document_id: str, target: str) -> None:
-        """Move a document to the collection `target`, or queue the job that does.
+    async def move(self, owner: str, document_id: str, collection: str) -> None:
+        """Move a document to the collection with this id or name, or queue the job that does.
 
         Raises NotFound, Conflict (`document_duplicate`; `document_busy` while it is being read), EmbeddingMismatch.
         """
         async with self._locks.get(document_id):
             row = await self._documents.get(owner, document_id)
-            await self._holdings.collections.get(owner, target)
+            target = (await self._holdings.collections.get(owner, collection)).id
             if row.collection_id == target:
                 return
             if row.status not in ("ready", "failed", "cancelled") or (row.pending and not row.is_settled):

@@ -58,16 +58,18 @@ class Uploads:
         self._max_bytes = max_bytes
 
     async def add(
-        self, owner: str, name: str, source: BinaryIO, collection_id: str | None = None
+        self, owner: str, name: str, source: BinaryIO, collection: str | None = None
     ) -> tuple[DocumentRow, bool]:
-        """Store a file and queue it. Returns the document, and whether it is new: the same bytes are the same document.
+        """Store a file and queue it, in the collection with this id or name.
+
+        Returns the document, and whether it is new: the same bytes are the same document.
 
         Raises NotFound (no such collection), TooLarge, DocumentUnreadable (`document_empty`), EmbeddingMismatch,
         StorageFull.
         """
         name = display_name(name)
         collections = self._holdings.collections
-        row = await (collections.get(owner, collection_id) if collection_id else collections.default(owner))
+        row = await (collections.get(owner, collection) if collection else collections.default(owner))
         await self._search.check(owner, [row.id])
         async with self._file_on_disk(source, name) as file:
             document_id, version, is_new = await self._holdings.versions.add(

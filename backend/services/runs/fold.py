@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from backend import events as ev
-from backend.messages import CitationRef, MessagePart, MessageStatus, ReasoningPart, SourcesPart, TextPart
+from backend.messages import (
+    BETWEEN_PARTS,
+    CitationRef,
+    MessagePart,
+    MessageStatus,
+    ReasoningPart,
+    SourcesPart,
+    TextPart,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +96,7 @@ class RunFold:
 
     def text(self) -> str:
         """The text parts of the answer so far."""
-        return "\n\n".join(p.text for p in self._parts if p.kind == "text")
+        return BETWEEN_PARTS.join(p.text for p in self._parts if p.kind == "text")
 
     def uncounted_text(self) -> str:
         """The text that a model wrote after the last usage event for answers."""

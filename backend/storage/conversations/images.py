@@ -28,7 +28,7 @@ class Images:
         sql = "SELECT id, media_type, data FROM images WHERE id = :id AND owner = :owner"
         row = await self._db.read(lambda tx: tx.one(sql, id=image_id, owner=owner))
         if row is None:
-            raise NotFound("No such picture.")
+            raise NotFound("No such image.")
         return ImageRow(*row)
 
     async def find(self, session_id: str, image_ids: Sequence[str]) -> dict[str, ImageRow]:

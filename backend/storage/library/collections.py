@@ -45,10 +45,13 @@ class Collections:
         collection = await self._db.read(lambda tx: _by_name(tx, owner, DEFAULT_COLLECTION))
         return collection or await self._db.write(lambda tx: _default(tx, owner))
 
-    async def get(self, owner: str, collection_id: str) -> CollectionRow:
-        """One collection. Raises NotFound."""
-        sql = f"SELECT {_COLUMNS} FROM collections WHERE id = :id AND owner = :owner"
-        row = await self._db.read(lambda tx: tx.one(sql, id=collection_id, owner=owner))
+    async def get(self, owner: str, reference: str) -> CollectionRow:
+        """The collection with this id or name; an id wins. Raises NotFound."""
+        sql = (
+            f"SELECT {_COLUMNS} FROM collections WHERE owner = :owner AND (id = :reference OR name = :reference) "
+            "ORDER BY id = :reference DESC LIMIT 1"
+        )
+        row = await self._db.read(lambda tx: tx.one(sql, reference=reference, owner=owner))
         if row is None:
             raise NotFound("No such collection. GET /collections lists yours.")
         return CollectionRow(*row)
@@ -69,10 +72,10 @@ class Collections:
         row = await self._db.read(lambda tx: tx.one(sql, id=collection_id))
         return CollectionRow(*row) if row else None
 
-    async def missing(self, owner: str, ids: Sequence[str]) -> list[str]:
-        """The ids that belong to no collection of the owner."""
-        own = {row.id for row in await self.by_owner(owner)}
-        return [i for i in ids if i not in own]
+    async def ids(self, owner: str) -> dict[str, str]:
+        """The ids of the owner's collections, by id and by name; an id wins over the same name."""
+        rows = await self.by_owner(owner)
+        return {row.name: row.id for row in rows} | {row.id: row.id for row in rows}
 
     async def counts(self, ids: Sequence[str]) -> list[CollectionCounts]:
         """The numbers of these collections, in the same order."""

@@ -31,6 +31,9 @@ Moment = Annotated[datetime, Meta(tz=True)]
 Number = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
 
 
+_Usage = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "#/components/schemas/TokenUsage"})]
+
+
 class UsedPrompt(msgspec.Struct, forbid_unknown_fields=True):
     """The prompt of an answer."""
 
@@ -53,7 +56,7 @@ class TranscriptMessage(msgspec.Struct, forbid_unknown_fields=True):
     status: MessageStatus = "complete"
     model: Annotated[str, Meta(max_length=200)] | None = None
     prompt: UsedPrompt | None = None
-    usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    usage: _Usage | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Head(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -79,7 +79,7 @@ async def seqs(hub: RunHub, run_id: str, after: int = 0) -> list[int]:
     stream = await hub.follow("local", run_id, after, DIALECT)
     assert stream is not None
     body = b"".join([chunk async for chunk in stream])
-    return [int(frame.split(b"\n")[0].rpartition(b":")[2]) for frame in body.split(b"\n\n") if frame]
+    return [int(frame.split(b"\n")[1].rpartition(b":")[2]) for frame in body.split(b"\n\n") if frame]
 
 
 async def chatter(run: Run, words: int) -> str:
