@@ -42,6 +42,7 @@ def open_answers(
         conversations.images,
         settings.models,
         settings.library,
+        int(settings.runs.max_answer_mb * 1_000_000),
     )
     limit = settings.runs.max_message_chars
     return Answers(runs.hub, runs.turns, conversations.rows, planner, writer, KeyedLocks(), limit)

@@ -48,6 +48,7 @@ class AnswerWriter:
         images: ImageService,
         settings: ModelSettings,
         library: LibrarySettings,
+        max_bytes: int,
     ) -> None:
         self._turns = turns
         self._health = models.health
@@ -56,6 +57,7 @@ class AnswerWriter:
         self._images = images
         self._settings = settings
         self._limits = call_limits(settings)
+        self._max_bytes = max_bytes
         self._link_hosts = parse_hosts(library.allowed_link_hosts)
 
     async def write(self, turn: OpenTurn, run: Run) -> str:
@@ -95,6 +97,7 @@ class AnswerWriter:
             quoted_before=history.has_sources,
             link_hosts=self._link_hosts,
             input_limit=plan.spending.input_limit if plan.spending is not None else None,
+            max_bytes=self._max_bytes,
         )
         reason = "stop"
         async with aclosing(answer(inputs)) as outputs:
