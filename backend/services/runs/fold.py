@@ -62,6 +62,15 @@ class RunFold:
             case ev.Status():
                 pass
 
+    def apply_line(self, line: bytes) -> bool:
+        """Add one stored event. False: its line is damaged, so that it was left out."""
+        try:
+            self.apply(ev.decode(line))
+        except (ValueError, IndexError):
+            # IndexError: a delta whose part never began, because that event was damaged.
+            return False
+        return True
+
     def _restore(self, snapshot: ev.Snapshot) -> None:
         self.started = snapshot
         self.model = snapshot.model
