@@ -10,6 +10,7 @@ from backend.messages import decode_parts, marked_text
 from backend.routers.answers.documentation import STREAM_RESPONSES
 from backend.routers.answers.requests import ANSWER_PARAMETERS, PIXEL, NewMessage, start_and_stream
 from backend.routers.edge.body_limits import TEXT_BODY
+from backend.routers.edge.bounds import IdText
 from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ServicesDep
@@ -36,11 +37,13 @@ class ChatRequest(NewMessage):
         },
     )
 
-    session_id: str | None = Field(None, description="The session that the message belongs to. Unset: a new session.")
-    parent_id: str | None = Field(
+    session_id: IdText | None = Field(
+        None, description="The session that the message belongs to. Unset: a new session."
+    )
+    parent_id: IdText | None = Field(
         None, description="The message that this one follows. Unset: the session's last message."
     )
-    expect_head: str | None = Field(
+    expect_head: IdText | None = Field(
         None, description="The request fails with 409 unless this is the session's last message."
     )
 

@@ -1,6 +1,7 @@
 """One record that can't be stored or read: it is set aside, and other runs, leases and the shutdown go on."""
 
 import asyncio
+import json
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 import pytest
 
 from backend.kit.times import now_ms
+from backend.messages import MessagePart
 from backend.services.runs import keep
+from backend.services.runs.fold import RunFold
 from backend.storage.runs.events import EventLines
 from backend.storage.runs.turns import ClosedTurn, Turns
 from tests.scenarios.support import ask, gated, messages, only_terminal, rows, said, watch
 from tests.support.harness import Running, serving
-from tests.support.provider_protocol import answer
+from tests.support.provider_protocol import Send, answer, chunk, done
 from tests.support.provider_server import ProviderServer
 
 SIMULATED = ask(model="simulated/words", max_tokens=5)
@@ -206,3 +209,41 @@ async def test_a_log_that_is_gone_still_has_an_end(server: Running) -> None:
     connection.close()
     async with watch(server.client, f"/runs/{run_id}/events") as again:
         assert [e["type"] for e in await again.all()] == ["run.completed"]
+
+
+async def test_an_answer_that_cant_be_encoded_still_ends(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = RunFold.message_parts
+
+    def refuse(fold: RunFold) -> list[MessagePart]:
+        if fold.has_text:
+            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+        return parts(fold)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFold, "message_parts", refuse)
+        events = await server.events(SIMULATED)
+    assert only_terminal(events)["error"]["code"] == "not_saved"
+    await server.services.runs.hub._keeper.save_late()
+    assert rows(server, "SELECT status FROM runs") == [("failed",)]
+
+
+async def test_absurd_counts_and_reasons_of_a_provider_end_in_a_complete_answer(
+    with_provider: Running, provider: ProviderServer
+) -> None:
+    """Next to them, `/usage` still adds up."""
+    absurd = 2**62
+    finish = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    usage = json.dumps({"choices": [], "usage": {"prompt_tokens": absurd, "completion_tokens": absurd}})
+    for _ in range(3):
+        script = [
+            chunk({"content": "Hi."}),
+            Send(f"data: {finish}\n\n".encode()),
+            Send(f"data: {usage}\n\n".encode()),
+            done(),
+        ]
+        provider.script(script)
+        events = await with_provider.events(ask())
+        end = only_terminal(events)
+        assert (end["type"], end["usage"]["input_tokens"]) == ("run.completed", 2**53)
+    report = (await with_provider.client.get("/usage")).json()
+    assert report["total"]["input_tokens"] == 2**53

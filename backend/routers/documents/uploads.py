@@ -13,6 +13,7 @@ from backend.errors import Forbidden, Invalid, NotFound, StreamForgeError
 from backend.kit.text import check_clean
 from backend.routers.documents.views import DocumentId, Replaced, Uploaded, Uploads, replaced_view
 from backend.routers.edge.body_limits import JSON_BODY, TEXT_BODY
+from backend.routers.edge.bounds import MAX_ID
 from backend.routers.edge.problems import responses
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.services.library.file_names import display_name
@@ -29,7 +30,9 @@ def max_body(settings: Settings) -> int:
     return settings.library.max_upload_mb * 1_000_000 * _FILES_PER_REQUEST + JSON_BODY
 
 
-Collection = Annotated[str | None, Query(description="Id of one of your collections. Unset: the default collection.")]
+Collection = Annotated[
+    str | None, Query(max_length=MAX_ID, description="Id of one of your collections. Unset: the default collection.")
+]
 Wait = Annotated[bool, Query(description="true: respond only when the document can be searched, or has failed.")]
 _AFTER_WAITING = {200: {"model": Uploads, "description": "With wait=true: the document is ready or has failed."}}
 _MAX_NAME = 60
@@ -62,7 +65,11 @@ class TextRequest(_NewContent):
         },
     )
 
-    text: str = Field(min_length=1, description="Markdown or plain text. At most 10 MB of JSON, and MAX_UPLOAD_MB.")
+    text: str = Field(
+        min_length=1,
+        max_length=TEXT_BODY,
+        description="Markdown or plain text. At most 10 MB of JSON, and MAX_UPLOAD_MB.",
+    )
 
 
 class UrlRequest(_NewContent):
@@ -148,7 +155,8 @@ async def upload(
     ] = False,
     collection: Collection = None,
     collection_field: Annotated[
-        str | None, Form(alias="collection", description="Id of one of your collections, as a form field.")
+        str | None,
+        Form(alias="collection", max_length=MAX_ID, description="Id of one of your collections, as a form field."),
     ] = None,
 ) -> Uploads:
     """Stores PDF, Word, PowerPoint, Excel, CSV, EPUB, HTML, Markdown, e-mail, JSON, source code, images or plain

@@ -6,6 +6,7 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from backend.kit.text import clean_text
+from backend.routers.edge.bounds import IdText
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View
 from backend.services.library.documents import DocumentReceipt, DocumentRow, VersionRow
@@ -13,7 +14,8 @@ from backend.services.library.file_names import MAX_NAME
 from backend.services.library.sweep import SweepReport
 
 DocumentId = Annotated[
-    str, Path(description="A document's id: the `id` in the response to its upload, or in GET /documents.")
+    str,
+    Path(description="A document's id: the `id` in the response to its upload, or in GET /documents."),
 ]
 _PROGRESS = "`done` of `total` chunks are embedded, `rate` chunks per second, `seconds` spent in each stage."
 _DOCUMENT: dict[str, Any] = {
@@ -147,7 +149,7 @@ class DocumentChange(BaseModel):
     )
 
     name: str | None = Field(None, min_length=1, max_length=MAX_NAME, description="The new file name.")
-    collection_id: str | None = Field(None, description="Id of the collection to move the document to.")
+    collection_id: IdText | None = Field(None, description="Id of the collection to move the document to.")
 
     @field_validator("name", "collection_id")
     @classmethod

@@ -11,6 +11,7 @@ from backend import events as ev
 from backend.errors import InternalError, NotSaved, RunError, ShuttingDown, StreamForgeError
 from backend.events import status_of
 from backend.services.runs.archive import closed_turn
+from backend.services.runs.fold import RunFold
 from backend.services.runs.log import LogFull
 from backend.services.runs.run import Body, Run
 from backend.services.runs.watch import ARRIVAL_SECONDS, schedule_leave
@@ -82,11 +83,21 @@ class RunDriver:
             terminal = _failed(run, _not_saved())
             ends = run.log.drop_hidden()
             last = [*(last[:-1] if ends is None else ends), terminal]
-            self._unsaved[run] = closed_turn(run, run.state, terminal, run.log.encode_next(last))
+            self._unsaved[run] = _late_end(run, terminal, last)
             run.log.finish(last, stored=False)
         run.observer.ended(terminal)
         code = terminal.error.code if isinstance(terminal, ev.RunFailed) else None
         log.info("run_ended", run_id=run.id, status=status_of(terminal), code=code, events=run.log.head)
+
+
+def _late_end(run: Run, terminal: ev.Terminal, last: list[ev.AnyEvent]) -> ClosedTurn:
+    """The end of a run for later. An answer that can't be encoded is left out: watchers must be sent the end."""
+    lines = run.log.encode_next(last)
+    try:
+        return closed_turn(run, run.state, terminal, lines)
+    except Exception:
+        log.exception("answer_set_aside", run_id=run.id)
+        return closed_turn(run, RunFold(), terminal, lines)
 
 
 def _cancelled(run: Run) -> ev.Terminal:

@@ -10,6 +10,7 @@ from typing_extensions import override
 from backend.chains.retrieval.embeddings._base import Embedder, EmbeddingInput, charged_request
 from backend.chains.text.tokens import estimate_tokens
 from backend.errors import EmbeddingFailed
+from backend.kit.numbers import bounded
 
 if TYPE_CHECKING:
     from backend.chains.retrieval.embeddings._base import Vectors
@@ -89,7 +90,7 @@ class RemoteEmbedder(Embedder):
                 kind = type(error).__name__
                 raise EmbeddingFailed(f"{self._label} could not embed text ({kind}). {self._hint}") from None
             # Negative numbers are ignored.
-            if tokens and tokens > 0:
+            if tokens := bounded(tokens):
                 usage.tokens, usage.estimated = tokens, False
         return self._checked(vectors, len(texts))
 
