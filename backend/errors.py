@@ -264,6 +264,20 @@ class ContextOverflow(RunError):
     status = 422
 
 
+class AnswerTooLong(RunError):
+    """The answer reached the largest size that the server allows, and was ended there."""
+
+    code = "too_long"
+
+    @classmethod
+    def at(cls, max_bytes: int) -> Self:
+        """The error for an answer that would be larger than `max_bytes`."""
+        return cls(
+            f"The answer reached {max_bytes / 1_000_000:g} MB, the largest size that this server allows "
+            "(MAX_ANSWER_MB), and was ended there. What came until then is kept."
+        )
+
+
 class ContentFiltered(RunError):
     """The provider's content filter ended the answer."""
 

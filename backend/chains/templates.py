@@ -17,14 +17,21 @@ from backend.chains.models.prompt import Message
 from backend.errors import Invalid
 from backend.kit.text import check_clean, clean_text
 
-Value = StrictBool | StrictInt | StrictFloat | StrictStr
+_MAX_VALUES, _MAX_LENGTH = 50_000, 200_000
+"""Characters: of all values together, and of all texts together with their values."""
+_MAX_NUMBER = 10**18
+_InRange = Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)
+
+Value = (
+    StrictBool
+    | Annotated[StrictInt, _InRange]
+    | Annotated[StrictFloat, _InRange]
+    | Annotated[StrictStr, Field(max_length=_MAX_VALUES)]
+)
 MESSAGE = "message"
 """The variable of `template` that is replaced by the user's message."""
 _PLACE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,49})\s*\}\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,49}")
-_MAX_VALUES, _MAX_LENGTH = 50_000, 200_000
-"""Characters: of all values together, and of all texts together with their values."""
-_MAX_NUMBER = 10**18
 
 Text = Annotated[str, Field(max_length=20_000)]
 

@@ -12,7 +12,12 @@ class SettingsGroup(BaseSettings):
     """The settings of one capability. The name of a field in capitals is the name of its environment variable."""
 
     model_config = SettingsConfigDict(
-        env_file=None, extra="ignore", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+        env_file=None,
+        extra="ignore",
+        env_ignore_empty=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
 

@@ -26,6 +26,7 @@ from pydantic import (
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _MAX_FILE_BYTES = 1_000_000
 SECTIONS = ("providers", "aliases", "fallbacks")
+_MAX_TOKENS = 1_000_000_000
 
 
 class ProvidersError(ValueError):
@@ -55,8 +56,8 @@ class Price(_Strict):
 class ModelSpec(_Strict):
     """The abilities of a model. None means unknown; then the parameter is sent to the provider."""
 
-    context: int | None = Field(default=None, ge=1, description="Tokens that it reads at most.")
-    max_output: int | None = Field(default=None, ge=1, description="Tokens that it writes at most.")
+    context: int | None = Field(default=None, ge=1, le=_MAX_TOKENS, description="Tokens that it reads at most.")
+    max_output: int | None = Field(default=None, ge=1, le=_MAX_TOKENS, description="Tokens that it writes at most.")
     vision: bool | None = None
     tools: bool | None = None
     reasoning: bool | None = None

@@ -6,7 +6,7 @@ snapshot may jump. Fields that are None or at their default are left out of the 
 """
 
 from backend.events.base import Event
-from backend.events.codec import AnyEvent, decode, encode
+from backend.events.codec import AnyEvent, check, decode, encode
 from backend.events.run import (
     PROTOCOL_VERSION,
     ModelSwitched,
@@ -66,6 +66,7 @@ __all__ = [
     "TextStart",
     "TokenUsage",
     "Usage",
+    "check",
     "decode",
     "encode",
     "status_of",

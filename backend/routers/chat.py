@@ -11,6 +11,7 @@ from backend.routers.answers.documentation import STREAM_RESPONSES
 from backend.routers.answers.requests import ANSWER_PARAMETERS, PIXEL, NewMessage, start_and_stream
 from backend.routers.dialects.json import Answer
 from backend.routers.edge.body_limits import TEXT_BODY
+from backend.routers.edge.bounds import IdText
 from backend.routers.edge.examples import NO_SESSION, SESSION_BUSY
 from backend.routers.edge.paths import SessionId
 from backend.routers.edge.problems import responses
@@ -40,11 +41,13 @@ class ChatRequest(NewMessage):
         },
     )
 
-    session_id: str | None = Field(None, description="The session that the message belongs to. Unset: a new session.")
-    parent_id: str | None = Field(
+    session_id: IdText | None = Field(
+        None, description="The session that the message belongs to. Unset: a new session."
+    )
+    parent_id: IdText | None = Field(
         None, description="The message that this one follows. Unset: the session's last message."
     )
-    expect_head: str | None = Field(
+    expect_head: IdText | None = Field(
         None, description="The request fails with 409 unless this is the session's last message."
     )
 

@@ -9,6 +9,7 @@ from backend.chains.history.follow_up import related_queries
 from backend.chains.models.prompt import Message
 from backend.chains.passages import Passage
 from backend.kit.text import is_clean
+from backend.routers.edge.bounds import IdText
 from backend.routers.edge.examples import EMBEDDING_MISMATCH, NO_COLLECTION, NO_MESSAGE
 from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
@@ -33,7 +34,7 @@ def _not_blank(value: str) -> str:
     return value
 
 
-Id = Annotated[str, AfterValidator(_id)]
+Id = Annotated[IdText, AfterValidator(_id)]
 
 
 class Turn(BaseModel):

@@ -18,6 +18,7 @@ from tests.support.provider_protocol import Send, answer, chunk, done
 from tests.support.provider_server import ProviderServer
 
 SIMULATED = ask(model="simulated/words")
+LONG = {"max_answer_mb": 10}
 CONTRACT = b"# Terms\n\nThe notice period is 45 days. Invoices are due in 30 days."
 
 
@@ -176,7 +177,7 @@ async def test_twenty_watchers_see_the_same(with_provider: Running, provider: Pr
 async def test_a_reader_that_takes_nothing_holds_nobody_and_is_dropped(tmp_path, provider: ProviderServer) -> None:
     size, count = 16_384, 400
     provider.script([*(chunk({"content": "x" * size}) for _ in range(count)), chunk({}, "stop"), done()])
-    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
+    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url, **LONG}
     async with serving(tmp_path / "data", llm_model="openai/m", send_timeout=0.3, **options) as server:
         stuck = frozen(server.port)
         (run_id,) = await _first_run(server)
@@ -197,7 +198,7 @@ async def test_a_reader_that_takes_nothing_holds_nobody_and_is_dropped(tmp_path,
 async def test_a_frozen_reader_leaves_no_connection_behind(tmp_path, provider: ProviderServer) -> None:
     """Although it never reads nor closes: the server hangs up instead of waiting for it to take the rest."""
     provider.script([*(chunk({"content": "x" * 16_384}) for _ in range(400)), chunk({}, "stop"), done()])
-    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
+    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url, **LONG}
 
     def connections() -> int:
         mine = psutil.Process().net_connections("tcp")
@@ -219,7 +220,7 @@ async def test_a_frozen_reader_leaves_no_connection_behind(tmp_path, provider: P
 async def test_a_reader_that_freezes_on_the_last_bytes_is_hung_up_on(tmp_path, provider: ProviderServer) -> None:
     """All of a replay is one write: only the end of the response waits for the reader."""
     provider.script([chunk({"content": "x" * 3_500_000}), chunk({}, "stop"), done()])
-    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
+    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url, **LONG}
     async with serving(tmp_path / "data", llm_model="openai/m", send_timeout=0.3, **options) as server:
         path, _ = await finished(server, ask())
         with socket.socket() as reader:
@@ -237,7 +238,7 @@ async def test_a_reader_that_freezes_on_the_last_bytes_is_hung_up_on(tmp_path, p
 
 async def test_a_reader_that_is_dropped_is_no_traceback_in_the_log(tmp_path, provider: ProviderServer) -> None:
     provider.script([*(chunk({"content": "x" * 16_384}) for _ in range(400)), chunk({}, "stop"), done()])
-    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
+    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url, **LONG}
     async with serving(tmp_path / "data", llm_model="openai/m", send_timeout=0.3, **options) as server:
         (handler,) = (h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler)
         handler.setStream(logged := io.StringIO())

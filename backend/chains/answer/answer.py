@@ -25,11 +25,11 @@ from backend.chains.history.follow_up import (
 )
 from backend.chains.history.images import IMAGE_TOKENS
 from backend.chains.history.summary import shorten_history
-from backend.chains.models.prompt import Grounding, Image, Message, Prompt, Tokens
+from backend.chains.models.prompt import Grounding, Image, Message, Output, Prompt, Reasoning, Text, Tokens
 from backend.chains.passages import Passage, Retriever, SearchTrace
 from backend.chains.text.small_talk import small_talk_of
 from backend.chains.text.tokens import estimate_bytes, estimate_tokens
-from backend.errors import RunError
+from backend.errors import AnswerTooLong, RunError
 
 _MAX_SNIPPET = 280
 """Characters of a passage that clients are sent with a source."""
@@ -65,6 +65,8 @@ class AnswerInput:
     """The most tokens that a prompt may have. Passages are left out to stay below it."""
     shows_advice: bool = True
     """Whether the answer may say which settings to change."""
+    max_bytes: int = 4_000_000
+    """The most bytes of text and reasoning. A longer answer is ended there."""
     first: ModelCandidate = field(init=False)
     """The model that will probably answer: the first one without a cooldown."""
 
@@ -127,8 +129,11 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
                     candidate = output.now
                     yield ev.ModelSwitched(before=output.before.name, now=candidate.name, reason=output.error.code)
                     continue
-                async for event in composer.add(output):
+                cut = _cut(output, inputs.max_bytes - composer.earlier_length - composer.length)
+                async for event in composer.add(cut or output):
                     yield event
+                if cut is not None:
+                    raise AnswerTooLong.at(inputs.max_bytes)
         async for event in composer.close():
             yield event
     except (asyncio.CancelledError, RunError) as error:
@@ -137,6 +142,14 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
         raise
     yield _answer_usage(composer, candidate, prompt_for(candidate))
     yield Finished(composer.reason)
+
+
+def _cut(output: Output, room: int) -> Text | Reasoning | None:
+    """The first `room` bytes of the output's text; None if the output has no more than that."""
+    if not isinstance(output, Text | Reasoning) or len(output.text) * 4 <= room:
+        return None
+    encoded = output.text.encode("utf-8", "replace")
+    return replace(output, text=encoded[: max(room, 0)].decode("utf-8", "ignore")) if len(encoded) > room else None
 
 
 def _end_broken_call(

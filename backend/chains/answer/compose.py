@@ -13,6 +13,9 @@ from backend.chains.models.prompt import Finish, Output, Quote, Reasoning, Text,
 from backend.chains.passages import Passage, Retriever
 from backend.kit.text import clean_text
 
+_MAX_REASON = 100
+"""Characters of a finish reason that are kept. A provider may send any text."""
+
 
 def source_id(n: int) -> str:
     """The id of the answer's nth source."""
@@ -41,6 +44,8 @@ class Composer:
         self.reason = "stop"
         self.length = 0
         """Bytes of text and reasoning that the model wrote."""
+        self.earlier_length = 0
+        """Bytes that earlier models of the same answer wrote."""
 
     async def add(self, output: Output) -> AsyncIterator[ev.AnyEvent]:
         """The deltas and citations of one output. If its part is not open yet, the end of the open part and the start
@@ -54,7 +59,7 @@ class Composer:
             case Tokens():
                 self.tokens = output
             case Finish(reason):
-                self.reason = clean_text(reason)
+                self.reason = clean_text(reason)[:_MAX_REASON]
             case Quote():
                 async for event in self._quote(output):
                     yield event
@@ -114,6 +119,7 @@ class Composer:
 
     def reset(self) -> None:
         """Forget the usage and the finish reason of the last model, since another model takes over."""
+        self.earlier_length += self.length
         self.tokens, self.reason, self.length = None, "stop", 0
         self._unmarked_text = []
 

@@ -18,6 +18,8 @@ _MAX_MESSAGES, _MAX_MESSAGE_CHARACTERS = 6, 1500
 LONGEST_REWRITE = _MAX_MESSAGES * (4 * _MAX_MESSAGE_CHARACTERS + 20) + 100
 """The most bytes of a request to rewrite, besides the question and the system prompt."""
 _MAX_QUESTION = 2_000
+_MAX_PIECES = 4_000
+"""Pieces of a rewritten question that are kept; a longer one is not used."""
 REWRITING = Parameters(max_tokens=200)
 _STANDALONE_WORDS = 3
 _POINTS_BACK = re.compile(r"\b(it|its|they|them|their|that|this|those|these|he|she|his|her|there|one|ones)\b", re.I)
@@ -52,8 +54,8 @@ async def standalone_question(
         async with aclosing(model.stream(prompt)) as outputs:
             async for output in outputs:
                 match output:
-                    case Text(text):
-                        pieces.append(text)
+                    case Text(text) if len(pieces) < _MAX_PIECES:
+                        pieces.append(text[: _MAX_QUESTION + 1])
                     case Tokens():
                         tokens = output
                     case _:

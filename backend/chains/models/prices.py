@@ -12,6 +12,7 @@ from backend import events as ev
 from backend.chains.models.prompt import Tokens
 from backend.chains.models.provider import Endpoint
 from backend.config.models_file import Price
+from backend.kit.numbers import bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,4 +119,4 @@ def _cached(tokens: Tokens) -> int:
 
 
 def _whole(micro: Decimal) -> int:
-    return int(micro.to_integral_value(ROUND_HALF_UP))
+    return bounded(int(micro.to_integral_value(ROUND_HALF_UP)))

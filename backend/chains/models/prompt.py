@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, cast
 
 from backend.chains.models.tokenizers import Count
 from backend.chains.passages import Passage, Similarity
+from backend.kit.numbers import bounded
 
 Grounding = Literal["off", "no_documents", "nothing_relevant", "passages"]
 
@@ -158,10 +159,14 @@ class Tokens:
     cached: int | None = None
 
     def __post_init__(self) -> None:
-        if self.input < 0 or self.output < 0:
-            # A provider that reports negative tokens must not lower the bill.
-            object.__setattr__(self, "input", max(self.input, 0))
-            object.__setattr__(self, "output", max(self.output, 0))
+        # A provider that reports negative tokens must not lower the bill, and one that reports absurd ones must not
+        # break the sums.
+        object.__setattr__(self, "input", bounded(self.input))
+        object.__setattr__(self, "output", bounded(self.output))
+        if self.reasoning is not None:
+            object.__setattr__(self, "reasoning", bounded(self.reasoning))
+        if self.cached is not None:
+            object.__setattr__(self, "cached", bounded(self.cached))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,13 @@ class RunSettings(SettingsGroup):
 
     max_runs: int = Field(100, ge=1, description="Maximum number of live answers; one more request gets 429.")
     max_message_chars: int = Field(32_000, ge=1, le=1_000_000, description="Longest message, in characters.")
+    max_answer_mb: float = Field(
+        4.0,
+        gt=0,
+        le=100,
+        description="Largest answer, in MB of text and reasoning. A longer one is ended and fails with `too_long`; "
+        "what came is kept.",
+    )
     checkpoint_seconds: float = Field(1.0, gt=0, le=60, description="Most seconds of an answer that a crash can lose.")
     checkpoint_events: int = Field(500, ge=1, le=900, description="An answer is also stored after so many new events.")
     log_tail_events: int = Field(5000, ge=100, description="Number of a live run's events that are kept in memory.")

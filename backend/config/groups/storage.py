@@ -19,7 +19,10 @@ class StorageSettings(SettingsGroup):
     )
     chroma_url: str | None = Field(None, description="Not supported yet: leave it unset. Vectors are in DATA_DIR.")
     event_retention_hours: float = Field(
-        24.0, gt=0, description="Hours for which a finished run's events are kept; later it replays as a snapshot."
+        24.0,
+        gt=0,
+        le=1_000_000,
+        description="Hours for which a finished run's events are kept; later it replays as a snapshot.",
     )
 
     @field_validator("database_url")

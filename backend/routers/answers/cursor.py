@@ -7,10 +7,15 @@ from fastapi import Query
 from backend.errors import (
     BadRequest,
 )
+from backend.routers.edge.bounds import MAX_ID
 
 AfterQuery = Annotated[
     str | None,
-    Query(description="The `seq` of the last event that you received. `Last-Event-ID` wins.", examples=["17"]),
+    Query(
+        max_length=MAX_ID,
+        description="The `seq` of the last event that you received. `Last-Event-ID` wins.",
+        examples=["17"],
+    ),
 ]
 
 

@@ -4,13 +4,15 @@ from typing import Any
 
 from backend.routers.dialects import BY_FORMAT
 from backend.routers.dialects.json import STATUS_BY_CODE
+from backend.routers.edge.bounds import MAX_ID
 from backend.routers.edge.examples import EMBEDDING_MISMATCH, MODEL_NOT_FOUND
 from backend.routers.edge.problems import responses
 
 
 def header_parameter(name: str, description: str) -> dict[str, Any]:
     """The OpenAPI parameter for a header that the endpoint reads without FastAPI."""
-    return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
+    schema = {"type": "string", "maxLength": MAX_ID}
+    return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
 
 
 # The endpoints read these without FastAPI, whose parameters cost 40 µs each per request.

@@ -25,6 +25,8 @@ from backend.routers.answers.cursor import parse_cursor
 from backend.routers.answers.documentation import STREAM_PARAMETERS, header_parameter
 from backend.routers.answers.respond import run_response
 from backend.routers.dialects import dialect_of
+from backend.routers.edge.body_limits import TEXT_BODY
+from backend.routers.edge.bounds import MAX_ID, IdText
 from backend.routers.edge.services import owner_of, ready_services, request_id_of
 from backend.services.answers.request import AnswerRequest, IfBusy
 from backend.services.prompts.prompts import PromptChoice
@@ -39,7 +41,7 @@ class ImageInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     media_type: Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
-    data: str = Field(min_length=4, description="Base64, without line breaks.", examples=[PIXEL])
+    data: str = Field(min_length=4, max_length=TEXT_BODY, description="Base64, without line breaks.", examples=[PIXEL])
 
     _image: Image = PrivateAttr()
 
@@ -61,14 +63,15 @@ class AnswerOptions(Writing):
 
     model: str | None = Field(
         None,
+        max_length=MAX_ID,
         description="`provider/model` or an alias, see GET /models. Unset: the session's, else the "
         "prompt's, else the default.",
     )
-    documents: bool | list[str] = Field(
+    documents: bool | list[IdText] = Field(
         True,
         description="true: search all of your documents; false: search none; or the ids of the documents to search.",
     )
-    collections: list[str] | None = Field(
+    collections: list[IdText] | None = Field(
         None,
         min_length=1,
         max_length=100,
@@ -76,7 +79,7 @@ class AnswerOptions(Writing):
     )
     system_prompt: str | None = Field(None, max_length=20_000, description="Replaces the default system prompt.")
     prompt: PromptChoice | None = Field(None, description="One of your prompts, see GET /prompts.")
-    fallbacks: list[str] | None = Field(
+    fallbacks: list[IdText] | None = Field(
         None,
         max_length=9,
         description="Models to try, in this order, if the first model fails before its first token. "
@@ -168,13 +171,13 @@ async def start_and_stream(request: Request, body: AnswerOptions, **place: Any) 
     headers = request.headers
     if last_event_id := headers.get("last-event-id"):
         run_id = last_event_id.rpartition(":")[0]
-        if not run_id:
+        if not run_id or len(last_event_id) > MAX_ID:
             raise BadRequest("Last-Event-ID must be <run_id>:<seq>.", code="bad_cursor")
         after = parse_cursor(run_id, last_event_id, None)
     else:
         key = headers.get("idempotency-key") or None
-        if key is not None and len(key) > 200:
-            raise Invalid("Idempotency-Key: must have at most 200 characters. Use a UUID.")
+        if key is not None and len(key) > MAX_ID:
+            raise Invalid(f"Idempotency-Key: must have at most {MAX_ID} characters. Use a UUID.")
         request_id = request_id_of(request)
         run_id, after = await services.answers.start(owner, body.answer_request(key, **place), request_id), 0
     return await run_response(services, owner, run_id, after, request, dialect)

@@ -25,6 +25,7 @@ from backend.routers.documents.views import (
     sweep_view,
     version_view,
 )
+from backend.routers.edge.bounds import MAX_ID
 from backend.routers.edge.examples import NO_COLLECTION, NO_DOCUMENT
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.problems import ProblemExample, responses
@@ -46,7 +47,9 @@ _BUSY = ProblemExample(
 TAG = {"name": "documents", "description": "The files that answers are based on."}
 SCHEMAS = (DocumentEvent, Progress)
 
-FilterCollection = Annotated[str | None, Query(description="The id or name of one of your collections.")]
+FilterCollection = Annotated[
+    str | None, Query(max_length=MAX_ID, description="The id or name of one of your collections.")
+]
 
 
 @router.get("", responses=responses(400, 401, NO_COLLECTION, 422), summary="Your documents")
@@ -111,7 +114,11 @@ async def get_document_text(
     services: ServicesDep,
     owner: Owner,
     version: Annotated[
-        str | None, Query(description="A version as in a citation; it can be an old one. Unset: the active version.")
+        str | None,
+        Query(
+            max_length=MAX_ID,
+            description="A version as in a citation; it can be an old one. Unset: the active version.",
+        ),
     ] = None,
     start: Annotated[int, Query(ge=0, le=2**40)] = 0,
     end: Annotated[int | None, Query(ge=0, le=2**40)] = None,

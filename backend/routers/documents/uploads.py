@@ -13,6 +13,7 @@ from backend.errors import Forbidden, Invalid, NotFound, StreamForgeError
 from backend.kit.text import check_clean
 from backend.routers.documents.views import DocumentId, Replaced, Uploaded, Uploads, replaced_view
 from backend.routers.edge.body_limits import JSON_BODY, TEXT_BODY
+from backend.routers.edge.bounds import MAX_ID
 from backend.routers.edge.examples import EMBEDDING_MISMATCH, NO_COLLECTION, NO_DOCUMENT
 from backend.routers.edge.problems import ProblemExample, responses
 from backend.routers.edge.routes import OwnRoute
@@ -37,7 +38,8 @@ def max_body(settings: Settings) -> int:
 
 
 Collection = Annotated[
-    str | None, Query(description="Id or name of one of your collections. Unset: the default collection.")
+    str | None,
+    Query(max_length=MAX_ID, description="Id or name of one of your collections. Unset: the default collection."),
 ]
 Wait = Annotated[bool, Query(description="true: respond only when the document can be searched, or has failed.")]
 _AFTER_WAITING = {200: {"model": Uploads, "description": "With wait=true: the document is ready or has failed."}}
@@ -71,7 +73,11 @@ class TextRequest(_NewContent):
         },
     )
 
-    text: str = Field(min_length=1, description="Markdown or plain text. At most 10 MB of JSON, and MAX_UPLOAD_MB.")
+    text: str = Field(
+        min_length=1,
+        max_length=TEXT_BODY,
+        description="Markdown or plain text. At most 10 MB of JSON, and MAX_UPLOAD_MB.",
+    )
 
 
 class UrlRequest(_NewContent):
@@ -160,7 +166,12 @@ async def upload_documents(
     ] = False,
     collection: Collection = None,
     collection_field: Annotated[
-        str | None, Form(alias="collection", description="Id or name of one of your collections, as a form field.")
+        str | None,
+        Form(
+            alias="collection",
+            max_length=MAX_ID,
+            description="Id or name of one of your collections, as a form field.",
+        ),
     ] = None,
 ) -> Uploads:
     """Stores PDF, Word, PowerPoint, Excel, CSV, EPUB, HTML, Markdown, e-mail, JSON, source code, images or plain

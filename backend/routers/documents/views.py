@@ -6,6 +6,7 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from backend.kit.text import clean_text
+from backend.routers.edge.bounds import IdText
 from backend.routers.edge.progress import StoredProgress
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import DEPRECATED, View
@@ -14,7 +15,8 @@ from backend.services.library.file_names import MAX_NAME
 from backend.services.library.sweep import SweepReport
 
 DocumentId = Annotated[
-    str, Path(description="A document's id: the `id` in the response to its upload, or in GET /documents.")
+    str,
+    Path(description="A document's id: the `id` in the response to its upload, or in GET /documents."),
 ]
 _PROGRESS = "`done` of `total` chunks are embedded, `rate` chunks per second, `seconds` spent in each stage."
 _SAME_NAME = "The same as `name`."
@@ -153,12 +155,8 @@ class DocumentChange(BaseModel):
     )
 
     name: str | None = Field(None, min_length=1, max_length=MAX_NAME, description="The new file name.")
-    collection: str | None = Field(
-        None, max_length=200, description="Id or name of the collection to move the document to."
-    )
-    collection_id: str | None = Field(
-        None, max_length=200, description="The same as `collection`.", json_schema_extra=DEPRECATED
-    )
+    collection: IdText | None = Field(None, description="Id or name of the collection to move the document to.")
+    collection_id: IdText | None = Field(None, description="The same as `collection`.", json_schema_extra=DEPRECATED)
 
     @field_validator("name", "collection", "collection_id")
     @classmethod

@@ -6,8 +6,9 @@ from typing import Annotated
 from fastapi import Query
 
 from backend.errors import BadRequest
+from backend.routers.edge.bounds import MAX_CURSOR
 
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the previous page.")]
+Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR, description="`next_cursor` of the previous page.")]
 
 
 def cursor_of(moment: int, id_: str) -> str:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from backend.kit.text import check_clean, clean_text, is_clean
 from backend.kit.yielding import encode_items
+from backend.routers.edge.bounds import IdText
 from backend.routers.edge.examples import NO_SESSION
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.paths import SessionId
@@ -64,7 +65,7 @@ class SessionChange(BaseModel):
     )
 
     title: str | None = Field(None, min_length=1, max_length=200)
-    collections: list[str] | None = Field(
+    collections: list[IdText] | None = Field(
         None,
         min_length=1,
         max_length=100,

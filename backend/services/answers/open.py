@@ -42,6 +42,7 @@ def open_answers(
         conversations.images,
         settings.models,
         settings.library,
+        int(settings.runs.max_answer_mb * 1_000_000),
         shows_advice=settings.server.api_keys is None,
     )
     limit = settings.runs.max_message_chars

@@ -48,6 +48,7 @@ class AnswerWriter:
         images: ImageService,
         settings: ModelSettings,
         library: LibrarySettings,
+        max_bytes: int,
         *,
         shows_advice: bool,
     ) -> None:
@@ -59,6 +60,7 @@ class AnswerWriter:
         self._settings = settings
         self._shows_advice = shows_advice
         self._limits = call_limits(settings)
+        self._max_bytes = max_bytes
         self._link_hosts = parse_hosts(library.allowed_link_hosts)
 
     async def write(self, turn: OpenTurn, run: Run) -> str:
@@ -99,6 +101,7 @@ class AnswerWriter:
             link_hosts=self._link_hosts,
             shows_advice=self._shows_advice,
             input_limit=plan.spending.input_limit if plan.spending is not None else None,
+            max_bytes=self._max_bytes,
         )
         reason = "stop"
         async with aclosing(answer(inputs)) as outputs:

@@ -13,7 +13,7 @@ from backend.chains.calling.call import CallLimits, call, prompt_was_billed
 from backend.chains.calling.fallback import ModelCandidate
 from backend.chains.models.prompt import Parameters, Prompt, Text, Tokens
 from backend.chains.text.tokens import estimate_tokens
-from backend.errors import RunError, StreamForgeError
+from backend.errors import AnswerTooLong, RunError, StreamForgeError
 from backend.kit.text import clean_text
 
 log = structlog.get_logger(__name__)
@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 _MAX_ACTIVE = 4
 _MAX_TASKS = 100
 """The most tasks that are active or waiting. More are not scheduled."""
+_MAX_CHARACTERS = 1_000_000
+"""The longest text that a model may send for a title or a summary, whatever limit it was given."""
 _EXTRA_TOKENS = 100
 """The most tokens that a provider adds to a prompt."""
 
@@ -56,6 +58,7 @@ class BackgroundWriter:
         prompt = Prompt(system, (), content, content, Parameters(max_tokens=request.max_tokens))
         bound = Tokens(len((system + content).encode()) + _EXTRA_TOKENS, request.max_tokens)
         pieces: list[str] = []
+        length = 0
         tokens: Tokens | None = None
         async with self._meter_call(request.owner, request.session_id, model.name, bound) as used:
             was_billed, is_complete = True, False
@@ -64,6 +67,9 @@ class BackgroundWriter:
                     async for output in outputs:
                         match output:
                             case Text(text):
+                                length += len(text)
+                                if length > _MAX_CHARACTERS:
+                                    raise AnswerTooLong.at(_MAX_CHARACTERS)
                                 pieces.append(text)
                             case Tokens():
                                 tokens = output

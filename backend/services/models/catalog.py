@@ -5,7 +5,7 @@ import difflib
 import importlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -16,6 +16,7 @@ from backend.chains.models.tokenizers import counter
 from backend.config.groups.models import ModelSettings
 from backend.config.models_file import ModelSpec, ProviderTable
 from backend.errors import Invalid, RunError
+from backend.kit.text import is_clean
 
 BUILT_IN = "extractive/quotes"
 """The model that answers if there is no language model."""
@@ -27,6 +28,8 @@ _LOOK_TIMEOUT_SECONDS = 0.25
 """How long a request waits while the server looks for a language model."""
 _LISTING_TIMEOUT_SECONDS = 5.0
 """How long a provider may take to list its models."""
+_MAX_LISTED, _MAX_NAME, _MAX_REASON = 5_000, 200, 1_000
+"""The most models of a provider's list that are kept; characters of a name, and of the reason."""
 
 log = structlog.get_logger(__name__)
 
@@ -274,5 +277,13 @@ class ModelCatalog:
                     listing = await provider.listing()
             except TimeoutError:
                 listing = Listing(False, f"its list of models didn't come within {_LISTING_TIMEOUT_SECONDS:g} s")
+            listing = _within_bounds(listing)
             self._listings[name] = (time.monotonic(), listing)
         return listing
+
+
+def _within_bounds(listing: Listing) -> Listing:
+    """The listing without models whose names nobody could send, since a server may list anything."""
+    models = tuple(name for name in listing.models if 0 < len(name) <= _MAX_NAME and is_clean(name))[:_MAX_LISTED]
+    default = listing.default if listing.default is None or len(listing.default) <= _MAX_NAME else None
+    return replace(listing, models=models, default=default, reason=listing.reason[:_MAX_REASON])

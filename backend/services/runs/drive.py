@@ -12,6 +12,7 @@ from backend import events as ev
 from backend.errors import InternalError, NotSaved, RunError, ShuttingDown, StreamForgeError
 from backend.events import status_of
 from backend.services.runs.archive import closed_turn
+from backend.services.runs.fold import RunFold
 from backend.services.runs.log import LogFull
 from backend.services.runs.run import Body, Run, now
 from backend.services.runs.watch import ARRIVAL_SECONDS, schedule_leave
@@ -89,7 +90,7 @@ class RunDriver:
             terminal = self._failed(run, _not_saved())
             ends = run.log.drop_hidden()
             last = [*(last[:-1] if ends is None else ends), terminal]
-            self._unsaved[run] = closed_turn(run, run.state, terminal, run.log.encode_next(last))
+            self._unsaved[run] = _late_end(run, terminal, last)
             run.log.finish(last, stored=False)
         run.observer.ended(terminal)
         _log_end(run, terminal)
@@ -114,6 +115,16 @@ class RunDriver:
             retry_after=ceil(min(wait, _MAX_RETRY_AFTER)) if wait else None,
         )
         return ev.RunFailed(error=fault)
+
+
+def _late_end(run: Run, terminal: ev.Terminal, last: list[ev.AnyEvent]) -> ClosedTurn:
+    """The end of a run for later. An answer that can't be encoded is left out: watchers must be sent the end."""
+    lines = run.log.encode_next(last)
+    try:
+        return closed_turn(run, run.state, terminal, lines)
+    except Exception:
+        log.exception("answer_set_aside")
+        return closed_turn(run, RunFold(), terminal, lines)
 
 
 def _totals(run: Run) -> dict[str, Any]:

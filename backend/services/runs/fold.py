@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from backend import events as ev
+from backend.kit.numbers import bounded
 from backend.messages import (
     BETWEEN_PARTS,
     CitationRef,
@@ -70,6 +71,15 @@ class RunFold:
             case ev.Status():
                 pass
 
+    def apply_line(self, line: bytes) -> bool:
+        """Add one stored event. False: its line is damaged, so that it was left out."""
+        try:
+            self.apply(ev.decode(line))
+        except (ValueError, IndexError):
+            # IndexError: a delta whose part never began, because that event was damaged.
+            return False
+        return True
+
     def _restore(self, snapshot: ev.Snapshot) -> None:
         self.started = snapshot
         self.model = snapshot.model
@@ -106,14 +116,14 @@ class RunFold:
         """The sum of all calls. A field is None if no call has it; the cost is None if any call's cost is unknown."""
         total = ev.TokenUsage()
         for use in self.usage:
-            total.input_tokens += use.input_tokens
-            total.output_tokens += use.output_tokens
+            total.input_tokens = bounded(total.input_tokens + use.input_tokens)
+            total.output_tokens = bounded(total.output_tokens + use.output_tokens)
             total.estimated |= use.estimated
             for name in ("reasoning_tokens", "cached_tokens"):
                 if (value := getattr(use, name)) is not None:
-                    setattr(total, name, (getattr(total, name) or 0) + value)
+                    setattr(total, name, bounded((getattr(total, name) or 0) + value))
         if self.usage and all(u.cost is not None for u in self.usage):
-            total.cost = sum(u.cost or 0 for u in self.usage)
+            total.cost = bounded(sum(u.cost or 0 for u in self.usage))
         return total
 
     def citation_counts(self) -> ev.CitationCounts | None:

@@ -161,8 +161,7 @@ class RunHub:
         run = self.live(owner, run_id)
         if run is not None:
             return follow_live(run, after, dialect, self._turns)
-        await self._turns.run(owner, run_id)
-        return await follow_stored(run_id, after, dialect, self._turns)
+        return await follow_stored(await self._turns.run(owner, run_id), after, dialect, self._turns)
 
     async def outcome(self, owner: str, run_id: str) -> RunFold:
         """The fold of all of a run's events, once the run has ended. Raises NotFound."""

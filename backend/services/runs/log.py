@@ -7,25 +7,21 @@ delays text by at most one window (`send_window_ms`). The first text and all oth
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
 from backend import events as ev
+from backend.services.runs.archive import MAX_CHUNK_BYTES, ReadStored, apply_row, stored_pieces
 from backend.services.runs.dialect import Dialect, Encoder, SharedPieces, Watcher
 from backend.services.runs.fold import RunFold
 from backend.storage.runs.events import EventLines
-
-ReadStored = Callable[[str, int], Awaitable[list[EventLines]]]
-"""Reads the stored events of a run (its id) after a seq, in order; an empty list if there are none."""
 
 MAX_UNSTORED = 997
 """The most unstored events that watchers are sent, besides the end of a run that could not be stored. So the snapshot
 of a recovered run (last stored seq + 1,001) is ahead of every cursor."""
 
 _MAX_CHUNK_EVENTS = 500
-_MAX_CHUNK_BYTES = 262_144
-"""The most that a watcher is sent at once, so that the socket of a slow client holds only a piece of the log."""
 
 
 class LogFull(Exception):
@@ -260,7 +256,7 @@ class MemoryLog:
         """The bytes of the next few stored rows."""
         if watcher.encoder is None:
             watcher.encoder = await self._encoder_at(watcher.cursor, watcher.dialect, read_stored)
-        pieces = _stored_pieces(self.run_id, watcher.cursor, watcher.encoder, read_stored)
+        pieces = stored_pieces(self.run_id, watcher.cursor, watcher.encoder, read_stored)
         async with aclosing(pieces):
             async for upto, chunk in pieces:
                 watcher.cursor = upto
@@ -273,11 +269,11 @@ class MemoryLog:
         while at < cursor and not dialect.is_stateless:
             if at >= self._first - 1:
                 at += 1
-                fold.apply(ev.decode(self._tail[at - self._first]))
+                fold.apply_line(self._tail[at - self._first])
                 continue
             before = at
             for row in await read_stored(self.run_id, at):
-                at = _apply_row(fold, row, at, cursor)
+                at = apply_row(fold, row, at, cursor)
             if at == before:
                 break
         return dialect.encoder(self.run_id, fold)
@@ -293,7 +289,7 @@ class MemoryLog:
             if encoder is None:
                 return None
             lines = self._tail[cursor + 1 - self._first : upto + 1 - self._first]
-            lines = lines[: _count_fitting(lines, _MAX_CHUNK_BYTES)]
+            lines = lines[: _count_fitting(lines, MAX_CHUNK_BYTES)]
             event = encoder.event
             piece = (cursor + len(lines), b"".join([event(seq, line) for seq, line in enumerate(lines, cursor + 1)]))
             shared.put(key, piece, encoder)
@@ -357,56 +353,3 @@ def _closing_events(border: bytes) -> list[ev.AnyEvent]:
             return [ev.ReasoningEnd(part_id=part_id)]
         case _:
             return []
-
-
-def _apply_row(fold: RunFold, row: EventLines, after: int, upto: int) -> int:
-    """Apply the row's events after `after` up to `upto`. Returns the seq that is reached."""
-    for seq, line in enumerate(row.lines.split(b"\n"), row.first_seq):
-        if after < seq <= upto:
-            fold.apply(ev.decode(line))
-            after = seq
-    return max(after, min(row.last_seq, upto))
-
-
-async def _stored_pieces(
-    run_id: str, cursor: int, encoder: Encoder, read_stored: ReadStored
-) -> AsyncGenerator[tuple[int, bytes]]:
-    """The bytes of the next few stored rows in pieces of bounded size, each with the seq of its last event."""
-    chunks: list[bytes] = []
-    size = 0
-    for row in await read_stored(run_id, cursor):
-        for seq, line in enumerate(row.lines.split(b"\n"), row.first_seq):
-            if seq <= cursor:
-                continue
-            cursor = seq
-            chunks.append(encoder.event(seq, line))
-            size += len(chunks[-1])
-            if size > _MAX_CHUNK_BYTES:
-                yield cursor, b"".join(chunks)
-                await asyncio.sleep(0)
-                chunks, size = [], 0
-    if chunks:
-        yield cursor, b"".join(chunks)
-
-
-async def replay(run_id: str, cursor: int, dialect: Dialect, read_stored: ReadStored) -> AsyncGenerator[bytes]:
-    """The bytes of a finished run's stored events after `cursor`."""
-    encoder = dialect.encoder(run_id, await _stored_fold(run_id, 0 if dialect.is_stateless else cursor, read_stored))
-    before = -1
-    while cursor != before:
-        before = cursor
-        async with aclosing(_stored_pieces(run_id, cursor, encoder, read_stored)) as pieces:
-            async for upto, chunk in pieces:
-                cursor = upto
-                if chunk:
-                    yield chunk
-
-
-async def _stored_fold(run_id: str, upto: int, read_stored: ReadStored) -> RunFold:
-    """The fold of the run's stored events up to `upto`."""
-    fold, at, before = RunFold(), 0, -1
-    while at != before and at < upto:
-        before = at
-        for row in await read_stored(run_id, at):
-            at = _apply_row(fold, row, at, upto)
-    return fold

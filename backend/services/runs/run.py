@@ -17,7 +17,7 @@ _DELTAS = frozenset({ev.TextDelta, ev.ReasoningDelta})
 CancelledBy = Literal["user", "replaced", "session_deleted", "no_watcher"]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Run:
     """A live run. Its body appends events with `emit`; the driver appends the terminal event. `charge` adds the cost to
     a usage event.

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 
+from backend import events as ev
 from backend.errors import Conflict
+from backend.services.runs.archive import replay, stored_terminal
 from backend.services.runs.dialect import Dialect
-from backend.services.runs.log import replay
 from backend.services.runs.run import Run
-from backend.storage.runs.turns import Turns
+from backend.storage.runs.events import EventLines
+from backend.storage.runs.turns import StoredRun, Turns
 
 ARRIVAL_SECONDS = 1.0
 """The client that starts a run begins to watch it a little later than the run begins, at most this much later."""
@@ -27,19 +29,30 @@ def follow_live(run: Run, after: int, dialect: Dialect, turns: Turns) -> AsyncGe
     return stream if run.leave_after is None else _watched_stream(run, stream)
 
 
-async def follow_stored(run_id: str, after: int, dialect: Dialect, turns: Turns) -> AsyncGenerator[bytes] | None:
+async def follow_stored(stored: StoredRun, after: int, dialect: Dialect, turns: Turns) -> AsyncGenerator[bytes] | None:
     """The bytes of a stored run's events after seq `after`. None: the terminal event was delivered before.
 
     Raises Conflict (`cursor_ahead`).
     """
-    rows = await turns.events(run_id, 0, 1)
-    last = await turns.last_seq(run_id)
+    rows = await turns.events(stored.id, 0, 1)
+    last_row = await turns.last_events(stored.id)
+    last = last_row.last_seq if last_row is not None else 1
     if after > last:
         raise _cursor_ahead(after, last)
     # A log that was shortened begins with a snapshot. The event before the snapshot was the terminal one.
     if after == last or (rows and rows[0].first_seq > 1 and after == rows[0].first_seq - 1):
         return None
-    return replay(run_id, after, dialect, turns.events)
+    terminal = None if _has_end(last_row) else stored_terminal(stored)
+    return replay(stored.id, after, dialect, turns.events, (last, terminal) if terminal is not None else None)
+
+
+def _has_end(row: EventLines | None) -> bool:
+    """Whether the row ends with a terminal event."""
+    line = row.lines.rpartition(b"\n")[2] if row is not None else b""
+    try:
+        return isinstance(ev.decode(line), ev.Terminal)
+    except ValueError:
+        return False
 
 
 @contextmanager

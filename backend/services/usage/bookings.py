@@ -12,6 +12,8 @@ from backend.storage.usage.ledger import Ledger, NewCall
 
 log = structlog.get_logger(__name__)
 
+_MAX_LATE = 10_000
+"""Late bookings that are kept in memory. More are only logged."""
 _PAUSE = 1.0
 """Seconds before a late booking is tried again."""
 
@@ -57,12 +59,23 @@ class Bookings:
             await self._settle(booking)
         except StreamForgeError as error:
             log.warning("usage_late", code=error.code, calls=len(booking.calls))
+            if len(self._late) >= _MAX_LATE:
+                _log_lost(booking)
+                return
             self._late.append(booking)
             if self._catching_up is None or self._catching_up.done():
                 self._catching_up = asyncio.create_task(self._catch_up(), name="bookings")
 
     async def _settle(self, booking: Booking) -> None:
-        await self._ledger.settle(booking.owner, booking.session_id, booking.calls, booking.reservation_id)
+        """Write the booking. If it can't be stored, whenever it is tried, only its reservation is ended."""
+        owner, session_id, reservation_id = booking.owner, booking.session_id, booking.reservation_id
+        try:
+            await self._ledger.settle(owner, session_id, booking.calls, reservation_id)
+        except StreamForgeError:
+            raise
+        except Exception:
+            _log_lost(booking, exc_info=True)
+            await self._ledger.settle(owner, session_id, (), reservation_id)
 
     async def _catch_up(self) -> None:
         while self._late:
@@ -75,5 +88,13 @@ class Bookings:
             except StreamForgeError:
                 if self._closing.is_set():
                     return
-            else:
-                self._late.pop(0)
+                continue
+            except Exception:
+                log.exception("reservation_not_ended")
+            self._late.pop(0)
+
+
+def _log_lost(booking: Booking, *, exc_info: bool = False) -> None:
+    """Tell the operator what the ledger lacks."""
+    calls = [(call.model[:100], call.input_tokens, call.output_tokens, call.cost) for call in booking.calls[:10]]
+    log.error("usage_set_aside", owner=booking.owner, calls=calls, exc_info=exc_info)

@@ -12,6 +12,7 @@ from backend.config.budgets import EVERYBODY, Budget
 from backend.config.groups.library import LibrarySettings
 from backend.config.groups.models import ModelSettings
 from backend.errors import PriceUnknown
+from backend.kit.numbers import bounded
 from backend.services.models.pricing import Pricing
 from backend.storage.usage.reservations import Reservation
 
@@ -82,7 +83,7 @@ class Budgets:
             # The first candidate without a cooldown rewrites the question; which one it will be is not known yet.
             rewrite = Tokens(rewrite_at_most(cost_input.question), REWRITING.max_tokens)
             amount += max((self._cost(c.name, rewrite) for c in cost_input.candidates if c.model.writes), default=0)
-        return Spending(limit, earlier_images, Reservation(amount, budget))
+        return Spending(limit, earlier_images, Reservation(bounded(amount), budget))
 
     def reservation(self, owner: str, model: str, bound: Tokens) -> Reservation | None:
         """The reservation for a call of at most `bound` tokens; None without a budget. Raises PriceUnknown."""

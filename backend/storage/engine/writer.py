@@ -9,6 +9,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +57,11 @@ def storage_error(error: Exception) -> StreamForgeError | None:
     return None
 
 
+def _concerns_all(error: BaseException) -> bool:
+    """Whether other operations would fail for the same reason: the database is locked or gone."""
+    return isinstance(error, Exception) and isinstance(storage_error(error), Unavailable)
+
+
 class _Operation:
     __slots__ = ("error", "fn", "future", "loop", "result")
 
@@ -65,6 +71,13 @@ class _Operation:
         self.loop = future.get_loop()
         self.result: Any = None
         self.error: Exception | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """End the operation with this error, or with one that a future can hold."""
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            self.error = storage_error(error) or error
+        else:
+            self.error = RuntimeError(f"an operation of the database raised {type(error).__name__}")
 
 
 class Writer:
@@ -115,14 +128,35 @@ class Writer:
                     batch.append(item)
             if batch:
                 tx = self._commit(tx, batch)
-        if tx is not None:
-            tx.connection.close()
+        self._close(tx)
 
     def _commit(self, tx: Tx | None, batch: list[_Operation]) -> Tx | None:
         """The `Tx` for the next batch; None if that batch must open a connection. Runs the operations of this batch."""
         try:
-            if tx is None:
-                tx = Tx(connect(self._path))
+            tx = self._commit_together(tx, batch)
+        except BaseException as error:
+            # Not Exception: this thread must live on, whatever an operation raises.
+            self._close(tx)
+            tx = None
+            if len(batch) > 1 and not _concerns_all(error):
+                self._commit_each(batch)
+            else:
+                for op in batch:
+                    op.fail(error)
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Operation]] = {}
+        for op in batch:
+            by_loop.setdefault(op.loop, []).append(op)
+        for loop, done in by_loop.items():
+            # RuntimeError: the loop was closed, and nobody waits any more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_resolve, done)
+        return tx
+
+    def _commit_together(self, tx: Tx | None, batch: list[_Operation]) -> Tx:
+        """Run the operations in one commit. After an error, the state of the connection is unknown."""
+        if tx is None:
+            tx = Tx(connect(self._path))
+        try:
             tx.connection.execute("BEGIN IMMEDIATE")
             if len(batch) == 1:
                 self._run_alone(tx, batch[0])
@@ -130,21 +164,30 @@ class Writer:
                 for op in batch:
                     self._run_one(tx, op)
                 tx.connection.execute("COMMIT")
-        except Exception as error:
-            failure = storage_error(error) or error
-            for op in batch:
-                op.error = failure
-            # The connection's state is unknown: the next batch opens a new one.
-            if tx is not None:
-                tx.connection.close()
-            tx = None
-        by_loop: dict[asyncio.AbstractEventLoop, list[_Operation]] = {}
-        for op in batch:
-            by_loop.setdefault(op.loop, []).append(op)
-        for loop, done in by_loop.items():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_resolve, done)
+        except BaseException:
+            self._close(tx)
+            raise
         return tx
+
+    def _commit_each(self, batch: list[_Operation]) -> None:
+        """Run each operation in a commit of its own: one of them may be the reason why they failed together."""
+        failure: BaseException | None = None
+        for op in batch:
+            op.result = op.error = None
+            try:
+                if failure is not None:
+                    raise failure
+                self._close(self._commit_together(None, [op]))
+            except BaseException as error:
+                op.fail(error)
+                if _concerns_all(error):
+                    failure = error
+
+    @staticmethod
+    def _close(tx: Tx | None) -> None:
+        if tx is not None:
+            with suppress(sqlite3.Error):
+                tx.connection.close()
 
     @staticmethod
     def _run_alone(tx: Tx, op: _Operation) -> None:
@@ -154,8 +197,9 @@ class Writer:
         except Exception as error:
             if storage_error(error) is not None:
                 raise
-            tx.connection.execute("ROLLBACK")
-            op.error = error
+            if tx.connection.in_transaction:
+                tx.connection.execute("ROLLBACK")
+            op.fail(error)
         else:
             tx.connection.execute("COMMIT")
 
@@ -168,7 +212,7 @@ class Writer:
             if storage_error(error) is not None:
                 raise  # The disk is full or the database locked: every operation of the batch fails.
             tx.connection.execute("ROLLBACK TO op")
-            op.error = error
+            op.fail(error)
         tx.connection.execute("RELEASE op")
 
 

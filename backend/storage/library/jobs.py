@@ -7,7 +7,7 @@ are in the tables of versions and chunks, so the next process that takes the job
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from backend.kit.ids import new_id
 from backend.kit.times import now_ms
@@ -154,8 +154,17 @@ def _claim(tx: Tx, instance_id: str, lease_ms: int, after_owner: str) -> JobRow 
     sql = "UPDATE jobs SET instance_id = :me, lease_until = :until WHERE id = :id"
     tx.execute(sql, me=instance_id, until=now + lease_ms, id=job_id)
     columns = list(tx.rows(_JOB, id=job_id)[0])
-    columns[8] = json.loads(columns[8])
+    columns[8] = _progress(columns[8])
     return JobRow(*columns)
+
+
+def _progress(stored: str) -> Progress:
+    """The stored progress; none if it is damaged, since one such job must not keep the others from being claimed."""
+    try:
+        progress = json.loads(stored)
+    except ValueError:
+        return {}
+    return cast(Progress, progress) if isinstance(progress, dict) else {}
 
 
 _JOB = """

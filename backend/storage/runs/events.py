@@ -1,6 +1,6 @@
 """The stored events of runs, as the lines that clients get. Only this module writes the table run_events."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from backend.storage.engine.tx import Tx
@@ -14,6 +14,10 @@ class EventLines:
     first_seq: int
     last_seq: int
     lines: bytes
+
+    def numbered(self) -> Iterator[tuple[int, bytes]]:
+        """The seq and the line of each event. A damaged row may hold fewer lines than seqs, or more."""
+        return zip(range(self.first_seq, self.last_seq + 1), self.lines.split(b"\n"), strict=False)
 
 
 def append(tx: Tx, batch: Sequence[EventLines]) -> None:
@@ -45,6 +49,11 @@ def after(tx: Tx, run_id: str, seq: int, limit: int) -> list[EventLines]:
     return [EventLines(*row) for row in rows]
 
 
-def last_seq(tx: Tx, run_id: str) -> int:
-    """The last stored seq of a run; 0 if nothing was stored."""
-    return tx.value("SELECT coalesce(max(last_seq), 0) FROM run_events WHERE run_id = :run_id", run_id=run_id)
+def last(tx: Tx, run_id: str) -> EventLines | None:
+    """The last stored row of a run; None if nothing was stored."""
+    row = tx.one(
+        "SELECT run_id, first_seq, last_seq, lines FROM run_events WHERE run_id = :run_id "
+        "ORDER BY first_seq DESC LIMIT 1",
+        run_id=run_id,
+    )
+    return None if row is None else EventLines(*row)

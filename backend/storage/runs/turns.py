@@ -4,6 +4,7 @@ These commits write tables of runs, conversations and usage. Only this module wr
 columns are text, which the services encode and decode.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from backend.errors import Conflict, NotFound
@@ -158,9 +159,9 @@ class Turns:
         """The id of the run with this key, and the hash of its request; None if there is no such run."""
         return await self._db.write(lambda tx: _by_key(tx, owner, idempotency_key))
 
-    async def last_seq(self, run_id: str) -> int:
-        """The last stored seq of a run; 0 if nothing was stored."""
-        return await self._db.write(lambda tx: events.last_seq(tx, run_id))
+    async def last_events(self, run_id: str) -> EventLines | None:
+        """The last stored row of a run's events; None if nothing was stored."""
+        return await self._db.write(lambda tx: events.last(tx, run_id))
 
     async def unfinished(self, now: int) -> list[StoredRun]:
         """The runs that have a live status although their lease is over."""
@@ -180,13 +181,16 @@ class Turns:
         """End every lease. Only at the start: the lock on DATA_DIR proves that no other process works on a run."""
         await self._db.write(lambda tx: tx.execute("UPDATE runs SET lease_until = 0 WHERE lease_until > 0"))
 
-    async def expired_logs(self, finished_before: int, limit: int = 50) -> list[StoredRun]:
+    async def expired_logs(
+        self, finished_before: int, except_ids: Collection[str] = (), limit: int = 50
+    ) -> list[StoredRun]:
         """Runs that finished before a time and still have their whole log, not only snapshot and terminal event."""
         sql = (
             f"SELECT {_RUN} FROM runs WHERE finished_at < :before AND EXISTS "
-            "(SELECT 1 FROM run_events e WHERE e.run_id = runs.id AND e.first_seq = 1) LIMIT :limit"
+            "(SELECT 1 FROM run_events e WHERE e.run_id = runs.id AND e.first_seq = 1) "
+            "AND id NOT IN :except_ids LIMIT :limit"
         )
-        rows = await self._db.write(lambda tx: tx.rows(sql, before=finished_before, limit=limit))
+        rows = await self._db.write(lambda tx: tx.rows(sql, before=finished_before, except_ids=except_ids, limit=limit))
         return [StoredRun(*row) for row in rows]
 
     async def replace_log(self, log: EventLines) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from backend.config.budgets import Budget
 from backend.kit.ids import new_id
+from backend.kit.numbers import MAX_COUNT, bounded
 from backend.kit.times import now_ms
 from backend.storage.engine.database import Database
 from backend.storage.engine.tx import Tx
@@ -23,9 +24,17 @@ _KEYS: dict[Grouping, str] = {
     "run": "coalesce(run_id, '')",
     "owner": "owner",
 }
+
+
+def _sum(column: str) -> str:
+    """The sum of a column in SQL, at most `MAX_COUNT`; NULL if no call has a value. SQLite's own `sum` raises an error
+    beyond 2^63; `total` counts in doubles, which are exact up to 2^53."""
+    return f"CASE WHEN count({column}) THEN CAST(min(total({column}), {MAX_COUNT}) AS INTEGER) END"
+
+
 _SUMS = (
-    "count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), sum(reasoning_tokens), "
-    "sum(cached_tokens), sum(cost), coalesce(sum(cost IS NULL), 0), coalesce(sum(estimated), 0)"
+    f"count(*), coalesce({_sum('input_tokens')}, 0), coalesce({_sum('output_tokens')}, 0), {_sum('reasoning_tokens')}, "
+    f"{_sum('cached_tokens')}, {_sum('cost')}, coalesce(sum(cost IS NULL), 0), coalesce(sum(estimated), 0)"
 )
 
 
@@ -175,5 +184,5 @@ def _book(tx: Tx, owner: str, run_id: str | None, session_id: str | None, calls:
             for call in calls
         ],
     )
-    if cost := sum(call.cost or 0 for call in calls):
+    if cost := bounded(sum(call.cost or 0 for call in calls)):
         reservations.spend(tx, owner, cost, now)

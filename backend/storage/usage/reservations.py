@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backend.config.budgets import Budget, dollars
 from backend.errors import BudgetExceeded
+from backend.kit.numbers import MAX_COUNT
 from backend.kit.times import iso, now_ms
 from backend.storage.engine.tx import Tx
 
@@ -61,7 +62,7 @@ def spend(tx: Tx, owner: str, amount: int, now: int) -> None:
     """Add to what the owner has spent today."""
     tx.execute(
         "INSERT INTO spendings (owner, day, amount) VALUES (:owner, :day, :amount) "
-        "ON CONFLICT (owner, day) DO UPDATE SET amount = amount + excluded.amount",
+        f"ON CONFLICT (owner, day) DO UPDATE SET amount = min(amount + excluded.amount, {MAX_COUNT})",
         owner=owner,
         day=now // _DAY_MS,
         amount=amount,

@@ -10,6 +10,7 @@ from typing_extensions import override
 from backend.chains.retrieval.embeddings._base import Embedder, EmbeddingInput, charged_request
 from backend.chains.text.tokens import estimate_tokens
 from backend.errors import EmbeddingFailed
+from backend.kit.numbers import bounded
 
 if TYPE_CHECKING:
     from backend.chains.retrieval.embeddings._base import Vectors
@@ -90,7 +91,7 @@ class RemoteEmbedder(Embedder):
                 text = f"{self._label} could not embed text ({kind}). Try again later."
                 raise EmbeddingFailed(text, advice=self._hint) from None
             # Negative numbers are ignored.
-            if tokens and tokens > 0:
+            if tokens := bounded(tokens):
                 usage.tokens, usage.estimated = tokens, False
         return self._checked(vectors, len(texts))
 

@@ -10,8 +10,8 @@ a job has done is in the tables of versions and chunks, and a job continues from
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import structlog
@@ -167,7 +167,7 @@ class JobWorkers:
     async def _seconds_to_next_job(self) -> float:
         """Seconds until the next job may be taken, if no new one comes."""
         if not self._has_trouble:
-            with suppress(StreamForgeError):
+            with _logged_trouble():
                 at = await self._jobs.next_at()
                 return _IDLE_SECONDS if at is None else min(_IDLE_SECONDS, max(0, at - now_ms()) / 1000)
         return _TROUBLE_SECONDS
@@ -176,7 +176,7 @@ class JobWorkers:
         """A slow job keeps its lease."""
         while True:
             await asyncio.sleep(LEASE_MS / 3000)
-            with suppress(StreamForgeError):
+            with _logged_trouble():
                 await self._jobs.renew(self._instance_id, LEASE_MS)
 
     async def _process(self, job: JobRow) -> None:
@@ -280,6 +280,17 @@ class JobWorkers:
             return
         pause = min(_LONGEST_PAUSE_MS, _FIRST_PAUSE_MS * 2 ** min(attempts - 1, 20))
         await self._jobs.postpone(job, code, reason, attempts, now_ms() + pause)
+
+
+@contextmanager
+def _logged_trouble() -> Generator[None]:
+    """A block whose failure is only logged, so that its task lives on."""
+    try:
+        yield
+    except StreamForgeError as error:
+        log.warning("ingestion_paused", code=error.code)
+    except Exception:
+        log.exception("ingestion_crashed")
 
 
 def _subject(job: JobRow) -> str:

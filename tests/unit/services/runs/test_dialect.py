@@ -9,9 +9,10 @@ import pytest
 
 from backend import events as ev
 from backend.routers.dialects.text import FRAMES, PLAIN
+from backend.services.runs.archive import replay
 from backend.services.runs.dialect import Dialect
 from backend.services.runs.fold import RunFold
-from backend.services.runs.log import MemoryLog, SendPace, replay
+from backend.services.runs.log import MemoryLog, SendPace
 from tests.unit.services.runs.test_log import Store
 
 

@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from backend import events as ev
+from backend.services.runs.archive import replay
 from backend.services.runs.fold import RunFold
-from backend.services.runs.log import MAX_UNSTORED, LogFull, MemoryLog, SendPace, replay
+from backend.services.runs.log import MAX_UNSTORED, LogFull, MemoryLog, SendPace
 from backend.storage.runs.events import EventLines
 
 
