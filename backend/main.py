@@ -1,7 +1,9 @@
 """The command `python -m backend.main`, and `app` for other ASGI servers. `app.py` builds the application."""
 
+import errno
 import gc
 import os
+import socket
 import sys
 
 if __name__ == "__main__":
@@ -17,37 +19,66 @@ import uvicorn
 from fastapi import FastAPI
 
 from backend.app import create_app
+from backend.config.groups.server import ServerSettings
+from backend.config.groups.storage import StorageSettings
 from backend.config.settings import Settings, SettingsError
-from backend.server import CLOSE_SECONDS, Server, is_taken
+from backend.routers.edge.listener import bound_sockets
+from backend.server import CLOSE_SECONDS, Server
 from backend.storage.engine.lock import DataDirInUse, DataDirLock
+from backend.storage.engine.preflight import StorageRefused, check_storage
 from backend.wiring import check
 
 log = structlog.get_logger("streamforge")
 
 
 def serve(settings: Settings) -> int:
-    """The exit code of the process, once a signal has stopped the server."""
+    """The exit code of the process, once a signal has stopped the server: 0, or 1 if an error of its own stopped it.
+
+    Raises StartRefused if the port or the data can't be used.
+    """
+    lock = _lock(settings.storage)
+    sockets = _bind(settings.server)
     try:
-        lock = DataDirLock(settings.storage.data_dir)
-    except DataDirInUse as error:
-        print(f"streamforge: {error}", file=sys.stderr)
+        check_storage(settings.storage.data_dir, settings.storage.database_path)
+    except StorageRefused as error:
+        raise StartRefused(str(error)) from None
+    server = Server(create_app(settings, lock), settings, sockets)
+    try:
+        server.run()
+    except SystemExit:
+        # uvicorn has logged why the application did not start.
         return 1
-    except OSError as error:
-        folder = settings.storage.data_dir
-        print(f"streamforge: DATA_DIR: {folder} can't be made or written ({error.strerror})", file=sys.stderr)
-        return 2
-    if is_taken(settings.server.host, settings.server.port):
-        print(f"streamforge: port {settings.server.port} is in use. Set PORT.", file=sys.stderr)
-        return 2
-    server = Server(create_app(settings, lock), settings)
-    server.run()
     if server.started:
-        structlog.get_logger("streamforge").info("stopped")
+        log.info("stopped")
     return 0 if server.started else 1
 
 
+class StartRefused(Exception):
+    """The server can't start with these settings or in this environment. The message is one line."""
+
+
+def _lock(settings: StorageSettings) -> DataDirLock:
+    try:
+        return DataDirLock(settings.data_dir)
+    except DataDirInUse as error:
+        raise StartRefused(str(error)) from None
+    except OSError as error:
+        problem = f"{settings.data_dir} can't be made or written ({error.strerror})"
+        raise StartRefused(f"DATA_DIR: {problem}") from None
+
+
+def _bind(settings: ServerSettings) -> list[socket.socket]:
+    try:
+        return bound_sockets(settings.host, settings.port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartRefused(f"port {settings.port} is in use. Set PORT.") from None
+        address = f"HOST={settings.host}, PORT={settings.port}"
+        raise StartRefused(f"{address}: can't listen there ({error.strerror}). Set another address.") from None
+
+
 def main() -> int:
-    """The exit code of the process. Reads the settings and serves."""
+    """The exit code of the process: 2 if the settings or the environment don't allow it to start. Else see `serve`."""
     # OpenBLAS's threads spin while they wait, which doubles the CPU time of a search; our matrices are too small to
     # gain from threads. numpy reads the variable when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -69,7 +100,11 @@ def main() -> int:
             timeout_graceful_shutdown=CLOSE_SECONDS,
         )
         return 0
-    return serve(settings)
+    try:
+        return serve(settings)
+    except StartRefused as error:
+        print(f"streamforge: {error}", file=sys.stderr)
+        return 2
 
 
 def __getattr__(name: str) -> FastAPI:

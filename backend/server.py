@@ -1,7 +1,7 @@
-"""uvicorn, adapted to streams: runs end before connections close, and a request can drop a client that froze."""
+"""uvicorn, adapted to streams: runs end before connections close, and connections have limits."""
 
 import asyncio
-import errno
+import functools
 import os
 import signal
 import socket
@@ -11,67 +11,45 @@ from typing import Any, cast
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from backend import __version__
 from backend.config.settings import Settings
-from backend.routers.edge.event_stream import HANG_UP
+from backend.routers.edge.connection import HttpConnection
+from backend.routers.edge.connections import Connections, descriptor_limit, kept_back
+from backend.routers.edge.listener import Listener, bound_sockets
 from backend.routers.edge.services import Services
 
 log = structlog.get_logger("streamforge")
 
 CLOSE_SECONDS = 3
 """Seconds that connections get to close by themselves when the server stops."""
+_BATCH = 32
+"""Connections that are accepted at once."""
 _FLUSH_SECONDS = 1.5
 """Seconds that clients get to read what was sent, when the server stops."""
 
 
-def is_taken(host: str, port: int) -> bool:
-    """Whether another process listens on this port. Call it before services open: uvicorn checks only after that."""
-    try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            with socket.socket(family, kind, protocol) as probe:
-                if os.name == "posix":
-                    # Ignore connections that a stopped server left behind.
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
-    except OSError as error:
-        return error.errno == errno.EADDRINUSE
-    return False
-
-
-class _Protocol(HttpToolsProtocol):
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """Give requests a way to abort the connection: `close()` would wait until the client has read everything."""
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, HANG_UP: transport.abort}
-        self._open: list[RequestResponseCycle] = []
-
-    def on_headers_complete(self) -> None:
-        """Remember the requests that have no complete response yet; with pipelining there are several."""
-        super().on_headers_complete()
-        self._open = [cycle for cycle in (*self._open, self.cycle) if cycle and not cycle.response_complete]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Mark every open request as disconnected. uvicorn marks only the last one; others would stream on unread."""
-        for cycle in self._open:
-            cycle.disconnected = True
-            cycle.message_event.set()
-        super().connection_lost(exc)
-
-
 class Server(uvicorn.Server):
-    """A uvicorn server that ends the runs before it stops: uvicorn alone would cut streams without a last event."""
+    """A uvicorn server that ends the runs before it stops: uvicorn alone would cut streams without a last event.
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    `sockets` are bound and don't accept connections yet; without them, the server binds the address of the settings.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, sockets: list[socket.socket] | None = None) -> None:
+        descriptors = descriptor_limit()
+        self._sockets = sockets
+        self._batch = _BATCH if descriptors is None else min(_BATCH, max(1, kept_back(descriptors) // 8))
+        self._connections = Connections(settings.server, descriptors)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.server.host,
                 port=settings.server.port,
-                http=_Protocol,
+                http=cast(Any, functools.partial(HttpConnection, connections=self._connections)),
+                # Requests to change the protocol are answered in HTTP/1.1.
+                ws="none",
+                timeout_keep_alive=cast(int, settings.server.keep_alive_timeout),
+                forwarded_allow_ips=list(settings.server.trusted_proxies) or None,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -88,12 +66,26 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[Any] | None = None) -> None:
         """Open the port and log its address."""
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        server = self._settings.server
+        bound = self._sockets or bound_sockets(server.host, server.port)
+        # uvicorn starts the application, and is given no sockets to listen on.
+        await super().startup([])
         if self.started:
+            make, make_room = self._make_connection, self._connections.make_room
+            self.servers = cast(Any, [Listener(each, make, make_room, self._batch) for each in bound])
             host, port = self._settings.server.host, self.servers[0].sockets[0].getsockname()[1]
             base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             log.info("serving", address=base, docs=f"{base}/docs", version=__version__)
             log.info("data", folder=str(self._settings.storage.data_dir.resolve()))
+
+    def _make_connection(self) -> asyncio.Protocol:
+        make = cast(Any, self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether the server shall stop. Called every 0.1 s."""
+        self._connections.sweep()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: let the runs end, then exit. Second: end them now. Third: exit at once."""
@@ -133,5 +125,5 @@ class Server(uvicorn.Server):
 
     def _unsent_bytes(self) -> dict[asyncio.Transport, int]:
         """Number of bytes that clients have not read yet, by connection."""
-        transports = [cast(_Protocol, c).transport for c in self.server_state.connections]
+        transports = [cast(HttpConnection, c).transport for c in self.server_state.connections]
         return {t: size for t in transports if not t.is_closing() and (size := t.get_write_buffer_size())}

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -51,6 +52,8 @@ def test_beyond_loopback_without_keys_it_refuses_to_start(tmp_path: Path) -> Non
         ("RERANKER", "onnx:/nowhere", "tokenizer.json"),
         ("RERANKER", "nosuch:thing", "cohere:https://"),
         ("DATABASE_URL", "postgresql://db/x", "sqlite"),
+        ("TRUSTED_PROXIES", "10.0.0.300", "172.18.0.0/16"),
+        ("HEAD_TIMEOUT", "0", "greater than 0"),
     ],
 )
 def test_a_wrong_value_stops_the_start_with_one_line(tmp_path: Path, name: str, value: str, said: str) -> None:
@@ -69,6 +72,43 @@ def test_a_folder_that_cant_be_made_is_named_by_its_setting(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     line = refused(tmp_path, DATA_DIR=str(tmp_path / "file" / "x"))
     assert line == f"streamforge: DATA_DIR: {tmp_path}/file/x can't be made or written (Not a directory)"
+
+
+def test_an_address_of_another_machine_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    keys = "alice:alice-0123456789abcdefghijkl"
+    line = refused(tmp_path, HOST="192.0.2.1", API_KEYS=keys)
+    assert "HOST=192.0.2.1" in line and "can't listen there" in line
+    assert "HOST=no.such.host.invalid" in refused(tmp_path, HOST="no.such.host.invalid", API_KEYS=keys)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("CREATE TABLE alembic_version (version_num); INSERT INTO alembic_version VALUES ('9999')", "newer version"),
+        (None, "can't be opened"),
+    ],
+)
+def test_a_database_that_cant_be_used_stops_the_start_with_one_line(
+    tmp_path: Path, content: str | None, said: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "streamforge.db"
+    if content is None:
+        path.write_bytes(b"This is not a database. " * 100)
+    else:
+        conn = sqlite3.connect(path)
+        conn.executescript(content)
+        conn.close()
+    before = path.read_bytes()
+    line = refused(tmp_path)
+    assert str(path) in line and said in line
+    assert path.read_bytes()[:100] == before[:100] or content, "the file stays as it is"
+
+
+def test_a_file_in_the_place_of_a_folder_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "files").touch()
+    assert "DATA_DIR" in refused(tmp_path) and "files can't be made" in refused(tmp_path)
 
 
 def test_openai_embeddings_start_with_a_key(tmp_path: Path) -> None:
@@ -105,7 +145,7 @@ def test_a_second_process_on_the_same_data_is_refused(tmp_path: Path) -> None:
     second.start(wait=False)
     assert second.process is not None
     _, logged = second.process.communicate(timeout=20)
-    assert second.process.returncode == 1
+    assert second.process.returncode == 2
     assert len(logged.strip().splitlines()) == 1
     assert "in use" in logged and "DATA_DIR" in logged
     assert httpx.get(f"{first.base}/health", trust_env=False).status_code == 200

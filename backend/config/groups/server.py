@@ -39,6 +39,40 @@ class ServerSettings(SettingsGroup):
         5.0, ge=0, le=60, description="Seconds that live answers get to finish when the server is asked to stop."
     )
 
+    trusted_proxies: Names = Field(
+        (),
+        description="Addresses or networks of reverse proxies, comma-separated, e.g. `10.0.0.2,172.18.0.0/16`: the "
+        "server believes their X-Forwarded-For and X-Forwarded-Proto, and doesn't count their connections per peer. "
+        "Unset: the headers of loopback are believed.",
+    )
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        le=100_000,
+        description="Maximum number of connections. Fewer if `ulimit -n` allows fewer: an eighth of it, 12 to 256 "
+        "descriptors, is kept back for providers, database and files.",
+    )
+    max_connections_per_peer: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Maximum number of connections from one address (IPv6: from one /64 network). Unset: 256, and any "
+        "number from loopback. Set: for loopback, too.",
+    )
+    head_timeout: float = Field(
+        10.0, gt=0, le=3600, description="Seconds that the head of a request (its URL and headers) may take to arrive."
+    )
+    body_timeout: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds of silence within the body of a request after which it is refused. A body that takes "
+        "longer in total must bring 500 bytes a second on average.",
+    )
+    keep_alive_timeout: float = Field(
+        65.0, gt=0, le=3600, description="Seconds for which a connection without a request stays open."
+    )
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_origins(cls, value: object) -> object:
@@ -58,6 +92,16 @@ class ServerSettings(SettingsGroup):
         for origin in value:
             if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
                 raise ValueError("must be origins like http://localhost:3000, comma-separated; `*` is refused")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            try:
+                ipaddress.ip_network(name, strict=False)
+            except ValueError:
+                raise ValueError("must be addresses or networks like 10.0.0.2 or 172.18.0.0/16") from None
         return value
 
     @field_validator("api_keys")

@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 HANG_UP = "streamforge.hang_up"
 """Name of the function in `scope["state"]` that drops the connection at once, if the server has one."""
+RESPONDING = "streamforge.responding"
+"""Name of the function in `scope["state"]` to call before the head of a response is sent, if the server has one."""
 BODY_SEND = "streamforge.body_send"
 """Name of the function in the scope that sends parts of a body past the middleware: five wrappers less per part."""
 _FIRST_LOOK_SECONDS = 0.25

@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.config.groups.server import ServerSettings
 from backend.errors import Forbidden, Misdirected, RequestError
-from backend.routers.edge.event_stream import BODY_SEND
+from backend.routers.edge.event_stream import BODY_SEND, RESPONDING
 from backend.routers.edge.problems import ADVICE, ERROR_CODE, HIDES_ADVICE, problem_of, too_large
 from backend.services.telemetry.records import PROBES, RequestRecord
 from backend.services.telemetry.telemetry import SILENT, Telemetry
@@ -76,10 +76,13 @@ class Guard:
         self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], record: RequestRecord
     ) -> None:
         request_id, replaced = scope["streamforge.request_id"], False
+        responding: Callable[[], None] | None = scope.get("state", {}).get(RESPONDING)
 
         async def send_with_id(message: Message) -> None:
             nonlocal replaced
             if message["type"] == "http.response.start":
+                if responding is not None:
+                    responding()
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
                 self._telemetry.answer(record, message["status"], message["headers"])
                 if record.status == 413 and (b"content-type", b"text/plain; charset=utf-8") in message["headers"]:
@@ -100,7 +103,7 @@ class Guard:
             await self._app(scope, receive, send_with_id)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        if self._local_only and not _is_loopback((scope.get("client") or ("127.0.0.1", 0))[0]):
+        if self._local_only and not is_loopback((scope.get("client") or ("127.0.0.1", 0))[0]):
             raise Forbidden(
                 "Only programs on this machine may call while no keys are set.",
                 code="foreign_peer",
@@ -108,7 +111,7 @@ class Guard:
             )
         host = headers.get(b"host", b"").decode("latin-1")
         name = _hostname(host)
-        if (self._loopback or self._hosts) and not (self._is_trusted(name) or _is_loopback(name)):
+        if (self._loopback or self._hosts) and not (self._is_trusted(name) or is_loopback(name)):
             shown = _shown(name) or "the name"
             raise Misdirected(
                 f"This server is not {shown}, which the Host header names.",
@@ -153,7 +156,8 @@ def _hostname(host: str) -> str:
         return ""
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether the name or address is this machine's own."""
     # Longer text is no address. It also stays out of the cache.
     return len(host) <= 64 and _names_loopback(host)
 
