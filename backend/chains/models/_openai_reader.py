@@ -90,7 +90,7 @@ class StreamReader:
                 else:
                     try:
                         chunk = _decode(line[5:])
-                    except msgspec.DecodeError:
+                    except (msgspec.DecodeError, ValueError, RecursionError):
                         chunk = self._odd_data(line[5:])
                 if chunk is None:
                     if self.is_done:

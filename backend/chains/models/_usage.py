@@ -22,6 +22,19 @@ def count_in(value: Any) -> int | None:
     return int(value) if 0 <= value <= MAX_COUNT else None
 
 
+def counts_in(usage: Any) -> dict[str, Any]:
+    """The fields of a vendor's usage that are counts, also of objects in it; what is anything else is left out."""
+    if not isinstance(usage, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in cast(dict[str, Any], usage).items():
+        if isinstance(value, dict):
+            found[name] = counts_in(value)
+        elif (number := count_in(value)) is not None:
+            found[name] = number
+    return found
+
+
 def tokens_in(usage: Any) -> Tokens | None:
     """The `usage` of OpenAI's API, in the names of all servers that speak it; None if it counts nothing.
 
