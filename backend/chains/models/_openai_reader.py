@@ -204,6 +204,9 @@ class StreamReader:
 
     def _outputs_in(self, chunk: Chunk, line: bytes) -> tuple[list[ReaderOutput], StreamError | None]:
         """The outputs of a chunk that is more than a token, and the error that it reports."""
+        if not chunk.choices and not chunk.usage and not chunk.error and isinstance(body := json_in(line[5:]), dict):
+            # A ping, or an error without the name.
+            chunk = chunk_of(cast(dict[str, Any], body))
         choice = self._choice_in(chunk)
         outputs = self._outputs_of_choice(choice, line) if choice is not None else []
         usages = (chunk.usage, choice.usage if choice is not None else None, field_of(chunk.x_groq, "usage"))
