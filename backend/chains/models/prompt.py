@@ -157,6 +157,8 @@ class Tokens:
     output: int
     reasoning: int | None = None
     cached: int | None = None
+    is_doubtful: bool = False
+    """Whether the provider's counts contradict each other."""
 
     def __post_init__(self) -> None:
         # A provider that reports negative tokens must not lower the bill, and one that reports absurd ones must not
