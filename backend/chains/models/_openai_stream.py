@@ -23,8 +23,8 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_openai import ChatOpenAI
 from pydantic import PrivateAttr, SecretStr
 
+from backend.chains.models._waits import wait_in_headers
 from backend.chains.models.prompt import Finish, Output, Reasoning, Text, Tokens
-from backend.chains.models.provider import retry_after
 
 _LIBRARY_ONLY = frozenset({"response_format", "logprobs", "modalities", "audio", "n"})
 _ROLES: tuple[str, ...] = ("system", "user", "assistant")
@@ -33,13 +33,13 @@ _MAX_LINE_BYTES = 4_000_000
 
 
 class StreamError(Exception):
-    """The provider refused, or reported an error inside its stream. `said` is for deciding, never for showing;
-    `retry_after` is in seconds."""
+    """The provider refused with an HTTP status, or reported an error inside its stream: then `status_code` is None.
+    `words` is the body of the error; `retry_after` are the seconds that the headers ask to wait."""
 
-    def __init__(self, status: int | None, said: str, retry_after: float = 0.0) -> None:
+    def __init__(self, status: int | None, words: str, retry_after: float | None = None) -> None:
         super().__init__(f"status {status}")
         self.status_code = status
-        self.said, self.words = said.lower(), said
+        self.words = words
         self.retry_after = retry_after
 
 
@@ -152,7 +152,7 @@ def _decode(payload: bytes) -> _Chunk:
 
 def _outputs(chunk: _Chunk, choice: _Choice | None, delta: _Delta | None, payload: bytes) -> "list[Output | Other]":
     if chunk.error is not None:
-        raise StreamError(_status_in(chunk.error), json.dumps(chunk.error))
+        raise StreamError(None, json.dumps(chunk.error))
     outputs: list[Output | Other] = []
     if delta is not None and (delta.tool_calls or delta.function_call or delta.refusal or delta.audio):
         # LangChain's conversion takes finish reason and usage from it as well.
@@ -180,12 +180,6 @@ def _parts(content: list[Any]) -> list[Output]:
         elif part.get("text"):
             outputs.append(Text(part["text"]))
     return outputs
-
-
-def _status_in(error: Any) -> int | None:
-    """Servers that look at a request when their stream has begun (vLLM, OpenRouter) say the HTTP status as `code`."""
-    code = cast(dict[str, Any], error).get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) and 400 <= code < 600 else None
 
 
 def _tokens(usage: _Usage) -> Tokens:
@@ -229,7 +223,7 @@ class _Wire:
         async with self._session().post(self._url, data=body, headers=self._headers) as response:
             if response.status != 200:
                 said = (await response.content.read(_MAX_ERROR_BYTES)).decode("utf-8", "replace")
-                raise StreamError(response.status, said, retry_after(response.headers))
+                raise StreamError(response.status, said, wait_in_headers(response.headers))
             if response.content_type == "application/json":
                 raise ValueError("an answer that is no stream")
             reader, content = StreamReader(), response.content

@@ -24,12 +24,20 @@ _MAX_RETRY_AFTER = 86_400
 
 class RunDriver:
     """Runs the bodies of runs and stores their ends. An end that can't be stored is put into `unsaved`; `forget` is
-    called when a run has ended."""
+    called when a run has ended. `shows_provider_errors`: callers are told what a provider said."""
 
-    def __init__(self, turns: Turns, unsaved: MutableMapping[Run, ClosedTurn], forget: Callable[[Run], None]) -> None:
+    def __init__(
+        self,
+        turns: Turns,
+        unsaved: MutableMapping[Run, ClosedTurn],
+        forget: Callable[[Run], None],
+        *,
+        shows_provider_errors: bool = False,
+    ) -> None:
         self._turns = turns
         self._unsaved = unsaved
         self._forget = forget
+        self._shows_provider_errors = shows_provider_errors
 
     async def drive(self, run: Run, body: Body) -> None:
         """Run the body, then end the run with exactly one terminal event. This is the run's task."""
@@ -52,7 +60,7 @@ class RunDriver:
             log.warning("log_full", run_id=run.id)
             terminal = _failed(run, _not_saved())
         except RunError as error:
-            terminal = _failed(run, error)
+            terminal = _failed(run, error, error.detail if self._shows_provider_errors else None)
         except StreamForgeError as error:
             # Storage or embeddings failed. The code is the same as in a response before a stream begins.
             terminal = _failed(run, error)
@@ -106,7 +114,7 @@ def _totals(run: Run) -> dict[str, Any]:
     return {"usage": fold.total(), "citation_counts": fold.citation_counts(), "unlinked": fold.unlinked()}
 
 
-def _failed(run: Run, error: StreamForgeError) -> ev.RunFailed:
+def _failed(run: Run, error: StreamForgeError, detail: str | None = None) -> ev.RunFailed:
     wait = error.retry_after if isinstance(error, RunError) else None
     fault = ev.RunFault(
         code=error.code,
@@ -114,6 +122,7 @@ def _failed(run: Run, error: StreamForgeError) -> ev.RunFailed:
         retryable=error.retryable,
         request_id=run.request_id,
         retry_after=ceil(min(wait, _MAX_RETRY_AFTER)) if wait else None,
+        detail=detail,
     )
     return ev.RunFailed(error=fault)
 
