@@ -11,6 +11,7 @@ import structlog
 from backend import events as ev
 from backend.chains.calling.call import CallLimits, call, prompt_was_billed
 from backend.chains.calling.fallback import ModelCandidate
+from backend.chains.calling.token_counts import settled_tokens
 from backend.chains.models.prompt import Parameters, Prompt, Text, Tokens
 from backend.chains.text.tokens import estimate_tokens
 from backend.errors import RunError, StreamForgeError
@@ -112,8 +113,13 @@ def _usage(
     request: ShortText, model: ModelCandidate, tokens: Tokens | None, text: str, *, is_complete: bool
 ) -> ev.Usage:
     """The tokens that the provider counted, or an estimate."""
-    output = model.output_tokens(estimate_tokens(text), request.max_tokens, is_complete=is_complete)
-    counted = tokens or Tokens(estimate_tokens(request.system + request.content), output)
+    visible = estimate_tokens(text)
+    counted, is_estimated = settled_tokens(
+        tokens,
+        visible,
+        lambda: estimate_tokens(request.system + request.content),
+        lambda: model.output_tokens(visible, request.max_tokens, is_complete=is_complete),
+    )
     return ev.Usage(
         model=model.name,
         purpose=request.purpose,
@@ -121,5 +127,5 @@ def _usage(
         output_tokens=counted.output,
         reasoning_tokens=counted.reasoning,
         cached_tokens=counted.cached,
-        estimated=tokens is None,
+        estimated=is_estimated,
     )
