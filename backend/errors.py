@@ -11,9 +11,9 @@
     ├── DocumentUnreadable               fails a document: `reason`, in words
     └── EmbeddingError                   fails a document or a retrieval
 
-A message tells the caller what is wrong and what to do. It never contains a provider's raw text, a stack trace or a
-secret. `advice` is for whoever runs the server, for example which setting to change; callers see it only while no keys
-are set. `code` never changes; docs/errors.md lists all codes.
+A message tells the caller what is wrong and what to do. It never contains a provider's raw text (that is `detail`), a
+stack trace or a secret. `advice` is for whoever runs the server, for example which setting to change; callers see it
+only while no keys are set. `code` never changes; docs/errors.md lists all codes.
 """
 
 from collections.abc import Mapping
@@ -206,10 +206,12 @@ class RunError(StreamForgeError):
     """Ends a run. The code is one of the subclasses'.
 
     `retry_after`: seconds after which the same call of a provider is tried again; None: it is not tried again.
+    `detail`: what the provider itself said, short and without keys; callers see it only with SHOW_PROVIDER_ERRORS.
     """
 
     code = "internal"
     status = 502
+    detail: str | None = None
 
     def __init__(self, message: str, *, retry_after: float | None = None, advice: str = "") -> None:
         super().__init__(message, advice=advice)
@@ -243,6 +245,10 @@ class ProviderRefused(RunError):
     """The provider refused for a reason that a retry does not change: a wrong key, a missing setting."""
 
     code = "provider_error"
+
+
+class WrongAddress(ProviderRefused):
+    """Nothing that answers is at the provider's address."""
 
 
 class PromptRefused(ProviderRefused):

@@ -1,6 +1,7 @@
 """Structured logs: console or JSON, one line per event, with the ids of request and run.
 
-The log contains ids, counts and codes. It never contains a user's text, a model's answer or a secret.
+The log contains ids, counts and codes, and what a provider says when it refuses. It never contains a model's answer or
+a secret, nor a user's text, unless a provider's refusal quotes it (LOG_PROVIDER_TEXT=0 leaves that out).
 """
 
 import logging

@@ -14,7 +14,7 @@ PROTOCOL_VERSION = 1
 
 class RunFault(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Why a run failed. `code` never changes, `message` says what to do, `retry_after` has the seconds that the
-    provider asks to wait.
+    provider asks to wait. `detail` has the provider's own words, if the server shows them (SHOW_PROVIDER_ERRORS).
     """
 
     code: str
@@ -22,6 +22,7 @@ class RunFault(msgspec.Struct, omit_defaults=True, kw_only=True):
     retryable: bool
     request_id: str | None = None
     retry_after: int | None = None
+    detail: str | None = None
 
 
 class RunStarted(Event, tag="run.started", kw_only=True):

@@ -122,7 +122,24 @@ async def test_a_refusal(
 ) -> None:
     await failed(server, provider, protocol.refused(status), code, retryable=retryable)
     assert "run_ended" in logged.getvalue()
-    assert not [x for x in (RAW, KEY, "Traceback", "Say something") if x in logged.getvalue()]
+    # The operator finds what the provider said, without the key.
+    assert f"{RAW} ***" in logged.getvalue()
+    assert not [x for x in (KEY, "Traceback", "Say something") if x in logged.getvalue()]
+
+
+async def test_what_the_provider_said_is_shown_where_that_is_allowed(
+    shared: SharedServers, provider: ProviderServer, protocol: ProviderProtocol
+) -> None:
+    server = await shared.with_settings(**OPTIONS, show_provider_errors=True, **protocol.settings(provider))
+    provider.script(protocol.refused(400))
+    events = await server.events(ask())
+    assert only_terminal(events)["error"]["detail"] == f"{RAW} ***"
+    run = (await server.client.get(f"/runs/{events[0]['run_id']}")).json()
+    assert run["error"]["detail"] == f"{RAW} ***"
+    provider.script(protocol.refused(500))
+    problem = await server.client.post("/chat", json=ask(), headers={"Accept": "application/json"})
+    assert problem.status_code == 502
+    assert problem.json()["provider_detail"] == f"{RAW} ***"
 
 
 async def test_a_malformed_chunk(
@@ -138,7 +155,7 @@ async def test_an_error_inside_a_200(
 ) -> None:
     script = [*protocol.begun("Half an answer"), *protocol.error_inside()]
     await failed(server, provider, script, "provider_error", retryable=True, kept="Half an answer")
-    assert not [x for x in (RAW, KEY, "Traceback", "Half an") if x in logged.getvalue()]
+    assert not [x for x in (KEY, "Traceback", "Half an") if x in logged.getvalue()]
 
 
 @pytest.mark.parametrize("reset", [True, False])

@@ -11,13 +11,13 @@ from backend.chains.models.prompt import Reasoning, Text
 
 
 class StreamError(Exception):
-    """The provider refused, or reported an error inside its stream. `said` is for deciding, never for showing;
-    `retry_after` is in seconds."""
+    """The provider refused with an HTTP status, or reported an error inside its stream: then `status_code` is None.
+    `words` is the body of the error; `retry_after` are the seconds that the headers ask to wait."""
 
-    def __init__(self, status: int | None, said: str, retry_after: float = 0.0) -> None:
+    def __init__(self, status: int | None, words: str, retry_after: float | None = None) -> None:
         super().__init__(f"status {status}")
         self.status_code = status
-        self.said, self.words = said.lower(), said
+        self.words = words
         self.retry_after = retry_after
 
 
@@ -164,15 +164,3 @@ def _is_bare_error(body: dict[str, Any]) -> bool:
     return bool(body.get("message") or body.get("msg") or body.get("detail")) and bool(
         body.get("code") or body.get("status") or body.get("detail")
     )
-
-
-def error_line(value: bytes) -> tuple[int | None, str]:
-    """The HTTP status, if it says one, and the text of a line `error:`."""
-    body = json_in(value)
-    return status_in(body), value.strip().decode("utf-8", "replace")
-
-
-def status_in(error: Any) -> int | None:
-    """Servers that look at a request when their stream has begun (vLLM, OpenRouter) say the HTTP status as `code`."""
-    code = field_of(error, "code")
-    return code if isinstance(code, int) and 400 <= code < 600 else None

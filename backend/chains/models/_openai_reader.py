@@ -22,13 +22,11 @@ from backend.chains.models._openai_chunks import (
     StreamError,
     chunk_of,
     delta_of,
-    error_line,
     field_of,
     json_in,
     other_of,
     parts_of,
     says_error,
-    status_in,
 )
 from backend.chains.models._usage import later, tokens_in
 from backend.chains.models.prompt import Output, Reasoning, Text
@@ -156,7 +154,7 @@ class StreamReader:
             case b"" | b"id" | b"retry":
                 pass
             case b"error":
-                raise StreamError(*error_line(value))
+                raise StreamError(None, value.strip().decode("utf-8", "replace"))
             case _:
                 # JSON without events: a chunk a line, or a whole answer, which may take several lines.
                 body = json_in(line) if line.lstrip().startswith(b"{") else None
@@ -214,7 +212,7 @@ class StreamReader:
             self.ending.tokens = later(self.ending.tokens, tokens_in(usage))
         for error in (chunk.error, choice.error if choice is not None else None):
             if says_error(error):
-                return outputs, StreamError(status_in(error), json.dumps(error))
+                return outputs, StreamError(None, json.dumps(error))
         if choice is not None:
             self._note_reason(choice)
         return outputs, None

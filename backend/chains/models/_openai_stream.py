@@ -25,8 +25,9 @@ from pydantic import PrivateAttr, SecretStr
 from backend.chains.models._finishes import Ending, known_reason, seconds_to_end
 from backend.chains.models._openai_chunks import Other, Refusal, StreamError
 from backend.chains.models._openai_reader import ReaderOutput, StreamReader
+from backend.chains.models._waits import wait_in_headers
 from backend.chains.models.prompt import Output, Reasoning, Text, Tokens
-from backend.chains.models.provider import bytes_came, retry_after
+from backend.chains.models.provider import bytes_came
 
 _LIBRARY_ONLY = frozenset({"response_format", "logprobs", "modalities", "audio", "n"})
 _ROLES: tuple[str, ...] = ("system", "user", "assistant")
@@ -96,7 +97,7 @@ class _Wire:
         async with self._session().post(self._url, data=body, headers=self._headers) as response:
             if response.status != 200:
                 said = (await response.content.read(_MAX_ERROR_BYTES)).decode("utf-8", "replace")
-                raise StreamError(response.status, said, retry_after(response.headers))
+                raise StreamError(response.status, said, wait_in_headers(response.headers))
             with _told_of_the_end(response):
                 yield response.content
 

@@ -4,11 +4,16 @@ Exceptions are told apart by the names of their classes, so that no SDK is impor
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
 
-from backend.chains.models.provider import Endpoint, retry_after
+from backend.chains.models._error_bodies import ErrorBody, read_error_body
+from backend.chains.models._meanings import RefusedCall, meaning_of, status_in
+from backend.chains.models._redaction import shown_words
+from backend.chains.models._waits import wait_in_headers, wait_in_text
+from backend.chains.models.provider import Endpoint
 from backend.errors import (
     ContentFiltered,
     ContextOverflow,
@@ -19,6 +24,7 @@ from backend.errors import (
     ProviderTimeout,
     RateLimited,
     RunError,
+    WrongAddress,
 )
 
 log = structlog.get_logger(__name__)
@@ -29,18 +35,8 @@ _UNREACHED = frozenset({"APIConnectionError", "ConnectError", "ClientConnectorEr
 _REPORTED = frozenset({"ResponseError"})
 """An error inside a stream, without anything to tell it by."""
 _BROKEN = frozenset({"TransportError", "ClientError", "OSError", "ClientPayloadError", "APIError"})
-_OVERFLOWS = (
-    "context_length",
-    "context length",
-    "maximum context",
-    "exceed_context",
-    "prompt is too long",
-    "token count",
-    "too many tokens",
-)
-_FILTERS = ("content_filter", "content_policy", "blocked by", "prohibited_content")
 _LONGEST = 1_000
-_LIMITS = ("rate_limit", "insufficient_quota", "resource_exhausted")
+"""Characters of a provider's words in the log."""
 
 
 def broken_off() -> ProviderFailed:
@@ -56,61 +52,125 @@ def filtered() -> ContentFiltered:
 
 def unlisted(refusal: RunError, endpoint: Endpoint) -> str:
     """Why a provider's list of models can't be read."""
-    if isinstance(refusal, ModelNotFound):
-        hint = "" if endpoint.root.endswith("/v1") else ", which mostly ends in /v1"
-        return f"{endpoint.shown} has no list of models. Check {endpoint.url_setting}{hint}"
+    if isinstance(refusal, ModelNotFound | WrongAddress):
+        return f"{endpoint.shown} has no list of models. Check {_address_setting(endpoint)}"
     return refusal.message.rstrip(".")
 
 
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What an exception holds: the HTTP status of the response, or None, and the body of the error."""
+
+    status: int | None
+    body: ErrorBody
+    wait: float | None
+    is_answer: bool
+    """Whether the provider answered at all."""
+
+
 def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
-    """The RunError that stands for it."""
+    """The RunError that stands for it, with the provider's words as its `detail`. Logs them."""
     names = {name for each in _chain(error) for name in _names(each)}
-    status, said = _status(error), _said(error)
-    log.info("provider_refused", model=f"{endpoint.name}/{model}", status=status, said=_in_its_words(error, endpoint))
-    # What may pass by itself. An empty account doesn't.
-    again = None if "insufficient_quota" in said else _asked_to_wait(error)
+    report = _report_of(error, names)
+    refusal = RefusedCall(report.status, report.body, model, endpoint.own_address)
+    meant = _refusal_error(refusal, report, endpoint) if report.is_answer else _failure(error, names, report, endpoint)
+    if report.is_answer and report.body.text:
+        meant.detail = shown_words(report.body.text, endpoint)
+    # The status and text of an exception that is no answer are not the provider's.
+    status = status_in(refusal) if report.is_answer else None
+    words = report.body.text if report.is_answer else _own_words(error)
+    said = shown_words(words, endpoint, _LONGEST)
+    # A list of models is asked for again and again, and says itself why it is missing.
+    write = log.warning if model else log.info
+    write("provider_refused", model=f"{endpoint.name}/{model}", status=status, code=meant.code, said=said)
+    return meant
+
+
+def refusal_in(error: Exception, model: str, endpoint: Endpoint) -> RefusedCall | None:
+    """What the provider refused, for those who can ask in another way; None if it didn't answer."""
+    report = _report_of(error, {name for each in _chain(error) for name in _names(each)})
+    return RefusedCall(report.status, report.body, model, endpoint.own_address) if report.is_answer else None
+
+
+def _failure(error: Exception, names: set[str], report: _Report, endpoint: Endpoint) -> RunError:
+    """A call that the provider didn't answer."""
+    again = report.wait or 0.0
     if names & _TIMEOUTS:
         return ProviderTimeout("The provider did not answer in time. Try again.", retry_after=again)
     if names & _CERTIFICATES:
         return ProviderFailed(f"The provider's certificate is not trusted. Check {endpoint.url_setting}.")
-    if status is None and names & _UNREACHED:
+    if names & _UNREACHED:
         check = f"Check {endpoint.url_setting} and the network."
         return ProviderFailed(f"The provider can't be reached. {check}", retry_after=again)
-    if said or status is not None or names & _REPORTED:
-        return _refusal(status, said, model, again, endpoint)
     if isinstance(error, TypeError | KeyError | ValueError):
         return ProviderFailed(f"The provider sent something that is no answer. Check {endpoint.url_setting}.")
-    again = again if names & _BROKEN else None
     return ProviderFailed(
-        "The connection to the provider broke. Ask again; what came until then is kept.", retry_after=again
+        "The connection to the provider broke. Ask again; what came until then is kept.",
+        retry_after=again if names & _BROKEN else None,
     )
 
 
-def _refusal(status: int | None, said: str, model: str, again: float | None, endpoint: Endpoint) -> RunError:
-    """What the provider's own error means; `status` is None for one inside a stream that doesn't tell."""
-    match status:
-        case _ if _any(said, _OVERFLOWS):
+def _refusal_error(refusal: RefusedCall, report: _Report, endpoint: Endpoint) -> RunError:
+    """What the provider's own error means."""
+    meaning, status = meaning_of(refusal), status_in(refusal)
+    shown_status = f" (HTTP {status})" if status is not None else ""
+    again = report.wait if report.wait is not None else 0.0
+    match meaning:
+        case "context":
             return ContextOverflow("The conversation is longer than the model's context. Begin a new session.")
-        case _ if _any(said, _FILTERS):
-            return ContentFiltered("The provider's content filter refused the message. Rephrase it.")
-        case _ if status == 404 or "model_not_found" in said:
-            return ModelNotFound(f"The provider knows no model {model!r}. GET /models lists what it offers.")
-        case _ if status in (401, 403) or "api key not valid" in said:
-            return ProviderRefused(f"The provider refused the key. Check {endpoint.key_setting}.")
-        case _ if status == 429 or _any(said, _LIMITS):
-            return RateLimited(
-                "The provider's limit is reached: too many requests, or no quota left. Try later.", retry_after=again
+        case "too_large":
+            return ContextOverflow(
+                "The request is larger than the provider takes. Begin a new session, or send fewer or smaller images."
             )
-        case int() if 400 <= status < 500:
-            return PromptRefused(f"The provider refused the request (HTTP {status}). Check model and parameters.")
-        case int():
-            return ProviderFailed(f"The provider failed (HTTP {status}). Try again.", retry_after=again)
-        case _:
+        case "filter":
+            return ContentFiltered("The provider's content filter refused the message. Rephrase it.")
+        case "model":
+            return ModelNotFound(f"The provider knows no model {refusal.model!r}. GET /models lists what it offers.")
+        case "address":
+            return WrongAddress(
+                f"Nothing that answers is at the provider's address{shown_status}. Check {_address_setting(endpoint)}."
+            )
+        case "page":
+            return _page_error(status, endpoint)
+        case "key":
+            return ProviderRefused(f"The provider refused the key. Check {endpoint.key_setting}.")
+        case "forbidden":
+            return ProviderRefused(f"The provider refused the key, or what it may do. Check {endpoint.key_setting}.")
+        case "account":
+            # An account doesn't fill itself.
+            return RateLimited("The provider's account has no quota or credit left. Fill it, or try later.")
+        case "rate":
+            return RateLimited("The provider's limit is reached: too many requests. Try later.", retry_after=again)
+        case "request":
+            return PromptRefused(f"The provider refused the request{shown_status}. Check model and parameters.")
+        case "passing":
+            return ProviderFailed(f"The provider failed{shown_status}. Try again.", retry_after=again)
+        case "unknown":
             return ProviderFailed("The provider reported an error in its answer. Try again.", retry_after=again)
 
 
-def _any(said: str, marks: tuple[str, ...]) -> bool:
-    return any(mark in said for mark in marks)
+def _page_error(status: int | None, endpoint: Endpoint) -> RunError:
+    """A web page in place of an answer."""
+    where = f"A web page came instead of an answer{f' (HTTP {status})' if status is not None else ''}: a proxy, a "
+    where += f"firewall or a login page is in between, or the address is wrong. Check {endpoint.url_setting}."
+    return ProviderFailed(where) if status is None else ProviderRefused(where)
+
+
+def _address_setting(endpoint: Endpoint) -> str:
+    hint = "" if endpoint.root.endswith("/v1") else ", which mostly ends in /v1"
+    return f"{endpoint.url_setting}{hint}"
+
+
+def _report_of(error: BaseException, names: set[str]) -> _Report:
+    """What the exception, or one that it came from, holds of the provider's answer."""
+    status = _status(error)
+    content = next((c for each in _chain(error) if (c := _content(each)) is not None), None)
+    body = read_error_body(content) if content is not None else ErrorBody()
+    is_answer = status is not None or content is not None or bool(names & _REPORTED)
+    wait = next((w for each in _chain(error) if (w := _wait(each)) is not None), None)
+    if wait is None:
+        wait = body.wait if body.wait is not None else wait_in_text(body.text)
+    return _Report(status, body, wait, is_answer)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -128,48 +188,41 @@ def _names(error: BaseException) -> Iterator[str]:
 
 
 def _status(error: BaseException) -> int | None:
+    """The HTTP status of the response, if it is one of a refusal."""
     for each in _chain(error):
         found = [getattr(each, "status_code", None), getattr(getattr(each, "response", None), "status_code", None)]
         if "APIError" in _names(each):
             # Google's; an aiohttp error has a `code` for what it can't parse, too.
             found.append(getattr(each, "code", None))
         for status in found:
-            if isinstance(status, int) and 400 <= status < 600:
+            if isinstance(status, int) and 300 <= status < 600:
                 return status
     return None
 
 
-def _asked_to_wait(error: BaseException) -> float:
-    """Seconds that the provider asks to wait."""
-    for each in _chain(error):
-        if isinstance(seconds := getattr(each, "retry_after", None), float):
-            return seconds
-        headers = getattr(getattr(each, "response", None), "headers", None) or getattr(each, "headers", None)
-        if isinstance(headers, Mapping):
-            # Some SDKs keep them in a plain dict, in lower case.
-            found = cast(Mapping[str, str], headers)
-            return retry_after({"Retry-After": found.get("Retry-After") or found.get("retry-after") or ""})
-    return 0.0
+def _content(error: BaseException) -> object | None:
+    """The body of the provider's error: text, or what was read from its JSON."""
+    for name in ("words", "body", "details", "error"):
+        value = getattr(error, name, None)
+        if isinstance(value, str | bytes | Mapping | list) and value:
+            return cast("object", value)
+    response: Any = getattr(error, "response", None)
+    if response is not None and not getattr(response, "is_stream_consumed", True):
+        return None
+    text = getattr(response, "_content", None)
+    return text if isinstance(text, bytes) and text else None
 
 
-def _in_its_words(error: BaseException, endpoint: Endpoint) -> str:
-    """What the provider or its SDK says, for those who look for the cause: it may quote what was asked."""
-    words = str(getattr(error, "words", None) or getattr(error, "body", None) or error)
-    key = endpoint.key.get_secret_value() if endpoint.key is not None else ""
-    return (words.replace(key, "***") if key else words)[:_LONGEST]
+def _wait(error: BaseException) -> float | None:
+    """The seconds that the headers of the response ask to wait."""
+    seconds = getattr(error, "retry_after", None)
+    if isinstance(seconds, float) and seconds:
+        return seconds
+    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
+    # Some SDKs keep them in a plain dict.
+    return wait_in_headers(cast("Mapping[str, str]", headers)) if isinstance(headers, Mapping) else None
 
 
-def _said(error: BaseException) -> str:
-    """The machine-readable parts of a provider's error, lower case; for deciding, never for showing."""
-    pieces: list[object] = []
-    for each in _chain(error):
-        if (said := getattr(each, "said", None)) is not None:
-            return str(said)
-        pieces += [getattr(each, "code", None), getattr(each, "type", None), getattr(each, "status", None)]
-        body = getattr(each, "body", None) or getattr(each, "details", None)
-        if isinstance(body, dict):
-            fields = cast(dict[str, Any], body)
-            inner = fields.get("error")
-            fields = cast(dict[str, Any], inner) if isinstance(inner, dict) else fields
-            pieces += [fields.get(name) for name in ("code", "type", "status", "message")]
-    return " ".join(str(piece) for piece in pieces if isinstance(piece, str)).lower()
+def _own_words(error: Exception) -> str:
+    """What the exception says; only its class if it may quote the answer."""
+    return type(error).__name__ if isinstance(error, TypeError | KeyError | ValueError) else str(error)

@@ -2,12 +2,10 @@
 
 import importlib.util
 import re
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr
@@ -160,16 +158,3 @@ class Plugin:
         """Why the SDK can't be used, or None if it can."""
         absent = [m for m in self.needs if importlib.util.find_spec(m) is None]
         return f"{', '.join(absent)} is not installed: {self.install}" if absent else None
-
-
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a refusal's `Retry-After` asks to wait, which is a number or a date; 0 without one."""
-    given = headers.get("Retry-After", "").strip()
-    try:
-        return max(0.0, float(given))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return 0.0

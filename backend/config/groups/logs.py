@@ -12,7 +12,9 @@ class LogSettings(SettingsGroup):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="`json` logs one JSON object per line.")
-    log_provider_text: bool = Field(False, description="1 logs providers' own error texts; they may quote the prompt.")
+    log_provider_text: bool = Field(
+        True, description="0 leaves providers' own error texts out of the log: they may quote the prompt."
+    )
 
     @field_validator("log_level", mode="before")
     @classmethod

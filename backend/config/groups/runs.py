@@ -42,6 +42,12 @@ class RunSettings(SettingsGroup):
         30.0, ge=0, description="Seconds without a watcher after which `cancel` takes effect."
     )
 
+    show_provider_errors: bool = Field(
+        False,
+        description="1 tells callers a provider's own error text, as `detail`: on one line, without keys. "
+        "It may quote the prompt.",
+    )
+
     @model_validator(mode="after")
     def _check_tail(self) -> Self:
         if self.log_tail_events < 2 * self.checkpoint_events:

@@ -70,6 +70,8 @@ class JsonAnswer:
             error = terminal.error
             if error.retry_after is not None:
                 headers["Retry-After"] = str(error.retry_after)
+            # A problem's own `detail` is our message.
+            extra = {"provider_detail": error.detail} if error.detail is not None else {}
             return problem(
                 STATUS_BY_CODE.get(error.code, 502),
                 error.code,
@@ -80,6 +82,7 @@ class JsonAnswer:
                 run_id=run_id,
                 session_id=started.session_id if started is not None else None,
                 text=fold.text(),
+                **extra,
             )
         body = msgspec.json.encode(_answer(run_id, fold))
         return Response(body, headers=headers, media_type="application/json")

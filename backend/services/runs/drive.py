@@ -28,19 +28,22 @@ _MAX_RETRY_AFTER = 86_400
 
 class RunDriver:
     """Runs the bodies of runs and stores their ends. An end that can't be stored is put into `unsaved`; `forget` is
-    called when a run has ended."""
+    called when a run has ended. `shows_provider_errors`: callers are told what a provider said."""
 
     def __init__(
         self,
         turns: Turns,
         unsaved: MutableMapping[Run, ClosedTurn],
         forget: Callable[[Run], None],
+        *,
         shows_advice: bool,
+        shows_provider_errors: bool,
     ) -> None:
         self._turns = turns
         self._unsaved = unsaved
         self._forget = forget
         self._shows_advice = shows_advice
+        self._shows_provider_errors = shows_provider_errors
 
     async def drive(self, run: Run, body: Body) -> None:
         """Run the body, then end the run with exactly one terminal event. This is the run's task."""
@@ -113,6 +116,7 @@ class RunDriver:
             retryable=error.retryable,
             request_id=run.request_id,
             retry_after=ceil(min(wait, _MAX_RETRY_AFTER)) if wait else None,
+            detail=error.detail if isinstance(error, RunError) and self._shows_provider_errors else None,
         )
         return ev.RunFailed(error=fault)
 

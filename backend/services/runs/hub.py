@@ -49,7 +49,13 @@ class RunHub:
         self._archive = RunArchive(turns, charge)
         retention_ms = int(retention_hours * 3_600_000)
         self._keeper = RunKeeper(turns, self._archive, self._leases, self._runs, settings, retention_ms)
-        self._driver = RunDriver(turns, self._keeper.unsaved, self._forget, shows_advice)
+        self._driver = RunDriver(
+            turns,
+            self._keeper.unsaved,
+            self._forget,
+            shows_advice=shows_advice,
+            shows_provider_errors=settings.show_provider_errors,
+        )
 
     @property
     def instance_id(self) -> str:

@@ -10,7 +10,6 @@ import pytest
 from backend.chains.calling import call as call_module
 from backend.chains.calling.call import CallLimits, call
 from backend.chains.models.prompt import Finish, Output, Parameters, Prompt, Text
-from backend.chains.models.provider import retry_after
 from backend.errors import ProviderFailed, ProviderTimeout, RateLimited, RunError, UpstreamStalled
 
 PROMPT = Prompt(system="", history=(), content="hi", question="hi", parameters=Parameters(max_tokens=10))
@@ -155,18 +154,3 @@ async def test_the_budget_ends_it_with_the_last_error() -> None:
 async def test_a_first_try_that_took_long_to_fail_still_has_a_second() -> None:
     model = Scripted([0.2, ProviderFailed("x", retry_after=0.0)], [Text("a")])
     assert await collect_outputs(model, limits(retry=0.1)) == [Text("a")]
-
-
-@pytest.mark.parametrize(
-    ("headers", "low", "high"),
-    [
-        ({}, 0, 0),
-        ({"Retry-After": "2.5"}, 2.5, 2.5),
-        ({"Retry-After": "-3"}, 0, 0),
-        ({"Retry-After": "soon"}, 0, 0),
-        ({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, 0, 0),
-        ({"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}, 1e9, 1e10),
-    ],
-)
-def test_retry_after_is_a_number_or_a_date(headers: dict[str, str], low: float, high: float) -> None:
-    assert low <= retry_after(headers) <= high

@@ -94,7 +94,7 @@ def test_an_error_inside_the_stream_is_raised_with_what_decides() -> None:
     assert next(outputs) == Text("Half")
     with pytest.raises(StreamError) as raised:
         next(outputs)
-    assert "context_length_exceeded" in raised.value.said
+    assert "context_length_exceeded" in raised.value.words
 
 
 def test_a_line_without_an_end_is_given_up() -> None:
