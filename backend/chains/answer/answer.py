@@ -95,7 +95,7 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
                 queries, usage = await _queries(inputs)
             except asyncio.CancelledError:
                 if inputs.history and inputs.first.model.writes:
-                    yield _rewrite_usage(inputs, None, "cancelled")
+                    yield _rewrite_usage(inputs, 0, "cancelled")
                 raise
             search_question = inputs.question if inputs.first.model.writes else _question_in_context(queries)
             if usage is not None:
@@ -155,20 +155,20 @@ async def _queries(inputs: AnswerInput) -> tuple[list[tuple[str, float]], ev.Usa
     if inputs.first.model.writes:
         try:
             async with asyncio.timeout(inputs.attempts.limits.first_token):
-                rewritten, tokens = await standalone_question(inputs.first.model, inputs.history, inputs.question)
+                rewritten, written = await standalone_question(inputs.first.model, inputs.history, inputs.question)
         except TimeoutError:
-            usage = _rewrite_usage(inputs, None, "failed")
+            usage = _rewrite_usage(inputs, 0, "failed")
         else:
-            if tokens is not None:
-                usage = _usage(inputs.first.name, tokens, "condense")
-            elif rewritten is not None:
-                usage = _rewrite_usage(inputs, rewritten)
+            if written.tokens is not None:
+                usage = _usage(inputs.first.name, written.tokens, "condense")
+            elif written.estimated_tokens:
+                usage = _rewrite_usage(inputs, written.estimated_tokens)
     if rewritten is not None:
         return [(rewritten, 1.0), (inputs.question, 0.5)], usage
     return related_queries(inputs.history, inputs.question), usage
 
 
-def _rewrite_usage(inputs: AnswerInput, text: str | None, status: ev.CallStatus = "completed") -> ev.Usage:
+def _rewrite_usage(inputs: AnswerInput, written_tokens: int, status: ev.CallStatus = "completed") -> ev.Usage:
     """An estimate of the usage of the call that rewrites a follow-up, if the provider doesn't count."""
     request = REWRITE_SYSTEM + rewrite_request(inputs.history, inputs.question)
     return ev.Usage(
@@ -176,7 +176,7 @@ def _rewrite_usage(inputs: AnswerInput, text: str | None, status: ev.CallStatus 
         purpose="condense",
         status=status,
         input_tokens=estimate_tokens(request),
-        output_tokens=_output_tokens(inputs.first, estimate_tokens(text or ""), REWRITING.max_tokens, status),
+        output_tokens=_output_tokens(inputs.first, written_tokens, REWRITING.max_tokens, status),
         estimated=True,
     )
 

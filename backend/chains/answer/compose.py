@@ -9,7 +9,7 @@ from backend.chains.answer.evidence import Evidence
 from backend.chains.answer.links import LinkFilter
 from backend.chains.answer.marks import Mark, MarkFilter
 from backend.chains.answer.urls import KnownUrls
-from backend.chains.models.prompt import Finish, Output, Quote, Reasoning, Text, Tokens
+from backend.chains.models.prompt import Finish, Output, Quote, Reasoning, Text, ThoughtEnd, Tokens
 from backend.chains.passages import Passage, Retriever
 from backend.kit.text import clean_text
 
@@ -55,6 +55,9 @@ class Composer:
                 self.tokens = output
             case Finish(reason):
                 self.reason = clean_text(reason)
+            case ThoughtEnd():
+                for event in self._end_thought():
+                    yield event
             case Quote():
                 async for event in self._quote(output):
                     yield event
@@ -116,6 +119,15 @@ class Composer:
         """Forget the usage and the finish reason of the last model, since another model takes over."""
         self.tokens, self.reason, self.length = None, "stop", 0
         self._unmarked_text = []
+
+    def _end_thought(self) -> list[ev.AnyEvent]:
+        """The end of a text part that turned out to be reasoning, without citations."""
+        if self._open != "text":
+            return []
+        pieces = [self._delta(piece) for piece in self._buffered() if isinstance(piece, str)]
+        unlinked = self._links.broken if self._links is not None else 0
+        self._open, self._unmarked_text = None, []
+        return [*pieces, ev.TextEnd(part_id=self._part_id, unlinked=unlinked, thought=True)]
 
     def _end(self) -> list[ev.AnyEvent]:
         """The end of the open part."""

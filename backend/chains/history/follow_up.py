@@ -3,10 +3,11 @@ model writes."""
 
 import re
 from collections.abc import Sequence
-from contextlib import aclosing
 
-from backend.chains.models.prompt import Message, Parameters, Prompt, Text, Tokens
+from backend.chains.models.prompt import Message, Parameters, Prompt
 from backend.chains.models.provider import ChatModel
+from backend.chains.models.written_text import WrittenText
+from backend.chains.text.short_texts import written_line
 from backend.chains.text.words import words
 from backend.errors import RunError
 
@@ -41,28 +42,19 @@ def related_queries(history: Sequence[Message], question: str) -> list[tuple[str
 
 async def standalone_question(
     model: ChatModel, history: Sequence[Message], question: str
-) -> tuple[str | None, Tokens | None]:
-    """The follow-up as a standalone question, and the tokens of the call. The question is None if the model wrote
-    nothing usable; the tokens are None if the provider didn't count them."""
+) -> tuple[str | None, WrittenText]:
+    """The follow-up as a standalone question, and what the model wrote for it. The question is None if nothing of that
+    is usable."""
     content = rewrite_request(history, question)
     prompt = Prompt(system=REWRITE_SYSTEM, history=(), content=content, question=question, parameters=REWRITING)
-    pieces: list[str] = []
-    tokens: Tokens | None = None
+    written = WrittenText()
     try:
-        async with aclosing(model.stream(prompt)) as outputs:
-            async for output in outputs:
-                match output:
-                    case Text(text):
-                        pieces.append(text)
-                    case Tokens():
-                        tokens = output
-                    case _:
-                        pass
+        await written.read(model.stream(prompt))
     except RunError:
         # The search works without the rewritten question. If the provider is down, the answer will fail and say so.
-        return None, tokens
-    rewritten = "".join(pieces).strip().strip('"')
-    return (rewritten if 0 < len(rewritten) <= _MAX_QUESTION else None), tokens
+        return None, written
+    rewritten = written_line(written.text)
+    return (rewritten if 0 < len(rewritten) <= _MAX_QUESTION else None), written
 
 
 def rewrite_request(history: Sequence[Message], question: str) -> str:

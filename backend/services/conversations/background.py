@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,10 +11,10 @@ import structlog
 from backend import events as ev
 from backend.chains.calling.call import CallLimits, call, prompt_was_billed
 from backend.chains.calling.fallback import ModelCandidate
-from backend.chains.models.prompt import Parameters, Prompt, Text, Tokens
+from backend.chains.models.prompt import Parameters, Prompt, Tokens
+from backend.chains.models.written_text import WrittenText
 from backend.chains.text.tokens import estimate_tokens
 from backend.errors import RunError, StreamForgeError
-from backend.kit.text import clean_text
 
 log = structlog.get_logger(__name__)
 
@@ -51,33 +51,27 @@ class BackgroundWriter:
         self._slots = asyncio.Semaphore(_MAX_ACTIVE)
 
     async def write(self, request: ShortText, model: ModelCandidate) -> str:
-        """The text that the model writes with default parameters. Raises RunError, BudgetExceeded, PriceUnknown."""
+        """The text that the model writes with default parameters, without thoughts.
+
+        Raises RunError, BudgetExceeded, PriceUnknown.
+        """
         system, content = request.system, request.content
         prompt = Prompt(system, (), content, content, Parameters(max_tokens=request.max_tokens))
         bound = Tokens(len((system + content).encode()) + _EXTRA_TOKENS, request.max_tokens)
-        pieces: list[str] = []
-        tokens: Tokens | None = None
+        written = WrittenText()
         async with self._meter_call(request.owner, request.session_id, model.name, bound) as used:
             was_billed, is_complete = True, False
             try:
-                async with aclosing(call(model.model, prompt, self._limits)) as outputs:
-                    async for output in outputs:
-                        match output:
-                            case Text(text):
-                                pieces.append(text)
-                            case Tokens():
-                                tokens = output
-                            case _:
-                                pass
+                await written.read(call(model.model, prompt, self._limits))
                 is_complete = True
             except (asyncio.CancelledError, RunError) as error:
                 was_billed = prompt_was_billed(error)
                 raise
             finally:
                 # The provider also charges for a text that broke off.
-                if pieces or tokens is not None or was_billed:
-                    used.append(_usage(request, model, tokens, "".join(pieces), is_complete=is_complete))
-        return clean_text("".join(pieces)).strip()
+                if written.estimated_tokens or written.tokens is not None or was_billed:
+                    used.append(_usage(request, model, written, is_complete=is_complete))
+        return written.text
 
     def schedule(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None] | None:
         """The task that does the work in the background; None if too many tasks are waiting already.
@@ -108,12 +102,10 @@ class BackgroundWriter:
             log.exception("background_crashed")
 
 
-def _usage(
-    request: ShortText, model: ModelCandidate, tokens: Tokens | None, text: str, *, is_complete: bool
-) -> ev.Usage:
+def _usage(request: ShortText, model: ModelCandidate, written: WrittenText, *, is_complete: bool) -> ev.Usage:
     """The tokens that the provider counted, or an estimate."""
-    output = model.output_tokens(estimate_tokens(text), request.max_tokens, is_complete=is_complete)
-    counted = tokens or Tokens(estimate_tokens(request.system + request.content), output)
+    output = model.output_tokens(written.estimated_tokens, request.max_tokens, is_complete=is_complete)
+    counted = written.tokens or Tokens(estimate_tokens(request.system + request.content), output)
     return ev.Usage(
         model=model.name,
         purpose=request.purpose,
@@ -121,5 +113,5 @@ def _usage(
         output_tokens=counted.output,
         reasoning_tokens=counted.reasoning,
         cached_tokens=counted.cached,
-        estimated=tokens is None,
+        estimated=written.tokens is None,
     )

@@ -101,9 +101,9 @@ class Scripted:
 
 async def test_a_rewrite_is_one_question_without_quotes() -> None:
     model = Scripted([[Text('"How long is'), Text(' the notice?"\n'), Tokens(3, 4), Finish("stop")]])
-    rewritten, used = await standalone_question(model, talk("Notice?", "Yes."), "How long?")
+    rewritten, written = await standalone_question(model, talk("Notice?", "Yes."), "How long?")
     assert rewritten == "How long is the notice?"
-    assert used == Tokens(3, 4)
+    assert written.tokens == Tokens(3, 4)
 
 
 @pytest.mark.parametrize("outputs", [[ProviderFailed("no")], [Text("  "), Finish("stop")], [Text("x" * 5_000)]])
