@@ -25,6 +25,7 @@ _LONGEST_START = 1_000
 _MAX_BARE_ENDS = 20
 """The most closing tags in an answer that are looked at."""
 _CLOSING = tuple(closing for _, closing in THOUGHT_TAGS)
+_BARE_ENDS = tuple(closing for closing in _CLOSING if closing[0] == "<")
 # The channels of gpt-oss: `<|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...`.
 _CHANNEL_STARTS = ("<|channel|>", "<|start|>", "<|message|>")
 _CHANNEL_ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>", "<|channel|>")
@@ -63,6 +64,7 @@ class ThoughtFilter:
         self._stops: tuple[str, ...] = ()
         self._after_stop: State = "answer"
         self._is_fresh = False
+        self._ends_with_thought = False
         self._expected = begins_inside
         self.bare_end: str | None = None
         """The closing tag that came without an opening one."""
@@ -73,10 +75,10 @@ class ThoughtFilter:
 
     def passes(self, text: str) -> bool:
         """Whether this text needs no closer look: the answer has begun, and no tag begins here."""
-        if self._state != "answer" or self._buffer:
+        if self._buffer or self._state != "answer":
             return False
         if self._bare_ends_left:
-            if "<" in text or "[" in text or "◁" in text:
+            if "<" in text:
                 return False
             self._text.append(text)
         return True
@@ -172,13 +174,16 @@ class ThoughtFilter:
 
     def _body(self, *, closing: bool) -> Iterator[Output]:
         """A thought, or an answer that ends with a tag: up to one of `_stops`, without the blanks around it."""
-        text = self._buffer
+        text, was_fresh = self._buffer, self._is_fresh
         if self._is_fresh:
+            openings = tuple(opening for opening, tag in self._pairs if tag == self._expected)
             text = text.lstrip()
-            for opening, tag in self._pairs if self._expected is not None else ():
-                if tag == self._expected and _is_prefix(text, opening) and not closing:
-                    return
-                text = text.removeprefix(opening).lstrip() if tag == self._expected else text
+            # The opening tag may come after all.
+            while (opening := _tag_at_start(text, openings)) is not None:
+                text = text[len(opening) :].lstrip()
+            if text and not closing and any(_is_prefix(text, opening) for opening in openings):
+                self._buffer = text
+                return
             self._is_fresh = not text
         found = _first(text, self._stops)
         end = found[0] if found is not None else len(text) if closing else len(text) - _undecided(text, self._stops)
@@ -186,7 +191,9 @@ class ThoughtFilter:
         if ready:
             if self._expected is not None:
                 self._text.append(ready)
-            yield self._kind(ready)
+            follows_thought = self._kind is Reasoning and was_fresh and self._ends_with_thought
+            self._ends_with_thought = self._kind is Reasoning
+            yield self._kind(f"\n\n{ready}" if follows_thought else ready)
         if found is None:
             self._buffer = "" if closing else text[len(ready) :]
             return
@@ -215,9 +222,9 @@ class ThoughtFilter:
     def _answer(self, *, closing: bool) -> Iterator[Output]:
         """The answer's text. Only a closing tag without an opening one is looked for."""
         text = self._buffer
-        found = _first(text, _CLOSING) if self._bare_ends_left else None
+        found = _first(text, _BARE_ENDS) if self._bare_ends_left else None
         if found is None:
-            held = 0 if closing or not self._bare_ends_left else _undecided(text, _CLOSING)
+            held = 0 if closing or not self._bare_ends_left else _undecided(text, _BARE_ENDS)
             end = len(text) - held
         else:
             end = found[0] + len(found[1])
@@ -256,8 +263,9 @@ class ThinkingModel(ChatModel):
         thoughts = self._filter(prompt)
         try:
             async with aclosing(self._model.stream(prompt)) as outputs:
+                passes = thoughts.passes
                 async for output in outputs:
-                    if isinstance(output, Text) and thoughts.passes(output.text):
+                    if isinstance(output, Text) and passes(output.text):
                         yield output
                     else:
                         for piece in thoughts.outputs(output):

@@ -10,7 +10,6 @@ THOUGHT_TAGS = (
     ("<|thinking|>", "<|/thinking|>"),
     ("<|channel>thought", "<channel|>"),
     ("<unused94>thought", "<unused95>"),
-    ("<unused94>", "<unused95>"),
     ("[THINK]", "[/THINK]"),
     ("◁think▷", "◁/think▷"),
 )
