@@ -110,7 +110,12 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
     yield ev.Status(phase="generating")
     prompt_for = _Prompts(inputs, grounding, passages, search_question)
     checks_links = bool(passages) or inputs.quoted_before
-    composer = Composer(passages, inputs.retriever, _known_urls(inputs, passages) if checks_links else None)
+    composer = Composer(
+        passages,
+        inputs.retriever,
+        _known_urls(inputs, passages) if checks_links else None,
+        is_json=inputs.first.parameters.response_schema is not None,
+    )
     candidate = inputs.candidates[0]
     try:
         async with aclosing(attempt(inputs.candidates, prompt_for, inputs.attempts)) as outputs:

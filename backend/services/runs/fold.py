@@ -92,6 +92,11 @@ class RunFold:
         """The text parts of the answer so far."""
         return "\n\n".join(p.text for p in self._parts if p.kind == "text")
 
+    def open_text(self) -> str:
+        """The text of the open part; empty if no part of the answer's text is open."""
+        part = self._parts[-1] if self._parts else None
+        return part.text if part is not None and part.open and part.kind == "text" else ""
+
     def uncounted_text(self) -> str:
         """The text that a model wrote after the last usage event for answers."""
         return "".join(p.text for p in self._parts[self._counted_parts :])
