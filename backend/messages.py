@@ -87,11 +87,18 @@ def images_of(parts: list[MessagePart]) -> tuple[ImagePart, ...]:
 
 
 def marked_text(parts: Sequence[MessagePart]) -> str:
-    """The text of a message with ` [n]` after each sentence that has a citation."""
+    """The text of a message with ` [n]` after each sentence that has a citation. JSON stays JSON, without marks."""
     return BETWEEN_PARTS.join(_with_marks(p.text, p.citations) for p in parts if isinstance(p, TextPart))
 
 
+def begins_json(text: str) -> bool:
+    """Whether a part with this text, or this beginning of its text, is a JSON object: marks would break it."""
+    return text.lstrip()[:1] == "{"
+
+
 def _with_marks(text: str, citations: list[CitationRef]) -> str:
+    if begins_json(text):
+        return text
     pieces: list[str] = []
     at = 0
     for citation in sorted(citations, key=lambda c: c.end):

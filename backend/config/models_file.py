@@ -64,6 +64,9 @@ class ModelSpec(_Strict):
     structured_output: bool | None = None
     temperature: bool | None = Field(default=None, description="Whether it takes temperature and top_p.")
     price: Price | None = None
+    think_tags: tuple[str, Annotated[str, Field(min_length=1)]] | None = Field(
+        default=None, description="Tags around its thoughts; an empty first one: each answer begins inside a thought."
+    )
     tokenizer: Path | None = Field(default=None, description="A tokenizer.json, seen from the folder of the file.")
 
     @field_validator("tokenizer")

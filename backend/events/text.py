@@ -44,12 +44,14 @@ class TextDelta(Event, tag="text.delta", kw_only=True):
 class TextEnd(Event, tag="text.end", kw_only=True):
     """The text part is complete. `dropped`: number of citation marks that were removed. `unlinked`: number of links
     and images that were replaced by plain text, because neither the passages nor the user's messages contain their
-    URLs.
+    URLs. `thought`: the part turned out to be the model's reasoning, and is none of the answer; its citations don't
+    count.
     """
 
     part_id: str
     dropped: int = 0
     unlinked: int = 0
+    thought: bool = False
 
 
 class Citation(Event, tag="citation", kw_only=True):

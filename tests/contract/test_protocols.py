@@ -73,6 +73,14 @@ async def test_what_it_thinks_aloud(
     await reasoned(protocol, provider, shared, protocol.thinking("Hm, let me see.", "It is so."), **asked)
 
 
+@both
+async def test_a_thought_in_the_text(
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers
+) -> None:
+    script = protocol.whole("<think>\nHm, let me see.\n</think>\n\nIt is so.")
+    await reasoned(protocol, provider, shared, script)
+
+
 @pytest.mark.parametrize(
     "delta",
     [

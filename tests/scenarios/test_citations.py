@@ -26,7 +26,7 @@ async def test_every_form_of_a_run_holds_the_same_citations(tmp_path: Path, prov
     options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
     async with serving(tmp_path / "data", llm_model="openai/test-model", **options) as server:
         await server.upload("contract.md", CONTRACT)
-        said = "🌍 The notice period is 45 days [1]. Cats sleep all day [1]. Invoices are due within 30 days [1][9]."
+        said = "🌍 The notice period is 45 days [1]. Cats sleep all day [1]. Invoices are due within 30 days [1]【9】."
         provider.script(answer(said, chunk_by=3))
         events = await server.events(QUESTION)
         ordered(events)

@@ -27,6 +27,7 @@ from backend.chains.history.follow_up import (
 from backend.chains.history.images import IMAGE_TOKENS
 from backend.chains.history.summary import shorten_history
 from backend.chains.models.prompt import Grounding, Image, Message, Output, Prompt, Reasoning, Text, Tokens
+from backend.chains.models.written_text import WrittenText
 from backend.chains.passages import Passage, Retriever, SearchTrace
 from backend.chains.text.small_talk import small_talk_of
 from backend.chains.text.tokens import estimate_bytes, estimate_tokens
@@ -102,7 +103,7 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
                 queries, usage = await _queries(inputs)
             except asyncio.CancelledError:
                 if inputs.history and inputs.first.model.writes:
-                    yield _rewrite_usage(inputs, None, None, "cancelled")
+                    yield _rewrite_usage(inputs, WrittenText(), "cancelled")
                 raise
             search_question = inputs.question if inputs.first.model.writes else _question_in_context(queries)
             if usage is not None:
@@ -118,7 +119,12 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
     names = await inputs.retriever.document_names() if inputs.retriever is not None and small_talk else ()
     prompt_for = _Prompts(inputs, grounding, passages, search_question, names)
     checks_links = bool(passages) or inputs.quoted_before
-    composer = Composer(passages, inputs.retriever, _known_urls(inputs, passages) if checks_links else None)
+    composer = Composer(
+        passages,
+        inputs.retriever,
+        _known_urls(inputs, passages) if checks_links else None,
+        is_json=inputs.first.parameters.response_schema is not None,
+    )
     candidate = inputs.candidates[0]
     try:
         async with aclosing(attempt(inputs.candidates, prompt_for, inputs.attempts)) as outputs:
@@ -174,24 +180,22 @@ async def _queries(inputs: AnswerInput) -> tuple[list[tuple[str, float]], ev.Usa
     if inputs.first.model.writes:
         try:
             async with asyncio.timeout(inputs.attempts.limits.first_token):
-                rewritten, tokens = await standalone_question(inputs.first.model, inputs.history, inputs.question)
+                rewritten, written = await standalone_question(inputs.first.model, inputs.history, inputs.question)
         except TimeoutError:
-            usage = _rewrite_usage(inputs, None, None, "failed")
+            usage = _rewrite_usage(inputs, WrittenText(), "failed")
         else:
-            if tokens is not None or rewritten is not None:
-                usage = _rewrite_usage(inputs, tokens, rewritten)
+            if written.tokens is not None or written.estimated_tokens:
+                usage = _rewrite_usage(inputs, written)
     if rewritten is not None:
         return [(rewritten, 1.0), (inputs.question, 0.5)], usage
     return related_queries(inputs.history, inputs.question), usage
 
 
-def _rewrite_usage(
-    inputs: AnswerInput, tokens: Tokens | None, text: str | None, status: ev.CallStatus = "completed"
-) -> ev.Usage:
+def _rewrite_usage(inputs: AnswerInput, written: WrittenText, status: ev.CallStatus = "completed") -> ev.Usage:
     """The usage of the call that rewrites a follow-up: what the provider counted, or an estimate."""
-    visible = estimate_tokens(text or "")
+    visible = written.estimated_tokens
     settled, is_estimated = settled_tokens(
-        tokens,
+        written.tokens,
         visible,
         lambda: estimate_tokens(REWRITE_SYSTEM + rewrite_request(inputs.history, inputs.question)),
         lambda: _output_tokens(inputs.first, visible, REWRITING.max_tokens, status),

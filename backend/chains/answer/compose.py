@@ -9,7 +9,7 @@ from backend.chains.answer.evidence import Evidence
 from backend.chains.answer.links import LinkFilter
 from backend.chains.answer.marks import Mark, MarkFilter
 from backend.chains.answer.urls import KnownUrls
-from backend.chains.models.prompt import Finish, Output, Quote, Reasoning, Text, Tokens
+from backend.chains.models.prompt import Finish, Output, Quote, Reasoning, Text, ThoughtEnd, Tokens
 from backend.chains.passages import Passage, Retriever
 from backend.kit.text import clean_text
 
@@ -24,18 +24,26 @@ def source_id(n: int) -> str:
 
 class Composer:
     """Turns a model's outputs into events. One part is open at a time. `known` are the URLs that may stay links; with
-    None, all links stay."""
+    None, all links stay. With `is_json`, the text follows a schema: it is left as it is."""
 
-    def __init__(self, passages: list[Passage], retriever: Retriever | None, known: KnownUrls | None = None) -> None:
+    def __init__(
+        self,
+        passages: list[Passage],
+        retriever: Retriever | None,
+        known: KnownUrls | None = None,
+        *,
+        is_json: bool = False,
+    ) -> None:
         self._passages = passages
         self._retriever = retriever
-        self._known = known
+        self._is_json = is_json
+        self._known = known if not is_json else None
         self._evidence = Evidence(passages, retriever.similarity) if retriever is not None else None
         self._unmarked_text: list[str] | None = []
         self._open: Literal["text", "reasoning"] | None = None
         self._part_id = ""
         self._count = 0
-        self._marks = MarkFilter()
+        self._marks = MarkFilter(len(passages))
         self._links: LinkFilter[Mark] | None = None
         self._tracker = SentenceTracker()
         self._sent_citations: set[tuple[int, int, int]] = set()
@@ -60,6 +68,9 @@ class Composer:
                 self.tokens = output
             case Finish(reason):
                 self.reason = clean_text(reason)[:_MAX_REASON]
+            case ThoughtEnd():
+                for event in self._end_thought():
+                    yield event
             case Quote():
                 async for event in self._quote(output):
                     yield event
@@ -72,7 +83,7 @@ class Composer:
     def _begin(self, kind: Literal["text", "reasoning"]) -> ev.AnyEvent:
         self._count += 1
         self._open, self._part_id = kind, f"p{self._count}"
-        self._marks, self._tracker = MarkFilter(), SentenceTracker()
+        self._marks, self._tracker = MarkFilter(len(self._passages)), SentenceTracker()
         self._links = LinkFilter(self._known) if self._known is not None else None
         self._sent_citations.clear()
         self._dropped = 0
@@ -83,7 +94,7 @@ class Composer:
     @property
     def _cites(self) -> bool:
         """Whether the open part may hold marks."""
-        return self._open == "text" and bool(self._passages)
+        return self._open == "text" and bool(self._passages) and not self._is_json
 
     def _pieces(self, text: str) -> Iterator[str | Mark]:
         """The next text of the open part, without marks and unknown links. Marks are removed first, since that may
@@ -108,6 +119,7 @@ class Composer:
         if self._cites:
             async for event in self._cite(self._tracker.close()):
                 yield event
+        if self._open == "text":
             async for event in self._matched_citations():
                 yield event
         for event in self._end():
@@ -122,6 +134,15 @@ class Composer:
         self.earlier_length += self.length
         self.tokens, self.reason, self.length = None, "stop", 0
         self._unmarked_text = []
+
+    def _end_thought(self) -> list[ev.AnyEvent]:
+        """The end of a text part that turned out to be reasoning, without citations."""
+        if self._open != "text":
+            return []
+        pieces = [self._delta(piece) for piece in self._buffered() if isinstance(piece, str)]
+        unlinked = self._links.broken if self._links is not None else 0
+        self._open, self._unmarked_text = None, []
+        return [*pieces, ev.TextEnd(part_id=self._part_id, unlinked=unlinked, thought=True)]
 
     def _end(self) -> list[ev.AnyEvent]:
         """The end of the open part."""
@@ -148,11 +169,11 @@ class Composer:
                 else:
                     self._dropped += 1
             return
+        if self._open == "text" and self._passages and self._unmarked_text is not None:
+            self._unmarked_text.append(piece)
         if not self._cites:
             yield self._delta(piece)
             return
-        if self._unmarked_text is not None:
-            self._unmarked_text.append(piece)
         for text, sentences in self._tracker.add(piece):
             if text:
                 yield self._delta(text)
@@ -174,7 +195,7 @@ class Composer:
     async def _matched_citations(self) -> AsyncIterator[ev.AnyEvent]:
         """The citations of a part without marks. They are found when the part is complete."""
         if self._unmarked_text and self._evidence is not None:
-            for match in await self._evidence.match("".join(self._unmarked_text)):
+            for match in await self._evidence.match("".join(self._unmarked_text), is_json=self._is_json):
                 yield await self._citation(match.n, match.start, match.end, *match.quote, matched=True)
 
     async def _quote(self, quote: Quote) -> AsyncIterator[ev.AnyEvent]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from backend.chains.answer.json_claims import json_claims
 from backend.chains.passages import Passage, Similarity
 from backend.chains.text.sentences import sentences
 from backend.chains.text.words import words
@@ -113,7 +114,7 @@ class Evidence:
 
     async def quote(self, sentence: str, n: int) -> tuple[int, int] | None:
         """The canonical offsets of the quote in passage `n` that supports the sentence; None if there is none."""
-        claim = _Statement(sentence)
+        claim = _Statement(self._without_marks(sentence, n))
         ranked = self._ranked(claim, n)
         if _QUANTITY.search(sentence):
             ranked = [r for r in ranked if r.elsewhere <= _MAX_ELSEWHERE]
@@ -127,30 +128,39 @@ class Evidence:
             return self._offsets(best)
         return None
 
-    async def match(self, text: str) -> list[Match]:
-        """The sentences of a part without marks that a passage clearly supports, in order."""
+    async def match(self, text: str, *, is_json: bool = False) -> list[Match]:
+        """The sentences of a part without marks that a passage clearly supports, in order. In JSON, the values are
+        the sentences."""
         # Off the loop: a long answer and many passages make many pairs.
-        likely = await asyncio.to_thread(self._likely_claims, text)
+        likely = await asyncio.to_thread(self._likely_claims, text, is_json)
         if likely:
             # Each source is embedded once, all of them together.
-            start, end, _ = likely[0]
-            await self._closest(text[start:end], [r for _, _, sources in likely for r in sources])
-        comparisons = await asyncio.gather(*(self._closest(text[a:b], ranked) for a, b, ranked in likely))
+            await self._closest(likely[0][0].text, [r for _, sources in likely for r in sources])
+        comparisons = await asyncio.gather(*(self._closest(claim.text, ranked) for claim, ranked in likely))
         return [
-            Match(best.n, start, end, self._offsets(best))
-            for (start, end, _), (cosine, best) in zip(likely, comparisons, strict=True)
+            Match(best.n, claim.start, claim.end, self._offsets(best))
+            for (claim, _), (cosine, best) in zip(likely, comparisons, strict=True)
             if cosine >= _MATCH_CLOSE
         ]
 
-    def _likely_claims(self, text: str) -> "list[tuple[int, int, list[_Ranked]]]":
-        """Offsets of sentences of the text, with the sources of all passages that share many of their words."""
-        claims: list[tuple[int, int, list[_Ranked]]] = []
-        for start, end in _claims(text)[:_MAX_CLAIMS]:
-            claim = _Statement(text[start:end])
+    def _without_marks(self, sentence: str, n: int | None = None) -> str:
+        """The sentence without `[n]`, and without numbers in brackets that name no source: its text holds them, but
+        they state nothing."""
+        count = len(self._passages)
+        return _NUMBER_IN_BRACKETS.sub(
+            lambda match: match.group() if 1 <= int(match[1]) <= count and int(match[1]) != n else "", sentence
+        )
+
+    def _likely_claims(self, text: str, is_json: bool) -> "list[tuple[_Statement, list[_Ranked]]]":
+        """The claims of the text, with the sources of all passages that share many of their words."""
+        claims: list[tuple[_Statement, list[_Ranked]]] = []
+        found = json_claims(text) if is_json else [(a, b, self._without_marks(text[a:b])) for a, b in _claims(text)]
+        for start, end, words_of_claim in found[:_MAX_CLAIMS]:
+            claim = _Statement(words_of_claim, start, end)
             ranked = [r for n in range(1, len(self._passages) + 1) for r in self._ranked(claim, n)]
             ranked = [r for r in ranked if r.share >= _MATCH_SHARED and r.elsewhere <= _MAX_ELSEWHERE]
             if ranked:
-                claims.append((start, end, sorted(ranked, key=lambda r: -r.share)[:_CANDIDATES]))
+                claims.append((claim, sorted(ranked, key=lambda r: -r.share)[:_CANDIDATES]))
         return claims[:_MAX_MATCHED]
 
     def _ranked(self, claim: _Statement, n: int) -> "list[_Ranked]":
@@ -227,6 +237,7 @@ def _claims(text: str) -> list[tuple[int, int]]:
     return claims
 
 
+_NUMBER_IN_BRACKETS = re.compile(r"[ \t]*\[{1,2}\^?(\d{1,3})\]{1,2}")
 _LIST_NUMBER = re.compile(r"^\s*\(?\d{1,3}[.)]\s")
 _GROUPED = re.compile(r"(?<=\d)[,.'\u00a0\u202f](?=\d{3}(?!\d))")
 _QUANTITY = re.compile(r"(?<![^\W\d_])(?<![^\W\d_]-)\d")  # not IL-10, CD4

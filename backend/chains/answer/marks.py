@@ -2,13 +2,15 @@
 
 `[1]`, `[1, 2]`, `[1-3]`, `[1][2]`, `[[1]]`, `[^1]`, `【1】`, `【1†source】`, `[1†L3-L5]`, `[1, p. 4]`, `[Source 1]`,
 `(Passage 2)`, `fact.¹`. Text that may still become a mark is held back. Code and display math are not changed, and
-neither are texts that only look like marks: an index, a link, a list of references.
+neither are numbers in brackets that name no source, or that only look like marks (see `lookalikes.py`).
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+
+from backend.chains.answer.lookalikes import Surroundings, is_bare, looks_like_text
 
 _LONGEST = 200
 _BLANKS = 16
@@ -34,16 +36,6 @@ _AFTER_RUN = re.compile(r"[ \t]{0,16},?[ \t]{0,2}")
 _STOP = re.compile(rf"[\[【(]|[{_SUPERS}]|`{{1,200}}|~{{3,200}}|\$\$|\\[\[(]")
 _CODE_PREFIX = re.compile(r"(?:`+|~+|\$|\\)\Z")
 
-# These are not marks, and stay in the text. An index of a list: items[0], a[1] = 2, f[1](x).
-_INDEXED = re.compile(r"[ \t]*(?:=|\+=)|[\w(\[{]|\.\w")
-_IDENTIFIER = re.compile(r"(?:[\w.]*(?:_|\d)\w*|[\\_^{}]|[a-z]+[A-Z]\w*)\Z")
-# A line that lists sources, or the beginning of one.
-_LISTS = re.compile(
-    r"[\W_]*(?:sources?|references?|citations?|footnotes?|bibliography|quellen?|literatur|fuentes|r[eé]f[eé]rences)"
-    r"\b[\W_]{0,4}:",
-    re.I,
-)
-_LINE_START = re.compile(r"[ \t]*(?:(?:[-*•+>]|\d{1,2}[.)])[ \t]*)?\Z")
 # Without the mark these phrases would be incomplete: "according to [1]".
 _NEEDS_MARK = re.compile(
     rf"\b(?:in|to|from|by|per|see|of|under|both|and|or|within|{_WORD}|laut|nach|siehe|aus|selon|según)[ \t]*\Z", re.I
@@ -73,8 +65,8 @@ class Mark:
 
 
 class MarkFilter:
-    """Removes marks from a stream of text. The model was given `count` passages. The result doesn't depend on how the
-    stream cuts the text."""
+    """Removes marks from a stream of text. The model was given `count` passages: a bare `[n]` beyond them stays. The
+    result doesn't depend on how the stream cuts the text."""
 
     def __init__(self, count: int = 99) -> None:
         self._count = count
@@ -82,6 +74,7 @@ class MarkFilter:
         self._code: _Code | None = None
         self._line = ""  # the beginning of the line
         self._before = ""  # the last text of the line
+        self._previous_end = ""  # the last character of the line before
 
     def feed(self, text: str) -> Iterator[str | Mark]:
         """Text and marks in order. Text at the end that may begin a mark is held back for the next call."""
@@ -151,27 +144,44 @@ class MarkFilter:
     def _decide(self, text: str, blank: int, run: re.Match[str]) -> list[str | Mark]:
         """The marks of a run, and their text too if the sentence needs it; or only their text if they are no marks."""
         whole = text[blank : run.end()]
-        is_attached = blank == run.start() and self._before[-1:].strip() != ""
-        after = text[run.end() : run.end() + _BLANKS + 2]
-        following = after.lstrip(" \t")[:1]
+        around = Surroundings(
+            line=self._line,
+            before=self._before,
+            after=text[run.end() : run.end() + _BLANKS + 2],
+            is_attached=blank == run.start() and self._before[-1:].strip() != "",
+            previous_line_end=self._previous_end,
+        )
         if text[run.start()] in _SUPERS:
             numbers = self._superscript_numbers(run.group())
-            return [Mark(numbers)] if numbers and is_attached else self._pieces(whole)
-        numbers = tuple(
-            dict.fromkeys(n for mark in _mark_pattern().finditer(run.group()) for n in _numbers(mark.group()))
-        )
-        begins_line = _LINE_START.fullmatch(self._line + self._before if self._line != self._before else self._line)
-        begins_item = begins_line and following not in ("", "\n", "\r", *".,;!?)")
-        is_link = after[:1] == "(" and run.group()[0] == "["
-        is_index = is_attached and (0 in numbers or _INDEXED.match(after) or _IDENTIFIER.search(self._before))
-        if begins_item or is_link or is_index or _LISTS.match(self._line):
+            return [Mark(numbers)] if numbers and around.is_attached else self._pieces(whole)
+        marks = [(mark, tuple(dict.fromkeys(_numbers(mark.group())))) for mark in _mark_pattern().finditer(run.group())]
+        numbers = tuple(dict.fromkeys(n for _, named in marks for n in named))
+        if looks_like_text(run.group(), numbers, around):
             return self._pieces(whole)
-        marks: list[str | Mark] = [Mark(numbers)]
-        if not is_attached and (
-            _NEEDS_MARK.search(self._before) or (_SENTENCE_END.search(self._before) and following.islower())
+        if not all(1 <= n <= self._count for n in numbers) and (is_bare(run.group()) or "[^" in run.group()):
+            return self._only_sources(whole, run.start() - blank, marks)
+        if not around.is_attached and (
+            _NEEDS_MARK.search(self._before) or (_SENTENCE_END.search(self._before) and around.following.islower())
         ):
-            return [*self._pieces(whole), *marks]
-        return marks
+            return [*self._pieces(whole), Mark(numbers)]
+        return [Mark(numbers)]
+
+    def _only_sources(
+        self, whole: str, start: int, marks: list[tuple[re.Match[str], tuple[int, ...]]]
+    ) -> list[str | Mark]:
+        """The marks of a run that name sources, and the other brackets as text. `whole` has `start` blanks before the
+        run. If one of the brackets holds several numbers, all of them are text: the rows of a matrix."""
+        if any(len(numbers) > 1 for _, numbers in marks):
+            return self._pieces(whole)
+        pieces: list[str | Mark] = []
+        before = whole[:start]
+        for mark, (number,) in marks:
+            if 1 <= number <= self._count:
+                pieces.append(Mark((number,)))
+            else:
+                pieces += self._pieces(before + mark.group())
+                before = ""
+        return pieces
 
     def _superscript_numbers(self, run: str) -> tuple[int, ...]:
         """The passages that a superscript names; none if it is an exponent."""
@@ -190,6 +200,7 @@ class MarkFilter:
         """The same text. It is also recorded as the text before the next mark."""
         line = text.rfind("\n")
         if line >= 0:
+            self._previous_end = (self._before + text[:line]).rstrip()[-1:] or self._previous_end
             self._line = self._before = ""
         rest = text[line + 1 :]
         if len(self._line) < _LONGEST:

@@ -3,10 +3,11 @@ model writes."""
 
 import re
 from collections.abc import Sequence
-from contextlib import aclosing
 
-from backend.chains.models.prompt import Message, Parameters, Prompt, Text, Tokens
+from backend.chains.models.prompt import Message, Parameters, Prompt
 from backend.chains.models.provider import ChatModel
+from backend.chains.models.written_text import WrittenText
+from backend.chains.text.short_texts import written_line
 from backend.chains.text.words import words
 from backend.errors import RunError
 
@@ -18,8 +19,6 @@ _MAX_MESSAGES, _MAX_MESSAGE_CHARACTERS = 6, 1500
 LONGEST_REWRITE = _MAX_MESSAGES * (4 * _MAX_MESSAGE_CHARACTERS + 20) + 100
 """The most bytes of a request to rewrite, besides the question and the system prompt."""
 _MAX_QUESTION = 2_000
-_MAX_PIECES = 4_000
-"""Pieces of a rewritten question that are kept; a longer one is not used."""
 REWRITING = Parameters(max_tokens=200)
 _STANDALONE_WORDS = 3
 _POINTS_BACK = re.compile(r"\b(it|its|they|them|their|that|this|those|these|he|she|his|her|there|one|ones)\b", re.I)
@@ -43,28 +42,19 @@ def related_queries(history: Sequence[Message], question: str) -> list[tuple[str
 
 async def standalone_question(
     model: ChatModel, history: Sequence[Message], question: str
-) -> tuple[str | None, Tokens | None]:
-    """The follow-up as a standalone question, and the tokens of the call. The question is None if the model wrote
-    nothing usable; the tokens are None if the provider didn't count them."""
+) -> tuple[str | None, WrittenText]:
+    """The follow-up as a standalone question, and what the model wrote for it. The question is None if nothing of that
+    is usable."""
     content = rewrite_request(history, question)
     prompt = Prompt(system=REWRITE_SYSTEM, history=(), content=content, question=question, parameters=REWRITING)
-    pieces: list[str] = []
-    tokens: Tokens | None = None
+    written = WrittenText()
     try:
-        async with aclosing(model.stream(prompt)) as outputs:
-            async for output in outputs:
-                match output:
-                    case Text(text) if len(pieces) < _MAX_PIECES:
-                        pieces.append(text[: _MAX_QUESTION + 1])
-                    case Tokens():
-                        tokens = output
-                    case _:
-                        pass
+        await written.read(model.stream(prompt))
     except RunError:
         # The search works without the rewritten question. If the provider is down, the answer will fail and say so.
-        return None, tokens
-    rewritten = "".join(pieces).strip().strip('"')
-    return (rewritten if 0 < len(rewritten) <= _MAX_QUESTION else None), tokens
+        return None, written
+    rewritten = written_line(written.text)
+    return (rewritten if 0 < len(rewritten) <= _MAX_QUESTION else None), written
 
 
 def rewrite_request(history: Sequence[Message], question: str) -> str:

@@ -178,7 +178,13 @@ class Finish:
     reason: str
 
 
-Output = Text | Reasoning | Quote | Tokens | Finish
+@dataclass(frozen=True, slots=True)
+class ThoughtEnd:
+    """All text so far was a thought of the model, and the answer begins now. That shows only at the thought's end if
+    its beginning was part of the prompt."""
+
+
+Output = Text | Reasoning | Quote | Tokens | Finish | ThoughtEnd
 
 
 def chat_messages(prompt: Prompt) -> list[tuple[str, Any]]:

@@ -1,18 +1,21 @@
 """The dialects with only the answer's text and `[n]` after cited sentences: as a plain body, or as SSE frames."""
 
 from backend import events as ev
+from backend.messages import begins_json
 from backend.services.runs.fold import RunFold
 
+_LONGEST_BEGINNING = 1_000
 _EVENTS_WITH_TEXT = (b'{"type":"text.', b'{"type":"citation"', b'{"type":"run.')
 
 
 class TextEncoder:
     """Encodes events as text: with an empty line between two parts of the answer, and a failure on its own line."""
 
-    __slots__ = ("_has_text",)
+    __slots__ = ("_beginning", "_has_text")
 
     def __init__(self, before: RunFold) -> None:
         self._has_text = before.has_text_part
+        self._beginning = before.open_text()[:_LONGEST_BEGINNING]
 
     def event(self, seq: int, line: bytes) -> bytes:
         """The text that the event adds."""
@@ -25,10 +28,13 @@ class TextEncoder:
             return ""
         match ev.decode(line):
             case ev.TextDelta(text=text):
+                if not self._beginning.strip():
+                    self._beginning = text[:_LONGEST_BEGINNING]
                 return text
             case ev.Citation(n=n):
-                return f" [{n}]"
+                return "" if begins_json(self._beginning) else f" [{n}]"
             case ev.TextStart():
+                self._beginning = ""
                 between, self._has_text = "\n\n" if self._has_text else "", True
                 return between
             case ev.RunFailed(error=error):

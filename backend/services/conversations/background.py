@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,18 +12,16 @@ from backend import events as ev
 from backend.chains.calling.call import CallLimits, call, prompt_was_billed
 from backend.chains.calling.fallback import ModelCandidate
 from backend.chains.calling.token_counts import settled_tokens
-from backend.chains.models.prompt import Parameters, Prompt, Text, Tokens
+from backend.chains.models.prompt import Parameters, Prompt, Tokens
+from backend.chains.models.written_text import WrittenText
 from backend.chains.text.tokens import estimate_tokens
-from backend.errors import AnswerTooLong, RunError, StreamForgeError
-from backend.kit.text import clean_text
+from backend.errors import RunError, StreamForgeError
 
 log = structlog.get_logger(__name__)
 
 _MAX_ACTIVE = 4
 _MAX_TASKS = 100
 """The most tasks that are active or waiting. More are not scheduled."""
-_MAX_CHARACTERS = 1_000_000
-"""The longest text that a model may send for a title or a summary, whatever limit it was given."""
 _EXTRA_TOKENS = 100
 """The most tokens that a provider adds to a prompt."""
 
@@ -54,37 +52,27 @@ class BackgroundWriter:
         self._slots = asyncio.Semaphore(_MAX_ACTIVE)
 
     async def write(self, request: ShortText, model: ModelCandidate) -> str:
-        """The text that the model writes with default parameters. Raises RunError, BudgetExceeded, PriceUnknown."""
+        """The text that the model writes with default parameters, without thoughts.
+
+        Raises RunError, BudgetExceeded, PriceUnknown.
+        """
         system, content = request.system, request.content
         prompt = Prompt(system, (), content, content, Parameters(max_tokens=request.max_tokens))
         bound = Tokens(len((system + content).encode()) + _EXTRA_TOKENS, request.max_tokens)
-        pieces: list[str] = []
-        length = 0
-        tokens: Tokens | None = None
+        written = WrittenText()
         async with self._meter_call(request.owner, request.session_id, model.name, bound) as used:
             was_billed, is_complete = True, False
             try:
-                async with aclosing(call(model.model, prompt, self._limits)) as outputs:
-                    async for output in outputs:
-                        match output:
-                            case Text(text):
-                                length += len(text)
-                                if length > _MAX_CHARACTERS:
-                                    raise AnswerTooLong.at(_MAX_CHARACTERS)
-                                pieces.append(text)
-                            case Tokens():
-                                tokens = output
-                            case _:
-                                pass
+                await written.read(call(model.model, prompt, self._limits))
                 is_complete = True
             except (asyncio.CancelledError, RunError) as error:
                 was_billed = prompt_was_billed(error)
                 raise
             finally:
                 # The provider also charges for a text that broke off.
-                if pieces or tokens is not None or was_billed:
-                    used.append(_usage(request, model, tokens, "".join(pieces), is_complete=is_complete))
-        return clean_text("".join(pieces)).strip()
+                if written.estimated_tokens or written.tokens is not None or was_billed:
+                    used.append(_usage(request, model, written, is_complete=is_complete))
+        return written.text
 
     def schedule(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None] | None:
         """The task that does the work in the background; None if too many tasks are waiting already.
@@ -115,13 +103,11 @@ class BackgroundWriter:
             log.exception("background_crashed")
 
 
-def _usage(
-    request: ShortText, model: ModelCandidate, tokens: Tokens | None, text: str, *, is_complete: bool
-) -> ev.Usage:
+def _usage(request: ShortText, model: ModelCandidate, written: WrittenText, *, is_complete: bool) -> ev.Usage:
     """The tokens that the provider counted, or an estimate."""
-    visible = estimate_tokens(text)
+    visible = written.estimated_tokens
     counted, is_estimated = settled_tokens(
-        tokens,
+        written.tokens,
         visible,
         lambda: estimate_tokens(request.system + request.content),
         lambda: model.output_tokens(visible, request.max_tokens, is_complete=is_complete),

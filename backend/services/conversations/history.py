@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from backend.chains.models.prompt import Message
 from backend.chains.models.tokenizers import Count
+from backend.chains.text.thought_tags import without_first_thoughts
 from backend.messages import ImagePart, SourcesPart, decode_parts, images_of, text_of
 from backend.storage.conversations.messages import StoredMessage
 
@@ -53,8 +54,11 @@ def past_messages(rows: Sequence[StoredMessage], count: Count | None = None) -> 
     for row in rows:
         parts = decode_parts(row.parts)
         text, images = text_of(parts), images_of(parts) if row.role == "user" else ()
+        role = "user" if row.role == "user" else "assistant"
+        if role == "assistant":
+            # Imported answers may hold thoughts, and so may those of an older version.
+            text = without_first_thoughts(text)
         if text or images:
-            role = "user" if row.role == "user" else "assistant"
             message = Message(role, text, hidden_images=len(images), count=count)
             has_sources = any(isinstance(part, SourcesPart) for part in parts)
             past.append(PastMessage(row.id, message, row.summary, images, has_sources))

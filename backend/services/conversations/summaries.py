@@ -24,6 +24,7 @@ from backend.chains.history.summary import (
     summary_request,
 )
 from backend.chains.models.prompt import Message
+from backend.chains.text.short_texts import written_text
 from backend.config.groups.conversations import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.services.conversations.background import BackgroundWriter, ShortText
@@ -138,7 +139,7 @@ class Summarizer:
         for piece in split_conversation(tail[:older], self._budget):
             request = summary_request(summary, piece)
             short_text = ShortText(run.owner, run.session_id, "summary", SUMMARY_SYSTEM, request, MAX_SUMMARY_TOKENS)
-            text = await self._writer.write(short_text, model)
+            text = written_text(await self._writer.write(short_text, model))
             summary = shorten_summary(text, self._budget) or summary
         if summary is None:
             return past

@@ -5,6 +5,7 @@ import re
 from backend.chains.answer.links import LinkFilter
 from backend.chains.answer.urls import KnownUrls
 from backend.chains.calling.fallback import ModelCandidate
+from backend.chains.text.short_texts import written_line
 from backend.services.conversations.background import BackgroundWriter, ShortText
 from backend.services.runs.run import Run
 from backend.storage.conversations.sessions import Sessions
@@ -47,10 +48,11 @@ class Titles:
 
 
 def _clean_title(text: str, question: str) -> str:
-    """The title without citation marks, and without links except those that the user wrote."""
+    """The title on one line, without citation marks, and without links except those that the user wrote. Empty if the
+    model wrote no title."""
     links: LinkFilter[str] = LinkFilter(KnownUrls([question]))
-    line = " ".join(_MARK.sub("", "".join([*links.feed(text), *links.close()])).split())
-    return line.strip("\"'`*#“”„«» ").removesuffix(".")
+    line = _MARK.sub("", written_line(text))
+    return " ".join("".join([*links.feed(line), *links.close()]).split()).removesuffix(".")
 
 
 def first_title(message: str) -> str:

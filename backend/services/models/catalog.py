@@ -12,6 +12,7 @@ import structlog
 from backend.chains.models import endpoints
 from backend.chains.models.capabilities import spec_of
 from backend.chains.models.provider import ChatModel, Endpoint, Listing, Plugin, Provider
+from backend.chains.models.thoughts import ThinkingModel
 from backend.chains.models.tokenizers import counter
 from backend.config.groups.models import ModelSettings
 from backend.config.models_file import ModelSpec, ProviderTable
@@ -216,9 +217,11 @@ class ModelCatalog:
         if provider not in self._providers:
             raise Invalid(f"model: {self._endpoints[provider][0].missing()}", code="unknown_model")
         try:
-            return self._providers[provider].open(model)
+            opened = self._providers[provider].open(model)
         except RunError as error:
             raise Invalid(f"model: {error.message}", code="unknown_model") from None
+        spec = self.own_spec(provider, model)
+        return ThinkingModel(opened, spec.think_tags if spec is not None else None) if opened.writes else opened
 
     def spec(self, full: str) -> ModelSpec:
         """What is known about a model. Raises Invalid."""

@@ -30,6 +30,8 @@ class RunFold:
     terminal: ev.Terminal | None = None
     model: str | None = None
     """The model that took over, if one did."""
+    has_text_part: bool = False
+    """Whether a part of the answer's text has begun, even if it turned out to be reasoning."""
     retrieval: str | None = None
     """How the passages were found, JSON text. It is stored with the answer, and is no part of the stream."""
     _parts: "list[_OpenPart]" = field(default_factory=list["_OpenPart"], init=False)
@@ -42,6 +44,7 @@ class RunFold:
             case ev.TextDelta() | ev.ReasoningDelta():
                 self._parts[-1].pieces.append(event.text)
             case ev.TextStart():
+                self.has_text_part = True
                 self._parts.append(_OpenPart("text", event.part_id))
             case ev.ReasoningStart():
                 self._parts.append(_OpenPart("reasoning", event.part_id))
@@ -49,6 +52,9 @@ class RunFold:
                 self._parts[-1].open = False
                 self._parts[-1].dropped = event.dropped
                 self._parts[-1].unlinked = event.unlinked
+                if event.thought:
+                    self._parts[-1].kind = "reasoning"
+                    self.citations = [c for c in self.citations if c.part_id != event.part_id]
             case ev.ReasoningEnd():
                 self._parts[-1].open = False
                 self._parts[-1].unlinked = event.unlinked
@@ -86,16 +92,12 @@ class RunFold:
         self.sources, self.citations, self.usage = snapshot.sources, snapshot.citations, snapshot.usage
         self._parts = [_OpenPart(p.kind, p.part_id, [p.text], p.open, p.dropped, p.unlinked) for p in snapshot.parts]
         self._counted_parts = len(self._parts)
+        self.has_text_part = any(p.kind == "text" for p in self._parts)
 
     @property
     def has_text(self) -> bool:
         """Whether any part has text."""
         return any(p.pieces for p in self._parts)
-
-    @property
-    def has_text_part(self) -> bool:
-        """Whether a part of the answer's text has begun."""
-        return any(p.kind == "text" for p in self._parts)
 
     def closing_events(self) -> list[ev.AnyEvent]:
         """The event that ends the open part, so that every start has an end; empty if no part is open."""
@@ -107,6 +109,11 @@ class RunFold:
     def text(self) -> str:
         """The text parts of the answer so far."""
         return BETWEEN_PARTS.join(p.text for p in self._parts if p.kind == "text")
+
+    def open_text(self) -> str:
+        """The text of the open part; empty if no part of the answer's text is open."""
+        part = self._parts[-1] if self._parts else None
+        return part.text if part is not None and part.open and part.kind == "text" else ""
 
     def uncounted_text(self) -> str:
         """The text that a model wrote after the last usage event for answers."""

@@ -101,9 +101,9 @@ class Scripted:
 
 async def test_a_rewrite_is_one_question_without_quotes() -> None:
     model = Scripted([[Text('"How long is'), Text(' the notice?"\n'), Tokens(3, 4), Finish("stop")]])
-    rewritten, used = await standalone_question(model, talk("Notice?", "Yes."), "How long?")
+    rewritten, written = await standalone_question(model, talk("Notice?", "Yes."), "How long?")
     assert rewritten == "How long is the notice?"
-    assert used == Tokens(3, 4)
+    assert written.tokens == Tokens(3, 4)
 
 
 @pytest.mark.parametrize("outputs", [[ProviderFailed("no")], [Text("  "), Finish("stop")], [Text("x" * 5_000)]])
@@ -184,13 +184,18 @@ async def test_the_same_place_in_two_parts_is_cited_in_both() -> None:
     assert [e.part_id for e in events if isinstance(e, ev.Citation)] == ["p1", "p3"]
 
 
-@pytest.mark.parametrize("mark", ["[2]", "[0]", "[99]"])
-async def test_a_mark_beyond_the_sources_is_dropped(mark: str) -> None:
-    model = Scripted([[Text(f"The notice is 45 days {mark}."), Finish("stop")]])
+@pytest.mark.parametrize(
+    ("mark", "text", "dropped"),
+    [(" [2]", " [2]", 0), (" [0]", " [0]", 0), (" [99]", " [99]", 0), ("【2】", "", 1), (" [Source 2]", "", 1)],
+)
+async def test_a_number_beyond_the_sources_stays_and_a_mark_that_can_be_nothing_else_is_dropped(
+    mark: str, text: str, dropped: int
+) -> None:
+    model = Scripted([[Text(f"The notice is 45 days{mark}."), Finish("stop")]])
     events = [e async for e in answer(answer_input(model, Retrieval(passage("The notice is 45 days."))))]
     assert not [e for e in events if isinstance(e, ev.Citation)]
-    assert "".join(e.text for e in events if isinstance(e, ev.TextDelta)) == "The notice is 45 days."
-    assert [e.dropped for e in events if isinstance(e, ev.TextEnd)] == [1]
+    assert "".join(e.text for e in events if isinstance(e, ev.TextDelta)) == f"The notice is 45 days{text}."
+    assert [e.dropped for e in events if isinstance(e, ev.TextEnd)] == [dropped]
 
 
 async def test_a_mark_that_its_passage_does_not_support_is_dropped() -> None:

@@ -145,6 +145,81 @@ def test_what_is_no_mark_is_left_as_it_is(text: str, size: int) -> None:
     assert (left.rstrip(), marks) == (text.rstrip(), [])
 
 
+VALUES = [
+    "The interval [1, 2] is closed, x = [1] holds, and the array [1, 2, 3] has three items.",
+    "Set x ∈ [1, 2] and y = [2].",
+    "It returns [1]. It prints [1, 2, 3].",
+    'In JSON that is {"pages": [1], "ids": [1, 2]}.',
+    '{"a": [[1, 2], [3]], "b": [1]}',
+    "pages: [1]",
+    "Numbers: [1, 2, 3]",
+    "| Notice | [1] |\n| [1] | a |",
+    "Call f([1, 2]) now; len([1]) is 1.",
+    "The range [1-3] is fine, and so is the score from [1-3] on.",
+    "The vector [1, 2] + [3, 4] is [4, 6].",
+    "The matrix [[1, 2], [3, 4]] is regular.",
+    "$x \\in [1, 2]$ holds, and $[1, 2]$ is closed.",
+    "See Figure [1] for it.",
+    "a[1] is the first, items[1] is the second, arr[1] the third.",
+    "The list is [1, 2]. It is a list of [1, 2].",
+    "The output is:\n[1, 2]\n",
+    "[1, 2, 3]",
+    "## [1] Introduction",
+    'The text "[1, 2]" is a string.',
+    "Die Menge [1, 2] ist endlich. El conjunto [1, 2] es finito. L'intervalle [1, 2] est fermé.",
+    "1. [1, 2]\n2. [2, 3]",
+    "It maps 1 -> [1].",
+]
+
+
+@pytest.mark.parametrize("text", VALUES)
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_a_value_in_brackets_is_text(text: str, count: int) -> None:
+    for pieces in ([text], list(text)):
+        assert filtered(pieces, count) == (text, [])
+
+
+CLAIMS = [
+    ("The fee is 3 % [1] and the term is 2 years [2].", "The fee is 3 % and the term is 2 years."),
+    ("Several studies [1, 2] show it.", "Several studies show it."),
+    ("The list of items is long [1].", "The list of items is long."),
+    ("It costs $5 [1] and $6 [2].", "It costs $5 and $6."),
+    ("**Notice** [1]: 45 days", "**Notice**: 45 days"),
+    ("| Notice | 45 days [1] |", "| Notice | 45 days |"),
+    ('He said "no" [1].', 'He said "no".'),
+    ("The values are low [1, 2]; see below.", "The values are low; see below."),
+    ("## Fees [1]", "## Fees"),
+    ("- [x] done [1]", "- [x] done"),
+    ("The set of rules [1] applies to all.", "The set of rules applies to all."),
+]
+
+
+@pytest.mark.parametrize(("text", "left"), CLAIMS)
+def test_a_mark_after_a_claim_is_a_mark_also_among_numbers_lists_and_prices(text: str, left: str) -> None:
+    for pieces in ([text], list(text)):
+        after, marks = filtered(pieces, 5)
+        assert (after, bool(marks)) == (left, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "left", "numbers"),
+    [
+        ("It is so [9].", "It is so [9].", []),
+        ("It is so [1, 9].", "It is so [1, 9].", []),
+        ("It is so [2][9].", "It is so [9].", [(2,)]),
+        ("It is so [9][2].", "It is so [9].", [(2,)]),
+        ("It is so [1, 2], [3, 9].", "It is so [1, 2], [3, 9].", []),
+        ("It is so [^9].", "It is so [^9].", []),
+        ("It is so 【9】.", "It is so.", [(9,)]),
+        ("It is so [Source 9].", "It is so.", [(9,)]),
+    ],
+)
+def test_a_bare_number_that_names_no_source_stays(text: str, left: str, numbers: list[tuple[int, ...]]) -> None:
+    for pieces in ([text], list(text)):
+        after, marks = filtered(pieces, 5)
+        assert (after, [m[1] for m in marks]) == (left, numbers)
+
+
 def test_a_list_of_sources_keeps_its_numbers_and_cites_nothing() -> None:
     text = "It is so [1]. And so [2].\n\nSources:\n[1] contract.pdf\n[2] terms.md"
     left, marks = filtered(list(text))
@@ -162,6 +237,7 @@ def test_a_stray_backtick_does_not_keep_later_marks_in_the_text() -> None:
 
 BITS = st.sampled_from(
     [
+        *("list ", "is ", "x = ", "$", '"', "| ", "[7]", "[1, 7]", "{", "key:"),
         *"[]^【】(),;:` \n.!$\\~-†",
         *(form for form, _ in FORMS),
         *(f" {form}" for form, _ in FORMS),
@@ -192,9 +268,10 @@ def test_random_cuts_change_neither_text_nor_marks(bits: list[str], cuts: list[i
     text = "".join(bits)
     edges = sorted({0, len(text), *(c for c in cuts if c < len(text))})
     pieces = [text[a:b] for a, b in pairwise(edges)]
-    whole = filtered([text])
-    assert filtered(pieces) == whole
-    assert filtered(list(text)) == whole
+    for count in (99, 5):
+        whole = filtered([text], count)
+        assert filtered(pieces, count) == whole
+        assert filtered(list(text), count) == whole
 
 
 @settings(deadline=None)
