@@ -163,6 +163,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PUT", "/documents/{document_id}/content"): {"files": {"file": ("mine.txt", b"Mine now.")}},
     ("PATCH", "/collections/{collection_id}"): {"json": {"name": "mine"}},
     ("PUT", "/sessions/{session_id}/head"): {"json": {"message_id": "msg_x"}},
+    ("PUT", "/messages/{message_id}/feedback"): {"json": {"rating": "up"}},
     ("POST", "/messages/{message_id}/regenerate"): {"json": {}},
     ("POST", "/messages/{message_id}/edit"): {"json": {"message": "Mine now"}},
     ("POST", "/prompts/{name}/versions"): {"json": {"system": "Mine now."}},
