@@ -35,8 +35,7 @@ from backend.services.library.documents import DocumentRow, Status
 
 router = APIRouter(prefix="/documents", tags=["documents"], route_class=OwnRoute)
 _BYTES = {"type": "string", "format": "binary"}
-_INLINE = frozenset({"application/pdf", "image/png", "image/jpeg", "image/webp", "image/gif"})
-"""Types of files that a browser may display. SVG and HTML may contain scripts."""
+_DISPLAYED = ("application/pdf", "image/png", "image/jpeg", "image/webp", "image/gif")
 _NO_VERSION = ProblemExample(404, "not_found", "No such document, or no such version of it.")
 _NOT_READY = ProblemExample(
     409, "document_not_ready", "The document has not been read yet. GET /documents/{id} tells how far it is."
@@ -128,7 +127,7 @@ async def get_document_text(
     "/{document_id}/content",
     response_class=FileResponse,
     responses={
-        200: {"content": {name: {"schema": _BYTES} for name in ("application/octet-stream", *sorted(_INLINE))}},
+        200: {"content": {name: {"schema": _BYTES} for name in ("application/octet-stream", *_DISPLAYED)}},
         **responses(401, NO_DOCUMENT),
     },
     summary="Original file of a document",
@@ -142,17 +141,16 @@ async def get_document_content(
     """Returns the file as it was uploaded. A PDF or an image can be displayed by a browser, in a sandbox; every other
     file is a download, because it may contain scripts.
     """
-    row, path = await services.library.documents.original(owner, document_id)
-    is_inline = row.media_type in _INLINE and not download
-    disposition = "inline" if is_inline else "attachment"
+    file = await services.library.documents.original(owner, document_id)
+    media_type = None if download else file.displayable_type
+    disposition = "attachment" if media_type is None else "inline"
     headers = {
-        "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(row.name, safe='')}",
+        "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(file.name, safe='')}",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Cross-Origin-Resource-Policy": "same-site",
     }
-    media_type = row.media_type if is_inline else "application/octet-stream"
-    return FileResponse(path, media_type=media_type, headers=headers)
+    return FileResponse(file.path, media_type=media_type or "application/octet-stream", headers=headers)
 
 
 @router.get("/{document_id}/versions", responses=responses(401, NO_DOCUMENT), summary="Versions of a document")

@@ -19,7 +19,7 @@ from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View
-from backend.services.conversations.sessions import SessionEdit, SessionFilter, SessionRow, position
+from backend.services.conversations.sessions import SessionEdit, SessionRow, position
 from backend.services.conversations.tree import PlacedMessage
 from backend.services.prompts.prompts import PromptChoice
 
@@ -174,8 +174,9 @@ async def list_sessions(
     """Returns a page of your sessions: pinned ones first, then the last changed one first. `GET /search/messages` finds
     text in messages.
     """
-    wanted = SessionFilter(q, archived, pinned)
-    page = await services.conversations.sessions.page(owner, limit, position_of(cursor), wanted)
+    page = await services.conversations.sessions.page(
+        owner, limit, position_of(cursor), q, archived=archived, pinned=pinned
+    )
     following = cursor_of(*position(page.items[-1])) if page.more else None
     return SessionList(items=[session_of(row) for row in page.items], next_cursor=following)
 

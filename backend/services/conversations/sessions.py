@@ -12,7 +12,6 @@ from backend.services.conversations.tree import PlacedMessage, Tree
 from backend.services.runs.hub import RunHub
 from backend.storage.conversations.feedback import FeedbackRow, Feedbacks
 from backend.storage.conversations.messages import MessageRow as MessageRow
-from backend.storage.conversations.sessions import SessionFilter as SessionFilter
 from backend.storage.conversations.sessions import SessionRow as SessionRow
 from backend.storage.conversations.sessions import Sessions
 from backend.storage.conversations.sessions import position as position
@@ -63,9 +62,18 @@ class SessionService:
         self._deletion = deletion
         self._hub = hub
 
-    async def page(self, owner: str, limit: int, before: tuple[int, str] | None, wanted: SessionFilter) -> SessionPage:
-        """At most `limit` sessions after the place `before` (see `position`)."""
-        rows = await self._sessions.page(owner, limit + 1, before, wanted)
+    async def page(
+        self,
+        owner: str,
+        limit: int,
+        before: tuple[int, str] | None,
+        search: str | None,
+        *,
+        archived: bool = False,
+        pinned: bool | None = None,
+    ) -> SessionPage:
+        """At most `limit` sessions after the place `before` (see `position`), with `search` in the title."""
+        rows = await self._sessions.page(owner, limit + 1, before, search, archived=archived, pinned=pinned)
         return SessionPage(rows[:limit], len(rows) > limit)
 
     async def create(self, owner: str, change: SessionEdit) -> SessionRow:

@@ -28,15 +28,6 @@ class SessionRow:
     archived: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SessionFilter:
-    """Which sessions a list has. None: no matter."""
-
-    title_part: str | None = None
-    archived: bool | None = False
-    pinned: bool | None = None
-
-
 _COLUMNS = "id, title, head_message_id, settings, created_at, updated_at, pinned, archived"
 _NAMED = "named"
 """The key in `settings` which says that a client gave the session its title."""
@@ -49,17 +40,22 @@ class Sessions:
         self._db = database
 
     async def page(
-        self, owner: str, limit: int, before: tuple[int, str] | None, wanted: SessionFilter
+        self,
+        owner: str,
+        limit: int,
+        before: tuple[int, str] | None,
+        search: str | None,
+        *,
+        archived: bool = False,
+        pinned: bool | None = None,
     ) -> list[SessionRow]:
-        """At most `limit` sessions: the pinned ones first, then the last changed one first, after the one at `before`
-        (see `position`).
+        """At most `limit` sessions with `search` in the title: the pinned ones first, then the last changed one first,
+        after the one at `before` (see `position`). `pinned` None: pinned or not.
         """
-        conditions = ["owner = :owner"]
-        if wanted.title_part:
+        conditions = ["owner = :owner", "archived = :archived"]
+        if search:
             conditions.append("instr(lower(title), lower(:search)) > 0")
-        if wanted.archived is not None:
-            conditions.append("archived = :archived")
-        if wanted.pinned is not None:
+        if pinned is not None:
             conditions.append("pinned = :pinned")
         if before is not None:
             conditions.append("(pinned, updated_at, id) < (:last_pinned, :updated_at, :id)")
@@ -72,9 +68,9 @@ class Sessions:
             lambda tx: tx.rows(
                 sql,
                 owner=owner,
-                search=wanted.title_part,
-                archived=int(wanted.archived or False),
-                pinned=int(wanted.pinned or False),
+                search=search,
+                archived=int(archived),
+                pinned=int(pinned or False),
                 last_pinned=moment // _PINNED,
                 updated_at=moment % _PINNED,
                 id=id_,
