@@ -34,6 +34,7 @@ ROUTERS = (
     RouterModule("models"),
     RouterModule("prompts"),
     RouterModule("usage"),
+    RouterModule("me"),
     RouterModule("system"),
     RouterModule("metrics"),
     RouterModule("search"),

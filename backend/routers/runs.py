@@ -1,9 +1,9 @@
 """Runs: status, stream of events, cancel."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from backend.routers.answers.cursor import AfterQuery, parse_cursor
@@ -11,15 +11,18 @@ from backend.routers.answers.documentation import STREAM_PARAMETERS, STREAM_RESP
 from backend.routers.answers.respond import run_response
 from backend.routers.dialects import dialect_of
 from backend.routers.edge.examples import NO_RUN
+from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.problems import ProblemExample, responses
 from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View, schema_of
+from backend.services.runs.hub import StoredRun
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=OwnRoute)
 _CURSOR_AHEAD = ProblemExample(409, "cursor_ahead", "The cursor 90 is ahead of the run, which is at 12.")
 TAG = {"name": "runs", "description": "Attempts to answer a message: watch, reconnect, cancel."}
+RunStatus = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 RunId = Annotated[str, Path(description="A run's id: `run_id` in its first event or in the answer.")]
 
 
@@ -38,10 +41,36 @@ class RunInfo(View):
     finished_at: Time | None = None
 
 
+class RunList(View):
+    """A page of runs, the last started one first."""
+
+    items: list[RunInfo]
+    next_cursor: str | None = None
+
+
+@router.get("", responses=responses(400, 401, 422), summary="Your runs")
+async def list_runs(
+    services: ServicesDep,
+    owner: Owner,
+    limit: Annotated[int, Query(ge=1, le=200, description="Maximum number per page.")] = 50,
+    cursor: Cursor = None,
+    session_id: Annotated[str | None, Query(max_length=200, description="Only runs of this session.")] = None,
+    status: Annotated[RunStatus | None, Query(description="Only runs with this status.")] = None,
+) -> RunList:
+    """Returns a page of your runs, the last started one first: live ones and those that have ended."""
+    rows = await services.runs.hub.page(owner, limit + 1, position_of(cursor), session_id, status)
+    last = rows[limit - 1] if len(rows) > limit else None
+    following = cursor_of(last.started_at, last.id) if last is not None else None
+    return RunList(items=[_run_info(row) for row in rows[:limit]], next_cursor=following)
+
+
 @router.get("/{run_id}", responses=responses(401, NO_RUN), summary="One run")
 async def get_run(run_id: RunId, services: ServicesDep, owner: Owner) -> RunInfo:
     """Returns status, error and usage of a run."""
-    row = await services.runs.hub.stored(owner, run_id)
+    return _run_info(await services.runs.hub.stored(owner, run_id))
+
+
+def _run_info(row: StoredRun) -> RunInfo:
     return RunInfo(
         id=row.id,
         session_id=row.session_id,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from backend.chains.history.follow_up import related_queries
@@ -11,10 +11,12 @@ from backend.chains.passages import Passage
 from backend.kit.text import is_clean
 from backend.routers.edge.bounds import IdText
 from backend.routers.edge.examples import EMBEDDING_MISMATCH, NO_COLLECTION, NO_MESSAGE
+from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.paths import MessageId
 from backend.routers.edge.problems import responses
 from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
+from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import DEPRECATED, View
 from backend.services.library.search.search import Scope
 
@@ -200,6 +202,65 @@ async def search(body: SearchRequest, services: ReadyServices, owner: Owner) -> 
         passages=items,
         explanation=_retrieval_view(outcome.explanation) if body.explain else None,
     )
+
+
+class Match(View):
+    """Where a word of the query is in the snippet: `[start:end]`, in Unicode code points."""
+
+    start: int
+    end: int
+
+
+class FoundMessage(View):
+    """A message that has all words of the query."""
+
+    message_id: str
+    session_id: str
+    session_title: str
+    role: str = Field(examples=["assistant"])
+    snippet: str = Field(description="A piece of the text around the first match, at most 400 characters.")
+    matches: list[Match]
+    created_at: Time
+
+
+class FoundMessageList(View):
+    """A page of messages, the last stored one first."""
+
+    items: list[FoundMessage]
+    next_cursor: str | None = None
+
+
+@router.get("/search/messages", responses=responses(400, 401, 422), summary="Search your messages")
+async def search_messages(
+    services: ServicesDep,
+    owner: Owner,
+    q: Annotated[
+        str,
+        AfterValidator(_not_blank),
+        Query(min_length=1, max_length=200, description="Words that the message must have, or their beginnings."),
+    ],
+    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number per page.")] = 20,
+    cursor: Cursor = None,
+) -> FoundMessageList:
+    """Finds your messages and the answers to them by their words, in all sessions and branches, also archived ones.
+    Reasoning and the texts of sources are not searched.
+    """
+    before = position_of(cursor)
+    found = await services.conversations.message_search.search(owner, q, before[0] if before else None, limit)
+    last = found.items[-1].hit if found.more else None
+    items = [
+        FoundMessage(
+            message_id=item.hit.message_id,
+            session_id=item.hit.session_id,
+            session_title=item.hit.session_title,
+            role=item.hit.role,
+            snippet=item.snippet,
+            matches=[Match(start=start, end=end) for start, end in item.matches],
+            created_at=iso(item.hit.created_at),
+        )
+        for item in found.items
+    ]
+    return FoundMessageList(items=items, next_cursor=cursor_of(last.n, last.message_id) if last else None)
 
 
 @router.get(

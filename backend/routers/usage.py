@@ -8,13 +8,14 @@ from pydantic import Field
 
 from backend.errors import Invalid
 from backend.kit.times import now_ms
+from backend.routers.answers.budget_views import BudgetInfo
 from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.problems import responses
 from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import Time, iso
 from backend.routers.edge.view import View
-from backend.services.usage.report import BudgetState, Grouping, Sums
+from backend.services.usage.report import Grouping, Sums
 
 router = APIRouter(prefix="/usage", tags=["usage"], route_class=OwnRoute)
 TAG = {"name": "usage", "description": "Use and cost of models."}
@@ -53,27 +54,6 @@ class UsageGroup(UsageSums):
         examples=["2026-01-31"],
     )
     last_at: Time = Field(description="Time at which the last of these calls was booked.")
-
-
-class BudgetInfo(View):
-    """A budget in its current period. Amounts are micro-dollars."""
-
-    limit: int = Field(examples=[5_000_000])
-    period: str = Field(description="day, week (from Monday) or month, UTC.", examples=["day"])
-    spent: int = Field(description="Cost of the calls in this period.", examples=[1_204_311])
-    reserved: int = Field(description="Highest possible cost of the answers that are live now.", examples=[52_000])
-    resets_at: Time
-
-    @classmethod
-    def of(cls, state: BudgetState) -> Self:
-        """The budget as the API returns it."""
-        return cls(
-            limit=state.limit,
-            period=state.period,
-            spent=state.spent,
-            reserved=state.reserved,
-            resets_at=iso(state.resets_at),
-        )
 
 
 class UsageReport(View):

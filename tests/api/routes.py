@@ -36,6 +36,7 @@ PUBLIC = {
 PRIVATE = {
     Endpoint("POST", "/chat"),
     Endpoint("GET", "/chat/history/{session_id}"),
+    Endpoint("GET", "/runs"),
     Endpoint("GET", "/runs/{run_id}"),
     Endpoint("GET", "/runs/{run_id}/events"),
     Endpoint("POST", "/runs/{run_id}/cancel"),
@@ -65,6 +66,7 @@ PRIVATE = {
     Endpoint("GET", "/messages/{message_id}/retrieval"),
     Endpoint("GET", "/images/{image_id}"),
     Endpoint("GET", "/sessions"),
+    Endpoint("POST", "/sessions"),
     Endpoint("GET", "/sessions/{session_id}"),
     Endpoint("PATCH", "/sessions/{session_id}"),
     Endpoint("DELETE", "/sessions/{session_id}"),
@@ -73,6 +75,10 @@ PRIVATE = {
     Endpoint("PUT", "/sessions/{session_id}/head"),
     Endpoint("GET", "/sessions/{session_id}/export"),
     Endpoint("POST", "/sessions/import"),
+    Endpoint("GET", "/messages/{message_id}"),
+    Endpoint("DELETE", "/messages/{message_id}"),
+    Endpoint("PUT", "/messages/{message_id}/feedback"),
+    Endpoint("DELETE", "/messages/{message_id}/feedback"),
     Endpoint("POST", "/messages/{message_id}/regenerate"),
     Endpoint("POST", "/messages/{message_id}/edit"),
     Endpoint("GET", "/prompts"),
@@ -87,6 +93,8 @@ PRIVATE = {
     Endpoint("POST", "/prompts/{name}/render"),
     Endpoint("GET", "/models"),
     Endpoint("GET", "/usage"),
+    Endpoint("GET", "/me"),
+    Endpoint("GET", "/search/messages"),
     Endpoint("GET", "/metrics"),
 }
 """A new route belongs here or into PUBLIC, by a decision: test_authentication.py fails until it does."""

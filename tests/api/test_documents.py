@@ -113,7 +113,7 @@ async def test_text_of_a_file_that_could_not_be_read_is_409(api: Running, tmp_pa
     assert document["reason"] in found["detail"] and "not been read yet" not in found["detail"]
 
 
-async def test_content_is_the_same_bytes_and_always_a_download(api: Running) -> None:
+async def test_content_is_the_same_bytes_and_text_is_a_download(api: Running) -> None:
     data = unique("<!DOCTYPE html><html><body><script>alert(1)</script><p>Page</p></body></html>")
     document = await api.upload("page.html", data)
     response = await api.client.get(f"/documents/{document['id']}/content")

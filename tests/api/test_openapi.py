@@ -113,6 +113,7 @@ CONFLICTS = {
     ("POST", "/chat"): {"session_busy"},
     ("POST", "/messages/{message_id}/regenerate"): {"session_busy"},
     ("POST", "/messages/{message_id}/edit"): {"session_busy"},
+    ("DELETE", "/messages/{message_id}"): {"session_busy"},
     ("GET", "/runs/{run_id}/events"): {"cursor_ahead"},
     ("PATCH", "/documents/{document_id}"): {"document_busy"},
     ("GET", "/documents/{document_id}/text"): {"document_not_ready"},

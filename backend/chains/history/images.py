@@ -30,7 +30,7 @@ def read_image(media_type: str, data: str) -> Image:
         raise ValueError(
             'data must be base64 alone: without line breaks and without "data:image/png;base64,"'
         ) from None
-    actual = _media_type(content)
+    actual = image_type(content)
     if actual is None:
         raise ValueError("data must be a PNG, JPEG, WebP or GIF: it begins like none of them")
     if actual != media_type:
@@ -44,7 +44,8 @@ def images_that_fit(history_tokens: int, own: int) -> int:
     return max(0, min(MAX_PROMPT_IMAGES - own, history_tokens // _HISTORY_TOKENS))
 
 
-def _media_type(data: bytes) -> str | None:
+def image_type(data: bytes) -> str | None:
+    """The media type that an image's first bytes show; None if it is no PNG, JPEG, WebP or GIF."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     return next((name for beginning, name in _BEGINNINGS.items() if data.startswith(beginning)), None)

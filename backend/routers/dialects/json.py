@@ -25,14 +25,6 @@ STATUS_BY_CODE = {**{cls.code: cls.status for cls in _ENDS}, "storage_busy": Una
 """The HTTP status of an answer whose run failed, by the code of its error."""
 
 
-class AnswerCitation(CitationRef, omit_defaults=True, kw_only=True):
-    """A citation: `[start:end]` of the answer's `text`, in Unicode code points, and the quote in the document that
-    supports it. `part_id` is the part that holds the sentence.
-    """
-
-    part_id: str
-
-
 class Answer(msgspec.Struct, kw_only=True):
     """A finished run as one JSON object: the response for `Accept: application/json`. Positions are in Unicode code
     points; in JavaScript: `[...text].slice(start, end).join("")`.
@@ -51,7 +43,7 @@ class Answer(msgspec.Struct, kw_only=True):
         list[TextPart | ReasoningPart],
         Meta(description="The parts as the stream sends them. Positions of their citations are in the part's text."),
     ]
-    citations: Annotated[list[AnswerCitation], Meta(description="All citations; their positions are in `text`.")]
+    citations: Annotated[list[CitationRef], Meta(description="All citations; their positions are in `text`.")]
     citation_counts: ev.CitationCounts | UnsetType = UNSET
     unlinked: (
         Annotated[int, Meta(description="Number of links and images that were replaced by plain text.")] | UnsetType
@@ -111,15 +103,12 @@ def _answer(run_id: str, fold: RunFold) -> Answer:
     )
 
 
-def _citations(parts: list[TextPart]) -> list[AnswerCitation]:
+def _citations(parts: list[TextPart]) -> list[CitationRef]:
     """The citations of all parts, with their positions in the joined text."""
-    citations: list[AnswerCitation] = []
+    citations: list[CitationRef] = []
     begin = 0
     for part in parts:
-        for citation in part.citations:
-            fields = msgspec.structs.asdict(citation)
-            fields |= {"part_id": part.part_id or "", "start": begin + citation.start, "end": begin + citation.end}
-            citations.append(AnswerCitation(**fields))
+        citations += [msgspec.structs.replace(c, start=begin + c.start, end=begin + c.end) for c in part.citations]
         begin += len(part.text) + len(BETWEEN_PARTS)
     return citations
 

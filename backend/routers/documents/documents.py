@@ -35,6 +35,8 @@ from backend.routers.edge.services import Owner, ReadyServices, ServicesDep
 from backend.services.library.documents import DocumentRow, Status
 
 router = APIRouter(prefix="/documents", tags=["documents"], route_class=OwnRoute)
+_BYTES = {"type": "string", "format": "binary"}
+_DISPLAYED = ("application/pdf", "image/png", "image/jpeg", "image/webp", "image/gif")
 _NO_VERSION = ProblemExample(404, "not_found", "No such document, or no such version of it.")
 _NOT_READY = ProblemExample(
     409, "document_not_ready", "The document has not been read yet. GET /documents/{id} tells how far it is."
@@ -132,20 +134,30 @@ async def get_document_text(
     "/{document_id}/content",
     response_class=FileResponse,
     responses={
-        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        200: {"content": {name: {"schema": _BYTES} for name in ("application/octet-stream", *_DISPLAYED)}},
         **responses(401, NO_DOCUMENT),
     },
     summary="Original file of a document",
 )
-async def get_document_content(document_id: DocumentId, services: ServicesDep, owner: Owner) -> FileResponse:
-    """Returns the file as a download; browsers don't display it, because a document may contain scripts."""
-    row, path = await services.library.documents.original(owner, document_id)
+async def get_document_content(
+    document_id: DocumentId,
+    services: ServicesDep,
+    owner: Owner,
+    download: Annotated[bool, Query(description="true: always as a download.")] = False,
+) -> FileResponse:
+    """Returns the file as it was uploaded. A PDF or an image can be displayed by a browser, in a sandbox; every other
+    file is a download, because it may contain scripts.
+    """
+    file = await services.library.documents.original(owner, document_id)
+    media_type = None if download else file.displayable_type
+    disposition = "attachment" if media_type is None else "inline"
     headers = {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(row.name, safe='')}",
+        "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(file.name, safe='')}",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Cross-Origin-Resource-Policy": "same-site",
     }
-    return FileResponse(path, media_type="application/octet-stream", headers=headers)
+    return FileResponse(file.path, media_type=media_type or "application/octet-stream", headers=headers)
 
 
 @router.get("/{document_id}/versions", responses=responses(401, NO_DOCUMENT), summary="Versions of a document")

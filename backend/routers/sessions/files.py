@@ -19,6 +19,7 @@ from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
 from backend.routers.edge.times import iso
 from backend.routers.sessions.sessions import Session, session_of
+from backend.services.conversations.feedback import FeedbackRow
 from backend.services.conversations.files.session_export import Transcript
 from backend.services.conversations.files.session_file import read_file
 from backend.services.conversations.images import ImageService
@@ -123,6 +124,11 @@ def _message(row: MessageRow, transcript: Transcript) -> dict[str, Any]:
         "model": row.model,
         "prompt": msgspec.Raw(row.prompt.encode()) if row.prompt is not None else None,
         "usage": transcript.usage.get(row.run_id or "") if row.role == "assistant" else None,
+        "feedback": _feedback(transcript.feedback.get(row.id)),
         "created_at": iso(row.created_at),
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _feedback(row: FeedbackRow | None) -> dict[str, str | None] | None:
+    return {"rating": row.rating, "comment": row.comment} if row is not None else None

@@ -127,7 +127,7 @@ class AnswerWriter:
         """Schedule the title and the summary. The answer doesn't wait for them."""
         name = run.state.model or run.started.model
         model = next((c for c in plan.candidates if c.name == name), plan.candidates[0])
-        if plan.request.session_id is None:
+        if not history.past and plan.request.sibling_of is None:
             self._titles.schedule(run, plan.request.message, model)
         question = Message("user", plan.request.message, hidden_images=plan.request.image_count)
         self._summarizer.schedule(run, history, question, model)

@@ -171,6 +171,7 @@ class Answers:
             owner=owner,
             session_id=request.session_id or session_id,
             title=first_title(request.message) if request.session_id is None else None,
+            first_title=first_title(request.message),
             user_message_id=request.sibling_of if request.regenerate and request.sibling_of else user_message_id,
             message_id=message_id,
             run_id=run_id,

@@ -1,11 +1,13 @@
 """Stored documents: read, list, watch, rename, cancel, retry, delete."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from backend.chains.history.images import image_type
 from backend.chains.text.terms import about_terms
 from backend.errors import Conflict, Invalid, NotFound
 from backend.kit.locks import KeyedLocks
@@ -30,6 +32,18 @@ _NO_TEXT = {
     "failed": "There is no text, since the document could not be read: {}",
     "cancelled": "There is no text, since reading the document was cancelled.",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class OriginalFile:
+    """A file as it was uploaded. `displayable_type` is its media type if it is a PDF or an image that browsers display.
+    It is detected from the content, also if the document couldn't be read: SVG and HTML may contain scripts.
+    """
+
+    name: str
+    path: Path
+    displayable_type: str | None
+
 
 Status = Literal["queued", "parsing", "chunking", "embedding", "indexing", "ready", "failed", "cancelled"]
 
@@ -143,13 +157,15 @@ class DocumentService:
             raise Conflict(message.format(part.reason), code="document_not_ready")
         return part.version, part.text
 
-    async def original(self, owner: str, document_id: str) -> tuple[DocumentRow, Path]:
-        """The document, and the path of the file as it was uploaded. Raises NotFound."""
+    async def original(self, owner: str, document_id: str) -> OriginalFile:
+        """The file as it was uploaded. Raises NotFound."""
         row = await self.get(owner, document_id)
         path = self._holdings.files / row.version
-        if not path.exists():
-            raise NotFound("The stored file is gone. Upload it again.")
-        return row, path
+        try:
+            head = await asyncio.to_thread(_head, path)
+        except FileNotFoundError:
+            raise NotFound("The stored file is gone. Upload it again.") from None
+        return OriginalFile(row.name, path, _displayable_type(head))
 
     async def cancel(self, owner: str, document_id: str) -> DocumentRow:
         """Cancel the document's jobs. The version that searches find stays. Raises NotFound."""
@@ -221,3 +237,12 @@ class DocumentService:
         jobs["queued"] = max(0, await self._holdings.jobs.count() - sum(jobs.values()))
         documents, chunks = await self._rows.count_searchable()
         return LibrarySize(jobs, documents, chunks)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _displayable_type(head: bytes) -> str | None:
+    return "application/pdf" if head.startswith(b"%PDF-") else image_type(head)

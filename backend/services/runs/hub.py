@@ -17,7 +17,8 @@ from backend.services.runs.log import MemoryLog, SendPace
 from backend.services.runs.run import Body, Run
 from backend.services.runs.watch import follow_live, follow_stored, watching
 from backend.services.telemetry.telemetry import SILENT, Telemetry
-from backend.storage.runs.turns import StoredRun, Turns
+from backend.storage.runs.turns import StoredRun as StoredRun
+from backend.storage.runs.turns import Turns
 
 _END_SECONDS = 7
 """How long runs have to store their ends after they were cancelled by a shutdown."""
@@ -180,8 +181,19 @@ class RunHub:
 
     async def stored(self, owner: str, run_id: str) -> StoredRun:
         """The stored run. Raises NotFound."""
-        row = await self._turns.run(owner, run_id)
-        run = self._runs.get(run_id)
+        return self._with_late_end(await self._turns.run(owner, run_id))
+
+    async def page(
+        self, owner: str, limit: int, before: tuple[int, str] | None, session_id: str | None, status: str | None
+    ) -> list[StoredRun]:
+        """At most `limit` stored runs after `before` (started_at, id), the last started first; of a session, and with a
+        status if given.
+        """
+        rows = await self._turns.page(owner, limit, before, session_id, status)
+        return [self._with_late_end(row) for row in rows]
+
+    def _with_late_end(self, row: StoredRun) -> StoredRun:
+        run = self._runs.get(row.id)
         late = self._keeper.unsaved.get(run) if run is not None else None
         # If the end is not stored yet, show the end that the watchers were sent.
         return replace(row, status=late.status, error=late.error, usage=late.usage) if late is not None else row

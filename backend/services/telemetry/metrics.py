@@ -52,6 +52,7 @@ METRICS: Mapping[str, tuple[str, str, tuple[str, ...], tuple[float, ...]]] = {
     "model_switches": ("Counter", "How often another model took over from this one.", ("model", "code"), ()),
     "tokens": ("Counter", "Tokens; direction is input or output.", ("model", "direction"), ()),
     "cost_dollars": ("Counter", "Cost in US dollars of calls with a known price.", ("model",), ()),
+    "feedback": ("Counter", "Ratings of answers; rating is up or down.", ("rating",), ()),
     "retrieval_seconds": ("Histogram", "Duration of searches, by stage.", ("stage",), _BRIEF),
     "ingestion_jobs": ("Gauge", "Unfinished jobs on documents, by stage.", ("stage",), ()),
     "ingestion_jobs_ended": ("Counter", "Jobs that ended; outcome is ready or an error code.", ("kind", "outcome"), ()),
@@ -165,6 +166,10 @@ class Metrics(Sink):
         self._at("ingestion_jobs_ended", kind=job.kind, outcome=job.outcome).inc()
         for stage, seconds in job.seconds.items():
             self._at("ingestion_seconds", stage=stage).observe(seconds)
+
+    @override
+    def feedback_given(self, rating: str) -> None:
+        self._at("feedback", rating=rating).inc()
 
     def _at(self, name: str, **labels: str) -> Any:
         return self._of[name].labels(**{label: self._bounded(label, value) for label, value in labels.items()})

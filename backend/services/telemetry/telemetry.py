@@ -57,6 +57,9 @@ class Sink:
     def job_ended(self, job: JobRecord) -> None:
         """Called when a job has ended and is not retried."""
 
+    def feedback_given(self, rating: str) -> None:
+        """A user rated an answer: up or down."""
+
     async def open(self) -> None:
         """Called when the server starts."""
 
@@ -137,6 +140,10 @@ class Telemetry:
         """Record a job that has ended."""
         job = JobRecord(kind, outcome, seconds)
         self._notify("job_ended", lambda sink: sink.job_ended(job))
+
+    def feedback(self, rating: str) -> None:
+        """Record that a user rated an answer."""
+        self._notify("feedback_given", lambda sink: sink.feedback_given(rating))
 
     async def open(self) -> None:
         """Open the sinks."""

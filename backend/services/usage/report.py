@@ -64,10 +64,15 @@ class UsageReports:
             )
         calls = CallFilter(None if owner == EVERY_OWNER else owner, *period)
         groups = await self._ledger.groups(calls, grouping, limit + 1, after)
-        budget = None if calls.owner is None else await self._state(owner)
+        budget = None if calls.owner is None else await self.budget(owner)
         return UsageReport(groups[:limit], len(groups) > limit, await self._ledger.total(calls), budget)
 
-    async def _state(self, owner: str) -> BudgetState | None:
+    def is_admin(self, caller: str) -> bool:
+        """Whether the caller may read the usage of all owners (USAGE_ADMINS)."""
+        return caller in self._admins
+
+    async def budget(self, owner: str) -> BudgetState | None:
+        """The owner's budget at this moment; None without one."""
         budget = self._budgets.of(owner)
         if budget is None:
             return None

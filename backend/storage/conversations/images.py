@@ -60,3 +60,13 @@ def store_images(tx: Tx, owner: str, session_id: str, images: Sequence[ImageRow]
             for image in images
         ],
     )
+
+
+def delete_unused(tx: Tx, session_id: str) -> None:
+    """Delete the images of a session that none of its messages has any more."""
+    tx.execute(
+        "DELETE FROM images WHERE session_id = :session_id AND id NOT IN "
+        "(SELECT json_extract(part.value, '$.image_id') FROM messages m, json_each(m.parts) part "
+        "WHERE m.session_id = :session_id AND json_extract(part.value, '$.type') = 'image')",
+        session_id=session_id,
+    )

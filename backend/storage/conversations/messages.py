@@ -1,7 +1,9 @@
 """Messages of sessions, and the path to a message. Only this module writes the table messages."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backend.storage.conversations import message_texts
 from backend.storage.engine.tx import Tx
 
 _HISTORY_LIMIT = 400
@@ -64,6 +66,13 @@ WITH RECURSIVE path(id, parent_id, role, status, parts, depth) AS (
 FROM path LEFT JOIN summaries s ON s.message_id = path.id ORDER BY depth DESC"""
 
 
+_BRANCH = """
+WITH RECURSIVE branch(id) AS (
+    SELECT id FROM messages WHERE id = :id AND session_id = :session_id
+    UNION SELECT m.id FROM messages m JOIN branch ON m.parent_id = branch.id WHERE m.session_id = :session_id
+) SELECT id FROM branch"""
+
+
 _INSERT = f"""
 INSERT INTO messages (owner, retrieval, {_COLUMNS}) VALUES (:owner, :retrieval, :id, :session_id, :parent_id, :run_id,
     :role, :status, :parts, :model, :prompt, :created_at)"""
@@ -101,3 +110,27 @@ def insert(
         prompt=prompt,
         created_at=created_at,
     )
+    message_texts.put(tx, owner, id, parts)
+
+
+def delete(tx: Tx, ids: Sequence[str]) -> None:
+    """Delete messages, with their summaries, texts and feedback."""
+    tx.execute("DELETE FROM messages WHERE id IN :ids", ids=ids)
+
+
+def branch_from(tx: Tx, session_id: str, message_id: str) -> list[str]:
+    """The ids of a message and of all messages after it, in every branch."""
+    return [row[0] for row in tx.rows(_BRANCH, id=message_id, session_id=session_id)]
+
+
+def last_leaf(tx: Tx, session_id: str, parent_id: str | None) -> str | None:
+    """The id of the last message of the newest branch after `parent_id`; `parent_id` itself if nothing follows it."""
+    sql = (
+        "SELECT id FROM messages WHERE session_id = :session_id AND parent_id IS :parent_id "
+        "ORDER BY created_at DESC, id DESC LIMIT 1"
+    )
+    leaf, visited = parent_id, set[str]()
+    while (child := tx.value(sql, session_id=session_id, parent_id=leaf)) is not None and child not in visited:
+        visited.add(child)
+        leaf = child
+    return leaf

@@ -1,13 +1,13 @@
 """Sessions, with their messages and images. Only this module writes the table sessions."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from backend.errors import NotFound
 from backend.kit.times import now_ms
-from backend.storage.conversations import messages
+from backend.storage.conversations import feedback, messages
 from backend.storage.conversations.images import ImageRow, store_images
 from backend.storage.conversations.messages import MessageRow
 from backend.storage.engine.database import Database
@@ -24,9 +24,11 @@ class SessionRow:
     settings: dict[str, Any]
     created_at: int
     updated_at: int
+    pinned: bool = False
+    archived: bool = False
 
 
-_COLUMNS = "id, title, head_message_id, settings, created_at, updated_at"
+_COLUMNS = "id, title, head_message_id, settings, created_at, updated_at, pinned, archived"
 _NAMED = "named"
 """The key in `settings` which says that a client gave the session its title."""
 
@@ -38,23 +40,74 @@ class Sessions:
         self._db = database
 
     async def page(
-        self, owner: str, limit: int, before: tuple[int, str] | None, search: str | None
+        self,
+        owner: str,
+        limit: int,
+        before: tuple[int, str] | None,
+        search: str | None,
+        *,
+        archived: bool = False,
+        pinned: bool | None = None,
     ) -> list[SessionRow]:
-        """At most `limit` sessions, the last changed first, after the one at `before` (updated_at, id)."""
-        conditions = ["owner = :owner"]
+        """At most `limit` sessions with `search` in the title: the pinned ones first, then the last changed one first,
+        after the one at `before` (see `position`). `pinned` None: pinned or not.
+        """
+        conditions = ["owner = :owner", "archived = :archived"]
         if search:
             conditions.append("instr(lower(title), lower(:search)) > 0")
+        if pinned is not None:
+            conditions.append("pinned = :pinned")
         if before is not None:
-            conditions.append("(updated_at, id) < (:updated_at, :id)")
+            conditions.append("(pinned, updated_at, id) < (:last_pinned, :updated_at, :id)")
         sql = (
             f"SELECT {_COLUMNS} FROM sessions WHERE {' AND '.join(conditions)} "
-            "ORDER BY updated_at DESC, id DESC LIMIT :limit"
+            "ORDER BY pinned DESC, updated_at DESC, id DESC LIMIT :limit"
         )
-        updated_at, id_ = before or (None, None)
+        moment, id_ = before or (0, None)
         rows = await self._db.read(
-            lambda tx: tx.rows(sql, owner=owner, search=search, updated_at=updated_at, id=id_, limit=limit)
+            lambda tx: tx.rows(
+                sql,
+                owner=owner,
+                search=search,
+                archived=int(archived),
+                pinned=int(pinned or False),
+                last_pinned=moment // _PINNED,
+                updated_at=moment % _PINNED,
+                id=id_,
+                limit=limit,
+            )
         )
         return [_session(row) for row in rows]
+
+    async def create(self, owner: str, session_id: str, title: str, settings: dict[str, Any], *, named: bool) -> None:
+        """Store an empty session. `named`: a client gave it the title."""
+        now = now_ms()
+
+        def store(tx: Tx) -> None:
+            insert(
+                tx,
+                id=session_id,
+                owner=owner,
+                title=title,
+                head_message_id=None,
+                created_at=now,
+                updated_at=now,
+            )
+            _change(tx, owner, session_id, title if named else None, settings)
+
+        await self._db.write(store)
+
+    async def mark(self, owner: str, session_id: str, *, pinned: bool | None, archived: bool | None) -> None:
+        """Pin or archive a session, or undo it; None leaves it. Its place in the list doesn't change. Raises
+        NotFound.
+        """
+        sql = (
+            "UPDATE sessions SET pinned = coalesce(:pinned, pinned), archived = coalesce(:archived, archived) "
+            "WHERE id = :id AND owner = :owner"
+        )
+        marks = {"pinned": pinned, "archived": archived}
+        if await self._db.write(lambda tx: tx.count_changes(sql, id=session_id, owner=owner, **marks)) == 0:
+            raise NotFound("No such session.")
 
     async def get(self, owner: str, session_id: str) -> SessionRow:
         """One session. Raises NotFound."""
@@ -126,9 +179,16 @@ class Sessions:
         return dict(rows)
 
     async def insert(
-        self, owner: str, session: SessionRow, rows: Sequence[MessageRow], images: Sequence[ImageRow]
+        self,
+        owner: str,
+        session: SessionRow,
+        rows: Sequence[MessageRow],
+        images: Sequence[ImageRow],
+        ratings: Mapping[str, tuple[str, str | None]],
     ) -> None:
-        """Store a session with its messages and their images in one commit."""
+        """Store a session with its messages, their images and their feedback (rating and comment by message id) in one
+        commit.
+        """
 
         def store(tx: Tx) -> None:
             insert(
@@ -143,13 +203,26 @@ class Sessions:
             for row in rows:
                 messages.insert(tx, owner=owner, **asdict(row))
             store_images(tx, owner, session.id, images, now_ms())
+            for message_id, (rating, comment) in ratings.items():
+                feedback.put(tx, owner, message_id, rating, comment, now_ms())
 
         await self._db.write(store)
 
 
 def _session(row: Row) -> SessionRow:
-    id_, title, head_message_id, settings, created_at, updated_at = row
-    return SessionRow(id_, title, head_message_id, json.loads(settings), created_at, updated_at)
+    id_, title, head_message_id, settings, created_at, updated_at, pinned, archived = row
+    return SessionRow(
+        id_, title, head_message_id, json.loads(settings), created_at, updated_at, bool(pinned), bool(archived)
+    )
+
+
+_PINNED = 2**50
+"""Added to the time of a pinned session in a position, which is later than any time."""
+
+
+def position(session: SessionRow) -> tuple[int, str]:
+    """The session's place in the list, for the page after it."""
+    return session.updated_at + _PINNED * session.pinned, session.id
 
 
 def _change(tx: Tx, owner: str, session_id: str, title: str | None, settings: dict[str, Any]) -> None:
@@ -171,6 +244,15 @@ def _change(tx: Tx, owner: str, session_id: str, title: str | None, settings: di
 # Parts of a caller's commit.
 
 
+def name_if_empty(tx: Tx, session_id: str, title: str) -> None:
+    """Give the title to a session that has no messages, unless a client has named it."""
+    sql = (
+        "UPDATE sessions SET title = :title WHERE id = :id AND head_message_id IS NULL "
+        f"AND json_extract(settings, '$.{_NAMED}') IS NULL"
+    )
+    tx.execute(sql, title=title, id=session_id)
+
+
 def insert(
     tx: Tx, *, id: str, owner: str, title: str, head_message_id: str | None, created_at: int, updated_at: int
 ) -> None:
@@ -187,8 +269,8 @@ def insert(
     )
 
 
-def set_head(tx: Tx, session_id: str, message_id: str, now: int) -> None:
-    """Make a message the last one of the active path."""
+def set_head(tx: Tx, session_id: str, message_id: str | None, now: int) -> None:
+    """Make a message the last one of the active path; None: the session has no messages."""
     sql = "UPDATE sessions SET head_message_id = :head, updated_at = :now WHERE id = :id"
     tx.execute(sql, head=message_id, now=now, id=session_id)
 

@@ -7,7 +7,7 @@ from backend.storage.engine.reader import Reader
 from backend.storage.engine.writer import Writer, connect
 from backend.storage.migrations import SCHEMA, upgrade
 
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 
 
 class Database:

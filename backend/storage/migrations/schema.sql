@@ -3,7 +3,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0004');
+INSERT INTO "alembic_version" VALUES('0005');
 CREATE TABLE calls (
 	id TEXT NOT NULL, 
 	owner TEXT NOT NULL, 
@@ -93,6 +93,17 @@ CREATE TABLE documents (
 	CONSTRAINT pk_documents PRIMARY KEY (id), 
 	CONSTRAINT fk_documents_collection_id FOREIGN KEY(collection_id) REFERENCES collections (id) ON DELETE CASCADE
 );
+CREATE TABLE feedback (
+	message_id TEXT NOT NULL, 
+	owner TEXT NOT NULL, 
+	session_id TEXT NOT NULL, 
+	rating TEXT NOT NULL, 
+	comment TEXT, 
+	updated_at BIGINT NOT NULL, 
+	CONSTRAINT pk_feedback PRIMARY KEY (message_id), 
+	CONSTRAINT fk_feedback_message_id FOREIGN KEY(message_id) REFERENCES messages (id) ON DELETE CASCADE, 
+	CONSTRAINT fk_feedback_session_id FOREIGN KEY(session_id) REFERENCES sessions (id) ON DELETE CASCADE
+);
 CREATE TABLE images (
 	id TEXT NOT NULL, 
 	owner TEXT NOT NULL, 
@@ -122,6 +133,15 @@ CREATE TABLE "jobs" (
 	CONSTRAINT pk_jobs PRIMARY KEY (id), 
 	CONSTRAINT fk_jobs_collection_id FOREIGN KEY(collection_id) REFERENCES collections (id) ON DELETE CASCADE, 
 	CONSTRAINT fk_jobs_document_id FOREIGN KEY(document_id) REFERENCES documents (id) ON DELETE CASCADE
+);
+CREATE TABLE message_texts (
+	n INTEGER NOT NULL, 
+	message_id TEXT NOT NULL, 
+	owner TEXT NOT NULL, 
+	text TEXT NOT NULL, 
+	CONSTRAINT pk_message_texts PRIMARY KEY (n), 
+	CONSTRAINT fk_message_texts_message_id FOREIGN KEY(message_id) REFERENCES messages (id) ON DELETE CASCADE, 
+	CONSTRAINT uq_message_texts_message_id UNIQUE (message_id)
 );
 CREATE TABLE messages (
 	id TEXT NOT NULL, 
@@ -206,7 +226,7 @@ CREATE TABLE sessions (
 	head_message_id TEXT, 
 	settings JSON NOT NULL, 
 	created_at BIGINT NOT NULL, 
-	updated_at BIGINT NOT NULL, 
+	updated_at BIGINT NOT NULL, pinned INTEGER DEFAULT '0' NOT NULL, archived INTEGER DEFAULT '0' NOT NULL, 
 	CONSTRAINT pk_sessions PRIMARY KEY (id)
 );
 CREATE TABLE spendings (
@@ -226,7 +246,6 @@ CREATE TABLE summaries (
 	CONSTRAINT fk_summaries_message_id FOREIGN KEY(message_id) REFERENCES messages (id) ON DELETE CASCADE, 
 	CONSTRAINT fk_summaries_session_id FOREIGN KEY(session_id) REFERENCES sessions (id) ON DELETE CASCADE
 );
-CREATE INDEX ix_sessions_owner_updated_at_id ON sessions (owner, updated_at, id);
 CREATE INDEX ix_documents_owner_id ON documents (owner, id);
 CREATE INDEX ix_messages_session_id_created_at ON messages (session_id, created_at);
 CREATE INDEX ix_runs_session_id ON runs (session_id);
@@ -244,4 +263,7 @@ CREATE INDEX ix_calls_run_id ON calls (run_id);
 CREATE INDEX ix_reservations_owner ON reservations (owner);
 CREATE INDEX ix_images_session_id ON images (session_id);
 CREATE INDEX ix_summaries_session_id ON summaries (session_id);
+CREATE INDEX ix_sessions_owner_archived_pinned_updated_at_id ON sessions (owner, archived, pinned, updated_at, id);
+CREATE INDEX ix_runs_owner_started_at_id ON runs (owner, started_at, id);
+CREATE INDEX ix_feedback_session_id ON feedback (session_id);
 COMMIT;

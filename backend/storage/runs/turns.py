@@ -4,7 +4,7 @@ These commits write tables of runs, conversations and usage. Only this module wr
 columns are text, which the services encode and decode.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from backend.errors import Conflict, NotFound
@@ -29,6 +29,7 @@ class NewTurn:
     `sibling_of` is an earlier user message with the same parent; if it is `user_message_id` itself, that message is
     answered again. `images` are new images of the message. `prompt` is JSON text. `reservation`: what the run may
     cost, if the owner has a budget. Only the instance `instance_id` may work on the run for the next `lease_ms`.
+    `first_title` is the title of a session that has no messages yet.
     """
 
     owner: str
@@ -50,6 +51,7 @@ class NewTurn:
     idempotency_key: str | None = None
     request_hash: str | None = None
     reservation: reservations.Reservation | None = None
+    first_title: str | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -102,10 +104,10 @@ class StoredRun:
 
 
 _RUN = "id, owner, session_id, user_message_id, message_id, model, status, error, usage, started_at, finished_at"
-_LIVE = "('queued', 'running')"
+LIVE = "('queued', 'running')"
 _END = f"""
 UPDATE runs SET status = :status, error = :error, usage = :usage, finished_at = :now, lease_until = 0
-WHERE id = :id AND status IN {_LIVE} RETURNING owner, session_id, user_message_id, message_id, model, prompt"""
+WHERE id = :id AND status IN {LIVE} RETURNING owner, session_id, user_message_id, message_id, model, prompt"""
 
 
 class Turns:
@@ -155,6 +157,28 @@ class Turns:
             raise NotFound("No such run.")
         return StoredRun(*row)
 
+    async def page(
+        self, owner: str, limit: int, before: tuple[int, str] | None, session_id: str | None, status: str | None
+    ) -> list[StoredRun]:
+        """At most `limit` runs, the last started first, after the one at `before` (started_at, id); of a session, and
+        with a status if given.
+        """
+        conditions = ["owner = :owner"]
+        if session_id is not None:
+            conditions.append("session_id = :session_id")
+        if status is not None:
+            conditions.append("status = :status")
+        if before is not None:
+            conditions.append("(started_at, id) < (:started_at, :id)")
+        sql = f"SELECT {_RUN} FROM runs WHERE {' AND '.join(conditions)} ORDER BY started_at DESC, id DESC LIMIT :limit"
+        started_at, id_ = before or (None, None)
+        rows = await self._db.read(
+            lambda tx: tx.rows(
+                sql, owner=owner, session_id=session_id, status=status, started_at=started_at, id=id_, limit=limit
+            )
+        )
+        return [StoredRun(*row) for row in rows]
+
     async def by_key(self, owner: str, idempotency_key: str) -> tuple[str, str] | None:
         """The id of the run with this key, and the hash of its request; None if there is no such run."""
         return await self._db.write(lambda tx: _by_key(tx, owner, idempotency_key))
@@ -165,12 +189,12 @@ class Turns:
 
     async def unfinished(self, now: int) -> list[StoredRun]:
         """The runs that have a live status although their lease is over."""
-        sql = f"SELECT {_RUN} FROM runs WHERE status IN {_LIVE} AND lease_until <= :now"
+        sql = f"SELECT {_RUN} FROM runs WHERE status IN {LIVE} AND lease_until <= :now"
         return [StoredRun(*row) for row in await self._db.write(lambda tx: tx.rows(sql, now=now))]
 
     async def renew_leases(self, instance_id: str, lease_until: int) -> None:
         """Extend the leases of this instance's live runs."""
-        sql = f"UPDATE runs SET lease_until = :until WHERE instance_id = :instance AND status IN {_LIVE}"
+        sql = f"UPDATE runs SET lease_until = :until WHERE instance_id = :instance AND status IN {LIVE}"
         await self._db.write(lambda tx: tx.execute(sql, until=lease_until, instance=instance_id))
 
     async def drop_reservations(self) -> None:
@@ -223,6 +247,8 @@ def _open(tx: Tx, turn: NewTurn) -> OpenedTurn:
         )
     else:
         parent = _find_parent(tx, turn)
+        if turn.first_title is not None:
+            sessions.name_if_empty(tx, turn.session_id, turn.first_title)
         sessions.set_head(tx, turn.session_id, turn.user_message_id, now)
     if turn.reservation is not None:
         reservations.reserve(tx, turn.owner, turn.run_id, turn.reservation)
@@ -244,7 +270,7 @@ def _find_parent(tx: Tx, turn: NewTurn) -> str | None:
         # An answer becomes a message only when its run ends, so live runs are counted as well.
         sql = (
             "SELECT count(*) FROM runs WHERE session_id = :session_id AND user_message_id = :message_id "
-            f"AND status IN {_LIVE}"
+            f"AND status IN {LIVE}"
         )
         branches += tx.value(sql, session_id=turn.session_id, message_id=turn.sibling_of)
     if branches >= MAX_BRANCHES:
@@ -354,3 +380,12 @@ def _close(tx: Tx, turn: ClosedTurn) -> bool:
     )
     sessions.advance_head(tx, session_id, user_message_id, message_id, now)
     return True
+
+
+def delete_runs(tx: Tx, session_id: str, message_ids: Sequence[str]) -> None:
+    """Delete the runs that answered one of the messages, or wrote it, with their logs. Their costs stay booked."""
+    tx.execute(
+        "DELETE FROM runs WHERE session_id = :session_id AND (message_id IN :ids OR user_message_id IN :ids)",
+        session_id=session_id,
+        ids=message_ids,
+    )

@@ -25,6 +25,7 @@ runs = Table(
     time_column("finished_at", nullable=True),
     UniqueConstraint("owner", "idempotency_key"),
     Index(None, "session_id"),
+    Index(None, "owner", "started_at", "id"),
     Index(None, "status", "lease_until"),
 )
 

@@ -9,6 +9,7 @@ import msgspec
 from backend.kit.yielding import in_pieces
 from backend.messages import CitationRef, SourcesPart, TextPart, decode_parts, images_of
 from backend.services.conversations.sessions import SessionService
+from backend.storage.conversations.feedback import FeedbackRow, Feedbacks
 from backend.storage.conversations.messages import MessageRow
 from backend.storage.conversations.sessions import SessionRow, Sessions
 
@@ -19,18 +20,22 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>])")
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A session with all its messages. `usage` has the usage of each run as JSON, by the run's id."""
+    """A session with all its messages. `usage` has the usage of each run as JSON, by the run's id; `feedback` is by the
+    message's id.
+    """
 
     session: SessionRow
     messages: list[MessageRow]
     usage: Mapping[str, msgspec.Raw]
+    feedback: Mapping[str, FeedbackRow]
 
 
 class SessionExport:
     """Reads whole sessions, to be written to files."""
 
-    def __init__(self, sessions: Sessions, service: SessionService) -> None:
+    def __init__(self, sessions: Sessions, service: SessionService, feedback: Feedbacks) -> None:
         self._sessions = sessions
+        self._feedback = feedback
         self._service = service
 
     async def export(self, owner: str, session_id: str) -> Transcript:
@@ -41,7 +46,7 @@ class SessionExport:
         # An answer that is still being written isn't in the file, so a message after it has no parent there.
         rows = [row if row.parent_id in ids else replace(row, parent_id=None) for row in messages]
         usage = {run: msgspec.Raw(text.encode()) for run, text in (await self._sessions.usage(session_id)).items()}
-        return Transcript(session, rows, usage)
+        return Transcript(session, rows, usage, await self._feedback.by_session(session_id))
 
     async def markdown(self, owner: str, session_id: str) -> str:
         """The active path as Markdown, citations as footnotes. Raises NotFound."""

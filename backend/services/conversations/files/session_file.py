@@ -42,6 +42,13 @@ class UsedPrompt(msgspec.Struct, forbid_unknown_fields=True):
     variables: Annotated[dict[Annotated[str, Meta(max_length=50)], bool | Number | str], Meta(max_length=50)] = {}
 
 
+class FileFeedback(msgspec.Struct, forbid_unknown_fields=True):
+    """What the user thinks of an answer."""
+
+    rating: Literal["up", "down"]
+    comment: Annotated[str, Meta(max_length=4000)] | None = None
+
+
 class TranscriptMessage(msgspec.Struct, forbid_unknown_fields=True):
     """A message. `usage` is exported, but not imported."""
 
@@ -57,6 +64,7 @@ class TranscriptMessage(msgspec.Struct, forbid_unknown_fields=True):
     model: Annotated[str, Meta(max_length=200)] | None = None
     prompt: UsedPrompt | None = None
     usage: _Usage | msgspec.UnsetType = msgspec.UNSET
+    feedback: FileFeedback | None = None
 
 
 class _Head(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -90,6 +98,7 @@ class ReadSession(msgspec.Struct):
     created_at: int
     messages: list[MessageRow]
     images: list[ImageRow]
+    feedback: dict[str, FileFeedback]
 
 
 EXAMPLE: dict[str, Any] = {
@@ -137,13 +146,14 @@ async def read_file(body: bytes) -> ReadSession:
         raise BadRequest(f"The body can't be read, {error}. Send what an export gave.", code="bad_json") from None
     except (UnicodeDecodeError, RecursionError):
         raise BadRequest("The body can't be read: send UTF-8 JSON of sane depth.") from None
-    images: list[ImageRow] = []
-    messages = [_row(raw, f"messages[{n}]", images) async for n, raw in in_pieces(enumerate(file.messages))]
-    return ReadSession(file.title, file.head_message_id, _ms(file.created_at), messages, images)
+    read = ReadSession(file.title, file.head_message_id, _ms(file.created_at), [], [], {})
+    async for n, raw in in_pieces(enumerate(file.messages)):
+        read.messages.append(_row(raw, f"messages[{n}]", read))
+    return read
 
 
-def _row(raw: msgspec.Raw, path: str, images: list[ImageRow]) -> MessageRow:
-    """One message, whose JSON is at `path` in the file. Its images are added to `images`. Raises Invalid."""
+def _row(raw: msgspec.Raw, path: str, read: ReadSession) -> MessageRow:
+    """One message, whose JSON is at `path` in the file. Its images and feedback are added to `read`. Raises Invalid."""
     text = bytes(raw)
     if text.count(b"{") > _MAX_BRACES:
         raise Invalid(f"{path}: has more than {_MAX_BRACES} braces. So many parts, citations and sources aren't taken.")
@@ -159,12 +169,16 @@ def _row(raw: msgspec.Raw, path: str, images: list[ImageRow]) -> MessageRow:
     if b"\\u0000" in text and _NUL.search(text):
         raise Invalid(f"{path}: must not hold NUL characters.")
     _check_parts(message.parts, path)
-    images += images_of_message
+    read.images += images_of_message
+    if message.feedback is not None:
+        if message.role != "assistant":
+            raise Invalid(f"{path}.feedback: only answers can be rated.")
+        read.feedback[message.id] = message.feedback
     if images_of_message and message.role != "user":
         raise Invalid(f"{path}: is an answer: pictures belong to messages of the user's.")
     if len(images_of_message) > MAX_PROMPT_IMAGES:
         raise Invalid(f"{path}: has more than {MAX_PROMPT_IMAGES} pictures, the most that a model is shown at once.")
-    if len(images) > _MAX_PICTURES:
+    if len(read.images) > _MAX_PICTURES:
         raise Invalid(f"{path}: more than {_MAX_PICTURES} pictures can't be imported.")
     return MessageRow(
         id=message.id,

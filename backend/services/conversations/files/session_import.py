@@ -45,7 +45,8 @@ class SessionImport:
             )
             async for row in in_pieces(file.messages)
         ]
-        await self._sessions.insert(owner, session, fresh, file.images)
+        feedback = {ids[id_]: (row.rating, row.comment) for id_, row in file.feedback.items()}
+        await self._sessions.insert(owner, session, fresh, file.images, feedback)
         return await self._sessions.get(owner, session.id)
 
 
