@@ -178,7 +178,9 @@ class VectorIndex:
         if self._thread is None:
             raise RuntimeError("the vector index is not open")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, _guarded, call, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, _guarded, self._path, call, *arguments
+            )
         except IndexDamaged as error:
             self.on_damage(str(error.__cause__)[:300])
             raise
@@ -308,7 +310,7 @@ class _FilesDamaged(Exception):
     """The files of the index can't be right."""
 
 
-def _guarded(call: Callable[..., T], *arguments: object) -> T:
+def _guarded(path: Path, call: Callable[..., T], *arguments: object) -> T:
     """The result of a call of Chroma. Raises our own errors: IndexDamaged for whatever Chroma doesn't expect."""
     try:
         return call(*arguments)
@@ -317,7 +319,7 @@ def _guarded(call: Callable[..., T], *arguments: object) -> T:
     except BaseException as error:
         # Not Exception: a panic of Chroma's native code is none.
         text = str(error).lower()
-        if "disk is full" in text or "no space left" in text:
+        if "disk is full" in text or "no space left" in text or index_files.is_disk_full(path):
             raise StorageFull("The disk under DATA_DIR is full. Free some space and try again.") from error
         if "database is locked" in text:
             raise Unavailable("The vectors are busy. Try again in a moment.", code="storage_busy") from error

@@ -14,6 +14,7 @@ _HEADER = struct.Struct("<i6qiI3qdq")
 """The header of a graph: version, offset, places, elements, bytes of an element, and numbers that don't matter here."""
 _SIZE = struct.Struct("<I")
 _ROWS = 4096
+_LEAST_BYTES = 500_000
 _LOADING = "loading"
 _MAX_DEATHS = 2
 """Starts in a row that died while they loaded the vectors; then the vectors are taken for damaged."""
@@ -100,3 +101,11 @@ def remove_files(folder: Path) -> None:
     shutil.rmtree(trash, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def is_disk_full(folder: Path) -> bool:
+    """Whether the disk of the folder has no room for Chroma's files."""
+    try:
+        return shutil.disk_usage(folder.parent).free < _LEAST_BYTES
+    except OSError:
+        return False

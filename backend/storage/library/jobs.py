@@ -7,7 +7,7 @@ are in the tables of versions and chunks, so the next process that takes the job
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from backend.kit.ids import new_id
 from backend.kit.times import now_ms
@@ -163,8 +163,8 @@ def _progress(stored: str) -> Progress:
     try:
         progress = json.loads(stored)
     except ValueError:
-        return {}
-    return progress if isinstance(progress, dict) else {}
+        progress = None
+    return cast(Progress, progress) if isinstance(progress, dict) else {}
 
 
 _JOB = """
