@@ -25,7 +25,7 @@ async def opened(
     settings: Settings, core: Core, lock: DataDirLock, repair_vectors: Callable[[str], None]
 ) -> AsyncGenerator[None]:
     """The upkeep, until the end of the block. It reads two groups of settings: each names how long its data is kept."""
-    watch = DataWatch(core.database, lock, core.data_dir, repair_vectors)
+    watch = DataWatch(core.database, lock, core.data_dir, lambda: core.readiness.is_ready, repair_vectors)
     days = settings.conversations.session_retention_days, settings.usage.usage_retention_days
     retention = Retention(core.database, *days)
     await _try(watch.look)

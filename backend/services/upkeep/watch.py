@@ -20,7 +20,7 @@ def stop_server() -> None:
 class DataWatch:
     """Looks after what other programs may do to DATA_DIR while the server runs.
 
-    `repair_vectors` rebuilds the vectors; `stop` stops the server.
+    `is_loaded` says whether the vectors were opened, `repair_vectors` rebuilds them, and `stop` stops the server.
     """
 
     def __init__(
@@ -28,16 +28,17 @@ class DataWatch:
         database: Database,
         lock: DataDirLock,
         data_dir: Path,
+        is_loaded: Callable[[], bool],
         repair_vectors: Callable[[str], None],
         stop: Callable[[], None] = stop_server,
     ) -> None:
         self._database = database
         self._lock = lock
         self._data_dir = data_dir
+        self._is_loaded = is_loaded
         self._repair_vectors = repair_vectors
         self._stop = stop
         self._is_stopping = self._was_read_only = False
-        self._vectors: tuple[int, int] | None = None
 
     async def look(self) -> None:
         """Look once; repair what can be repaired."""
@@ -82,14 +83,8 @@ class DataWatch:
             )
 
     def _check_vectors(self) -> None:
-        try:
-            stat = (self._data_dir / "vectors").stat()
-            inode = (stat.st_dev, stat.st_ino)
-        except OSError:
-            inode = None
-        if inode is None and self._vectors is not None:
+        if self._is_loaded() and not (self._data_dir / "vectors").is_dir():
             self._repair_vectors("their folder was removed")
-        self._vectors = inode
 
     async def _check_room(self) -> None:
         if self._database.is_read_only and not await self._database.try_write():

@@ -36,7 +36,7 @@ async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         (folder / name).mkdir()
     database = Database(folder / "streamforge.db")
     repairs, stops = list[str](), list[str]()
-    watch = DataWatch(database, lock, folder, repairs.append, lambda: stops.append("stop"))
+    watch = DataWatch(database, lock, folder, lambda: True, repairs.append, lambda: stops.append("stop"))
     monkeypatch.setattr("backend.services.upkeep.watch.log", log := LogRecorder())
     await watch.look()
     yield Watched(folder, database, lock, watch, repairs, stops, log)
