@@ -18,6 +18,7 @@ from backend.services.prompts import open as prompts_
 from backend.services.runs import open as runs_
 from backend.services.telemetry import open as telemetry_
 from backend.services.telemetry.telemetry import Telemetry
+from backend.services.upkeep import open as upkeep_
 from backend.services.usage import open as usage_
 from backend.services.web import open as web_
 from backend.storage.engine.database import Database
@@ -37,7 +38,8 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
     """
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        stack.callback((lock or DataDirLock(settings.storage.data_dir)).release)
+        own_lock = lock or DataDirLock(settings.storage.data_dir)
+        stack.callback(own_lock.release)
         await enter(telemetry_.opened(telemetry))
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
@@ -52,6 +54,7 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
             )
         )
         library = await enter(library_.opened(settings.library, settings.models, core, usage.metering.embedding))
+        await enter(upkeep_.opened(settings, core, own_lock, library.restorer.repair))
         prompts = await enter(prompts_.opened(core))
         fetcher = await enter(web_.opened(settings.library, core))
         answers = open_answers(settings, runs, models, conversations, library, prompts, usage.budgets)

@@ -15,6 +15,10 @@ from backend.routers.edge.services import ServicesDep
 NAME = "StreamForge API"
 _STATIC = "/docs/static"
 
+READ_ONLY = (
+    "The server's disk is full: what is stored can be read, and nothing can be stored. It notices when there is room."
+)
+
 router = APIRouter(tags=["system"], route_class=OwnRoute)
 TAG = {"name": "system", "description": "State of the server."}
 
@@ -46,7 +50,8 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`ready` is true when models and index are loaded. If loading failed, `problem` says why."""
+    """The status is `ready` when models and index are loaded, and `read_only` while the disk is full. `problem` says
+    what is wrong."""
 
     status: str = Field(examples=["ready"])
     problem: str | None = None
@@ -74,9 +79,12 @@ async def get_health() -> Response:
 )
 async def get_readiness(services: ServicesDep, response: Response) -> Readiness:
     """Returns 200 when everything is loaded. Requests that need the models wait for it automatically."""
-    if services.core.readiness.is_ready:
+    is_full = services.core.database.is_read_only or services.core.readiness.is_disk_full
+    if services.core.readiness.is_ready and not is_full:
         return Readiness(status="ready")
     response.status_code = 503
+    if is_full:
+        return Readiness(status="read_only", problem=READ_ONLY)
     return Readiness(status="starting", problem=services.core.readiness.problem)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from backend.errors import StreamForgeError, Unavailable
+from backend.errors import StorageFull, StreamForgeError, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +33,12 @@ class Readiness:
         """Whether everything is loaded."""
         self._task: asyncio.Task[None] | None = None
         self.problem: str | None = None
+        self._is_full = False
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether loading failed because the disk is full."""
+        return self._is_full and not self.is_ready
 
     def add(self, load: Load) -> None:
         """Register a part. The parts are loaded one after the other, in the order in which they were added."""
@@ -59,6 +65,8 @@ class Readiness:
             raise Unavailable(
                 "The server is still loading. GET /ready tells when it is done.", code="not_ready"
             ) from None
+        if self._is_full and self.problem is not None:
+            raise StorageFull(self.problem)
         if self.problem is not None:
             raise Unavailable(f"The server could not get ready: {self.problem}", code="not_ready")
 
@@ -72,9 +80,10 @@ class Readiness:
                 self.problem = None
                 self.is_ready = True
             except StreamForgeError as error:
-                self.problem = error.message
+                self.problem, self._is_full = error.message, isinstance(error, StorageFull)
                 log.error("not_ready", code=error.code, problem=error.message)
             except Exception as error:
+                self._is_full = False
                 self.problem = f"{type(error).__name__}; the server's log has the details"
                 log.exception("not_ready")
             # After a failure the event stays set: who asks meanwhile is told the problem at once.

@@ -12,13 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backend.errors import EmbeddingMismatch
+import structlog
+
+from backend.chains.retrieval import index_files
+from backend.errors import EmbeddingMismatch, StorageFull, StreamForgeError, Unavailable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Vectors = NDArray[np.float32]
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -34,6 +39,10 @@ _PREFIX = "sf-"
 Hit = tuple[int, float]
 """A chunk's number and the cosine of its vector to the query, 1 for the same direction."""
 _Upsert = tuple[list[str], "Vectors", "asyncio.Future[None]"]
+
+
+class IndexDamaged(Unavailable):
+    """The vectors can't be used, because their files are damaged or gone. They are rebuilt."""
 
 
 def index_key(collection_id: str, generation: int) -> str:
@@ -55,9 +64,19 @@ class VectorIndex:
         self._collections: dict[str, Any] = {}
         self._waiting: dict[tuple[str, str], list[_Upsert]] = {}
         self._storing: asyncio.Task[None] | None = None
+        self.on_damage: Callable[[str], None] = _ignore
+        """Called with a description when the vectors turn out to be damaged."""
+
+    @property
+    def path(self) -> Path:
+        """The folder of the files."""
+        return self._path
 
     async def open(self) -> None:
-        """Create or open the files under the path. Imports chromadb (about a second), off the event loop."""
+        """Create or open the files under the path. Imports chromadb (about a second), off the event loop.
+
+        Raises IndexDamaged.
+        """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "vector-index")
             try:
@@ -66,6 +85,12 @@ class VectorIndex:
                 self._thread.shutdown(wait=False)
                 self._thread = None
                 raise
+
+    async def reset(self) -> None:
+        """Remove all vectors and open an empty index, also if the present one can't be opened."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "vector-index")
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._reset)
 
     async def close(self) -> None:
         """Finish what is queued and release every file. A second call does nothing."""
@@ -152,7 +177,13 @@ class VectorIndex:
     async def _run(self, call: Callable[..., T], *arguments: object) -> T:
         if self._thread is None:
             raise RuntimeError("the vector index is not open")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, _guarded, self._path, call, *arguments
+            )
+        except IndexDamaged as error:
+            self.on_damage(str(error.__cause__)[:300])
+            raise
 
     # The methods below run in the index's own thread.
 
@@ -161,6 +192,8 @@ class VectorIndex:
         from chromadb.config import Settings
 
         self._path.mkdir(parents=True, exist_ok=True)
+        if (damage := index_files.find_damage(self._path)) is not None:
+            raise _FilesDamaged(damage)
         # Without this, Chroma would read an .env file in the working directory.
         settings = Settings(_env_file=None, anonymized_telemetry=False)  # pyright: ignore[reportCallIssue]
         self._client = chromadb.PersistentClient(str(self._path.resolve()), settings)
@@ -168,7 +201,20 @@ class VectorIndex:
     def _close(self) -> None:
         self._collections.clear()
         client, self._client = self._client, None
-        client.close()
+        if client is not None:
+            client.close()
+
+    def _reset(self) -> None:
+        try:
+            self._close()
+        except BaseException as error:
+            log.info("vectors_not_closed", error=type(error).__name__)
+        from chromadb.api.shared_system_client import SharedSystemClient
+
+        # Otherwise Chroma would use the files that it had opened under this path.
+        SharedSystemClient.clear_system_cache()
+        index_files.remove_files(self._path)
+        self._open()
 
     def _find(self, key: str) -> Any | None:
         from chromadb.errors import NotFoundError
@@ -258,3 +304,29 @@ class VectorIndex:
 
 def _ids(numbers: Sequence[int]) -> list[str]:
     return [str(n) for n in numbers]
+
+
+class _FilesDamaged(Exception):
+    """The files of the index can't be right."""
+
+
+def _guarded(path: Path, call: Callable[..., T], *arguments: object) -> T:
+    """The result of a call of Chroma. Raises our own errors: IndexDamaged for whatever Chroma doesn't expect."""
+    try:
+        return call(*arguments)
+    except StreamForgeError:
+        raise
+    except BaseException as error:
+        # Not Exception: a panic of Chroma's native code is none.
+        text = str(error).lower()
+        if "disk is full" in text or "no space left" in text or index_files.is_disk_full(path):
+            raise StorageFull("The disk under DATA_DIR is full. Free some space and try again.") from error
+        if "database is locked" in text:
+            raise Unavailable("The vectors are busy. Try again in a moment.", code="storage_busy") from error
+        raise IndexDamaged(
+            "The vectors of the documents are damaged and are being rebuilt. Try again in a moment."
+        ) from error
+
+
+def _ignore(damage: str) -> None:
+    del damage

@@ -17,3 +17,9 @@ class ConversationSettings(SettingsGroup):
         description="Model that summarises older messages, `provider/model` or alias. Unset: the one that answers.",
     )
     summary_timeout: float = Field(20.0, gt=0, description="Maximum seconds that an answer waits for a summary.")
+    session_retention_days: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="Days without a change after which a session is deleted, with its messages and runs. Unset: never.",
+    )

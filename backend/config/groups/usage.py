@@ -15,6 +15,13 @@ class UsageSettings(SettingsGroup):
         "owner's answers may cost per day, week or month (UTC); `*` is each owner without an entry.",
     )
     usage_admins: Names = Field((), description="Owners who may see the usage of all owners, comma-separated.")
+    usage_retention_days: float | None = Field(
+        None,
+        ge=32,
+        le=100_000,
+        description="Days for which booked calls are kept for GET /usage. At least 32, because budgets need a month. "
+        "Unset: for ever.",
+    )
 
     @field_validator("budgets")
     @classmethod

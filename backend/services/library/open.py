@@ -24,6 +24,7 @@ from backend.services.library.holdings import Holdings
 from backend.services.library.jobs.progress import LocalProgressBoard, ProgressBoard
 from backend.services.library.jobs.workers import JobWorkers
 from backend.services.library.moves import Moves
+from backend.services.library.restore import VectorRestorer
 from backend.services.library.search.engine import SearchEngine
 from backend.services.library.search.search import LibrarySearch, Metering
 from backend.services.library.sweep import Sweep
@@ -49,6 +50,7 @@ class Library:
     search: LibrarySearch
     sweep: Sweep
     board: ProgressBoard
+    restorer: VectorRestorer
 
 
 @asynccontextmanager
@@ -97,7 +99,9 @@ async def opened(
             shows_advice=core.shows_advice,
         )
         stack.push_async_callback(workers.close)
-        library = _library(settings, holdings, workers, board, search)
+        restorer = VectorRestorer(holdings, workers)
+        stack.push_async_callback(restorer.close)
+        library = _library(settings, holdings, workers, board, search, restorer)
 
         async def dismiss_watchers(grace: float) -> None:
             board.dismiss_watchers()
@@ -110,7 +114,7 @@ async def opened(
             log.info("embedding", model=settings.embedding_model, why=why)
 
         core.readiness.add(announce)
-        core.readiness.add(index.open)
+        core.readiness.add(restorer.open)
         core.readiness.add(embedders.default.prepare)
         if reranking is not None:
             core.readiness.add(reranking.open)
@@ -121,7 +125,12 @@ async def opened(
 
 
 def _library(
-    settings: LibrarySettings, holdings: Holdings, workers: JobWorkers, board: ProgressBoard, search: LibrarySearch
+    settings: LibrarySettings,
+    holdings: Holdings,
+    workers: JobWorkers,
+    board: ProgressBoard,
+    search: LibrarySearch,
+    restorer: VectorRestorer,
 ) -> Library:
     locks, unstored = KeyedLocks(), set[str]()
     documents = DocumentService(holdings, workers, board, search, locks)
@@ -132,8 +141,9 @@ def _library(
         moves=Moves(holdings, documents, workers, board, search, locks),
         collections=CollectionService(holdings, workers, board, search),
         search=search,
-        sweep=Sweep(holdings, workers, search, unstored),
+        sweep=Sweep(holdings, workers, search, restorer, unstored),
         board=board,
+        restorer=restorer,
     )
 
 

@@ -10,6 +10,7 @@ import structlog
 from backend.chains.retrieval.index import index_key
 from backend.services.library.holdings import Holdings
 from backend.services.library.jobs.workers import JobWorkers
+from backend.services.library.restore import VectorRestorer
 from backend.services.library.search.search import LibrarySearch
 from backend.storage.library.collections import CollectionRow
 from backend.storage.library.strays import Range
@@ -32,10 +33,18 @@ class SweepReport:
 class Sweep:
     """Finds and removes strays. `unstored`: the version ids of files that are not in the database yet (see Uploads)."""
 
-    def __init__(self, holdings: Holdings, workers: JobWorkers, search: LibrarySearch, unstored: set[str]) -> None:
+    def __init__(
+        self,
+        holdings: Holdings,
+        workers: JobWorkers,
+        search: LibrarySearch,
+        restorer: VectorRestorer,
+        unstored: set[str],
+    ) -> None:
         self._holdings = holdings
         self._workers = workers
         self._search = search
+        self._restorer = restorer
         self._unstored = unstored
 
     async def sweep_all(self) -> SweepReport:
@@ -48,6 +57,8 @@ class Sweep:
         for row in await self._holdings.collections.all_owners():
             await self._sweep_collection(row, report, completely=False)
         await self._sweep_orphans(report)
+        self._restorer.loaded()
+        await self._restorer.wait()
         if report != SweepReport():
             log.info("swept", **{name: getattr(report, name) for name in SweepReport.__slots__})
         return report
@@ -83,7 +94,9 @@ class Sweep:
             ranges = await self._holdings.strays.ranges(row.id)
             strays = list(_outside(present, ranges))
             report.vectors_removed += await self._holdings.index.delete(key, strays)
-            await self._queue_again(key, ranges, present, report)
+            numbers = set(present)
+            if any(r.active and not numbers.issuperset(r.numbers) for r in ranges):
+                self._restorer.restore_later()
         chunks, terms = await self._holdings.strays.counts(row.id)
         if completely or chunks != terms:
             stray_terms = await self._holdings.strays.stray_terms(row.id)
@@ -101,19 +114,6 @@ class Sweep:
         unfinished = [n for r in ranges if not r.active for n in r.numbers]
         expected += len(await self._holdings.index.present(key, unfinished))
         return expected == await self._holdings.index.count(key)
-
-    async def _queue_again(
-        self, key: str, ranges: Iterable[Range], present: Sequence[int], report: SweepReport
-    ) -> None:
-        """Queue versions of which vectors are missing. `present`: the numbers that are in the index."""
-        numbers = set(present)
-        incomplete = [r for r in ranges if r.active and not numbers.issuperset(r.numbers)]
-        # Checked once more: the version may have become active after the index was read.
-        version_ids = [
-            r.version_id for r in incomplete if len(await self._holdings.index.present(key, r.numbers)) < r.chunks
-        ]
-        await self._holdings.jobs.requeue(version_ids)
-        report.documents_queued += len(version_ids)
 
     async def _sweep_orphans(self, report: SweepReport) -> None:
         """Remove vectors and indexes that belong to no collection, and files that belong to no version."""

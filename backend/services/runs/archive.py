@@ -52,8 +52,8 @@ class RunArchive:
         state.terminal = state.terminal or stored_terminal(stored)
         return state
 
-    async def recover(self, abandoned: Sequence[StoredRun]) -> None:
-        """End the runs that an earlier process left unfinished. Only called at the start, with the lock on DATA_DIR."""
+    async def recover(self, abandoned: Sequence[StoredRun], began_at: int) -> None:
+        """End the runs that an earlier process left unfinished. This process began at `began_at` (ms)."""
         for stored in abandoned:
             try:
                 await self._end(stored)
@@ -61,7 +61,7 @@ class RunArchive:
                 raise
             except Exception:
                 await self._end_bare(stored)
-        await self._turns.drop_reservations()
+        await self._turns.drop_reservations(began_at)
 
     async def expire(self, finished_before: int) -> None:
         """Shorten the logs of runs that finished before this time (ms since 1970) to a snapshot and the terminal

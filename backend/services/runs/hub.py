@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import replace
 
+import structlog
+
 from backend import events as ev
 from backend.config.groups.runs import OnDisconnect, RunSettings
 from backend.errors import StreamForgeError, TooManyRuns, Unavailable
@@ -19,6 +21,8 @@ from backend.services.runs.watch import follow_live, follow_stored, watching
 from backend.services.telemetry.telemetry import SILENT, Telemetry
 from backend.storage.runs.turns import StoredRun as StoredRun
 from backend.storage.runs.turns import Turns
+
+log = structlog.get_logger(__name__)
 
 _END_SECONDS = 7
 """How long runs have to store their ends after they were cancelled by a shutdown."""
@@ -65,7 +69,11 @@ class RunHub:
 
     async def open(self) -> None:
         """End the runs that an earlier process left unfinished, then begin with checkpoints and leases."""
-        await self._archive.recover(await self._leases.abandoned())
+        try:
+            await self._keeper.recover()
+        except StreamForgeError as error:
+            # The disk is full, for example. Stored runs can be read, and the keeper tries again.
+            log.error("runs_not_recovered", code=error.code)
         self._keeper.open()
 
     async def close(self, grace: float) -> None:

@@ -52,9 +52,9 @@ class OnlyProcess:
         await self._turns.renew_leases(self.instance_id, now_ms() + LEASE_MS)
 
     async def abandoned(self) -> list[StoredRun]:
-        """Runs that an earlier process left unfinished. Only for the start, before any run is live."""
-        await self._turns.release_leases()
-        return await self._turns.unfinished(now_ms())
+        """Runs that an earlier process left unfinished."""
+        await self._turns.release_leases(self.instance_id)
+        return await self._turns.unfinished(now_ms(), self.instance_id)
 
 
 class RunKeeper:
@@ -86,6 +86,9 @@ class RunKeeper:
         self._ends_set_aside: dict[Run, None] = {}
         """Runs whose end can't be stored, whatever is left out of it."""
         self._renewed_at = self._expires_at = 0.0
+        self._began_at = now_ms()
+        self.is_recovered = False
+        """Whether the runs that an earlier process left unfinished have an end."""
 
     def open(self) -> None:
         """Start the task that keeps the runs."""
@@ -129,6 +132,12 @@ class RunKeeper:
                 self._set_aside.add(run)
                 log.exception("events_set_aside", run_id=run.id, events=len(lines.lines))
 
+    async def recover(self) -> None:
+        """End the runs that an earlier process left unfinished, unless that is done."""
+        if not self.is_recovered:
+            await self._archive.recover(await self._leases.abandoned(), self._began_at)
+            self.is_recovered = True
+
     async def save_late(self) -> None:
         """Store the ends that could not be stored at once, as the failures that watchers were sent."""
         for run, closed in list(self.unsaved.items()):
@@ -170,7 +179,7 @@ class RunKeeper:
                 pass
             self.checkpoint_now.clear()
             # Each step alone: one that fails doesn't keep the others from their work.
-            steps = (self.checkpoint, self.save_late, self._renew, self._expire)
+            steps = (self.recover, self.checkpoint, self.save_late, self._renew, self._expire)
             if not all([await self._try(step) for step in steps]):
                 # A full log sets `checkpoint_now` at every event. One attempt a second is enough.
                 await asyncio.sleep(min(self._interval, 1.0))

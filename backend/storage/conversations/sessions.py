@@ -29,6 +29,10 @@ class SessionRow:
 
 
 _COLUMNS = "id, title, head_message_id, settings, created_at, updated_at, pinned, archived"
+_IDLE = (
+    "updated_at < :before AND NOT EXISTS "
+    "(SELECT 1 FROM runs r WHERE r.session_id = sessions.id AND r.status IN ('queued', 'running'))"
+)
 _NAMED = "named"
 """The key in `settings` which says that a client gave the session its title."""
 
@@ -152,6 +156,16 @@ class Sessions:
         sql = "DELETE FROM sessions WHERE id = :id AND owner = :owner"
         if await self._db.write(lambda tx: tx.count_changes(sql, id=session_id, owner=owner)) == 0:
             raise NotFound("No such session.")
+
+    async def idle(self, before: int, limit: int = 20) -> list[tuple[str, str]]:
+        """Owner and id of sessions that were last changed before a time (ms) and have no live run."""
+        sql = f"SELECT owner, id FROM sessions WHERE {_IDLE} LIMIT :limit"
+        return [(owner, id_) for owner, id_ in await self._db.read(lambda tx: tx.rows(sql, before=before, limit=limit))]
+
+    async def delete_idle(self, session_ids: Sequence[str], before: int) -> int:
+        """Delete those of these sessions that are still idle, as in `idle`. Returns their number."""
+        sql = f"DELETE FROM sessions WHERE id IN :ids AND {_IDLE}"
+        return await self._db.write(lambda tx: tx.count_changes(sql, ids=session_ids, before=before))
 
     async def retrieval(self, owner: str, message_id: str) -> str | None:
         """The stored explanation of an answer's search, as JSON text. Raises NotFound."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from backend.errors import Unavailable
 from backend.storage.engine.tx import Tx
-from backend.storage.engine.writer import connect, storage_error
+from backend.storage.engine.writer import connect_existing, storage_error
 
 _THREADS = 2
 
@@ -53,7 +53,7 @@ class Reader:
             raise (storage_error(error) or error) from error
 
     def _open(self) -> Tx:
-        connection = connect(self._path)
+        connection = connect_existing(self._path)
         self._connections.append(connection)
         connection.execute("PRAGMA query_only=ON")
         return Tx(connection)

@@ -22,10 +22,31 @@ _MAX_BATCH = 256
 T = TypeVar("T")
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection with our pragmas. The caller begins and ends transactions."""
+def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
+    """A connection with our pragmas. The caller begins and ends transactions. Without `create`, a file that is gone is
+    an error: an empty database in its place would look as if everything had been deleted."""
+    uri = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        apply_pragmas(conn)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def connect_existing(path: Path) -> sqlite3.Connection:
+    """A connection to a database that is there."""
+    return connect(path, create=False)
+
+
+def connect_alone(path: Path) -> sqlite3.Connection:
+    """The only connection to the database, for a disk on which not even SQLite's shared index has room. Nothing else
+    can open the database meanwhile."""
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    apply_pragmas(conn)
+    conn.execute("PRAGMA locking_mode=EXCLUSIVE")
+    conn.execute("PRAGMA foreign_keys=ON")
+    conn.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     return conn
 
 
@@ -41,6 +62,8 @@ def apply_pragmas(conn: sqlite3.Connection) -> None:
         # Pages (16 MB) in the log before they are moved into the database. Moving them is a tenth of a turn's cost.
         "wal_autocheckpoint=4000",
         "cache_size=-8000",
+        # The log's file gets smaller again after a large write.
+        "journal_size_limit=33554432",
     ):
         conn.execute(f"PRAGMA {pragma}")
 
@@ -83,8 +106,11 @@ class _Operation:
 class Writer:
     """Runs operations on one thread, in order. Waiting operations share a commit."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, connect: Callable[[Path], sqlite3.Connection] = connect) -> None:
         self._path = path
+        self._connect = connect
+        self.is_full = False
+        """Whether a commit failed because the disk is full, and `Database.try_write` has not succeeded since."""
         self._closed = False
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="storage-writer", daemon=True)
@@ -143,6 +169,8 @@ class Writer:
             else:
                 for op in batch:
                     op.fail(error)
+        if any(isinstance(op.error, StorageFull) for op in batch):
+            self.is_full = True
         by_loop: dict[asyncio.AbstractEventLoop, list[_Operation]] = {}
         for op in batch:
             by_loop.setdefault(op.loop, []).append(op)
@@ -155,7 +183,7 @@ class Writer:
     def _commit_together(self, tx: Tx | None, batch: list[_Operation]) -> Tx:
         """Run the operations in one commit. After an error, the state of the connection is unknown."""
         if tx is None:
-            tx = Tx(connect(self._path))
+            tx = Tx(self._connect(self._path))
         try:
             tx.connection.execute("BEGIN IMMEDIATE")
             if len(batch) == 1:

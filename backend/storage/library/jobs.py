@@ -163,7 +163,7 @@ def _progress(stored: str) -> Progress:
     try:
         progress = json.loads(stored)
     except ValueError:
-        return {}
+        progress = None
     return cast(Progress, progress) if isinstance(progress, dict) else {}
 
 

@@ -187,23 +187,25 @@ class Turns:
         """The last stored row of a run's events; None if nothing was stored."""
         return await self._db.write(lambda tx: events.last(tx, run_id))
 
-    async def unfinished(self, now: int) -> list[StoredRun]:
-        """The runs that have a live status although their lease is over."""
-        sql = f"SELECT {_RUN} FROM runs WHERE status IN {LIVE} AND lease_until <= :now"
-        return [StoredRun(*row) for row in await self._db.write(lambda tx: tx.rows(sql, now=now))]
+    async def unfinished(self, now: int, except_instance: str) -> list[StoredRun]:
+        """The runs that have a live status although their lease is over, without those of an instance."""
+        sql = f"SELECT {_RUN} FROM runs WHERE status IN {LIVE} AND lease_until <= :now AND instance_id != :me"
+        return [StoredRun(*row) for row in await self._db.write(lambda tx: tx.rows(sql, now=now, me=except_instance))]
 
     async def renew_leases(self, instance_id: str, lease_until: int) -> None:
         """Extend the leases of this instance's live runs."""
         sql = f"UPDATE runs SET lease_until = :until WHERE instance_id = :instance AND status IN {LIVE}"
         await self._db.write(lambda tx: tx.execute(sql, until=lease_until, instance=instance_id))
 
-    async def drop_reservations(self) -> None:
-        """Delete the reservations that a crash left. Only at the start, when no run is unfinished."""
-        await self._db.write(reservations.drop_all)
+    async def drop_reservations(self, made_before: int) -> None:
+        """Delete the reservations that a crash left: those that were made before this process began (ms)."""
+        await self._db.write(lambda tx: reservations.drop_all(tx, made_before))
 
-    async def release_leases(self) -> None:
-        """End every lease. Only at the start: the lock on DATA_DIR proves that no other process works on a run."""
-        await self._db.write(lambda tx: tx.execute("UPDATE runs SET lease_until = 0 WHERE lease_until > 0"))
+    async def release_leases(self, except_instance: str) -> None:
+        """End every lease, except those of an instance. The lock on DATA_DIR proves that no other process works on a
+        run."""
+        sql = "UPDATE runs SET lease_until = 0 WHERE lease_until > 0 AND instance_id != :me"
+        await self._db.write(lambda tx: tx.execute(sql, me=except_instance))
 
     async def expired_logs(
         self, finished_before: int, except_ids: Collection[str] = (), limit: int = 50

@@ -125,6 +125,20 @@ class Ledger:
 
         await self._db.write(write)
 
+    async def forget(self, before: int, limit: int = 500) -> int:
+        """Delete at most `limit` calls that were booked before a time (ms), and what owners spent on such days. Returns
+        the number of calls."""
+        sql = "SELECT rowid FROM calls WHERE created_at < :before LIMIT :limit"
+        rows = [n for (n,) in await self._db.read(lambda tx: tx.rows(sql, before=before, limit=limit))]
+        if rows:
+
+            def delete(tx: Tx) -> None:
+                tx.execute("DELETE FROM calls WHERE rowid IN :rows", rows=rows)
+                reservations.forget(tx, before)
+
+            await self._db.write(delete)
+        return len(rows)
+
     async def spent_and_reserved(self, owner: str, budget: Budget) -> tuple[int, int]:
         """What the owner has spent in the present period, and what live runs may still spend."""
         since = budget.since(now_ms())

@@ -12,6 +12,7 @@ from backend.kit.times import iso, now_ms
 from backend.storage.engine.tx import Tx
 
 _DAY_MS = 86_400_000
+_LONGEST_PERIOD_MS = 32 * _DAY_MS
 _RETRY_SECONDS = 2
 """Seconds after which a live answer may have ended."""
 _HOW_TO_SPEND_LESS = 'ask for fewer max_tokens, for no passages ("documents": false), or another model'
@@ -53,9 +54,9 @@ def drop(tx: Tx, reservation_id: str) -> None:
     tx.execute("DELETE FROM reservations WHERE id = :id", id=reservation_id)
 
 
-def drop_all(tx: Tx) -> None:
-    """Delete all reservations. Call it only while no run is live."""
-    tx.execute("DELETE FROM reservations")
+def drop_all(tx: Tx, made_before: int) -> None:
+    """Delete all reservations that were made before a time (ms). No run that is live may have one of them."""
+    tx.execute("DELETE FROM reservations WHERE created_at < :before", before=made_before)
 
 
 def spend(tx: Tx, owner: str, amount: int, now: int) -> None:
@@ -67,6 +68,12 @@ def spend(tx: Tx, owner: str, amount: int, now: int) -> None:
         day=now // _DAY_MS,
         amount=amount,
     )
+
+
+def forget(tx: Tx, before: int) -> None:
+    """Delete what owners spent on days before a time (ms), but nothing that a budget's period may still need."""
+    day = min(before, now_ms() - _LONGEST_PERIOD_MS) // _DAY_MS
+    tx.execute("DELETE FROM spendings WHERE day < :day", day=day)
 
 
 def spent_and_reserved(tx: Tx, owner: str, since: int) -> tuple[int, int]:

@@ -127,6 +127,10 @@ class JobWorkers:
         async with self._handing_out:
             await self._jobs.release(self._instance_id, list(self._active))
 
+    async def abandon_all(self) -> None:
+        """Stop all jobs; they begin anew, with what is stored of them."""
+        await self.abandon([_subject(entry.job) for entry in self._board.entries()])
+
     async def _run(self) -> None:
         """Hand out jobs, as many at a time as there are workers."""
         while True:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from backend.chains.retrieval import ranking
 from backend.chains.retrieval.embeddings import Embedder, Embedders
 from backend.chains.retrieval.entries import ChunkText, unpack_offsets, unpack_vectors
-from backend.chains.retrieval.index import VectorIndex, index_key
+from backend.chains.retrieval.index import Hit, IndexDamaged, VectorIndex, index_key
 from backend.chains.retrieval.ranking import ChunkCandidate, Query, RankedPassage, Sentence
 from backend.chains.text.terms import query_terms
 from backend.storage.library.chunks import CandidateRow, ChunkRow, Chunks
@@ -189,12 +189,19 @@ class SearchEngine:
             return {}
         key = index_key(part.collection_id, part.generation)
         if part.ranges is None:
-            return dict(await self._index.query(key, part.fingerprint, query.vector, _CANDIDATES))
+            return dict(await self._query_index(key, part.fingerprint, query.vector, _CANDIDATES))
         if sum(last - first + 1 for first, last in part.ranges) <= _MAX_COMPARED:
             return await self._compare_all(part, query.vector)
-        hits = await self._index.query(key, part.fingerprint, query.vector, _MORE_CANDIDATES * _CANDIDATES)
+        hits = await self._query_index(key, part.fingerprint, query.vector, _MORE_CANDIDATES * _CANDIDATES)
         inside = [(n, cosine) for n, cosine in hits if any(first <= n <= last for first, last in part.ranges)]
         return dict(inside[:_CANDIDATES])
+
+    async def _query_index(self, key: str, fingerprint: str, vector: "NDArray[np.float32]", k: int) -> list[Hit]:
+        """The hits of the index; none while it is damaged: then the words alone find."""
+        try:
+            return await self._index.query(key, fingerprint, vector, k)
+        except IndexDamaged:
+            return []
 
     async def _compare_all(self, part: SearchPart, vector: "NDArray[np.float32]") -> dict[int, float]:
         """The closest chunks of the part's ranges, compared with their stored vectors.

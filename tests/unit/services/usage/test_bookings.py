@@ -10,6 +10,7 @@ from backend.services.usage import bookings
 from backend.services.usage.bookings import Booking, Bookings
 from backend.storage.engine.database import Database
 from backend.storage.usage.ledger import Ledger, NewCall
+from tests.support.logs import LogRecorder
 
 BIG = 2**70
 
@@ -30,8 +31,9 @@ async def booked(database: Database) -> list[int]:
 
 
 async def test_a_booking_that_cant_be_stored_is_set_aside_and_its_reservation_ends(
-    database: Database, caplog: pytest.LogCaptureFixture
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(bookings, "log", log := LogRecorder())
     sql = "INSERT INTO reservations (id, owner, amount, created_at) VALUES ('res_1', 'alice', 7, 1)"
     await database.write(lambda tx: tx.execute(sql))
     ours = Bookings(Ledger(database))
@@ -40,8 +42,8 @@ async def test_a_booking_that_cant_be_stored_is_set_aside_and_its_reservation_en
     await ours.close()
     assert await booked(database) == [5]
     assert await database.read(lambda tx: tx.value("SELECT count(*) FROM reservations")) == 0
-    assert "usage_set_aside" in caplog.text
-    assert str(BIG) in caplog.text
+    assert log.events == ["usage_set_aside"]
+    assert str(BIG) in str(log.lines)
 
 
 async def test_late_bookings_pass_one_that_cant_be_stored(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
