@@ -74,9 +74,8 @@ def _include_routers(app: FastAPI, settings: Settings, modules: Sequence[ModuleT
         # Each router has its own limit. FastAPI would apply a limit of the app before the guard sees the request.
         app.include_router(module.router, max_body_size=max_body_of(module, settings))
     system.install_docs(app)
-    install_openapi(
-        app, _attributes(modules, "TAG"), [s for schemas in _attributes(modules, "SCHEMAS") for s in schemas]
-    )
+    schemas = [schema for schemas in _attributes(modules, "SCHEMAS") for schema in schemas]
+    install_openapi(app, _attributes(modules, "TAG"), schemas, has_keys=settings.server.api_keys is not None)
     problems.install(app, functools.partial(allowed_methods, app.routes))
 
 

@@ -37,11 +37,12 @@ _ANSWER: dict[str, Any] = {
 
 
 def install_openapi(
-    app: FastAPI, tags: Sequence[dict[str, Any]], schemas_of_streams: Sequence[type[BaseModel]]
+    app: FastAPI, tags: Sequence[dict[str, Any]], schemas_of_streams: Sequence[type[BaseModel]], *, has_keys: bool
 ) -> None:
     """Make `app.openapi()` return the whole document. It is built at the first request for it.
 
-    `schemas_of_streams` are models that only streams hold, so that FastAPI doesn't see them.
+    `schemas_of_streams` are models that only streams hold, so that FastAPI doesn't see them. `has_keys` tells
+    whether API_KEYS is set.
     """
 
     def openapi() -> dict[str, Any]:
@@ -62,7 +63,9 @@ def install_openapi(
                 schemas.update(model_schema.pop("$defs", {}))
                 schemas[model.__name__] = model_schema
             _describe_bodies(schema)
-            _describe_keys(schema)
+            _describe_texts(schema)
+            _describe_frames(schema)
+            _describe_keys(schema, has_keys=has_keys)
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -83,11 +86,44 @@ def _describe_bodies(schema: dict[str, Any]) -> None:
         schema["components"]["schemas"].pop(name, None)
 
 
-def _describe_keys(schema: dict[str, Any]) -> None:
-    """Describe the key that `KeyGate` requires for every path that isn't public."""
+def _describe_texts(schema: dict[str, Any]) -> None:
+    """Describe parameters and the fields of forms without null. They are texts: they are there or they aren't."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"] = _without_null(parameter["schema"])
+            form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
+            if form is not None:
+                fields = schema["components"]["schemas"][form["schema"]["$ref"].rpartition("/")[2]]["properties"]
+                fields.update({name: _without_null(field) for name, field in fields.items()})
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == len(schema.get("anyOf", ())):
+        return schema
+    rest = {name: value for name, value in schema.items() if name != "anyOf" and (name, value) != ("default", None)}
+    return {**kinds[0], **rest} if len(kinds) == 1 else {**rest, "anyOf": kinds}
+
+
+def _describe_frames(schema: dict[str, Any]) -> None:
+    """Describe what a stream of server-sent events consists of: frames whose `data` is an event as JSON."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            for response in operation["responses"].values():
+                stream = response.get("content", {}).get("text/event-stream")
+                if stream is not None and "$ref" in stream["schema"]:
+                    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": stream["schema"]}
+                    properties = {"data": data, "id": {"type": "string"}}
+                    stream["schema"] = {"type": "object", "required": ["data"], "properties": properties}
+
+
+def _describe_keys(schema: dict[str, Any], *, has_keys: bool) -> None:
+    """Describe the key that `KeyGate` requires for every path that isn't public. Without API_KEYS it is optional."""
+    keys: list[dict[str, Any]] = [{"key": []}] if has_keys else [{"key": []}, {}]
     description = "A key of API_KEYS. Not needed if API_KEYS is not set."
     schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": description}}
     for path, operations in schema["paths"].items():
         if not is_public(path):
             for operation in operations.values():
-                operation["security"] = [{"key": []}]
+                operation["security"] = keys

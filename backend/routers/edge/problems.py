@@ -28,8 +28,8 @@ class Problem(View):
     code: str = Field(examples=["session_busy"])
     detail: str = Field(examples=["The session is still answering. Wait for that run, or cancel it."])
     retryable: bool = Field(examples=[False])
-    request_id: str | None = None
-    errors: list[dict[str, str]] | None = Field(None, description="The wrong fields, for 422: the first 20.")
+    request_id: str = Field(examples=["0193…"])
+    errors: list[dict[str, str]] = Field([], description="The wrong fields, for 422: the first 20.")
 
 
 _TITLES = {
