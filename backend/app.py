@@ -1,7 +1,8 @@
 """The ASGI application: middleware, routers, OpenAPI, and the lifespan that opens every service."""
 
+import functools
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,9 @@ from backend.routers import max_body_of, modules_of, system
 from backend.routers.edge import problems
 from backend.routers.edge.authentication import KeyGate
 from backend.routers.edge.guard import Guard
+from backend.routers.edge.methods import Methods, allowed_methods, methods_of_paths
 from backend.routers.edge.openapi import install_openapi
+from backend.routers.edge.router import limit_bodies
 from backend.services.telemetry.open import make_telemetry
 from backend.services.telemetry.telemetry import Telemetry
 from backend.storage.engine.lock import DataDirLock
@@ -62,19 +65,20 @@ def create_app(settings: Settings | None = None, lock: DataDirLock | None = None
     )
     modules = list(modules_of(settings))
     _include_routers(app, settings, modules)
-    _add_middleware(app, settings, telemetry, _attributes(modules, "FILE_PATHS"))
+    paths = methods_of_paths(_attributes(modules, "router"))
+    _add_middleware(app, settings, telemetry, _attributes(modules, "FILE_PATHS"), paths)
     return app
 
 
 def _include_routers(app: FastAPI, settings: Settings, modules: Sequence[ModuleType]) -> None:
     for module in modules:
+        limit_bodies(module.router)
         # Each router has its own limit. FastAPI would apply a limit of the app before the guard sees the request.
         app.include_router(module.router, max_body_size=max_body_of(module, settings))
     system.install_docs(app)
-    install_openapi(
-        app, _attributes(modules, "TAG"), [s for schemas in _attributes(modules, "SCHEMAS") for s in schemas]
-    )
-    problems.install(app)
+    schemas = [schema for schemas in _attributes(modules, "SCHEMAS") for schema in schemas]
+    install_openapi(app, _attributes(modules, "TAG"), schemas, has_keys=settings.server.api_keys is not None)
+    problems.install(app, functools.partial(allowed_methods, app.routes))
 
 
 def _attributes(modules: Sequence[ModuleType], name: str) -> list[Any]:
@@ -83,9 +87,14 @@ def _attributes(modules: Sequence[ModuleType], name: str) -> list[Any]:
 
 
 def _add_middleware(
-    app: FastAPI, settings: Settings, telemetry: Telemetry, file_paths: Sequence[re.Pattern[str]]
+    app: FastAPI,
+    settings: Settings,
+    telemetry: Telemetry,
+    file_paths: Sequence[re.Pattern[str]],
+    paths: Mapping[str, list[str]],
 ) -> None:
-    """Add guard, CORS and keys. A request passes them in this order: the middleware that is added last comes first."""
+    """Add guard, CORS, keys and methods. A request passes them in this order: what is added last comes first."""
+    app.add_middleware(Methods, routes=app.routes, paths=paths)
     app.add_middleware(KeyGate, keys=parse_keys(settings.server.api_keys))
     app.add_middleware(
         CORSMiddleware,

@@ -21,13 +21,21 @@ def is_clean(value: object) -> bool:
     remaining = [value]
     while remaining:
         item = remaining.pop()
-        if isinstance(item, str) and item != clean_text(item):
+        if isinstance(item, str) and not _is_clean_text(item):
             return False
         if isinstance(item, dict):
             remaining.extend(chain.from_iterable(cast("dict[str, object]", item).items()))
         elif isinstance(item, list):
             remaining.extend(cast("list[object]", item))
     return True
+
+
+def _is_clean_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in text
 
 
 def check_clean(value: object) -> None:

@@ -73,7 +73,7 @@ class SearchRequest(BaseModel):
         max_length=100,
         description="The earlier conversation, if the query is a follow-up question.",
     )
-    explain: bool = Field(False, description="true: also return how the passages were found.")
+    explain: bool = Field(False, strict=True, description="true: also return how the passages were found.")
 
 
 class FoundPassage(View):

@@ -86,7 +86,9 @@ class AnswerOptions(Writing):
         "Unset: those of the settings. Empty list: none.",
     )
     fallback_after_output: bool = Field(
-        False, description="The next model also takes over if a model fails within its answer; it starts again."
+        False,
+        strict=True,
+        description="The next model also takes over if a model fails within its answer; it starts again.",
     )
     if_busy: IfBusy = Field("reject", description="What to do if the session is still answering another message.")
     on_disconnect: OnDisconnect | None = Field(

@@ -20,11 +20,16 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def install_openapi(
-    app: FastAPI, tags: Sequence[dict[str, Any]], more_schemas: Sequence[type[BaseModel] | type[msgspec.Struct]]
+    app: FastAPI,
+    tags: Sequence[dict[str, Any]],
+    more_schemas: Sequence[type[BaseModel] | type[msgspec.Struct]],
+    *,
+    has_keys: bool,
 ) -> None:
     """Make `app.openapi()` return the whole document. It is built at the first request for it.
 
-    `more_schemas` are models that FastAPI doesn't see, because only streams or stored JSON hold them.
+    `more_schemas` are models that FastAPI doesn't see, because only streams or stored JSON hold them. `has_keys` tells
+    whether API_KEYS is set.
     """
 
     def openapi() -> dict[str, Any]:
@@ -36,7 +41,9 @@ def install_openapi(
             _resolve(schema)
             _describe_files(schema)
             _describe_bodies(schema)
-            _describe_keys(schema)
+            _describe_texts(schema)
+            _describe_frames(schema)
+            _describe_keys(schema, has_keys=has_keys)
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -127,10 +134,41 @@ def _invalid_example(operation: dict[str, Any]) -> ProblemExample:
     return ProblemExample(422, "invalid_request", detail)
 
 
-def _describe_keys(schema: dict[str, Any]) -> None:
-    """Describe the key that `KeyGate` requires for every path that isn't public."""
+def _describe_texts(schema: dict[str, Any]) -> None:
+    """Describe parameters and the fields of forms without null. They are texts: they are there or they aren't."""
+    for _, operation in _operations(schema):
+        for parameter in operation.get("parameters", ()):
+            parameter["schema"] = _without_null(parameter["schema"])
+        form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
+        if form is not None:
+            fields = schema["components"]["schemas"][form["schema"]["$ref"].rpartition("/")[2]]["properties"]
+            fields.update({name: _without_null(field) for name, field in fields.items()})
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == len(schema.get("anyOf", ())):
+        return schema
+    rest = {name: value for name, value in schema.items() if name != "anyOf" and (name, value) != ("default", None)}
+    return {**kinds[0], **rest} if len(kinds) == 1 else {**rest, "anyOf": kinds}
+
+
+def _describe_frames(schema: dict[str, Any]) -> None:
+    """Describe what a stream of server-sent events consists of: frames whose `data` is an event as JSON."""
+    for _, operation in _operations(schema):
+        for response in operation["responses"].values():
+            stream = response.get("content", {}).get("text/event-stream")
+            if stream is not None and "$ref" in stream["schema"]:
+                data = {"type": "string", "contentMediaType": "application/json", "contentSchema": stream["schema"]}
+                properties = {"data": data, "id": {"type": "string"}}
+                stream["schema"] = {"type": "object", "required": ["data"], "properties": properties}
+
+
+def _describe_keys(schema: dict[str, Any], *, has_keys: bool) -> None:
+    """Describe the key that `KeyGate` requires for every path that isn't public. Without API_KEYS it is optional."""
+    keys: list[dict[str, Any]] = [{"key": []}] if has_keys else [{"key": []}, {}]
     description = "A key of API_KEYS. Not needed if API_KEYS is not set."
     schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": description}}
     for path, operation in _operations(schema):
         if not is_public(path):
-            operation["security"] = [{"key": []}]
+            operation["security"] = keys

@@ -1,6 +1,6 @@
 """Every error response, as `application/problem+json`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -35,8 +35,8 @@ class Problem(View):
     code: str = Field(examples=["session_busy"])
     detail: str = Field(examples=["The session is still answering. Wait for that run, or cancel it."])
     retryable: bool = Field(examples=[False])
-    request_id: str | None = None
-    errors: list[dict[str, str]] | None = Field(None, description="The wrong fields, for 422.")
+    request_id: str = Field(examples=["0193…"])
+    errors: list[dict[str, str]] = Field([], description="The wrong fields, for 422: the first 20.")
 
 
 _TITLES = {
@@ -197,8 +197,15 @@ _EXAMPLES = {
 }
 
 
-def install(app: FastAPI) -> None:
-    """Make the app respond to every error with a problem document."""
+def method_not_allowed(methods: Sequence[str], request_id: str | None) -> JSONResponse:
+    """The response for a method that the path doesn't have, which has `methods`."""
+    allow = ", ".join(methods)
+    detail = f"This path has the methods {allow}. GET /docs shows what they do."
+    return problem(405, "method_not_allowed", detail, request_id=request_id, headers={"Allow": allow})
+
+
+def install(app: FastAPI, methods_of: Callable[[Scope], list[str]]) -> None:
+    """Make the app respond to every error with a problem document. `methods_of` has the methods of a request's path."""
 
     async def streamforge_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, StreamForgeError)
@@ -210,10 +217,15 @@ def install(app: FastAPI) -> None:
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        if isinstance(error.__cause__, RequestError):
+            # FastAPI makes an HTTPException of each error while it reads a body.
+            return problem_of(error.__cause__, request_id_of(request))
         if error.status_code == 413:
             return problem_of(too_large(request.scope), request_id_of(request))
         code, detail = _HTTP.get(error.status_code, ("bad_request", str(error.detail)))
         headers = dict(error.headers or {})
+        if error.status_code == 405 and (methods := methods_of(request.scope)):
+            return method_not_allowed(methods, request_id_of(request))
         return problem(error.status_code, code, detail, request_id=request_id_of(request), headers=headers)
 
     async def unexpected_error(request: Request, error: Exception) -> JSONResponse:
@@ -236,16 +248,18 @@ _HTTP = {
 
 def _invalid(errors: Sequence[Any], request: Request) -> JSONResponse:
     request_id = request_id_of(request)
-    if any(e["type"] == "json_invalid" for e in errors):
+    if errors[0]["type"] == "json_invalid":
         example = ' like {"message": "hello"}' if request.url.path == "/chat" else ""
         detail = f"The body is not JSON. Send an object{example}; GET /docs shows its fields."
         return problem(400, "bad_json", detail, request_id=request_id)
-    problems = [{"field": _field(e["loc"]), "problem": _field_problem(e)} for e in errors]
+    problems = [{"field": _field(e["loc"]), "problem": _field_problem(e)} for e in errors[:_MAX_ERRORS]]
     detail = "; ".join(f"{e['field']}: {e['problem']}" for e in problems[:5])
-    return problem(422, "invalid_request", detail, request_id=request_id, errors=problems[:20])
+    return problem(422, "invalid_request", detail, request_id=request_id, errors=problems)
 
 
 _UPLOAD = ("body", "file")
+_MAX_ERRORS = 20
+"""Errors of fields that a response lists."""
 
 
 def _field(loc: Sequence[Any]) -> str:
