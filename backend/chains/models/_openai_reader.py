@@ -15,13 +15,13 @@ from backend.chains.models._lines import Lines
 from backend.chains.models._openai_chunks import (
     BROKEN,
     Choice,
-    Chunk,
     Delta,
     Other,
-    QuickChoice,
-    QuickChunk,
     Refusal,
     StreamError,
+    TokenChoice,
+    TokenChunk,
+    WholeChunk,
     chunk_of,
     delta_of,
     error_line,
@@ -41,8 +41,8 @@ _MAX_STRAY_BYTES = 4_000_000
 
 
 ReaderOutput = Output | Refusal | Other
-SomeChoice = TypeVar("SomeChoice", bound=QuickChoice)
-_decode = msgspec.json.Decoder(QuickChunk).decode
+SomeChoice = TypeVar("SomeChoice", bound=TokenChoice)
+_decode = msgspec.json.Decoder(TokenChunk).decode
 
 
 class StreamReader:
@@ -144,7 +144,7 @@ class StreamReader:
         self.ending.has_text = True
         return [Text(text)]
 
-    def _odd_line(self, line: bytes) -> Chunk | None:
+    def _odd_line(self, line: bytes) -> WholeChunk | None:
         """The chunk in a line that is no event of its own; None if the line says nothing about the answer."""
         if not line:
             self._event, data = b"", self._data
@@ -173,7 +173,7 @@ class StreamReader:
                     self._stray_bytes += len(line)
         return None
 
-    def _odd_data(self, data: bytes) -> Chunk | None:
+    def _odd_data(self, data: bytes) -> WholeChunk | None:
         """The chunk in data that is no plain chunk; None if there is none in it."""
         data = self._data + b"\n" + data if self._data else data.strip()
         self._data = b""
@@ -204,9 +204,9 @@ class StreamReader:
             if isinstance(each, dict):
                 yield from self._outputs_in(chunk_of(cast(dict[str, Any], each)), b"")
 
-    def _outputs_in(self, chunk: QuickChunk | Chunk, line: bytes) -> Iterator[ReaderOutput]:
+    def _outputs_in(self, chunk: TokenChunk | WholeChunk, line: bytes) -> Iterator[ReaderOutput]:
         """The outputs of a chunk that is more than a token. Raises StreamError if the chunk reports an error."""
-        if isinstance(chunk, QuickChunk):
+        if isinstance(chunk, TokenChunk):
             choice = self._choice_in(chunk.choices or [])
             delta = choice.delta if choice is not None and not choice.finish_reason and not chunk.error else None
             if delta is not None and _says_something(delta):
