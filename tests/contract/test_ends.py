@@ -234,7 +234,7 @@ async def test_a_prompt_that_google_blocks_by_any_word(provider: ProviderServer,
 
 
 async def test_the_words_of_a_refusal_are_shown(provider: ProviderServer, shared: SharedServers) -> None:
-    script: list[Step] = [
+    script = [
         chunk({"content": "Well, ", "refusal": "I can't "}),
         chunk({"refusal": "help."}),
         chunk({}, "stop"),

@@ -247,7 +247,7 @@ async def test_everything_in_one_chunk(provider: ProviderServer, shared: SharedS
 async def test_what_makes_the_text_unknowable_ends_it(
     broken: bytes, provider: ProviderServer, shared: SharedServers
 ) -> None:
-    script: list[Step] = [
+    script = [
         chunk({"content": "Half"}),
         Send(broken),
         chunk({"content": " more"}),
