@@ -3,6 +3,7 @@ a connection."""
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ async def server(protocol: ProviderProtocol, provider: ProviderServer, shared: S
 
 
 async def asked(
-    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers, script: list[Step], **fields: Any
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers, script: Sequence[Step], **fields: Any
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """The text, the usage and the terminal event of one answer."""
     provider.script(script)

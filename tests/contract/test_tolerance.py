@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -33,7 +33,7 @@ TEXT = "Grüße, two  spaces, 🌍 and a\u2028line."
 
 
 async def read(
-    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers, script: list[Step], **settings: Any
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers, script: Sequence[Step], **settings: Any
 ) -> tuple[str, dict[str, Any]]:
     """The text and the terminal event of one answer."""
     provider.script(script)
