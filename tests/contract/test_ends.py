@@ -3,6 +3,7 @@ a connection."""
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ async def server(protocol: ProviderProtocol, provider: ProviderServer, shared: S
 
 
 async def asked(
-    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers, script: list[Step], **fields: Any
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers, script: Sequence[Step], **fields: Any
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """The text, the usage and the terminal event of one answer."""
     provider.script(script)
@@ -137,16 +138,16 @@ async def test_usage_is_waited_for_shortly(
 async def test_usage_that_comes_after_the_finish_reason_is_counted(
     provider: ProviderServer, shared: SharedServers
 ) -> None:
-    script = [chunk({"content": "So."}), chunk({}, "stop"), usage_chunk(11, 2), Stall()]
+    script: list[Step] = [chunk({"content": "So."}), chunk({}, "stop"), usage_chunk(11, 2), Stall()]
     _, usage, end = await asked(OPENAI, provider, shared, script)
     assert end["type"] == "run.completed"
     assert (usage["input_tokens"], usage["output_tokens"], usage.get("estimated", False)) == (11, 2, False)
 
 
 async def test_a_finish_reason_in_each_chunk_ends_nothing(provider: ProviderServer, shared: SharedServers) -> None:
-    script = [chunk({"content": word}, "stop") for word in ("one ", "two ", "three")]
+    script: list[Step] = [chunk({"content": word}, "stop") for word in ("one ", "two ", "three")]
     assert (await asked(OPENAI, provider, shared, [*script, done()]))[0] == "one two three"
-    script = [chunk({"content": word}, reason) for word, reason in (("one ", ""), ("two", "null"))]
+    script: list[Step] = [chunk({"content": word}, reason) for word, reason in (("one ", ""), ("two", "null"))]
     text, _, end = await asked(OPENAI, provider, shared, script)
     assert (text, end["type"]) == ("one two", "run.failed"), "these words are no reasons"
 
@@ -234,7 +235,11 @@ async def test_a_prompt_that_google_blocks_by_any_word(provider: ProviderServer,
 
 
 async def test_the_words_of_a_refusal_are_shown(provider: ProviderServer, shared: SharedServers) -> None:
-    script = [chunk({"content": "Well, ", "refusal": "I can't "}), chunk({"refusal": "help."}), chunk({}, "stop")]
+    script = [
+        chunk({"content": "Well, ", "refusal": "I can't "}),
+        chunk({"refusal": "help."}),
+        chunk({}, "stop"),
+    ]
     text, usage, end = await asked(OPENAI, provider, shared, [*script, usage_chunk(7, 5), done()])
     assert (text, end["error"]["code"], end["error"]["retryable"]) == ("Well, I can't help.", "content_filter", False)
     assert usage["output_tokens"] == 5
@@ -278,13 +283,13 @@ async def test_tool_calls_alone_are_no_answer(
 
 async def test_content_beside_tool_calls_is_the_answer(provider: ProviderServer, shared: SharedServers) -> None:
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    script = [chunk({"content": "So", "tool_calls": [call]}), chunk({"content": "."}, "tool_calls"), done()]
+    script: list[Step] = [chunk({"content": "So", "tool_calls": [call]}), chunk({"content": "."}, "tool_calls"), done()]
     text, _, end = await asked(OPENAI, provider, shared, script)
     assert (text, end["type"], end.get("finish_reason")) == ("So.", "run.completed", "tool_calls")
 
 
 async def test_a_closed_stream_with_usage_needs_no_reason(provider: ProviderServer, shared: SharedServers) -> None:
-    script = [chunk({"content": "So."}), usage_chunk(7, 2), done()]
+    script: list[Step] = [chunk({"content": "So."}), usage_chunk(7, 2), done()]
     text, _, end = await asked(OPENAI, provider, shared, script)
     assert (text, end["type"], end.get("finish_reason")) == ("So.", "run.completed", "stop")
 

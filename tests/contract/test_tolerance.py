@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -33,7 +33,7 @@ TEXT = "Grüße, two  spaces, 🌍 and a\u2028line."
 
 
 async def read(
-    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers, script: list[Step], **settings: Any
+    protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers, script: Sequence[Step], **settings: Any
 ) -> tuple[str, dict[str, Any]]:
     """The text and the terminal event of one answer."""
     provider.script(script)
@@ -247,7 +247,13 @@ async def test_everything_in_one_chunk(provider: ProviderServer, shared: SharedS
 async def test_what_makes_the_text_unknowable_ends_it(
     broken: bytes, provider: ProviderServer, shared: SharedServers
 ) -> None:
-    script = [chunk({"content": "Half"}), Send(broken), chunk({"content": " more"}), chunk({}, "stop"), done()]
+    script = [
+        chunk({"content": "Half"}),
+        Send(broken),
+        chunk({"content": " more"}),
+        chunk({}, "stop"),
+        done(),
+    ]
     text, end = await read(OPENAI, provider, shared, script)
     assert (text, end["error"]["code"]) == ("Half", "provider_error")
 
@@ -265,8 +271,8 @@ def keep_alive(protocol: ProviderProtocol) -> Send:
 async def test_bytes_are_no_silence(
     protocol: ProviderProtocol, provider: ProviderServer, shared: SharedServers
 ) -> None:
-    alive = [step for _ in range(5) for step in (keep_alive(protocol), Sleep(0.2))]
-    script = [*alive, *protocol.begun("So "), *alive, *protocol.whole("it is.")]
+    alive: list[Step] = [step for _ in range(5) for step in (keep_alive(protocol), Sleep(0.2))]
+    script: list[Step] = [*alive, *protocol.begun("So "), *alive, *protocol.whole("it is.")]
     if isinstance(protocol, OllamaProtocol):
         head, *rest = protocol.whole("it is.")
         script = [head, *alive, *protocol.begun("So ")[1:], *alive, *rest]
@@ -276,14 +282,14 @@ async def test_bytes_are_no_silence(
 
 
 async def test_empty_deltas_are_no_silence(provider: ProviderServer, shared: SharedServers) -> None:
-    alive = [step for _ in range(5) for step in (chunk({"content": ""}), Sleep(0.2))]
-    script = [chunk({"content": "So "}), *alive, *answer("it is.")]
+    alive: list[Step] = [step for _ in range(5) for step in (chunk({"content": ""}), Sleep(0.2))]
+    script: list[Step] = [chunk({"content": "So "}), *alive, *answer("it is.")]
     text, end = await read(OPENAI, provider, shared, script, idle_timeout=0.8, first_token_timeout=0.8)
     assert (text, end["type"]) == ("So it is.", "run.completed")
 
 
 async def test_bytes_without_an_end_have_a_limit(provider: ProviderServer, shared: SharedServers) -> None:
-    script = [step for _ in range(60) for step in (keep_alive(OPENAI), Sleep(0.1))]
+    script: list[Step] = [step for _ in range(60) for step in (keep_alive(OPENAI), Sleep(0.1))]
     _, end = await read(OPENAI, provider, shared, script, total_timeout=1.0, first_token_timeout=0.8)
     assert end["error"]["code"] == "provider_timeout"
     assert "TOTAL_TIMEOUT" in end["error"]["message"]

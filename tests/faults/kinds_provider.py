@@ -16,10 +16,10 @@ from tests.support.provider_protocol import (
     Sleep,
     Stall,
     chunk,
-    completion,
     context_overflow,
     error,
     error_in_stream,
+    json_response,
     malformed,
     model_not_found,
     rate_limited,
@@ -57,14 +57,19 @@ async def _cut_at(lane: Lane, at: int) -> None:
 
 
 async def provider_stall(lane: Lane) -> None:
-    """Nothing comes any more after piece k, and the connection stays open."""
+    """Nothing comes after piece k, and the connection stays open. After its finish reason an answer is complete."""
     await asyncio.gather(*(_stall_at(lane, k) for k in range(12)))
 
 
 async def _stall_at(lane: Lane, k: int) -> None:
     message = lane.message(f"silence {k}")
-    script = [*answer(pieces(lane.rng, 12), lane.rng.choice([0, 0.002]))[: 1 + k * (1 + 1)], Stall()]
-    events = await _failed(lane, message, [script])
+    whole = answer(pieces(lane.rng, 12), lane.rng.choice([0, 0.002]))
+    sent = whole[: 1 + k * (1 + 1)]
+    is_finished = len(sent) > len(whole) - 3
+    events = await _failed(lane, message, [[*sent, Stall()]], may_complete=is_finished)
+    if is_finished:
+        checks.expect("status", events[-1].type == "run.completed", f"{events[-1].data} after the finish reason")
+        return
     code = events[-1].data["error"]["code"]
     expected = "upstream_stalled" if text_of(events) else "provider_timeout"
     checks.expect("status", code == expected, f"{code} after {text_of(events)!r}")
@@ -88,7 +93,7 @@ async def provider_error(lane: Lane) -> None:
         [*text, chunk({}, "content_filter"), Send(b"data: [DONE]\n\n")],
         [*text, Send(b"data: [DONE]\n\n")],
         text,
-        completion("not a stream"),
+        [json_response(200, {"answer": "not of this API"})],
         [Send(b"<html>" + _SECRET.encode() + b"</html>")],
     ]
     await asyncio.gather(*(_refused(lane, n, refusal) for n, refusal in enumerate(refusals)))

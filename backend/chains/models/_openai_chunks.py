@@ -31,10 +31,25 @@ class Delta(msgspec.Struct):
     audio: Any = None
 
 
-class Choice(msgspec.Struct):
+class TokenChoice(msgspec.Struct):
+    """What the tokens of a stream need of a choice."""
+
     index: int | None = None
     delta: Delta | None = None
     finish_reason: str | None = None
+
+
+class TokenChunk(msgspec.Struct):
+    """What the tokens of a stream need of a chunk."""
+
+    choices: list[TokenChoice] | None = None
+    usage: Any = None
+    error: Any = None
+
+
+class Choice(TokenChoice):
+    """Everything that is read of a choice."""
+
     message: Any = None
     text: Any = None
     error: Any = None
@@ -42,8 +57,10 @@ class Choice(msgspec.Struct):
     native_finish_reason: str | None = None
 
 
-class Chunk(msgspec.Struct):
-    choices: list[Choice] | None = None
+class WholeChunk(msgspec.Struct):
+    """Everything that is read of a chunk."""
+
+    choices: list[Choice]
     usage: Any = None
     error: Any = None
     x_groq: Any = None
@@ -77,7 +94,7 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) < 20 else float(digits)
 
 
-def chunk_of(body: dict[str, Any]) -> Chunk:
+def chunk_of(body: dict[str, Any]) -> WholeChunk:
     """A chunk from JSON in which fields may have any type."""
     value: Any = body.get("choices")
     choices = cast(list[Any], value if isinstance(value, list) else [value])
@@ -85,7 +102,7 @@ def chunk_of(body: dict[str, Any]) -> Chunk:
     error = body.get("error")
     if not found and not error and _is_bare_error(body):
         error = body
-    return Chunk(found, body.get("usage"), error, body.get("x_groq"))
+    return WholeChunk(found, body.get("usage"), error, body.get("x_groq"))
 
 
 def _choice_of(fields: dict[str, Any]) -> Choice:

@@ -39,8 +39,14 @@ class ModelSettings(SettingsGroup):
     ollama_base_url: HttpUrl = Field("http://127.0.0.1:11434", description="URL of Ollama.")
     stream_delay: float = Field(0.1, ge=0, le=60, description="Seconds between the words of the simulated model.")
     connect_timeout: float = Field(10.0, gt=0, description="Seconds to wait for a connection to a provider.")
-    first_token_timeout: float = Field(120.0, gt=0, description="Seconds to wait for a provider's first token.")
-    idle_timeout: float = Field(60.0, gt=0, description="Seconds of silence after which an unfinished answer fails.")
+    first_token_timeout: float = Field(
+        120.0,
+        gt=0,
+        description="Seconds of silence to wait for a provider's first token; keep-alive bytes are no silence.",
+    )
+    idle_timeout: float = Field(
+        60.0, gt=0, description="Seconds without a byte from the provider after which an unfinished answer fails."
+    )
     total_timeout: float = Field(900.0, gt=0, description="Seconds that one answer of a provider may take in total.")
     retry_seconds: float = Field(
         10.0,
