@@ -86,7 +86,7 @@ def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
     return meant
 
 
-def refusal_in(error: Exception, model: str, endpoint: Endpoint) -> RefusedCall | None:
+def refused_call(error: Exception, model: str, endpoint: Endpoint) -> RefusedCall | None:
     """What the provider refused, for those who can ask in another way; None if it didn't answer."""
     report = _report_of(error, {name for each in _chain(error) for name in _names(each)})
     return RefusedCall(report.status, report.body, model, endpoint.own_address) if report.is_answer else None
