@@ -102,7 +102,7 @@ async def test_what_it_says_is_there(file: Path, provider: ProviderServer, tmp_p
         assert (events[0]["model"], only_terminal(events)["type"]) == ("work/small", "run.completed")
         assert provider.calls[-1].headers["authorization"] == f"Bearer {KEY}"
         assert provider.calls[-1].headers["x-team"] == HEADER
-        assert provider.calls[-1].json["max_completion_tokens"] == 2000
+        assert provider.calls[-1].json["max_tokens"] == 2000
         await server.events(ask(model="best"))
         assert provider.calls[-1].json["model"] == "big"
         refused = await server.client.post("/chat", json=ask(model="work/big", reasoning_effort="low"))
