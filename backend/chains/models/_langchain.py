@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from typing_extensions import override
 
 from backend.chains.models._chat_messages import chat_messages
+from backend.chains.models._error_bodies import check_answer
 from backend.chains.models._finishes import Ending, reason_in, seconds_to_end
 from backend.chains.models._quirk_book import QuirkBook, adapted
 from backend.chains.models._refusals import refusal_of, unlisted
@@ -90,7 +91,10 @@ class LangChainProvider(Provider, ABC):
 
             headers = dict(self.endpoint.headers)
             self._http = httpx.AsyncClient(
-                timeout=limits, headers=headers, follow_redirects=True, event_hooks={"request": [limit]}
+                timeout=limits,
+                headers=headers,
+                follow_redirects=True,
+                event_hooks={"request": [limit], "response": [check_answer]},
             )
         return self._http
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from backend.chains.models._error_bodies import check_answer
 from backend.chains.models._langchain import LangChainProvider, listed
 from backend.chains.models.capabilities import profile_of
 from backend.chains.models.prompt import Effort, Parameters
@@ -39,6 +40,7 @@ class _Provider(LangChainProvider):
             timeout=anthropic.Timeout(self.longest, connect=self.settings.connect_timeout),
             max_retries=0,
             default_headers=dict(self.endpoint.headers),
+            http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [check_answer]}),
         )
         vars(chat)["_async_client"] = client
         return chat

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from backend.chains.models._error_bodies import check_answer
 from backend.chains.models._langchain import LangChainProvider, listed
 from backend.chains.models.prompt import Parameters
 from backend.chains.models.provider import Kind, Listing, Plugin
@@ -58,6 +59,7 @@ class _Provider(LangChainProvider):
                 "timeout": httpx.Timeout(self.longest, connect=self.settings.connect_timeout),
                 "trust_env": False,
                 "headers": self.headers(),
+                "event_hooks": {"response": [check_answer]},
             },
         )
 
