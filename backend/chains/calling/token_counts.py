@@ -23,5 +23,7 @@ def settled_tokens(
     if counted.input and (counted.output or not visible) and not is_doubtful:
         return counted, False
     read = counted.input or input_estimate()
-    written = max(counted.output, output_estimate()) if is_doubtful or visible else counted.output
+    written = counted.output
+    if is_doubtful or (visible and not written):
+        written = max(written, output_estimate())
     return Tokens(read, written, counted.reasoning, counted.cached), True

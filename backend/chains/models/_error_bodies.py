@@ -29,8 +29,6 @@ _TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1>", re.I | re.S)
 _TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.I | re.S)
 _OPENING = re.compile(r"[\[{](?=\s*['\"{\[])")
 _MAX_TRIES = 5
-_WHOLE_KINDS = frozenset({"application/json", "application/problem+json", "text/html"})
-"""Content types of responses that are no stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +44,6 @@ class ErrorBody:
     params: tuple[str, ...] = ()
     wait: float | None = None
     is_page: bool = False
-
-
-class ErrorAnswer(Exception):
-    """A response that has the status 200 and yet is an error, or a web page. `words` is its body."""
-
-    def __init__(self, words: str) -> None:
-        super().__init__("an error with status 200")
-        self.words = words
-
-
-async def check_answer(response: Any) -> None:
-    """Raises ErrorAnswer if a response of httpx is an error, or a web page, although its status is 200."""
-    kind = str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
-    if response.status_code != 200 or kind not in _WHOLE_KINDS:
-        return
-    body = (await response.aread())[:_MAX_BODY].decode("utf-8", "replace")
-    if _PAGE.search(body) or error_in(_parsed(body.strip())) is not None:
-        raise ErrorAnswer(body)
 
 
 def read_error_body(body: object) -> ErrorBody:

@@ -19,7 +19,7 @@ _LONGEST_REASON = 60
 """Characters of a reason that the table doesn't know."""
 
 # The words are written as `_letters` leaves them: lower case, without separators.
-_NONE = frozenset({"", "null", "none", "unspecified", "finishreasonunspecified", "blockreasonunspecified"})
+_NONE = frozenset({"", "null", "none", "unspecified", "blockreasonunspecified"})
 """Words of servers that name a reason in each chunk: the answer goes on."""
 
 _COMPLETE = {
@@ -146,7 +146,8 @@ def known_reason(reason: str) -> str:
 
 
 def _letters(reason: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", reason.lower())
+    # Some gateways send the name of the enum, too: `FinishReason.STOP`.
+    return re.sub(r"[^a-z0-9]", "", reason.lower()).removeprefix("finishreason")
 
 
 def refused() -> ContentFiltered:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from typing_extensions import override
 
 from backend.chains.models._chat_messages import chat_messages
-from backend.chains.models._error_bodies import check_answer
 from backend.chains.models._finishes import Ending, reason_in, seconds_to_end
+from backend.chains.models._frames import UNENCODED, Mend, reading_hook
 from backend.chains.models._quirk_book import QuirkBook, adapted
 from backend.chains.models._refusals import refusal_of, unlisted
 from backend.chains.models._stops import ended_before
@@ -78,8 +78,9 @@ class LangChainProvider(Provider, ABC):
         """Seconds that a connection may be silent; the run's own deadlines are shorter."""
         return max(self.settings.first_token_timeout, self.settings.idle_timeout) + 5
 
-    def http(self) -> "httpx.AsyncClient":
-        """A client with our deadlines and headers for SDKs that take one; one for all of the provider's models."""
+    def http(self, mend: Mend) -> "httpx.AsyncClient":
+        """A client with our deadlines and headers for SDKs that take one; one for all of the provider's models. Streams
+        are read as `_frames` says."""
         import httpx
 
         if self._http is None:
@@ -89,13 +90,9 @@ class LangChainProvider(Provider, ABC):
             async def limit(request: httpx.Request) -> None:
                 request.extensions = {**request.extensions, "timeout": limits.as_dict()}
 
-            headers = dict(self.endpoint.headers)
-            self._http = httpx.AsyncClient(
-                timeout=limits,
-                headers=headers,
-                follow_redirects=True,
-                event_hooks={"request": [limit], "response": [check_answer]},
-            )
+            headers = {**UNENCODED, **self.endpoint.headers}
+            hooks = {"request": [limit], "response": [reading_hook(httpx, mend)]}
+            self._http = httpx.AsyncClient(timeout=limits, headers=headers, follow_redirects=True, event_hooks=hooks)
         return self._http
 
     def unset(self) -> str | None:

@@ -31,10 +31,25 @@ class Delta(msgspec.Struct):
     audio: Any = None
 
 
-class Choice(msgspec.Struct):
+class QuickChoice(msgspec.Struct):
+    """What the tokens of a stream need of a choice."""
+
     index: int | None = None
     delta: Delta | None = None
     finish_reason: str | None = None
+
+
+class QuickChunk(msgspec.Struct):
+    """What the tokens of a stream need of a chunk."""
+
+    choices: list[QuickChoice] | None = None
+    usage: Any = None
+    error: Any = None
+
+
+class Choice(QuickChoice):
+    """Everything that is read of a choice."""
+
     message: Any = None
     text: Any = None
     error: Any = None
@@ -43,7 +58,9 @@ class Choice(msgspec.Struct):
 
 
 class Chunk(msgspec.Struct):
-    choices: list[Choice] | None = None
+    """Everything that is read of a chunk."""
+
+    choices: list[Choice]
     usage: Any = None
     error: Any = None
     x_groq: Any = None

@@ -5,9 +5,9 @@ servers send, odd or not, is read over.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -19,6 +19,8 @@ from backend.chains.models._openai_chunks import (
     Chunk,
     Delta,
     Other,
+    QuickChoice,
+    QuickChunk,
     Refusal,
     StreamError,
     chunk_of,
@@ -38,7 +40,8 @@ _MAX_STRAY_BYTES = 4_000_000
 
 
 ReaderOutput = Output | Refusal | Other
-_decode = msgspec.json.Decoder(Chunk).decode
+SomeChoice = TypeVar("SomeChoice", bound=QuickChoice)
+_decode = msgspec.json.Decoder(QuickChunk).decode
 
 
 class StreamReader:
@@ -61,15 +64,10 @@ class StreamReader:
         self._stray: list[bytes] = []
         self._stray_bytes = 0
 
-    def feed(self, data: bytes) -> Iterator[ReaderOutput]:
-        """The outputs of the lines that these bytes complete. Raises StreamError, ValueError (the text is broken),
-        after what came before."""
-        return self._outputs_of(self._lines.feed(data))
-
     def end(self) -> Iterator[ReaderOutput]:
         """The outputs of what came last, when the stream is over. Raises as `feed`; StreamError also if what came is
         something else than an answer."""
-        yield from self._outputs_of([*self._lines.end(), b""])
+        yield from self.feed(b"", is_last=True)
         if self._stray and not (self.ending.has_text or self.ending.reason):
             yield from self._outputs_of_whole(b"\n".join(self._stray))
         if self._texts.half:
@@ -78,19 +76,27 @@ class StreamReader:
             # The server has counted the answer and closed its stream: only the reason is missing.
             self.ending.reason = "stop"
 
-    def _outputs_of(self, lines: list[bytes]) -> Iterator[ReaderOutput]:
+    def feed(self, data: bytes, *, is_last: bool = False) -> Iterator[ReaderOutput]:
+        """The outputs of the lines that these bytes complete; with `is_last`, also of the last line.
+
+        Raises StreamError, ValueError (the text is broken), after what came before.
+        """
+        lines = self._lines.feed(data) if not is_last else [*self._lines.end(), b""]
         text: list[str] = []
+        is_plain = not self._event and not self._data
         try:
             for line in lines:
-                if line[:5] != b"data:" or self._event or self._data:
-                    if not line and not self._event and not self._data:
-                        continue
-                    chunk = self._odd_line(line)
-                else:
+                if is_plain and line[:5] == b"data:":
                     try:
                         chunk = _decode(line[5:])
-                    except msgspec.DecodeError:
+                    except (msgspec.DecodeError, ValueError, RecursionError):
                         chunk = self._odd_data(line[5:])
+                        is_plain = not self._data
+                elif is_plain and not line:
+                    continue
+                else:
+                    chunk = self._odd_line(line)
+                    is_plain = not self._event and not self._data
                 if chunk is None:
                     if self.is_done:
                         break
@@ -100,34 +106,33 @@ class StreamReader:
                 if (
                     choice is not None
                     and (delta := choice.delta) is not None
+                    and delta.content
                     and isinstance(delta.content, str)
                     and choice.index == self._index
                     and not choice.finish_reason
-                    and not chunk.usage
                     and not delta.reasoning_content
                     and not delta.reasoning
                     and not delta.tool_calls
                     and not delta.refusal
                     and not delta.function_call
                     and not delta.audio
-                    and not choice.error
-                    and not choice.usage
+                    and not chunk.usage
                     and not chunk.error
                 ):
                     text.append(delta.content)
                     continue
-                others, error = self._outputs_in(chunk, line)
-                if (others or error is not None) and text:
+                if text:
                     yield from self._text("".join(text))
                     text.clear()
-                yield from others
-                if error is not None:
-                    raise error
+                yield from self._outputs_in(chunk, line)
         except (StreamError, ValueError):
             if text:
                 yield from self._text("".join(text))
             raise
-        if text:
+        if text and not self._is_odd:
+            self.ending.has_text = True
+            yield Text("".join(text))
+        elif text:
             yield from self._text("".join(text))
 
     def _text(self, text: str) -> list[ReaderOutput]:
@@ -196,28 +201,40 @@ class StreamReader:
             raise StreamError(None, data[:_MAX_STRAY_BYTES].decode("utf-8", "replace"))
         for each in cast(list[Any], body) if isinstance(body, list) else [body]:
             if isinstance(each, dict):
-                outputs, error = self._outputs_in(chunk_of(cast(dict[str, Any], each)), b"")
-                yield from outputs
-                if error is not None:
-                    raise error
+                yield from self._outputs_in(chunk_of(cast(dict[str, Any], each)), b"")
 
-    def _outputs_in(self, chunk: Chunk, line: bytes) -> tuple[list[ReaderOutput], StreamError | None]:
-        """The outputs of a chunk that is more than a token, and the error that it reports."""
-        choice = self._choice_in(chunk)
-        outputs = self._outputs_of_choice(choice, line) if choice is not None else []
-        usages = (chunk.usage, choice.usage if choice is not None else None, field_of(chunk.x_groq, "usage"))
-        for usage in usages:
-            self.ending.tokens = later(self.ending.tokens, tokens_in(usage))
+    def _outputs_in(self, chunk: QuickChunk | Chunk, line: bytes) -> Iterator[ReaderOutput]:
+        """The outputs of a chunk that is more than a token. Raises StreamError if the chunk reports an error."""
+        if isinstance(chunk, QuickChunk):
+            choice = self._choice_in(chunk.choices or [])
+            delta = choice.delta if choice is not None and not choice.finish_reason and not chunk.error else None
+            if delta is not None and _says_something(delta):
+                yield from self._outputs_of_delta(delta, line)
+                self._count(chunk.usage)
+                return
+            body = json_in(line[5:])
+            chunk = chunk_of(cast(dict[str, Any], body) if isinstance(body, dict) else {})
+        choice = self._choice_in(chunk.choices)
+        if choice is not None:
+            delta = choice.delta
+            if delta is None or (not delta.content and isinstance(choice.message, dict) and not self.ending.has_text):
+                delta = self._new_in_message(choice)
+            yield from self._outputs_of_delta(delta, line)
+            self._count(choice.usage)
+        self._count(chunk.usage)
+        self._count(field_of(chunk.x_groq, "usage"))
         for error in (chunk.error, choice.error if choice is not None else None):
             if says_error(error):
-                return outputs, StreamError(None, json.dumps(error))
+                raise StreamError(None, json.dumps(error))
         if choice is not None:
             self._note_reason(choice)
-        return outputs, None
 
-    def _choice_in(self, chunk: Chunk) -> Choice | None:
+    def _count(self, usage: Any) -> None:
+        if usage:
+            self.ending.tokens = later(self.ending.tokens, tokens_in(usage))
+
+    def _choice_in(self, choices: Sequence[SomeChoice]) -> SomeChoice | None:
         """The choice that is the answer: the first one, if a server sends several."""
-        choices = chunk.choices or []
         if self._index is None:
             choice = next((each for each in choices if each.index == 0), choices[0] if choices else None)
             self._index = choice.index if choice is not None else None
@@ -232,10 +249,7 @@ class StreamReader:
             reason = native if reason is None or end_kind(reason) == "complete" else reason
         self.ending.reason = reason or self.ending.reason
 
-    def _outputs_of_choice(self, choice: Choice, line: bytes) -> list[ReaderOutput]:
-        delta = choice.delta
-        if delta is None or (not delta.content and isinstance(choice.message, dict) and not self.ending.has_text):
-            delta = self._new_in_message(choice)
+    def _outputs_of_delta(self, delta: Delta, line: bytes) -> list[ReaderOutput]:
         outputs: list[ReaderOutput] = []
         if reasoning := delta.reasoning_content or delta.reasoning:
             self.ending.has_reasoning = True
@@ -274,6 +288,12 @@ class StreamReader:
         is_repeated = bool(before) and value.startswith(before)
         self._whole[name] = value if is_repeated else before + value
         return value[len(before) :] if is_repeated else value
+
+
+def _says_something(delta: Delta) -> bool:
+    return bool(
+        delta.content or delta.reasoning_content or delta.reasoning or delta.refusal or delta.tool_calls or delta.audio
+    )
 
 
 class Halves:

@@ -145,16 +145,13 @@ class StreamingChatOpenAI(ChatOpenAI):
         payload = wire.template | fields | {"messages": sent}
         async with aclosing(wire.outputs(payload)) as outputs:
             async for output in outputs:
-                match output:
-                    case Ending():
-                        for last in output.outputs():
-                            yield last
-                    case Refusal(text):
-                        yield Text(text)
-                    case Other():
-                        pass
-                    case _:
-                        yield output
+                if isinstance(output, Text | Reasoning):
+                    yield output
+                elif isinstance(output, Refusal):
+                    yield Text(output.text)
+                elif isinstance(output, Ending):
+                    for last in output.outputs():
+                        yield last
 
     def outputs(self, messages: Any, **kwargs: Any) -> AsyncGenerator[ReaderOutput | Ending]:
         """The answer's outputs, those of one network read merged; how it ended comes last. Raises StreamError,

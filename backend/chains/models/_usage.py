@@ -1,6 +1,5 @@
 """Token counts as providers report them. Each is checked here, where it enters: a nonsense count is no count."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -17,9 +16,23 @@ def count_in(value: Any) -> int | None:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
+    # Neither infinity nor NaN is within these bounds.
     return int(value) if 0 <= value <= MAX_COUNT else None
+
+
+def counts_in(usage: Any) -> dict[str, Any]:
+    """The fields of a vendor's usage that are counts, also of objects in it; what is anything else is left out."""
+    if not isinstance(usage, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in cast(dict[str, Any], usage).items():
+        if isinstance(value, dict):
+            found[name] = counts_in(value)
+        elif (number := count_in(value)) is not None:
+            found[name] = number
+    return found
 
 
 def tokens_in(usage: Any) -> Tokens | None:
@@ -55,6 +68,8 @@ def combined(
     """The tokens that these counts say together; the output includes the reasoning."""
     read, written = prompt or 0, completion or 0
     thought = reasoning or 0
+    if not read and not written:
+        return Tokens(0, 0)
     surplus = (total or read + written) - read - written
     is_doubtful = surplus < 0
     if completion is None and prompt is not None:

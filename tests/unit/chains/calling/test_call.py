@@ -10,6 +10,7 @@ import pytest
 from backend.chains.calling import call as call_module
 from backend.chains.calling.call import CallLimits, call
 from backend.chains.models.prompt import Finish, Output, Parameters, Prompt, Text
+from backend.chains.models.provider import bytes_came
 from backend.errors import ProviderFailed, ProviderTimeout, RateLimited, RunError, UpstreamStalled
 
 PROMPT = Prompt(system="", history=(), content="hi", question="hi", parameters=Parameters(max_tokens=10))
@@ -78,6 +79,42 @@ async def test_silence_between_outputs_has_a_deadline_shorter_than_the_firsts() 
 async def test_each_output_begins_the_silence_anew() -> None:
     model = Scripted([step for _ in range(6) for step in (Text("a"), 0.04)] + [Finish("stop")])
     assert len(await collect_outputs(model, limits(idle=0.15))) == 7
+
+
+class Humming(Scripted):
+    """Before its script, it hears bytes that are no output: `beats` times, with this pause."""
+
+    def __init__(self, beats: int, pause: float, *tries: Sequence[Step]) -> None:
+        super().__init__(*tries)
+        self._beats, self._pause = beats, pause
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
+        for step in ("first", "idle"):
+            for _ in range(self._beats):
+                bytes_came.get()()
+                await asyncio.sleep(self._pause)
+            if step == "first":
+                yield Text("begun ")
+        async for output in super().stream(prompt):
+            yield output
+
+
+async def test_bytes_without_output_are_no_silence() -> None:
+    model = Humming(10, 0.02, [Text("a"), Finish("stop")])
+    outputs = await collect_outputs(model, limits(first_token=0.1, idle=0.1))
+    assert outputs == [Text("begun "), Text("a"), Finish("stop")]
+
+
+async def test_bytes_without_output_have_the_limit_of_the_whole() -> None:
+    model = Humming(1000, 0.02, [Text("a")])
+    with pytest.raises(ProviderTimeout, match="TOTAL_TIMEOUT"):
+        await collect_outputs(model, limits(first_token=0.1, idle=0.1, total=0.3))
+
+
+async def test_bytes_of_a_call_that_is_over_concern_nobody() -> None:
+    await collect_outputs(Scripted([Text("a"), Finish("stop")]), limits())
+    bytes_came.get()()
+    await collect_outputs(Scripted([Text("a"), Finish("stop")]), limits())
 
 
 async def test_the_whole_has_a_deadline_however_lively() -> None:
