@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from backend.config.quirks import ModelQuirks
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _MAX_FILE_BYTES = 1_000_000
 SECTIONS = ("providers", "aliases", "fallbacks")
@@ -64,9 +66,7 @@ class ModelSpec(_Strict):
     structured_output: bool | None = None
     temperature: bool | None = Field(default=None, description="Whether it takes temperature and top_p.")
     price: Price | None = None
-    think_tags: tuple[str, Annotated[str, Field(min_length=1)]] | None = Field(
-        default=None, description="Tags around its thoughts; an empty first one: each answer begins inside a thought."
-    )
+    quirks: ModelQuirks | None = Field(default=None, description="How the model differs from the provider's others.")
     tokenizer: Path | None = Field(default=None, description="A tokenizer.json, seen from the folder of the file.")
 
     @field_validator("tokenizer")
@@ -87,6 +87,7 @@ class ProviderSpec(_Strict):
     base_url: str | None = None
     api_key: SecretStr | None = None
     headers: dict[str, SecretStr] = {}
+    quirks: ModelQuirks = ModelQuirks()
     models: dict[str, ModelSpec] = {}
 
     @model_validator(mode="after")

@@ -102,7 +102,7 @@ async def test_what_it_says_is_there(file: Path, provider: ProviderServer, tmp_p
         assert (events[0]["model"], only_terminal(events)["type"]) == ("work/small", "run.completed")
         assert provider.calls[-1].headers["authorization"] == f"Bearer {KEY}"
         assert provider.calls[-1].headers["x-team"] == HEADER
-        assert provider.calls[-1].json["max_completion_tokens"] == 2000
+        assert provider.calls[-1].json["max_tokens"] == 2000
         await server.events(ask(model="best"))
         assert provider.calls[-1].json["model"] == "big"
         refused = await server.client.post("/chat", json=ask(model="work/big", reasoning_effort="low"))
@@ -217,6 +217,19 @@ def refusal(folder: Path, text: str, name: str = "models.yaml", **more: Any) -> 
         (f"providers: {{x: {{kind: openai, api-key: {KEY}}}}}", "providers.x.api-key: is unknown"),
         ("providers: {x: {kind: openai, models: {m: {context: -1}}}}", "providers.x.models.m.context: "),
         ("providers: {x: {kind: openai, models: {m: {price: {input: a, output: 1}}}}}", "models.m.price.input: "),
+        (
+            "providers: {openai: {quirks: {limit: tokens}}}",
+            "providers.openai.quirks.limit: Input should be 'max_tokens', 'max_completion_tokens', 'both' or 'none'",
+        ),
+        ("providers: {openai: {models: {m: {quirks: {nosuch: 1}}}}}", "openai.models.m.quirks.nosuch: is unknown"),
+        (
+            "providers: {openai: {quirks: {omit: [stop]}}}",
+            "providers.openai.quirks.omit.0: Input should be 'temperature'",
+        ),
+        ("providers: {openai: {quirks: {think_tags: [a]}}}", "providers.openai.quirks.think_tags"),
+        ("providers: {openai: {quirks: {think_tags: ['<a>', ' ']}}}", "quirks: think_tags must be two texts"),
+        ("providers: {openai: {quirks: {think_tags: ['<a>', '']}}}", "quirks.think_tags.1"),
+        ("providers: {openai: {quirks: {finish_reasons: {odd: fine}}}}", "quirks.finish_reasons.odd: Input should be"),
         ("aliases: {fast: nowhere}", "models.yaml: aliases.fast: 'nowhere' must be provider/model"),
         ("fallbacks: {openai/a: b}", "models.yaml: fallbacks.openai/a: 'b' must be provider/model"),
         ("aliases: {fast: []}", "aliases.fast: "),

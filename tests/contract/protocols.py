@@ -127,7 +127,7 @@ class OpenAIProtocol:
     def asked(self, call: Call) -> dict[str, Any]:
         """Model, temperature and limit that the provider was sent."""
         body = call.json
-        return {"model": body["model"], "temperature": body["temperature"], "limit": body["max_completion_tokens"]}
+        return {"model": body["model"], "temperature": body["temperature"], "limit": body["max_tokens"]}
 
 
 @dataclass(frozen=True)

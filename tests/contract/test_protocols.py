@@ -120,7 +120,7 @@ async def test_one_that_asks_to_wait_for_an_hour_is_asked_once(
 
 ASKED: dict[str, Any] = {"top_p": 0.5, "seed": 11, "stop": ["END", "FIN"], "temperature": 0.5, "max_tokens": 99}
 SENT: dict[str, dict[str, Any]] = {
-    "openai": {"top_p": 0.5, "seed": 11, "stop": ["END", "FIN"], "temperature": 0.5, "max_completion_tokens": 99},
+    "openai": {"top_p": 0.5, "seed": 11, "stop": ["END", "FIN"], "temperature": 0.5, "max_tokens": 99},
     "ollama": {"top_p": 0.5, "seed": 11, "stop": ["END", "FIN"], "temperature": 0.5, "num_predict": 99},
     "anthropic": {"top_p": 0.5, "stop_sequences": ["END", "FIN"], "temperature": 0.5, "max_tokens": 99},
     "google": {"topP": 0.5, "seed": 11, "stopSequences": ["END", "FIN"], "temperature": 0.5, "maxOutputTokens": 99},
@@ -288,7 +288,7 @@ def _shows(protocol: ProviderProtocol, message: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("openai", {"max_completion_tokens": 9, "seed": 4, "stream_options": {"include_usage": True}}),
+        ("openai", {"max_tokens": 9, "seed": 4, "stream_options": {"include_usage": True}}),
         ("azure", {"max_completion_tokens": 9, "seed": 4, "stream_options": {"include_usage": True}}),
         ("openrouter", {"max_tokens": 9, "seed": 4, "stream_options": {"include_usage": True}}),
         ("groq", {"max_completion_tokens": 9, "seed": 4, "stream_options": {"include_usage": True}}),

@@ -224,3 +224,25 @@ async def test_a_200_that_is_no_answer(
 ) -> None:
     script: list[Step] = [Status(200, {"Content-Type": "text/html"}, body)]
     await failed(server, provider, script, code, retryable=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "code", "retryable"),
+    [
+        ("application/json", b'{"error": {"message": "prompt is too long: 9 tokens > 8"}}', "context_overflow", False),
+        ("application/json", b'{"error": {"code": 429, "message": "slow"}}', "rate_limited", True),
+        ("application/json", b'{"detail": "Invalid API key"}', "provider_error", False),
+        ("text/html", b"<html><title>Sign in</title></html>", "provider_error", True),
+    ],
+)
+async def test_an_error_with_status_200(
+    server: Running,
+    provider: ProviderServer,
+    protocol: ProviderProtocol,
+    kind: str,
+    body: bytes,
+    code: str,
+    retryable: bool,
+) -> None:
+    script: list[Step] = [Status(200, {"Content-Type": kind}, body)]
+    await failed(server, provider, script, code, retryable=retryable)

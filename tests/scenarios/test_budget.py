@@ -49,7 +49,7 @@ async def test_a_thousand_runs_at_once_never_exceed_the_budget(tmp_path: Path, p
 
     def script(call: Call) -> Script:
         prompt = sum(len(m["content"]) // 4 + 1 for m in call.json["messages"])
-        written = dice.randint(1, call.json["max_completion_tokens"])
+        written = dice.randint(1, call.json["max_tokens"])
         counted.append((prompt, written))
         return [chunk({"content": "Well."}), chunk({}, "stop"), usage_chunk(prompt, written), done()]
 

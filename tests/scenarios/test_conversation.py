@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.scenarios.support import ask, messages, only_terminal, ordered, rows, said
 from tests.support.harness import Running, serving, text_of
 from tests.support.provider_protocol import Send, answer, chunk, done, error
@@ -78,7 +80,18 @@ async def test_a_failed_answer_is_kept_and_the_next_turn_goes_on(
         ("assistant", "", "failed"),
     ]
     await with_provider.events(ask("Second?", session_id=session_id))
-    assert sent(provider.calls[1]) == [("user", "First?"), ("user", "Second?")]
+    assert sent(provider.calls[1]) == [("user", "First?\n\nSecond?")]
+
+
+@pytest.mark.parametrize("code", ["content_filter", "context_length_exceeded"])
+async def test_a_refused_message_does_not_spoil_the_turns_after_it(
+    with_provider: Running, provider: ProviderServer, code: str
+) -> None:
+    provider.script(answer("One."), [error(400, "no", "invalid_request_error", code)], answer("Three."))
+    events = await with_provider.events(ask("First?"))
+    for text in ("Refused?", "Third?"):
+        await with_provider.events(ask(text, session_id=events[0]["session_id"]))
+    assert sent(provider.calls[2]) == [("user", "First?"), ("assistant", "One."), ("user", "Third?")]
 
 
 async def test_a_follow_up_is_rewritten_for_the_search(with_provider: Running, provider: ProviderServer) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from functools import cache
 
 from backend.chains.models.provider import Endpoint, Plugin
@@ -46,4 +47,11 @@ def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
         headers = {header: value.get_secret_value() for header, value in spec.headers.items()}
         rank = kind.default_rank if name == kind.name else _OWN_RANK
         entries.append((plugin, Endpoint(name, kind, url, table.key(name), headers, rank)))
+    entries = [(plugin, _with_quirks(endpoint, table)) for plugin, endpoint in entries]
     return sorted(entries, key=lambda entry: (entry[1].rank is None, entry[1].rank or 0))
+
+
+def _with_quirks(endpoint: Endpoint, table: ProviderTable) -> Endpoint:
+    spec = table.spec(endpoint.name)
+    models = {name: model.quirks for name, model in spec.models.items() if model.quirks is not None}
+    return replace(endpoint, quirks=spec.quirks, model_quirks=models)

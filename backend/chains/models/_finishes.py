@@ -1,7 +1,8 @@
 """How an answer ends: one table of finish reasons for all protocols, and what decides whether an answer is complete."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import structlog
@@ -164,9 +165,11 @@ def seconds_to_end(is_counted: bool, idle_seconds: float) -> float:
 
 
 class Ending:
-    """What has come of an answer so far, and what that means once the stream is over."""
+    """What has come of an answer so far, and what that means once the stream is over. `meanings` are those of reasons
+    that the table doesn't have."""
 
-    def __init__(self) -> None:
+    def __init__(self, meanings: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._meanings = meanings
         self.reason: str | None = None
         """Why the provider ended the answer, in its words."""
         self.tokens: Tokens | None = None
@@ -183,7 +186,7 @@ class Ending:
     @property
     def is_known(self) -> bool:
         """Whether the answer is complete already: whatever happens to the connection then changes nothing."""
-        return self.reason is not None and end_kind(self.reason) != "failed"
+        return self.reason is not None and end_kind(self._known(self.reason)) != "failed"
 
     def outputs(self) -> Iterator[Output]:
         """The tokens, if the provider counted them, and the end of a complete answer. Raises RunError if the answer
@@ -194,12 +197,16 @@ class Ending:
         if problem is not None:
             raise problem
         assert self.reason is not None
-        yield Finish(known_reason(self.reason))
+        yield Finish(known_reason(self._known(self.reason)))
+
+    def _known(self, reason: str) -> str:
+        """The reason, or what MODELS_FILE says that it means."""
+        return self._meanings.get(reason, reason)
 
     def _problem(self) -> RunError | None:
         if self.reason is None:
             return unexplained() if self.is_closed else broken_off()
-        kind = end_kind(self.reason)
+        kind = end_kind(self._known(self.reason))
         if kind == "filtered":
             return filtered()
         if self.is_refused:

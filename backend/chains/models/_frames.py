@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
+from backend.chains.models._error_bodies import error_in
 from backend.chains.models._lines import Lines
 from backend.chains.models._openai_chunks import BROKEN, StreamError, json_in
 from backend.chains.models.provider import bytes_came
@@ -114,7 +115,9 @@ class Frames:
     def _frames_with(self, body: Any, name: str) -> Iterator[bytes]:
         if not isinstance(body, dict):
             return
-        self._has_bodies = True
+        is_first, self._has_bodies = not self._has_bodies, True
+        if (is_first or "error" in body) and (error := error_in(cast(Body, body))) is not None:
+            raise StreamError(None, json.dumps(error))
         if self._is_odd:
             body = self._joined(body, ())
         for each in self._mend(cast(Body, body), name):

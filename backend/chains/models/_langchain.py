@@ -4,13 +4,17 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from typing_extensions import override
 
+from backend.chains.models._chat_messages import chat_messages
 from backend.chains.models._finishes import Ending, reason_in, seconds_to_end
 from backend.chains.models._frames import UNENCODED, Mend, reading_hook
+from backend.chains.models._quirk_book import QuirkBook, adapted
 from backend.chains.models._refusals import refusal_of, unlisted
+from backend.chains.models._stops import ended_before
 from backend.chains.models._usage import combined, count_in
 from backend.chains.models.prompt import (
     Output,
@@ -19,7 +23,6 @@ from backend.chains.models.prompt import (
     Reasoning,
     Text,
     Tokens,
-    chat_messages,
 )
 from backend.chains.models.provider import ChatModel, Endpoint, Listing, Provider
 from backend.config.groups.models import ModelSettings
@@ -41,6 +44,7 @@ class LangChainProvider(Provider, ABC):
     def __init__(self, endpoint: Endpoint, settings: ModelSettings) -> None:
         self.endpoint = endpoint
         self.settings = settings
+        self.book = QuirkBook(endpoint)
         self._opened: dict[str, asyncio.Task[Any]] = {}
         self._http: httpx.AsyncClient | None = None
 
@@ -155,25 +159,37 @@ class LangChainModel(ChatModel):
         self._model = model
 
     @override
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
-        reader, until = ChunkReader(), None
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
+        outputs, stops = self._stream(prompt), prompt.parameters.stop
+        return ended_before(outputs, stops) if stops else outputs
+
+    async def _stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
+        """The outputs; asked again if the provider refuses a parameter that can be left out."""
         loop, idle_seconds = asyncio.get_running_loop(), self._provider.settings.idle_timeout
-        try:
-            client = await self._provider.opened(self._model)
-            fields = self._provider.fields(self._model, prompt.parameters)
-            chunks = cast(AsyncGenerator[Any], client.astream(chat_messages(prompt), **fields))
-            async with aclosing(chunks):
-                while (chunk := await _next_chunk(chunks, until)) is not None:
-                    for output in reader.outputs(chunk):
-                        yield output
-                    if reader.ending.reason is not None:
-                        until = loop.time() + seconds_to_end(reader.ending.tokens is not None, idle_seconds)
-        except RunError:
-            raise
-        except Exception as error:
-            # What is known to be complete is complete, whatever comes after its end.
-            if not reader.ending.is_known:
-                raise self._provider.refusal(error, self._model) from error
+        book, tried = self._provider.book, set[str]()
+        while True:
+            quirks, has_output, until = book.of(self._model), False, None
+            reader = ChunkReader(quirks.finish_reasons)
+            try:
+                client = await self._provider.opened(self._model)
+                fields = self._provider.fields(self._model, adapted(prompt.parameters, quirks))
+                chunks = cast(AsyncGenerator[Any], client.astream(chat_messages(prompt, quirks), **fields))
+                async with aclosing(chunks):
+                    while (chunk := await _next_chunk(chunks, until)) is not None:
+                        for output in reader.outputs(chunk):
+                            has_output = True
+                            yield output
+                        if reader.ending.reason is not None:
+                            until = loop.time() + seconds_to_end(reader.ending.tokens is not None, idle_seconds)
+                break
+            except RunError:
+                raise
+            except Exception as error:
+                # What is known to be complete is complete, whatever comes after its end.
+                if reader.ending.is_known:
+                    break
+                if has_output or not book.learn(self._model, error, prompt, tried):
+                    raise self._provider.refusal(error, self._model) from error
         for output in reader.ending.outputs():
             yield output
 
@@ -192,8 +208,8 @@ async def _next_chunk(chunks: AsyncGenerator[Any], until: float | None) -> Any:
 class ChunkReader:
     """LangChain's chunks of an answer in, outputs out."""
 
-    def __init__(self) -> None:
-        self.ending = Ending()
+    def __init__(self, finish_reasons: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.ending = Ending(finish_reasons)
         self._counter = _Counter()
 
     def outputs(self, chunk: Any) -> list[Output]:

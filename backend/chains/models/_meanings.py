@@ -47,7 +47,7 @@ _STATUS_BY_CODE: tuple[tuple[int, str], ...] = (
         "ratelimit|throttl|toomanyrequest|resourceexhausted|(?<!token)(?<!tokens)(?<!context)(?<!length)limitexceeded|capacityexceeded|slowdown|quotaexceeded",
     ),
     (401, "apikey|authentication|unauthenticated|unauthorized|noauth|invalidauth"),
-    (403, "permission|accessdenied|forbidden"),
+    (403, "permission|accessdenied|(?<!extra)forbidden"),
     (413, "requesttoolarge|payloadtoolarge|entitytoolarge"),
     (504, "timeout|deadlineexceeded|timedout"),
     (503, "overloaded|unavailable|modelloading|notready|enginebusy"),

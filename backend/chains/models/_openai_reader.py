@@ -5,7 +5,8 @@ servers send, odd or not, is read over.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -47,8 +48,8 @@ class StreamReader:
     """Bytes of an answer in, outputs out; the text in what one `feed` gets is merged. `ending` says how the answer
     ends."""
 
-    def __init__(self) -> None:
-        self.ending = Ending()
+    def __init__(self, finish_reasons: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.ending = Ending(finish_reasons)
         self.is_done = False
         """Whether the server said that its stream is over."""
         self._lines = Lines()

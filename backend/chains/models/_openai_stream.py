@@ -28,6 +28,7 @@ from backend.chains.models._openai_reader import ReaderOutput, StreamReader
 from backend.chains.models._waits import wait_in_headers
 from backend.chains.models.prompt import Output, Reasoning, Text, Tokens
 from backend.chains.models.provider import bytes_came
+from backend.config.quirks import ModelQuirks
 
 _LIBRARY_ONLY = frozenset({"response_format", "logprobs", "modalities", "audio", "n"})
 _ROLES: tuple[str, ...] = ("system", "user", "assistant")
@@ -38,13 +39,12 @@ _DRAIN_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ServerConnection:
-    """Who is asked. `limit` is what it calls the most tokens of an answer; `stream_options`: it knows that field;
-    `idle_seconds`: the longest silence of an answer."""
+    """Who is asked. `quirks` returns those of the model, which may change; `idle_seconds` is the longest silence of an
+    answer."""
 
     base_url: str
     headers: Mapping[str, str]
-    limit: str = "max_completion_tokens"
-    stream_options: bool = True
+    quirks: Callable[[], ModelQuirks] = ModelQuirks
     idle_seconds: float = 60.0
 
 
@@ -60,12 +60,9 @@ class _Wire:
 
     async def outputs(self, payload: dict[str, Any]) -> AsyncGenerator[ReaderOutput | Ending]:
         """What the server streams to this request, that of one network read merged; how it ended comes last."""
-        asked = payload | {"stream": True, "stream_options": {"include_usage": True}}
-        if not self._server.stream_options:
-            del asked["stream_options"]
-        if (limit := asked.pop("max_completion_tokens", None)) is not None:
-            asked[self._server.limit] = limit
-        reader, loop, is_alive = StreamReader(), asyncio.get_running_loop(), bytes_came.get()
+        quirks = self._server.quirks()
+        asked = _as_asked(payload, quirks)
+        reader, loop, is_alive = StreamReader(quirks.finish_reasons), asyncio.get_running_loop(), bytes_came.get()
         ending, until = reader.ending, None
         async with self._posted(msgspec.json.encode(asked)) as content:
             try:
@@ -102,6 +99,20 @@ class _Wire:
                 yield response.content
 
 
+def _as_asked(payload: dict[str, Any], quirks: ModelQuirks) -> dict[str, Any]:
+    """The request for a model with these quirks."""
+    asked = payload | {"stream": True}
+    if quirks.stream_options is not False:
+        asked["stream_options"] = {"include_usage": True}
+    if quirks.limit in (None, "max_completion_tokens") or (limit := asked.get("max_completion_tokens")) is None:
+        return asked
+    if quirks.limit != "both":
+        del asked["max_completion_tokens"]
+    if quirks.limit != "none":
+        asked["max_tokens"] = limit
+    return asked
+
+
 class StreamingChatOpenAI(ChatOpenAI):
     """ChatOpenAI with a stream of its own; everything else is the library's."""
 
@@ -130,7 +141,7 @@ class StreamingChatOpenAI(ChatOpenAI):
             # What LangChain asks of this model, by a message of each role: it takes 0.2 ms to say it.
             wire.template = cast(dict[str, Any], cast(Any, self)._get_request_payload([(role, "") for role in _ROLES]))
         as_sent: dict[str, dict[str, Any]] = dict(zip(_ROLES, wire.template["messages"], strict=True))
-        sent = [as_sent[role] | {"content": content} for role, content in messages]
+        sent = [as_sent.get(role, {"role": role}) | {"content": content} for role, content in messages]
         payload = wire.template | fields | {"messages": sent}
         async with aclosing(wire.outputs(payload)) as outputs:
             async for output in outputs:

@@ -12,6 +12,7 @@ import structlog
 from backend.chains.models._error_bodies import ErrorBody, read_error_body
 from backend.chains.models._meanings import RefusedCall, meaning_of, status_in
 from backend.chains.models._redaction import shown_words
+from backend.chains.models._refused_parameters import refused_parameters
 from backend.chains.models._waits import wait_in_headers, wait_in_text
 from backend.chains.models.provider import Endpoint
 from backend.errors import (
@@ -86,7 +87,7 @@ def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
     return meant
 
 
-def refusal_in(error: Exception, model: str, endpoint: Endpoint) -> RefusedCall | None:
+def refused_call(error: Exception, model: str, endpoint: Endpoint) -> RefusedCall | None:
     """What the provider refused, for those who can ask in another way; None if it didn't answer."""
     report = _report_of(error, {name for each in _chain(error) for name in _names(each)})
     return RefusedCall(report.status, report.body, model, endpoint.own_address) if report.is_answer else None
@@ -142,7 +143,9 @@ def _refusal_error(refusal: RefusedCall, report: _Report, endpoint: Endpoint) ->
         case "rate":
             return RateLimited("The provider's limit is reached: too many requests. Try later.", retry_after=again)
         case "request":
-            return PromptRefused(f"The provider refused the request{shown_status}. Check model and parameters.")
+            named = sorted(refused_parameters(refusal) - {"system", "stream_options"})
+            what = " and ".join(named) if named else "the request"
+            return PromptRefused(f"The provider refused {what}{shown_status}. Check model and parameters.")
         case "passing":
             return ProviderFailed(f"The provider failed{shown_status}. Try again.", retry_after=again)
         case "unknown":

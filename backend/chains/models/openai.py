@@ -5,13 +5,19 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
+from backend.chains.models._chat_messages import chat_messages
 from backend.chains.models._langchain import ChunkReader, listed
+from backend.chains.models._quirk_book import QuirkBook, adapted
 from backend.chains.models._refusals import refusal_of, unlisted
-from backend.chains.models.prompt import Output, Parameters, Prompt, chat_messages
+from backend.chains.models._stops import ended_before
+from backend.chains.models.prompt import Output, Parameters, Prompt
 from backend.chains.models.provider import Endpoint, Kind, Listing, Plugin
 from backend.config.groups.models import ModelSettings
+from backend.config.quirks import ModelQuirks
 from backend.errors import ProviderRefused, RunError
 
 if TYPE_CHECKING:
@@ -20,6 +26,8 @@ if TYPE_CHECKING:
     from backend.chains.models._openai_stream import StreamingChatOpenAI
 
 _MAX_OPENED = 64
+_VENDORS = (".openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
+"""Hosts that know the newer name of the limit, and for some models only that."""
 _TRACING = ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2")
 """If one of these is `true`, every call is sent to LangSmith."""
 
@@ -41,6 +49,7 @@ class _Provider:
     def __init__(self, endpoint: Endpoint, settings: ModelSettings) -> None:
         self.endpoint = endpoint
         self._settings = settings
+        self.book = QuirkBook(endpoint, _usual_quirks(endpoint, self.quirks))
         self._opened: dict[str, StreamingChatOpenAI] = {}
         self._session: aiohttp.ClientSession | None = None
         self.traced = any(os.environ.get(name, "").lower() == "true" for name in _TRACING)
@@ -103,8 +112,7 @@ class _Provider:
             server = ServerConnection(
                 str(self.endpoint.base_url),
                 self.headers(),
-                self.quirks.limit,
-                self.quirks.stream_options,
+                partial(self.book.of, model),
                 self._settings.idle_timeout,
             )
             self._opened[model] = StreamingChatOpenAI.over(
@@ -143,30 +151,60 @@ class _Model:
         self._provider = provider
         self._model = model
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
+        outputs, stops = self._stream(prompt), prompt.parameters.stop
+        return ended_before(outputs, stops) if stops else outputs
+
+    async def _stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
+        """The outputs; asked again if the provider refuses a parameter that can be left out."""
+        book, tried = self._provider.book, set[str]()
+        while True:
+            outputs, has_output = self._outputs(prompt, book.of(self._model)), False
+            try:
+                async with aclosing(outputs):
+                    async for output in outputs:
+                        has_output = True
+                        yield output
+                return
+            except RunError:
+                raise
+            except Exception as error:
+                if has_output or not book.learn(self._model, error, prompt, tried):
+                    raise refusal_of(error, self._model, self._provider.endpoint) from error
+
+    def _outputs(self, prompt: Prompt, quirks: ModelQuirks) -> AsyncGenerator[Output]:
+        """The outputs of one call of a model with these quirks."""
         client = self._provider.client(self._model)
-        fields = _fields(prompt.parameters, self._provider.quirks)
-        messages = chat_messages(prompt)
+        fields = _fields(adapted(prompt.parameters, quirks), quirks)
+        messages = chat_messages(prompt, quirks)
         traced = self._provider.traced
-        outputs = _traced(client, messages, fields) if traced else client.text_outputs(messages, fields)
-        try:
-            async with aclosing(outputs):
-                async for output in outputs:
-                    yield output
-        except RunError:
-            raise
-        except Exception as error:
-            raise refusal_of(error, self._model, self._provider.endpoint) from error
+        return _traced(client, messages, fields) if traced else client.text_outputs(messages, fields)
 
 
-def _fields(parameters: Parameters, quirks: Quirks) -> dict[str, Any]:
-    """The parameters as the request has them."""
+def _usual_quirks(endpoint: Endpoint, row: Quirks) -> ModelQuirks:
+    """The quirks of the row. At an address of one's own stands mostly a server that knows the older name of the limit
+    only; those that refuse it say so."""
+    host = urlsplit(endpoint.root).hostname or ""
+    is_vendor = not _is_openai(endpoint) or not endpoint.own_address or host.endswith(_VENDORS)
+    limit = row.limit if is_vendor else "max_tokens"
+    return ModelQuirks(limit=limit, seed=row.seed, effort=row.effort, stream_options=row.stream_options)
+
+
+def _fields(parameters: Parameters, quirks: ModelQuirks) -> dict[str, Any]:
+    """The parameters as the request has them; the limit is renamed later."""
     fields = parameters.named(
-        max_tokens="max_completion_tokens", temperature="temperature", top_p="top_p", seed=quirks.seed, stop="stop"
+        max_tokens="max_completion_tokens",
+        temperature="temperature",
+        top_p="top_p",
+        seed=quirks.seed or "seed",
+        stop="stop",
     )
     if parameters.reasoning_effort is not None:
         effort = parameters.reasoning_effort
-        fields[quirks.effort] = effort if quirks.effort == "reasoning_effort" else {"effort": effort}
+        if quirks.effort == "reasoning":
+            fields["reasoning"] = {"effort": effort}
+        else:
+            fields["reasoning_effort"] = effort
     if parameters.response_schema is not None:
         schema = json.loads(parameters.response_schema)
         described = {"name": "answer", "strict": _is_strict(schema), "schema": schema}

@@ -185,18 +185,3 @@ class ThoughtEnd:
 
 
 Output = Text | Reasoning | Quote | Tokens | Finish | ThoughtEnd
-
-
-def chat_messages(prompt: Prompt) -> list[tuple[str, Any]]:
-    """The prompt as (role, content) pairs of OpenAI's API, which LangChain translates for each provider. Content is
-    text, or a list of parts if there are images."""
-    head = [("system", prompt.system)] if prompt.system else []
-    return [*head, *((message.role, _content(message)) for message in prompt.messages)]
-
-
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    if not message.images:
-        return message.text_for_model
-    images = [{"type": "image_url", "image_url": {"url": image.url}} for image in message.images]
-    # Some providers refuse an empty text part.
-    return [*([{"type": "text", "text": message.text_for_model}] if message.text_for_model else []), *images]

@@ -13,9 +13,11 @@ from pydantic import SecretStr
 from backend.chains.models.prompt import Output, Prompt
 from backend.config.groups.models import ModelSettings
 from backend.config.models_file import Price, variable
+from backend.config.quirks import ModelQuirks
 
 EXTRA = "pip install --no-deps -r backend/requirements-providers.txt"
 """The command that installs the packages of optional providers."""
+_NO_QUIRKS = ModelQuirks()
 FREE = Price(input=Decimal(0), output=Decimal(0))
 """The price of models that are part of this server."""
 
@@ -103,6 +105,15 @@ class Endpoint:
     key: SecretStr | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     rank: int | None = None
+    quirks: ModelQuirks = _NO_QUIRKS
+    """Those of all its models, from MODELS_FILE."""
+    model_quirks: Mapping[str, ModelQuirks] = field(default_factory=dict[str, ModelQuirks])
+    """Those of single models, from MODELS_FILE."""
+
+    def quirks_of(self, model: str) -> ModelQuirks:
+        """What MODELS_FILE says about the quirks of a model."""
+        own = self.model_quirks.get(model)
+        return self.quirks if own is None else own.over(self.quirks)
 
     @property
     def own_address(self) -> bool:

@@ -48,17 +48,23 @@ class History:
         return self.past[self.summarized - 1].summary if self.summarized else None
 
 
+_REFUSED = frozenset({"content_filter", "context_overflow"})
+"""Codes of answers whose question would be refused again, in every later turn."""
+
+
 def past_messages(rows: Sequence[StoredMessage], count: Count | None = None) -> list[PastMessage]:
-    """Stored messages as a model is given them, with a note about their images. Empty messages are left out."""
+    """Stored messages as a model is given them, with a note about their images. Blank messages are left out, and
+    questions that the provider refused."""
     past: list[PastMessage] = []
-    for row in rows:
+    for n, row in enumerate(rows):
         parts = decode_parts(row.parts)
         text, images = text_of(parts), images_of(parts) if row.role == "user" else ()
         role = "user" if row.role == "user" else "assistant"
         if role == "assistant":
             # Imported answers may hold thoughts, and so may those of an older version.
             text = without_first_thoughts(text)
-        if text or images:
+        is_refused = role == "user" and n + 1 < len(rows) and rows[n + 1].error in _REFUSED
+        if (text.strip() or images) and not is_refused:
             message = Message(role, text, hidden_images=len(images), count=count)
             has_sources = any(isinstance(part, SourcesPart) for part in parts)
             past.append(PastMessage(row.id, message, row.summary, images, has_sources))

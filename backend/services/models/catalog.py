@@ -220,8 +220,9 @@ class ModelCatalog:
             opened = self._providers[provider].open(model)
         except RunError as error:
             raise Invalid(f"model: {error.message}", code="unknown_model") from None
-        spec = self.own_spec(provider, model)
-        return ThinkingModel(opened, spec.think_tags if spec is not None else None) if opened.writes else opened
+        if not opened.writes:
+            return opened
+        return ThinkingModel(opened, self._endpoints[provider][1].quirks_of(model).think_tags)
 
     def spec(self, full: str) -> ModelSpec:
         """What is known about a model. Raises Invalid."""

@@ -28,13 +28,15 @@ class MessageRow:
 
 @dataclass(slots=True, frozen=True)
 class StoredMessage:
-    """A message of the active path; `parts` is JSON text. `summary` covers all messages up to and including this."""
+    """A message of the active path; `parts` is JSON text. `summary` covers all messages up to and including this.
+    `error` is the code of the error that ended the answer."""
 
     id: str
     role: str
     status: str
     parts: str
     summary: str | None = None
+    error: str | None = None
 
 
 def of_session(tx: Tx, session_id: str) -> list[MessageRow]:
@@ -57,13 +59,14 @@ def path(tx: Tx, session_id: str, message_id: str | None) -> list[StoredMessage]
 
 
 _PATH = """
-WITH RECURSIVE path(id, parent_id, role, status, parts, depth) AS (
-    SELECT id, parent_id, role, status, parts, 0 FROM messages WHERE id = :id AND session_id = :session_id
+WITH RECURSIVE path(id, parent_id, run_id, role, status, parts, depth) AS (
+    SELECT id, parent_id, run_id, role, status, parts, 0 FROM messages WHERE id = :id AND session_id = :session_id
     UNION ALL
-    SELECT m.id, m.parent_id, m.role, m.status, m.parts, path.depth + 1
+    SELECT m.id, m.parent_id, m.run_id, m.role, m.status, m.parts, path.depth + 1
     FROM messages m JOIN path ON m.id = path.parent_id WHERE path.depth < :limit
-) SELECT path.id, role, status, parts, s.text
-FROM path LEFT JOIN summaries s ON s.message_id = path.id ORDER BY depth DESC"""
+) SELECT path.id, role, path.status, parts, s.text, json_extract(r.error, '$.code')
+FROM path LEFT JOIN summaries s ON s.message_id = path.id
+LEFT JOIN runs r ON path.status = 'failed' AND r.id = path.run_id ORDER BY depth DESC"""
 
 
 _BRANCH = """

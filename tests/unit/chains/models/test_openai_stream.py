@@ -14,6 +14,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from backend.chains.models._chat_messages import chat_messages
 from backend.chains.models._openai_chunks import Other, StreamError
 from backend.chains.models._openai_reader import StreamReader
 from backend.chains.models._openai_stream import ServerConnection, StreamingChatOpenAI
@@ -26,7 +27,6 @@ from backend.chains.models.prompt import (
     Reasoning,
     Text,
     Tokens,
-    chat_messages,
 )
 from backend.chains.models.provider import Endpoint
 from backend.config.groups.models import ModelSettings
