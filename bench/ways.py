@@ -44,7 +44,7 @@ def bytes_read(url: str) -> Read:
 
 
 def parsed(url: str) -> Read:
-    from backend.chains.models._openai_stream import StreamReader
+    from backend.chains.models._openai_reader import StreamReader
     from backend.chains.models.prompt import Text
 
     post = posted(url)

@@ -16,6 +16,7 @@ from backend.chains.answer.upper_bounds import prompt_at_most
 from backend.chains.answer.urls import KnownUrls
 from backend.chains.calling.call import prompt_was_billed
 from backend.chains.calling.fallback import Attempts, ModelCandidate, ModelSwitch, attempt
+from backend.chains.calling.token_counts import settled_tokens
 from backend.chains.history.follow_up import (
     REWRITE_SYSTEM,
     REWRITING,
@@ -26,6 +27,7 @@ from backend.chains.history.follow_up import (
 from backend.chains.history.images import IMAGE_TOKENS
 from backend.chains.history.summary import shorten_history
 from backend.chains.models.prompt import Grounding, Image, Message, Prompt, Tokens
+from backend.chains.models.written_text import WrittenText
 from backend.chains.passages import Passage, Retriever, SearchTrace
 from backend.chains.text.tokens import estimate_bytes, estimate_tokens
 from backend.errors import RunError
@@ -95,7 +97,7 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
                 queries, usage = await _queries(inputs)
             except asyncio.CancelledError:
                 if inputs.history and inputs.first.model.writes:
-                    yield _rewrite_usage(inputs, 0, "cancelled")
+                    yield _rewrite_usage(inputs, WrittenText(), "cancelled")
                 raise
             search_question = inputs.question if inputs.first.model.writes else _question_in_context(queries)
             if usage is not None:
@@ -162,28 +164,24 @@ async def _queries(inputs: AnswerInput) -> tuple[list[tuple[str, float]], ev.Usa
             async with asyncio.timeout(inputs.attempts.limits.first_token):
                 rewritten, written = await standalone_question(inputs.first.model, inputs.history, inputs.question)
         except TimeoutError:
-            usage = _rewrite_usage(inputs, 0, "failed")
+            usage = _rewrite_usage(inputs, WrittenText(), "failed")
         else:
-            if written.tokens is not None:
-                usage = _usage(inputs.first.name, written.tokens, "condense")
-            elif written.estimated_tokens:
-                usage = _rewrite_usage(inputs, written.estimated_tokens)
+            if written.tokens is not None or written.estimated_tokens:
+                usage = _rewrite_usage(inputs, written)
     if rewritten is not None:
         return [(rewritten, 1.0), (inputs.question, 0.5)], usage
     return related_queries(inputs.history, inputs.question), usage
 
 
-def _rewrite_usage(inputs: AnswerInput, written_tokens: int, status: ev.CallStatus = "completed") -> ev.Usage:
-    """An estimate of the usage of the call that rewrites a follow-up, if the provider doesn't count."""
-    request = REWRITE_SYSTEM + rewrite_request(inputs.history, inputs.question)
-    return ev.Usage(
-        model=inputs.first.name,
-        purpose="condense",
-        status=status,
-        input_tokens=estimate_tokens(request),
-        output_tokens=_output_tokens(inputs.first, written_tokens, REWRITING.max_tokens, status),
-        estimated=True,
+def _rewrite_usage(inputs: AnswerInput, written: WrittenText, status: ev.CallStatus = "completed") -> ev.Usage:
+    """The usage of the call that rewrites a follow-up: what the provider counted, or an estimate."""
+    settled, is_estimated = settled_tokens(
+        written.tokens,
+        written.estimated_tokens,
+        lambda: estimate_tokens(REWRITE_SYSTEM + rewrite_request(inputs.history, inputs.question)),
+        lambda: _output_tokens(inputs.first, written.estimated_tokens, REWRITING.max_tokens, status),
     )
+    return _usage(inputs.first.name, settled, "condense", status, is_estimated=is_estimated)
 
 
 def _question_in_context(queries: list[tuple[str, float]]) -> str:
@@ -258,16 +256,17 @@ def _answer_usage(
     composer: Composer, candidate: ModelCandidate, prompt: Prompt, status: ev.CallStatus = "completed"
 ) -> ev.Usage:
     """The usage that the provider counted, or an estimate."""
-    if composer.tokens is not None:
-        return _usage(candidate.name, composer.tokens, "answer", status)
-    text = "".join([prompt.system, *(message.text_for_model for message in prompt.messages)])
-    return ev.Usage(
-        model=candidate.name,
-        status=status,
-        input_tokens=estimate_tokens(text) + IMAGE_TOKENS * prompt.image_count,
-        output_tokens=_output_tokens(candidate, estimate_bytes(composer.length), prompt.parameters.max_tokens, status),
-        estimated=True,
-    )
+    visible = estimate_bytes(composer.length)
+
+    def input_estimate() -> int:
+        text = "".join([prompt.system, *(message.text_for_model for message in prompt.messages)])
+        return estimate_tokens(text) + IMAGE_TOKENS * prompt.image_count
+
+    def output_estimate() -> int:
+        return _output_tokens(candidate, visible, prompt.parameters.max_tokens, status)
+
+    tokens, is_estimated = settled_tokens(composer.tokens, visible, input_estimate, output_estimate)
+    return _usage(candidate.name, tokens, "answer", status, is_estimated=is_estimated)
 
 
 def _output_tokens(candidate: ModelCandidate, visible_tokens: int, limit: int, status: ev.CallStatus) -> int:
@@ -275,7 +274,9 @@ def _output_tokens(candidate: ModelCandidate, visible_tokens: int, limit: int, s
     return min(candidate.output_tokens(visible_tokens, limit, is_complete=status == "completed"), limit)
 
 
-def _usage(model: str, tokens: Tokens, purpose: ev.Purpose, status: ev.CallStatus = "completed") -> ev.Usage:
+def _usage(
+    model: str, tokens: Tokens, purpose: ev.Purpose, status: ev.CallStatus = "completed", *, is_estimated: bool
+) -> ev.Usage:
     return ev.Usage(
         model=model,
         purpose=purpose,
@@ -284,4 +285,5 @@ def _usage(model: str, tokens: Tokens, purpose: ev.Purpose, status: ev.CallStatu
         output_tokens=tokens.output,
         reasoning_tokens=tokens.reasoning,
         cached_tokens=tokens.cached,
+        estimated=is_estimated,
     )

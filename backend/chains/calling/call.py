@@ -14,7 +14,7 @@ from typing import Literal
 import structlog
 
 from backend.chains.models.prompt import Output, Prompt
-from backend.chains.models.provider import ChatModel
+from backend.chains.models.provider import ChatModel, bytes_came
 from backend.config.groups.models import ModelSettings
 from backend.errors import ProviderTimeout, RunError, UpstreamStalled
 
@@ -31,9 +31,9 @@ class CallLimits:
     """How long a call may wait, in seconds."""
 
     first_token: float
-    """For the first output of one attempt."""
+    """Of silence before the first output of one attempt."""
     idle: float
-    """For the next output."""
+    """Of silence before the next output."""
     total: float
     """For the whole call."""
     retry: float
@@ -62,6 +62,8 @@ async def call(
     Raises RunError; ProviderTimeout and UpstreamStalled when a deadline passes.
     """
     deadlines = _Deadlines(limits)
+    # Stays set for the task: a call that is over ignores it, and the next one sets its own.
+    bytes_came.set(deadlines.hear_bytes)
     retries = _Retries(limits.retry)
     has_output = False
     try:
@@ -135,8 +137,8 @@ class _Retries:
 
 
 class _Deadlines:
-    """Cancels the task that waits for the provider when a deadline passes. A call has one timer; each output only moves
-    a number."""
+    """Cancels the task that waits for the provider when a deadline passes. A call has one timer; each output, and each
+    sign of life without one, only moves a number."""
 
     def __init__(self, limits: CallLimits) -> None:
         self._loop = asyncio.get_running_loop()
@@ -144,16 +146,23 @@ class _Deadlines:
         self._end = self._loop.time() + limits.total
         self._due: float | None = None
         self._limit: Limit = "first"
+        self._silence: tuple[Limit, float] = ("first", limits.first_token)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._expired: Limit | None = None
 
     def start_waiting(self, limit: Limit, seconds: float) -> None:
         """The task begins to wait for the provider, at most this many seconds."""
+        self._silence = limit, seconds
         due = self._loop.time() + seconds
         self._due, self._limit = (due, limit) if due < self._end else (self._end, "total")
         if self._timer is None or self._due < self._timer_at:
             self._set_timer(self._due)
+
+    def hear_bytes(self) -> None:
+        """The provider has sent bytes that hold no output: its silence begins again."""
+        if self._due is not None and self._task is not None:
+            self.start_waiting(*self._silence)
 
     def stop_waiting(self) -> None:
         """The provider has answered: no deadline is due."""

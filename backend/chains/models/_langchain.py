@@ -4,14 +4,15 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from typing_extensions import override
 
-from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
+from backend.chains.models._finishes import Ending, reason_in, seconds_to_end
+from backend.chains.models._frames import UNENCODED, Mend, reading_hook
+from backend.chains.models._refusals import refusal_of, unlisted
+from backend.chains.models._usage import combined, count_in
 from backend.chains.models.prompt import (
-    Finish,
     Output,
     Parameters,
     Prompt,
@@ -22,24 +23,13 @@ from backend.chains.models.prompt import (
 )
 from backend.chains.models.provider import ChatModel, Endpoint, Listing, Provider
 from backend.config.groups.models import ModelSettings
-from backend.errors import ProviderFailed, ProviderRefused, RunError
+from backend.errors import ProviderRefused, RunError
 
 if TYPE_CHECKING:
     import httpx
 
 _MAX_OPENED = 64
-_FINISHES = ("finish_reason", "stop_reason", "done_reason")
-_REASONS = {
-    **dict.fromkeys(("end_turn", "stop_sequence", "complete"), "stop"),
-    **dict.fromkeys(("max_tokens", "model_context_window_exceeded"), "length"),
-    **dict.fromkeys(
-        ("refusal", "error_toxic", "safety", "image_safety", "prohibited_content", "blocklist", "spii", "recitation"),
-        "content_filter",
-    ),
-}
-"""Finish reasons in OpenAI's words."""
-_FAILED = frozenset({"error", "timeout", "malformed_response"})
-"""Finish reasons that mean that the provider failed."""
+_REASONS = ("finish_reason", "stop_reason", "done_reason")
 
 
 class LangChainProvider(Provider, ABC):
@@ -84,8 +74,9 @@ class LangChainProvider(Provider, ABC):
         """Seconds that a connection may be silent; the run's own deadlines are shorter."""
         return max(self.settings.first_token_timeout, self.settings.idle_timeout) + 5
 
-    def http(self) -> "httpx.AsyncClient":
-        """A client with our deadlines and headers for SDKs that take one; one for all of the provider's models."""
+    def http(self, mend: Mend) -> "httpx.AsyncClient":
+        """A client with our deadlines and headers for SDKs that take one; one for all of the provider's models. Streams
+        are read as `_frames` says."""
         import httpx
 
         if self._http is None:
@@ -95,10 +86,9 @@ class LangChainProvider(Provider, ABC):
             async def limit(request: httpx.Request) -> None:
                 request.extensions = {**request.extensions, "timeout": limits.as_dict()}
 
-            headers = dict(self.endpoint.headers)
-            self._http = httpx.AsyncClient(
-                timeout=limits, headers=headers, follow_redirects=True, event_hooks={"request": [limit]}
-            )
+            headers = {**UNENCODED, **self.endpoint.headers}
+            hooks = {"request": [limit], "response": [reading_hook(httpx, mend)]}
+            self._http = httpx.AsyncClient(timeout=limits, headers=headers, follow_redirects=True, event_hooks=hooks)
         return self._http
 
     def unset(self) -> str | None:
@@ -166,51 +156,73 @@ class LangChainModel(ChatModel):
 
     @override
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
-        finished = False
-        counted = _Counter()
+        reader, until = ChunkReader(), None
+        loop, idle_seconds = asyncio.get_running_loop(), self._provider.settings.idle_timeout
         try:
             client = await self._provider.opened(self._model)
             fields = self._provider.fields(self._model, prompt.parameters)
             chunks = cast(AsyncGenerator[Any], client.astream(chat_messages(prompt), **fields))
             async with aclosing(chunks):
-                async for chunk in chunks:
-                    for output in outputs_of(chunk):
+                while (chunk := await _next_chunk(chunks, until)) is not None:
+                    for output in reader.outputs(chunk):
                         yield output
-                    metadata = cast(Mapping[str, Any], chunk.response_metadata)
-                    counted.add(chunk.usage_metadata)
-                    counted.prompt = metadata.get("prompt_tokens") or counted.prompt
-                    if reason := finish_of(metadata):
-                        finished = True
-                        yield Finish(_finished(reason))
+                    if reader.ending.reason is not None:
+                        until = loop.time() + seconds_to_end(reader.ending.tokens is not None, idle_seconds)
         except RunError:
             raise
         except Exception as error:
-            raise self._provider.refusal(error, self._model) from error
-        if (tokens := counted.total()) is not None:
-            yield tokens
-        if not finished:
-            raise broken_off()
+            # What is known to be complete is complete, whatever comes after its end.
+            if not reader.ending.is_known:
+                raise self._provider.refusal(error, self._model) from error
+        for output in reader.ending.outputs():
+            yield output
 
 
-def finish_of(metadata: Mapping[str, Any]) -> str | None:
-    """Why a model stopped, in OpenAI's words where it has one."""
-    found = next((metadata[name] for name in _FINISHES if metadata.get(name)), None)
+async def _next_chunk(chunks: AsyncGenerator[Any], until: float | None) -> Any:
+    """The next chunk; None if the stream has ended, or if none comes until then."""
+    if until is None:
+        return await anext(chunks, None)
+    try:
+        async with asyncio.timeout_at(until):
+            return await anext(chunks, None)
+    except TimeoutError:
+        return None
+
+
+class ChunkReader:
+    """LangChain's chunks of an answer in, outputs out."""
+
+    def __init__(self) -> None:
+        self.ending = Ending()
+        self._counter = _Counter()
+
+    def outputs(self, chunk: Any) -> list[Output]:
+        """Text and reasoning of a chunk."""
+        ending, metadata = self.ending, cast(Mapping[str, Any], chunk.response_metadata)
+        outputs = outputs_of(chunk)
+        ending.has_text = ending.has_text or any(isinstance(output, Text) for output in outputs)
+        ending.has_reasoning = ending.has_reasoning or any(isinstance(output, Reasoning) for output in outputs)
+        ending.has_calls = ending.has_calls or bool(chunk.tool_call_chunks)
+        ending.is_refused = ending.is_refused or bool(chunk.additional_kwargs.get("refusal"))
+        if prompt := count_in(metadata.get("prompt_tokens")):
+            self._counter.prompt = prompt
+        if chunk.usage_metadata:
+            self._counter.add(chunk.usage_metadata)
+            ending.tokens = self._counter.total()
+        ending.reason = _reason_of(metadata) or ending.reason
+        return outputs
+
+
+def _reason_of(metadata: Mapping[str, Any]) -> str | None:
+    """Why the model stopped, in the provider's words; None if it goes on."""
+    for name in _REASONS:
+        if (reason := reason_in(metadata.get(name))) is not None:
+            return reason
     feedback = cast(Mapping[str, Any], metadata.get("prompt_feedback") or {})
-    if found is None and feedback.get("block_reason"):
-        return "content_filter"
-    if found is None:
-        return "stop" if metadata.get("done") else None
-    reason = str(found).lower()
-    return _REASONS.get(reason, reason)
-
-
-def _finished(reason: str) -> str:
-    """The reason, if it is one to be content with. Raises RunError."""
-    if reason == "content_filter":
-        raise filtered()
-    if reason in _FAILED:
-        raise ProviderFailed("The provider gave up in its answer. Ask again.", retry_after=0.0)
-    return reason
+    if blocked := feedback.get("block_reason"):
+        # Whatever the reason is called: the prompt was not let in.
+        return "content_filter" if reason_in(getattr(blocked, "value", blocked)) else None
+    return "stop" if metadata.get("done") else None
 
 
 def outputs_of(chunk: Any) -> list[Output]:
@@ -235,43 +247,40 @@ def _thought(block: Mapping[str, Any]) -> str:
     return block.get("reasoning") or "".join(each.get("text", "") for each in block.get("summary") or ())
 
 
-def tokens_of(usage: Mapping[str, Any]) -> Tokens:
-    """LangChain's usage metadata as Tokens."""
-    details: Mapping[str, Any] = {**usage.get("output_token_details", {}), **usage.get("input_token_details", {})}
-    return Tokens(
-        input=usage.get("input_tokens") or 0,
-        output=usage.get("output_tokens") or 0,
-        reasoning=details.get("reasoning"),
-        cached=details.get("cache_read"),
-    )
-
-
 class _Counter:
     """LangChain's usage metadata of a stream, which it tells in pieces that add up. `prompt`: what the stream began
     with, for a server that doesn't repeat it."""
 
     def __init__(self) -> None:
-        self.tokens: Tokens | None = None
         self.prompt = 0
+        self._sums: dict[str, float] = {}
 
     def total(self) -> Tokens | None:
-        if self.tokens is None or self.tokens.input:
-            return self.tokens
-        return replace(self.tokens, input=self.prompt)
+        """The tokens of all pieces; None if they count nothing."""
+        prompt, completion, total, reasoning, cached = (
+            count_in(self._sums.get(name)) for name in ("input", "output", "total", "reasoning", "cached")
+        )
+        if not prompt and self.prompt:
+            prompt, total = self.prompt, None
+        if not prompt and not completion:
+            return None
+        return combined(prompt, completion, total, reasoning, cached)
 
-    def add(self, usage: Mapping[str, Any] | None) -> None:
-        if usage:
-            more, before = tokens_of(usage), self.tokens or Tokens(0, 0)
-            self.tokens = Tokens(
-                input=before.input + more.input,
-                output=before.output + more.output,
-                reasoning=_sum(before.reasoning, more.reasoning),
-                cached=_sum(before.cached, more.cached),
-            )
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one + (other or 0)
+    def add(self, usage: Mapping[str, Any]) -> None:
+        """Count a piece."""
+        written: Mapping[str, Any] = usage.get("output_token_details") or {}
+        read: Mapping[str, Any] = usage.get("input_token_details") or {}
+        values: dict[str, Any] = {
+            "input": usage.get("input_tokens"),
+            "output": usage.get("output_tokens"),
+            "total": usage.get("total_tokens"),
+            "reasoning": written.get("reasoning"),
+            "cached": read.get("cache_read"),
+        }
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                # A piece may be negative: some providers correct what they have counted before.
+                self._sums[name] = self._sums.get(name, 0) + value
 
 
 async def listed(

@@ -6,7 +6,10 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from backend.chains.models._finishes import reason_in
+from backend.chains.models._frames import UNENCODED, fields_in, objects_in, reading_hook, text_in
 from backend.chains.models._langchain import LangChainProvider, listed
+from backend.chains.models._usage import counts_in
 from backend.chains.models.capabilities import profile_of
 from backend.chains.models.prompt import Effort, Parameters
 from backend.chains.models.provider import EXTRA, Kind, Plugin
@@ -23,6 +26,7 @@ class _Provider(LangChainProvider):
 
     def make(self, model: str) -> Any:
         import anthropic
+        import httpx2
 
         chat = _chat_class()(
             model_name=model,
@@ -38,7 +42,8 @@ class _Provider(LangChainProvider):
             base_url=self.endpoint.base_url,
             timeout=anthropic.Timeout(self.longest, connect=self.settings.connect_timeout),
             max_retries=0,
-            default_headers=dict(self.endpoint.headers),
+            default_headers={**UNENCODED, **self.endpoint.headers},
+            http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [reading_hook(httpx2, _mended)]}),
         )
         vars(chat)["_async_client"] = client
         return chat
@@ -85,6 +90,51 @@ def _chat_class() -> Any:
             return chunk, block
 
     return Chat
+
+
+def _mended(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """An event of the stream as the SDK expects it, or the events of a whole message."""
+    kind = text_in(body, "type") or name or ("error" if body.get("error") else "")
+    match kind:
+        case "message":
+            return _events_of(body)
+        case "message_start":
+            message = fields_in(body, "message")
+            return [{**body, "message": {**message, "usage": _usage_in(message)}}]
+        case "content_block_start":
+            return [{"index": 0, **body}] if fields_in(body, "content_block") else []
+        case "content_block_delta":
+            delta = fields_in(body, "delta")
+            texts = {name: text_in(delta, name) for name in ("text", "thinking") if name in delta}
+            return [{"index": 0, **body, "type": kind, "delta": {**delta, **texts}}] if "type" in delta else []
+        case "message_delta":
+            delta = {"stop_sequence": None, **fields_in(body, "delta")}
+            delta["stop_reason"] = reason_in(delta.get("stop_reason"))
+            return [{**body, "type": kind, "delta": delta, "usage": _usage_in(body)}]
+        case "error":
+            return [{**body, "type": kind}]
+        case _:
+            return []
+
+
+def _events_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of an answer that came whole."""
+    head: dict[str, Any] = {
+        **message,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": _usage_in(message),
+    }
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": head}]
+    for index, block in enumerate(objects_in(message, "content")):
+        events.append({"type": "content_block_start", "index": index, "content_block": block})
+    delta = {"stop_reason": reason_in(message.get("stop_reason")), "stop_sequence": None}
+    return [*events, {"type": "message_delta", "delta": delta, "usage": _usage_in(message)}]
+
+
+def _usage_in(body: dict[str, Any]) -> dict[str, Any]:
+    return {"input_tokens": 0, "output_tokens": 0, **counts_in(body.get("usage"))}
 
 
 PLUGIN = Plugin(

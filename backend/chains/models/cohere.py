@@ -5,7 +5,10 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from backend.chains.models._finishes import reason_in
+from backend.chains.models._frames import fields_in, objects_in, text_in
 from backend.chains.models._langchain import LangChainProvider, listed
+from backend.chains.models._usage import counts_in
 from backend.chains.models.prompt import Parameters
 from backend.chains.models.provider import EXTRA, Kind, Plugin
 
@@ -19,7 +22,7 @@ class _Provider(LangChainProvider):
 
         chat = ChatCohere(model=model, cohere_api_key=SecretStr(self.key), base_url=self.endpoint.base_url)
         chat.async_client = cohere.AsyncClient(
-            api_key=self.key, base_url=self.endpoint.base_url, timeout=self.longest, httpx_client=self.http()
+            api_key=self.key, base_url=self.endpoint.base_url, timeout=self.longest, httpx_client=self.http(_mended)
         )
         return chat
 
@@ -36,6 +39,42 @@ class _Provider(LangChainProvider):
         headers = {"Authorization": f"Bearer {self.key}", **self.endpoint.headers}
         found = await listed(f"{self.endpoint.root}/v1/models", headers, {"endpoint": "chat", "page_size": "1000"})
         return [str(row["name"]) for row in found["models"]]
+
+
+def _mended(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """An event of the stream as the SDK expects it, or the events of a whole answer."""
+    kind = text_in(body, "type") or name
+    match kind:
+        case "message-end":
+            delta = fields_in(body, "delta")
+            return [{"type": kind, "id": "", "delta": _end_of(delta)}]
+        case "content-delta":
+            content = fields_in(fields_in(fields_in(body, "delta"), "message"), "content")
+            texts = {name: content[name] for name in ("text", "thinking") if isinstance(content.get(name), str)}
+            return [{"type": kind, "index": 0, "delta": {"message": {"content": texts}}}] if texts else []
+        case "":
+            return _events_of(body)
+        case _:
+            return [{**body, "type": kind}]
+
+
+def _events_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of an answer that came whole."""
+    message = fields_in(answer, "message")
+    if not message:
+        return [answer]
+    content = message.get("content")
+    blocks = [{"text": content}] if isinstance(content, str) else objects_in(message, "content")
+    deltas = [{"type": "content-delta", "index": 0, "delta": {"message": {"content": block}}} for block in blocks]
+    return [*deltas, {"type": "message-end", "id": "", "delta": _end_of(answer)}]
+
+
+def _end_of(delta: dict[str, Any]) -> dict[str, Any]:
+    """The end of an answer with the tokens that Cohere bills; those that it counted, if it doesn't say."""
+    counts = counts_in(delta.get("usage"))
+    billed, counted = fields_in(counts, "billed_units"), fields_in(counts, "tokens")
+    units = {name: billed.get(name) or counted.get(name) or 0 for name in ("input_tokens", "output_tokens")}
+    return {"finish_reason": reason_in(delta.get("finish_reason")), "usage": {"billed_units": units}}
 
 
 PLUGIN = Plugin(

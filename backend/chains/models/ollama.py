@@ -3,7 +3,10 @@
 import json
 from typing import Any
 
+from backend.chains.models._finishes import reason_in
+from backend.chains.models._frames import UNENCODED, fields_in, reading_hook, text_in
 from backend.chains.models._langchain import LangChainProvider, listed
+from backend.chains.models._usage import counts_in
 from backend.chains.models.prompt import Parameters
 from backend.chains.models.provider import Kind, Listing, Plugin
 from backend.errors import ModelNotFound, ProviderTimeout, RunError
@@ -57,8 +60,9 @@ class _Provider(LangChainProvider):
             client_kwargs={
                 "timeout": httpx.Timeout(self.longest, connect=self.settings.connect_timeout),
                 "trust_env": False,
-                "headers": self.headers(),
+                "headers": {**UNENCODED, **self.headers()},
             },
+            async_client_kwargs={"event_hooks": {"response": [reading_hook(httpx, _mended, is_plain=True)]}},
         )
 
     def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
@@ -77,6 +81,25 @@ class _Provider(LangChainProvider):
     async def release(self, opened: Any) -> None:
         # LangChain offers no way to close what it opened.
         await opened._async_client.close()
+
+
+def _mended(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A line of the stream, or the whole answer, with what is needed of it."""
+    del name
+    if body.get("error"):
+        return [{"error": body["error"]}]
+    message = fields_in(body, "message")
+    said: dict[str, Any] = {"role": "assistant", "content": text_in(message, "content")}
+    if thinking := text_in(message, "thinking"):
+        said["thinking"] = thinking
+    if isinstance(message.get("tool_calls"), list):
+        said["tool_calls"] = message["tool_calls"]
+    line: dict[str, Any] = {"model": text_in(body, "model"), "message": said, "done": body.get("done") is True}
+    if line["done"]:
+        line["done_reason"] = reason_in(body.get("done_reason")) or "stop"
+        counts = counts_in(body)
+        line |= {name: counts.get(name, 0) for name in ("prompt_eval_count", "eval_count")}
+    return [line]
 
 
 PLUGIN = Plugin(

@@ -7,9 +7,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from backend.chains.models._langchain import listed, outputs_of, tokens_of
-from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
-from backend.chains.models.prompt import Finish, Output, Parameters, Prompt, chat_messages
+from backend.chains.models._langchain import ChunkReader, listed
+from backend.chains.models._refusals import refusal_of, unlisted
+from backend.chains.models.prompt import Output, Parameters, Prompt, chat_messages
 from backend.chains.models.provider import Endpoint, Kind, Listing, Plugin
 from backend.config.groups.models import ModelSettings
 from backend.errors import ProviderRefused, RunError
@@ -101,7 +101,11 @@ class _Provider:
             if len(self._opened) >= _MAX_OPENED:
                 self._opened.clear()
             server = ServerConnection(
-                str(self.endpoint.base_url), self.headers(), self.quirks.limit, self.quirks.stream_options
+                str(self.endpoint.base_url),
+                self.headers(),
+                self.quirks.limit,
+                self.quirks.stream_options,
+                self._settings.idle_timeout,
             )
             self._opened[model] = StreamingChatOpenAI.over(
                 self._open_session,
@@ -145,24 +149,14 @@ class _Model:
         messages = chat_messages(prompt)
         traced = self._provider.traced
         outputs = _traced(client, messages, fields) if traced else client.text_outputs(messages, fields)
-        finished = False
         try:
             async with aclosing(outputs):
                 async for output in outputs:
-                    match output:
-                        case Finish("content_filter"):
-                            raise filtered()
-                        case Finish():
-                            finished = True
-                            yield output
-                        case _:
-                            yield output
+                    yield output
         except RunError:
             raise
         except Exception as error:
             raise refusal_of(error, self._model, self._provider.endpoint) from error
-        if not finished:
-            raise broken_off()
 
 
 def _fields(parameters: Parameters, quirks: Quirks) -> dict[str, Any]:
@@ -199,14 +193,13 @@ async def _traced(
 ) -> AsyncGenerator[Output]:
     """The same stream through LangChain's callbacks."""
     chunks = cast(AsyncGenerator[Any], client.astream(list(messages), **fields))
+    reader = ChunkReader()
     async with aclosing(chunks):
         async for chunk in chunks:
-            for output in outputs_of(chunk):
+            for output in reader.outputs(chunk):
                 yield output
-            if chunk.usage_metadata:
-                yield tokens_of(chunk.usage_metadata)
-            if reason := chunk.response_metadata.get("finish_reason"):
-                yield Finish(str(reason))
+    for output in reader.ending.outputs():
+        yield output
 
 
 def _is_openai(endpoint: Endpoint) -> bool:

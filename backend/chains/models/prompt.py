@@ -152,6 +152,8 @@ class Tokens:
     output: int
     reasoning: int | None = None
     cached: int | None = None
+    is_doubtful: bool = False
+    """Whether the provider's counts contradict each other."""
 
     def __post_init__(self) -> None:
         if self.input < 0 or self.output < 0:

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -19,6 +20,14 @@ EXTRA = "pip install --no-deps -r backend/requirements-providers.txt"
 """The command that installs the packages of optional providers."""
 FREE = Price(input=Decimal(0), output=Decimal(0))
 """The price of models that are part of this server."""
+
+
+def _ignore() -> None:
+    pass
+
+
+bytes_came: ContextVar[Callable[[], None]] = ContextVar("bytes_came", default=_ignore)
+"""Whom a protocol calls when bytes of an answer have come, also if they hold no output: the provider is not silent."""
 
 
 class ChatModel(Protocol):

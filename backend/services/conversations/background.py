@@ -11,6 +11,7 @@ import structlog
 from backend import events as ev
 from backend.chains.calling.call import CallLimits, call, prompt_was_billed
 from backend.chains.calling.fallback import ModelCandidate
+from backend.chains.calling.token_counts import settled_tokens
 from backend.chains.models.prompt import Parameters, Prompt, Tokens
 from backend.chains.models.written_text import WrittenText
 from backend.chains.text.tokens import estimate_tokens
@@ -104,8 +105,12 @@ class BackgroundWriter:
 
 def _usage(request: ShortText, model: ModelCandidate, written: WrittenText, *, is_complete: bool) -> ev.Usage:
     """The tokens that the provider counted, or an estimate."""
-    output = model.output_tokens(written.estimated_tokens, request.max_tokens, is_complete=is_complete)
-    counted = written.tokens or Tokens(estimate_tokens(request.system + request.content), output)
+    counted, is_estimated = settled_tokens(
+        written.tokens,
+        written.estimated_tokens,
+        lambda: estimate_tokens(request.system + request.content),
+        lambda: model.output_tokens(written.estimated_tokens, request.max_tokens, is_complete=is_complete),
+    )
     return ev.Usage(
         model=model.name,
         purpose=request.purpose,
@@ -113,5 +118,5 @@ def _usage(request: ShortText, model: ModelCandidate, written: WrittenText, *, i
         output_tokens=counted.output,
         reasoning_tokens=counted.reasoning,
         cached_tokens=counted.cached,
-        estimated=written.tokens is None,
+        estimated=is_estimated,
     )

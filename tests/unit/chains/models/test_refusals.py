@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from backend.chains.models import _refusals
-from backend.chains.models._openai_stream import StreamError
+from backend.chains.models._openai_chunks import StreamError
 from backend.chains.models.provider import Endpoint, Kind
 from backend.config.groups.logs import LogSettings
 from backend.config.logging import _processors
