@@ -64,6 +64,8 @@ class AnswerInput:
     """Whether an earlier answer was given passages: the history may still contain instructions from them."""
     input_limit: int | None = None
     """The most tokens that a prompt may have. Passages are left out to stay below it."""
+    rewriter: ModelCandidate | None = None
+    """The model that rewrites a follow-up for the search; None: the one that answers."""
     first: ModelCandidate = field(init=False)
     """The model that will probably answer: the first one without a cooldown."""
 
@@ -71,6 +73,11 @@ class AnswerInput:
     def wrapped_question(self) -> str:
         """The question as the models see it."""
         return self.question if self.wrapped is None else self.wrapped
+
+    @property
+    def rewriting_model(self) -> ModelCandidate:
+        """The model that rewrites a follow-up for the search."""
+        return self.rewriter if self.rewriter is not None else self.first
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "first", self.attempts.health.order(self.candidates)[0])
@@ -96,7 +103,7 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
             try:
                 queries, usage = await _queries(inputs)
             except asyncio.CancelledError:
-                if inputs.history and inputs.first.model.writes:
+                if inputs.history and inputs.rewriting_model.model.writes:
                     yield _rewrite_usage(inputs, WrittenText(), "cancelled")
                 raise
             search_question = inputs.question if inputs.first.model.writes else _question_in_context(queries)
@@ -159,10 +166,11 @@ async def _queries(inputs: AnswerInput) -> tuple[list[tuple[str, float]], ev.Usa
     if not inputs.history:
         return [(inputs.question, 1.0)], None
     rewritten, usage = None, None
-    if inputs.first.model.writes:
+    model = inputs.rewriting_model.model
+    if model.writes:
         try:
             async with asyncio.timeout(inputs.attempts.limits.first_token):
-                rewritten, written = await standalone_question(inputs.first.model, inputs.history, inputs.question)
+                rewritten, written = await standalone_question(model, inputs.history, inputs.question)
         except TimeoutError:
             usage = _rewrite_usage(inputs, WrittenText(), "failed")
         else:
@@ -179,9 +187,9 @@ def _rewrite_usage(inputs: AnswerInput, written: WrittenText, status: ev.CallSta
         written.tokens,
         written.estimated_tokens,
         lambda: estimate_tokens(REWRITE_SYSTEM + rewrite_request(inputs.history, inputs.question)),
-        lambda: _output_tokens(inputs.first, written.estimated_tokens, REWRITING.max_tokens, status),
+        lambda: _output_tokens(inputs.rewriting_model, written.estimated_tokens, REWRITING.max_tokens, status),
     )
-    return _usage(inputs.first.name, settled, "condense", status, is_estimated=is_estimated)
+    return _usage(inputs.rewriting_model.name, settled, "condense", status, is_estimated=is_estimated)
 
 
 def _question_in_context(queries: list[tuple[str, float]]) -> str:
