@@ -36,8 +36,7 @@ class ModelQuirks(BaseModel):
     )
     think_tags: tuple[Annotated[str, Field(max_length=100)], Tag] | None = Field(
         default=None,
-        description="What begins and ends its thoughts inside of the text; an empty first one: each answer begins inside "
-        "a thought.",
+        description="What begins and ends a thought in its text; an empty first one: answers begin inside a thought.",
     )
 
     @model_validator(mode="after")

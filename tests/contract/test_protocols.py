@@ -87,8 +87,20 @@ async def test_a_thought_in_the_text(
         {"reasoning_content": "Hm, let me see."},
         {"reasoning": "Hm, let me see."},
         {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm, let me see."}]}]},
+        {"content": [{"type": "reasoning", "text": "Hm, let me see."}]},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "Hm, let me see.", "index": 0, "signature": "x"}]},
+        {"reasoning_details": [{"type": "reasoning.summary", "summary": "Hm, let me see."}]},
+        {
+            "reasoning": "Hm, let me see.",
+            "reasoning_details": [
+                {"type": "reasoning.text", "text": "Hm, let me see."},
+                {"type": "reasoning.encrypted", "data": "c2VjcmV0"},
+            ],
+        },
+        {"thinking": "Hm, let me see."},
+        {"thinking": {"content": "Hm, let me see."}, "reasoning_details": []},
+        {"content": "<think>Hm, let me see.</think>"},
     ],
-    ids=["DeepSeek, xAI, vLLM", "OpenRouter, Groq, Cerebras", "Mistral"],
 )
 async def test_the_words_that_openai_kinds_have_for_it(
     delta: dict[str, Any], provider: ProviderServer, shared: SharedServers

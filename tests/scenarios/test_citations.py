@@ -86,3 +86,41 @@ async def test_an_answer_without_citations_counts_none(with_provider: Running, p
     provider.script(answer("Happy to help!"))
     events = await with_provider.events(QUESTION)
     assert "citation_counts" not in only_terminal(events)
+
+
+async def test_json_stays_as_it_is_and_its_values_are_cited(with_provider: Running, provider: ProviderServer) -> None:
+    await with_provider.upload("contract.md", CONTRACT)
+    text = '{"note": "The notice period is 45 days.", "pages": [1], "ids": [1, 2], "url": "https://evil.test/x"}'
+    schema = {"type": "object", "properties": {"note": {"type": "string"}}}
+    provider.script(answer(text, chunk_by=3))
+    events = await with_provider.events({**QUESTION, "response_schema": schema})
+    assert text_of(events) == text
+    (citation,) = [e for e in events if e["type"] == "citation"]
+    assert text[citation["start"] : citation["end"]] == "The notice period is 45 days."
+    assert citation["matched"] is True
+    path = f"/runs/{events[0]['run_id']}/events"
+    for accept in ("application/json", "text/plain"):
+        response = await with_provider.client.get(path, headers={"Accept": accept})
+        assert (response.json()["text"] if accept == "application/json" else response.text.strip()) == text
+
+
+async def test_a_thought_whose_beginning_was_in_the_prompt_is_reasoning_in_the_end(
+    with_provider: Running, provider: ProviderServer
+) -> None:
+    provider.script(answer("Let me see [1].\n</think>\n\nIt is so.", chunk_by=3))
+    events = await with_provider.events({"message": "Is it so?", "documents": False})
+    ordered(events)
+    first, second = [e for e in events if e["type"] == "text.end"]
+    assert first["thought"] is True
+    assert "thought" not in second
+    session_id = events[0]["session_id"]
+    stored = (await messages(with_provider, session_id))[1]
+    assert [(p["type"], p["text"].strip()) for p in stored["parts"]] == [
+        ("reasoning", "Let me see [1]."),
+        ("text", "It is so."),
+    ]
+    provider.script(answer("Again.\n</think>\n\nStill so.", chunk_by=3))
+    events = await with_provider.events({"message": "Still?", "documents": False, "session_id": session_id})
+    assert text_of(events) == "Still so.", "the server has learned it"
+    assert "".join(e["text"] for e in events if e["type"] == "reasoning.delta") == "Again."
+    assert provider.calls[-1].json["messages"][2]["content"] == "It is so."

@@ -56,6 +56,42 @@ async def test_a_title_has_no_marks_and_no_links(titled: Running, provider: Prov
     assert leaks(title, set()) == set()
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        '```json\n{"title": "Notice of a contract"}\n```',
+        "<think>The user wants a title.</think>\n**Title:** Notice of a contract\n\nIt names the topic.",
+        "They want a title.\n</think>\n\nNotice of a contract<|im_end|>",
+    ],
+)
+async def test_a_title_is_one_plain_line(titled: Running, provider: ProviderServer, written: str) -> None:
+    provider.script(answer("45 days."), answer(written))
+    session_id = (await titled.events(ask()))[0]["session_id"]
+    await background(titled)
+    assert await title_of(titled, session_id) == "Notice of a contract"
+
+
+async def test_task_model_writes_titles_and_search_queries(tmp_path: Path, provider: ProviderServer) -> None:
+    options = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
+    more = {"llm_model": "openai/m", "task_model": "openai/small", "auto_title": True}
+    async with serving(tmp_path / "data", **more, **options) as server:
+        await server.upload("a.md", b"# A\n\nThe notice is 45 days.")
+        provider.script(answer("45 days."), answer("Notice of a contract"))
+        session_id = (await server.events({"message": "How long is the notice?"}))[0]["session_id"]
+        await background(server)
+        assert [call.json["model"] for call in provider.calls] == ["m", "small"]
+        assert await title_of(server, session_id) == "Notice of a contract"
+        provider.script(answer("<think>Hm.</think>\nQuestion: How long is the notice?"), answer("45 days."))
+        events = await server.events({"message": "And how long is it?", "session_id": session_id})
+        await background(server)
+        assert [call.json["model"] for call in provider.calls[2:]] == ["small", "m"]
+        usage = {e["purpose"]: e["model"] for e in events if e["type"] == "usage" and e.get("purpose")}
+        assert usage["condense"] == "openai/small"
+        path = f"/messages/{events[0]['message_id']}/retrieval"
+        trace = (await server.client.get(path)).json()["retrieval"]
+        assert trace["queries"][0]["text"] == "How long is the notice?"
+
+
 async def test_the_answer_does_not_wait_for_the_title(titled: Running, provider: ProviderServer) -> None:
     gate = asyncio.Event()
     provider.script(answer("A1."), gated("A", gate, " title"))
@@ -80,7 +116,9 @@ async def test_a_persons_title_stays(titled: Running, provider: ProviderServer, 
     assert await title_of(titled, session_id) == own
 
 
-@pytest.mark.parametrize("script", [answer(""), answer("x " * 200), [error(500, "no", "server_error", None)]])
+@pytest.mark.parametrize(
+    "script", [answer(""), answer("I'm sorry, I can't."), answer("x " * 200), [error(500, "no", "server_error", None)]]
+)
 async def test_without_a_usable_title_the_first_one_stays(
     titled: Running, provider: ProviderServer, script: list[object]
 ) -> None:

@@ -69,6 +69,8 @@ class AnswerInput:
     """Whether the answer may say which settings to change."""
     max_bytes: int = 4_000_000
     """The most bytes of text and reasoning. A longer answer is ended there."""
+    rewriter: ModelCandidate | None = None
+    """The model that rewrites a follow-up for the search; None: the one that answers."""
     first: ModelCandidate = field(init=False)
     """The model that will probably answer: the first one without a cooldown."""
 
@@ -76,6 +78,11 @@ class AnswerInput:
     def wrapped_question(self) -> str:
         """The question as the models see it."""
         return self.question if self.wrapped is None else self.wrapped
+
+    @property
+    def rewriting_model(self) -> ModelCandidate:
+        """The model that rewrites a follow-up for the search."""
+        return self.rewriter if self.rewriter is not None else self.first
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "first", self.attempts.health.order(self.candidates)[0])
@@ -102,7 +109,7 @@ async def answer(inputs: AnswerInput) -> AsyncGenerator[ev.AnyEvent | SearchTrac
             try:
                 queries, usage = await _queries(inputs)
             except asyncio.CancelledError:
-                if inputs.history and inputs.first.model.writes:
+                if inputs.history and inputs.rewriting_model.model.writes:
                     yield _rewrite_usage(inputs, WrittenText(), "cancelled")
                 raise
             search_question = inputs.question if inputs.first.model.writes else _question_in_context(queries)
@@ -177,10 +184,11 @@ async def _queries(inputs: AnswerInput) -> tuple[list[tuple[str, float]], ev.Usa
     if not inputs.history:
         return [(inputs.question, 1.0)], None
     rewritten, usage = None, None
-    if inputs.first.model.writes:
+    model = inputs.rewriting_model.model
+    if model.writes:
         try:
             async with asyncio.timeout(inputs.attempts.limits.first_token):
-                rewritten, written = await standalone_question(inputs.first.model, inputs.history, inputs.question)
+                rewritten, written = await standalone_question(model, inputs.history, inputs.question)
         except TimeoutError:
             usage = _rewrite_usage(inputs, WrittenText(), "failed")
         else:
@@ -193,14 +201,13 @@ async def _queries(inputs: AnswerInput) -> tuple[list[tuple[str, float]], ev.Usa
 
 def _rewrite_usage(inputs: AnswerInput, written: WrittenText, status: ev.CallStatus = "completed") -> ev.Usage:
     """The usage of the call that rewrites a follow-up: what the provider counted, or an estimate."""
-    visible = written.estimated_tokens
     settled, is_estimated = settled_tokens(
         written.tokens,
-        visible,
+        written.estimated_tokens,
         lambda: estimate_tokens(REWRITE_SYSTEM + rewrite_request(inputs.history, inputs.question)),
-        lambda: _output_tokens(inputs.first, visible, REWRITING.max_tokens, status),
+        lambda: _output_tokens(inputs.rewriting_model, written.estimated_tokens, REWRITING.max_tokens, status),
     )
-    return _usage(inputs.first.name, settled, "condense", status, is_estimated=is_estimated)
+    return _usage(inputs.rewriting_model.name, settled, "condense", status, is_estimated=is_estimated)
 
 
 def _question_in_context(queries: list[tuple[str, float]]) -> str:

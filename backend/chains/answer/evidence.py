@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from backend.chains.answer.json_claims import json_claims
 from backend.chains.passages import Passage, Similarity
+from backend.chains.text.json_claims import json_claims
 from backend.chains.text.sentences import sentences
 from backend.chains.text.words import words
 from backend.errors import BudgetExceeded, EmbeddingError, PriceUnknown

@@ -2,7 +2,7 @@
 
 `[1]`, `[1, 2]`, `[1-3]`, `[1][2]`, `[[1]]`, `[^1]`, `【1】`, `【1†source】`, `[1†L3-L5]`, `[1, p. 4]`, `[Source 1]`,
 `(Passage 2)`, `fact.¹`. Text that may still become a mark is held back. Code and display math are not changed, and
-neither are numbers in brackets that name no source, or that only look like marks (see `lookalikes.py`).
+neither are numbers in brackets that name no source, or that only look like marks (see `chains/text/lookalikes.py`).
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from backend.chains.answer.lookalikes import Surroundings, is_bare, looks_like_text
+from backend.chains.text.lookalikes import Surroundings, is_bare, looks_like_text
 
 _LONGEST = 200
 _BLANKS = 16

@@ -25,6 +25,8 @@ class Delta(msgspec.Struct):
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    reasoning_details: Any = None
+    thinking: Any = None
     tool_calls: Any = None
     function_call: Any = None
     refusal: str | None = None
@@ -130,6 +132,8 @@ def delta_of(value: Any) -> Delta:
         content=cast("str | list[Any]", content) if isinstance(content, str | list) else None,
         reasoning_content=_str(fields.get("reasoning_content")),
         reasoning=_str(fields.get("reasoning")),
+        reasoning_details=fields.get("reasoning_details"),
+        thinking=fields.get("thinking"),
         tool_calls=fields.get("tool_calls"),
         function_call=fields.get("function_call"),
         refusal=_str(fields.get("refusal")),
@@ -145,15 +149,34 @@ def field_of(value: Any, name: str) -> Any:
     return cast(dict[str, Any], value).get(name) if isinstance(value, dict) else None
 
 
+def reasoning_of(delta: Delta) -> str:
+    """The reasoning in a delta, under whichever name the server has for it. Encrypted reasoning is not shown."""
+    return (
+        delta.reasoning_content
+        or delta.reasoning
+        or _text_in(delta.reasoning_details, ("text", "summary"))
+        or _text_in(delta.thinking, ("thinking", "text", "content"))
+    )
+
+
+def _text_in(value: Any, names: tuple[str, ...]) -> str:
+    """The text of a value, of its first field of these names, or of its items."""
+    if isinstance(value, list):
+        return "".join(_text_in(item, names) for item in cast(list[Any], value))
+    if isinstance(value, dict):
+        return next((text for name in names if (text := _text_in(field_of(value, name), names))), "")
+    return _str(value) or ""
+
+
 def parts_of(content: list[Any]) -> list[Text | Reasoning]:
     """Content in parts, of which Mistral's also think aloud."""
     outputs: list[Text | Reasoning] = []
     for part in content:
-        thinking = field_of(part, "thinking")
-        if isinstance(thinking, list):
-            thinking = "".join(_str(field_of(each, "text")) or "" for each in cast(list[Any], thinking))
+        kind = field_of(part, "type")
+        thinks = field_of(part, "thinking") or (isinstance(kind, str) and kind.startswith(("reasoning", "thinking")))
+        thinking = _text_in(part, ("thinking", "reasoning", "text", "summary")) if thinks else ""
         text = part if isinstance(part, str) else field_of(part, "text")
-        if isinstance(thinking, str) and thinking:
+        if thinking:
             outputs.append(Reasoning(thinking))
         elif isinstance(text, str) and text:
             outputs.append(Text(text))

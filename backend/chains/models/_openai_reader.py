@@ -29,6 +29,7 @@ from backend.chains.models._openai_chunks import (
     json_in,
     other_of,
     parts_of,
+    reasoning_of,
     says_error,
 )
 from backend.chains.models._usage import later, tokens_in
@@ -112,6 +113,8 @@ class StreamReader:
                     and not choice.finish_reason
                     and not delta.reasoning_content
                     and not delta.reasoning
+                    and not delta.reasoning_details
+                    and not delta.thinking
                     and not delta.tool_calls
                     and not delta.refusal
                     and not delta.function_call
@@ -251,7 +254,7 @@ class StreamReader:
 
     def _outputs_of_delta(self, delta: Delta, line: bytes) -> list[ReaderOutput]:
         outputs: list[ReaderOutput] = []
-        if reasoning := delta.reasoning_content or delta.reasoning:
+        if reasoning := reasoning_of(delta):
             self.ending.has_reasoning = True
             outputs.append(Reasoning(reasoning))
         for output in [Text(delta.content)] if isinstance(delta.content, str) else parts_of(delta.content or []):
@@ -277,9 +280,9 @@ class StreamReader:
                 delta.content = None
             else:
                 delta.content = self._rest("content", delta.content)
-        if delta.reasoning_content or delta.reasoning:
-            delta.reasoning_content = self._rest("reasoning", delta.reasoning_content or delta.reasoning or "")
-            delta.reasoning = None
+        if reasoning := reasoning_of(delta):
+            delta.reasoning_content = self._rest("reasoning", reasoning)
+            delta.reasoning = delta.reasoning_details = delta.thinking = None
         return delta
 
     def _rest(self, name: str, value: str) -> str:

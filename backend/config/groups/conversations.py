@@ -14,7 +14,8 @@ class ConversationSettings(SettingsGroup):
     )
     summary_model: str | None = Field(
         None,
-        description="Model that summarises older messages, `provider/model` or alias. Unset: the one that answers.",
+        description="Model that summarises older messages, `provider/model` or alias. Unset: TASK_MODEL, or "
+        "the one that answers.",
     )
     summary_timeout: float = Field(20.0, gt=0, description="Maximum seconds that an answer waits for a summary.")
     session_retention_days: float | None = Field(

@@ -16,6 +16,11 @@ class ModelSettings(SettingsGroup):
         "set up (openai, anthropic, google, cohere, then those of MODELS_FILE), else a local Ollama, "
         "else extractive/quotes, which answers by quoting the documents.",
     )
+    task_model: str | None = Field(
+        None,
+        description="Model that writes titles, summaries and search queries, `provider/model` or alias: a small, quick "
+        "one. Unset: the one that answers.",
+    )
     llm_temperature: float = Field(0.7, ge=0, le=2, description="Default temperature.")
     llm_max_tokens: int = Field(2000, ge=1, le=1_000_000, description="Default limit of an answer, in tokens.")
     llm_history_tokens: int = Field(
@@ -54,7 +59,7 @@ class ModelSettings(SettingsGroup):
         description="Seconds of retries if a provider fails temporarily before its first token; 0: no retries.",
     )
 
-    @field_validator("llm_model")
+    @field_validator("llm_model", "task_model")
     @classmethod
     def _check_model(cls, value: str | None) -> str | None:
         # A name without a slash is an alias; `Settings.load` looks it up in MODELS_FILE.

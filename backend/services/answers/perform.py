@@ -54,6 +54,7 @@ class AnswerWriter:
     ) -> None:
         self._turns = turns
         self._health = models.health
+        self._chooser = models.chooser
         self._summarizer = summarizer
         self._titles = titles
         self._images = images
@@ -92,6 +93,7 @@ class AnswerWriter:
             summary=history.summary,
             summarized=history.summarized,
             retriever=plan.retriever,
+            rewriter=self._chooser.for_tasks(plan.candidates[0]) if self._settings.task_model is not None else None,
             system=plan.system,
             examples=plan.examples,
             wrapped=plan.wrapped,

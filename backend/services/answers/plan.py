@@ -125,6 +125,7 @@ class Planner:
         request = plan.request
         cost_input = CostInput(
             candidates=plan.candidates,
+            rewriters=tuple({c.name: c for c in map(self._models.chooser.for_tasks, plan.candidates)}.values()),
             question=request.message,
             texts=(base_system(plan.system), plan.wrapped, *(example.text for example in plan.examples)),
             images=request.image_count,

@@ -105,12 +105,11 @@ class BackgroundWriter:
 
 def _usage(request: ShortText, model: ModelCandidate, written: WrittenText, *, is_complete: bool) -> ev.Usage:
     """The tokens that the provider counted, or an estimate."""
-    visible = written.estimated_tokens
     counted, is_estimated = settled_tokens(
         written.tokens,
-        visible,
+        written.estimated_tokens,
         lambda: estimate_tokens(request.system + request.content),
-        lambda: model.output_tokens(visible, request.max_tokens, is_complete=is_complete),
+        lambda: model.output_tokens(written.estimated_tokens, request.max_tokens, is_complete=is_complete),
     )
     return ev.Usage(
         model=model.name,

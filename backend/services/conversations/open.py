@@ -60,7 +60,7 @@ async def opened(
         yield Conversations(
             sessions=sessions,
             images=ImageService(Images(core.database)),
-            titles=Titles(rows, writer, settings.auto_title),
+            titles=Titles(rows, writer, models.chooser, settings.auto_title),
             summarizer=Summarizer(summaries, writer, models, settings, calls.llm_history_tokens),
             feedback=FeedbackService(feedback, rows, core.telemetry),
             message_search=MessageSearch(texts),

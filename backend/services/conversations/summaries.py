@@ -29,7 +29,6 @@ from backend.config.groups.conversations import ConversationSettings
 from backend.errors import StreamForgeError
 from backend.services.conversations.background import BackgroundWriter, ShortText
 from backend.services.conversations.history import History, PastMessage, count_summarized, past_messages
-from backend.services.models.choose import ModelChoice
 from backend.services.models.open import Models
 from backend.services.runs.run import Run
 from backend.storage.conversations.messages import StoredMessage
@@ -150,6 +149,5 @@ class Summarizer:
         return [replace(p, summary=summary) if p is last else p for p in past]
 
     def _model(self, candidate: ModelCandidate) -> ModelCandidate:
-        """The model that writes summaries: SUMMARY_MODEL, or the one that answers."""
-        name = self._settings.summary_model
-        return candidate if name is None else self._models.chooser.choose(ModelChoice(name))[0]
+        """The model that writes summaries: SUMMARY_MODEL, or else TASK_MODEL, or else the one that answers."""
+        return self._models.chooser.for_tasks(candidate, self._settings.summary_model)

@@ -1,4 +1,4 @@
-"""Titles of new sessions, written by the model that answered first."""
+"""Titles of new sessions, written by TASK_MODEL or the model that answered first."""
 
 import re
 
@@ -7,6 +7,7 @@ from backend.chains.answer.urls import KnownUrls
 from backend.chains.calling.fallback import ModelCandidate
 from backend.chains.text.short_texts import written_line
 from backend.services.conversations.background import BackgroundWriter, ShortText
+from backend.services.models.choose import ModelChooser
 from backend.services.runs.run import Run
 from backend.storage.conversations.sessions import Sessions
 
@@ -26,16 +27,20 @@ _MAX_TOKENS = 400
 class Titles:
     """Replaces a session's first title with one that a model writes, unless the user has changed it."""
 
-    def __init__(self, sessions: Sessions, writer: BackgroundWriter, enabled: bool) -> None:
+    def __init__(self, sessions: Sessions, writer: BackgroundWriter, chooser: ModelChooser, enabled: bool) -> None:
         self._sessions = sessions
+        self._chooser = chooser
         self._writer = writer
         self._enabled = enabled
 
     def schedule(self, run: Run, question: str, candidate: ModelCandidate) -> None:
         """Schedule the title when the first answer of the session is ending. It is written after the answer is
         stored."""
-        if self._enabled and candidate.model.writes:
-            self._writer.schedule(lambda: self._write_title(run, question, candidate))
+        if not self._enabled:
+            return
+        model = self._chooser.for_tasks(candidate)
+        if model.model.writes:
+            self._writer.schedule(lambda: self._write_title(run, question, model))
 
     async def _write_title(self, run: Run, question: str, candidate: ModelCandidate) -> None:
         await run.log.wait_for_end()

@@ -70,6 +70,12 @@ class ModelChooser:
                     candidates.append(self._candidate(name, parameters))
         return list({candidate.name: candidate for candidate in candidates}.values())
 
+    def for_tasks(self, answering: ModelCandidate, name: str | None = None) -> ModelCandidate:
+        """The model that writes titles, summaries and search queries: `name`, or else TASK_MODEL, or else the one that
+        answers."""
+        name = name or self._settings.task_model
+        return answering if name is None else self.choose(ModelChoice(name))[0]
+
     def _candidate(self, name: str, parameters: Mapping[str, object]) -> ModelCandidate:
         opened = self._open(name)
         for field in parameters:

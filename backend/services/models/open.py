@@ -53,15 +53,16 @@ async def opened(settings: ModelSettings, providers: ProviderTable, readiness: R
 
 
 def check_models(settings: ModelSettings, providers: ProviderTable, summary_model: str | None) -> None:
-    """Raises SettingsError if MODELS_FILE, LLM_MODEL or SUMMARY_MODEL names a model that can't be used. Calls no
-    provider."""
+    """Raises SettingsError if MODELS_FILE, LLM_MODEL, TASK_MODEL or SUMMARY_MODEL names a model that can't be used.
+    Calls no provider."""
     try:
         catalog = ModelCatalog(settings, providers)
     except Invalid as error:
         raise SettingsError(f"MODELS_FILE: {error.message.removeprefix('model: ')}") from None
     except ValueError as error:
         raise SettingsError(str(error)) from None
-    for variable, model in (("LLM_MODEL", settings.llm_model), ("SUMMARY_MODEL", summary_model)):
+    named = {"LLM_MODEL": settings.llm_model, "TASK_MODEL": settings.task_model, "SUMMARY_MODEL": summary_model}
+    for variable, model in named.items():
         try:
             if model is not None:
                 catalog.check(model)

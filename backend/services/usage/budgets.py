@@ -22,6 +22,8 @@ class CostInput:
     """Everything that the highest cost of an answer depends on."""
 
     candidates: Sequence[ModelCandidate]
+    rewriters: Sequence[ModelCandidate]
+    """The models of which one may rewrite the question."""
     question: str
     texts: Sequence[str]
     """The texts of the prompt that are known: system prompt, message, examples."""
@@ -80,9 +82,9 @@ class Budgets:
         calls = [(c.name, Tokens(limit, c.parameters.max_tokens)) for c in cost_input.candidates]
         amount = sum(self._cost(*call) for call in calls)
         if cost_input.has_history and cost_input.searches:
-            # The first candidate without a cooldown rewrites the question; which one it will be is not known yet.
+            # Which of them rewrites the question is not known yet.
             rewrite = Tokens(rewrite_at_most(cost_input.question), REWRITING.max_tokens)
-            amount += max((self._cost(c.name, rewrite) for c in cost_input.candidates if c.model.writes), default=0)
+            amount += max((self._cost(c.name, rewrite) for c in cost_input.rewriters if c.model.writes), default=0)
         return Spending(limit, earlier_images, Reservation(bounded(amount), budget))
 
     def reservation(self, owner: str, model: str, bound: Tokens) -> Reservation | None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backend.chains.answer.json_claims import json_claims
+from backend.chains.text.json_claims import json_claims
 
 
 @pytest.mark.parametrize(
