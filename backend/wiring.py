@@ -41,8 +41,9 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
         await enter(telemetry_.opened(telemetry))
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
-        core = Core(database, settings.storage.data_dir, telemetry, Draining(), Readiness())
-        models = await enter(models_.opened(settings.models, settings.providers, core.readiness))
+        network = settings.network.network()
+        core = Core(database, settings.storage.data_dir, telemetry, Draining(), Readiness(), network)
+        models = await enter(models_.opened(settings.models, settings.providers, network, core.readiness))
         usage = await enter(usage_.opened(settings, core, models.pricing))
         runs = await enter(runs_.opened(settings.runs, settings.storage, core, models.pricing.charge))
         conversations = await enter(
@@ -65,7 +66,8 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
 def check(settings: Settings) -> None:
     """Raise SettingsError if a setting names a model or a package that isn't there. Sends no request."""
     library_.check(settings)
-    models_.check_models(settings.models, settings.providers, settings.conversations.summary_model)
+    network = settings.network.network()
+    models_.check_models(settings.models, settings.providers, network, settings.conversations.summary_model)
     telemetry_.check_telemetry(settings.telemetry)
 
 

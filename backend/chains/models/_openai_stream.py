@@ -7,15 +7,12 @@ LangChain's own conversion, and a request that asks for more than a plain stream
 
 import asyncio
 import json
-import os
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import aiohttp
-import certifi
 import msgspec
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -25,6 +22,7 @@ from pydantic import PrivateAttr, SecretStr
 
 from backend.chains.models.prompt import Finish, Output, Reasoning, Text, Tokens
 from backend.chains.models.provider import retry_after
+from backend.kit.network.aiohttp_session import StreamSession
 
 _LIBRARY_ONLY = frozenset({"response_format", "logprobs", "modalities", "audio", "n"})
 _ROLES: tuple[str, ...] = ("system", "user", "assistant")
@@ -211,7 +209,7 @@ class ServerConnection:
 class _Wire:
     """The chat endpoint of one server. Not part of the model: pydantic's private attributes cost 20 µs each."""
 
-    def __init__(self, session: Callable[[], aiohttp.ClientSession], server: ServerConnection) -> None:
+    def __init__(self, session: Callable[[], StreamSession], server: ServerConnection) -> None:
         self._session = session
         self._server = server
         self._url = f"{server.base_url.rstrip('/')}/chat/completions"
@@ -245,7 +243,7 @@ class StreamingChatOpenAI(ChatOpenAI):
     _wire: _Wire = PrivateAttr()
 
     @classmethod
-    def over(cls, session: Callable[[], aiohttp.ClientSession], server: ServerConnection, **options: Any) -> Self:
+    def over(cls, session: Callable[[], StreamSession], server: ServerConnection, **options: Any) -> Self:
         """A model that streams over the session, which is asked for when first needed; `options` are ChatOpenAI's."""
         key = server.headers.get("Authorization", "").removeprefix("Bearer ") or "none"
         model = cls(base_url=server.base_url, api_key=SecretStr(key), default_headers=dict(server.headers), **options)
@@ -353,13 +351,3 @@ def _looked_at(end: "asyncio.Future[None]") -> None:
     """So that asyncio doesn't complain that nobody looked at the exception."""
     if not end.cancelled():
         end.exception()
-
-
-def open_session(connect_seconds: float) -> aiohttp.ClientSession:
-    """One session for all of a provider's streams, on the running loop."""
-    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"))
-    connector = aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(cafile=certifi.where()))
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
-    # No cookies: what a provider sets for one answer is nothing to the next one's.
-    jar = aiohttp.DummyCookieJar()
-    return aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=proxied, cookie_jar=jar)

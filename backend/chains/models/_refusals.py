@@ -72,7 +72,8 @@ def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
     if names & _TIMEOUTS:
         return ProviderTimeout("The provider did not answer in time. Try again.", retry_after=again)
     if names & _CERTIFICATES:
-        return ProviderFailed(f"The provider's certificate is not trusted. Check {endpoint.url_setting}.")
+        check = f"Check {endpoint.url_setting}, and name your own authority in CA_BUNDLE or SSL_CERT_FILE."
+        return ProviderFailed(f"The provider's certificate is not trusted. {check}")
     if status is None and names & _UNREACHED:
         check = f"Check {endpoint.url_setting} and the network."
         return ProviderFailed(f"The provider can't be reached. {check}", retry_after=again)

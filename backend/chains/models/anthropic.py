@@ -20,31 +20,25 @@ _BUDGETS: dict[Effort, int] = {"minimal": 1024, "low": 2048, "medium": 8192, "hi
 
 class _Provider(LangChainProvider):
     default = "claude-sonnet-5"
+    uses_httpx2 = True
 
     def make(self, model: str) -> Any:
         import anthropic
 
         chat = _chat_class()(
             model_name=model,
-            api_key=SecretStr(self.key),
+            api_key=SecretStr(self.endpoint.key_text),
             base_url=self.endpoint.base_url,
             timeout=self.longest,
             stop=None,
             max_retries=0,
         )
-        # LangChain's own client has one deadline for everything, and shares its connections with those of others.
+        # LangChain's own client has one deadline for everything, and connections that don't know our network.
         client = anthropic.AsyncAnthropic(
-            api_key=self.key,
-            base_url=self.endpoint.base_url,
-            timeout=anthropic.Timeout(self.longest, connect=self.settings.connect_timeout),
-            max_retries=0,
-            default_headers=dict(self.endpoint.headers),
+            api_key=self.endpoint.key_text, base_url=self.endpoint.base_url, max_retries=0, http_client=self.http()
         )
         vars(chat)["_async_client"] = client
         return chat
-
-    async def release(self, opened: Any) -> None:
-        await opened._async_client.close()
 
     def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
         fields = parameters.named(max_tokens="max_tokens", temperature="temperature", top_p="top_p", stop="stop")
@@ -64,8 +58,9 @@ class _Provider(LangChainProvider):
         return {**fields, "output_config": output} if output else fields
 
     async def names(self) -> list[str]:
-        headers = {"x-api-key": self.key, "anthropic-version": _VERSION, **self.endpoint.headers}
-        listing = await listed(f"{self.endpoint.root}/v1/models", headers, {"limit": "1000"})
+        endpoint = self.endpoint
+        headers = endpoint.request_headers({"x-api-key": endpoint.key_text, "anthropic-version": _VERSION})
+        listing = await listed(endpoint.network, f"{endpoint.root}/v1/models", headers, {"limit": "1000"})
         return [str(row["id"]) for row in listing["data"]]
 
 

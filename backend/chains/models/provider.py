@@ -1,7 +1,6 @@
 """What a provider is: it lists models and opens them. A model streams its answer to a prompt."""
 
 import importlib.util
-import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pydantic import SecretStr
 from backend.chains.models.prompt import Output, Prompt
 from backend.config.groups.models import ModelSettings
 from backend.config.models_file import Price, variable
+from backend.kit.network.network import DIRECT, Network, merge_headers
 
 EXTRA = "pip install --no-deps -r backend/requirements-providers.txt"
 """The command that installs the packages of optional providers."""
@@ -96,6 +96,9 @@ class Endpoint:
     key: SecretStr | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     rank: int | None = None
+    login: str | None = field(default=None, repr=False)
+    """The `Authorization` header of a user and password, which are not in `base_url`."""
+    network: Network = DIRECT
 
     @property
     def own_address(self) -> bool:
@@ -122,8 +125,17 @@ class Endpoint:
 
     @property
     def shown(self) -> str:
-        """The address for people, without a user name and password."""
-        return re.sub(r"//[^/@]*@", "//", self.root)
+        """The address for people."""
+        return self.root
+
+    @property
+    def key_text(self) -> str:
+        """The key, or a placeholder: some servers and SDKs need one, whatever it is."""
+        return self.key.get_secret_value() if self.key is not None else "none"
+
+    def request_headers(self, key_headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers of a request: those with the key, over them the user and password, over them MODELS_FILE's."""
+        return merge_headers(key_headers, {"Authorization": self.login} if self.login else {}, self.headers)
 
     @property
     def key_setting(self) -> str:
