@@ -71,7 +71,7 @@ def _answering(wire: str) -> "Task":
 def _embedding(kind: str) -> "Task":
     async def embedding(server: ProviderServer, connection: Connection) -> bool:
         url: dict[str, Any] = {f"{kind}_base_url": f"{connection.url}/v1" if kind == "openai" else connection.url}
-        key = {"openai_api_key": connection.key} if kind == "openai" else {}
+        key: dict[str, Any] = {"openai_api_key": connection.key} if kind == "openai" else {}
         settings = EmbeddingSettings(cache_dir=Path(), network=connection.network, **url, **key)
         embedder = open_embedder(f"{kind}/test", settings)
         try:

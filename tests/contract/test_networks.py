@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from backend.chains.retrieval.embeddings import EmbeddingSettings, open_embedder
 from backend.chains.retrieval.rerankers import RerankerSettings, open_reranker
-from backend.config.groups.network import NetworkSettings
+from backend.config.settings import Settings
 from backend.errors import RunError
 from backend.kit.network.network import DIRECT, Network
 from tests.contract.clients import CLIENTS, WIRES, Connection, opened_provider, text_by
@@ -52,7 +52,7 @@ async def proxy() -> AsyncIterator[ForwardProxy]:
 
 def network() -> Network:
     """The network of the environment, as the server reads it."""
-    return NetworkSettings().network()
+    return Settings.load(env_file=None).network.network()
 
 
 def basic(user: str, password: str) -> str:

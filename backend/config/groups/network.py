@@ -29,6 +29,10 @@ def _split(value: object) -> object:
     return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
 
+def _check_folders(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    return tuple(map(_check_authorities, paths))
+
+
 Authorities = Annotated[Path, AfterValidator(_check_authorities)]
 """A file or folder with certificates of authorities."""
 
@@ -42,8 +46,8 @@ class NetworkSettings(SettingsGroup):
         "addition to the usual ones. See docs/networks.md.",
     )
     ssl_cert_file: Authorities | None = Field(None, description="The same as CA_BUNDLE, by OpenSSL's name.")
-    ssl_cert_dir: Annotated[tuple[Authorities, ...], NoDecode, BeforeValidator(_split)] = Field(
-        (), description="The same as CA_BUNDLE, by OpenSSL's name; several folders are separated as in PATH."
+    ssl_cert_dir: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_folders)] = (
+        Field((), description="The same as CA_BUNDLE, by OpenSSL's name; several folders are separated as in PATH.")
     )
     requests_ca_bundle: Authorities | None = Field(None, description="The same as CA_BUNDLE, by the name of requests.")
     curl_ca_bundle: Authorities | None = Field(None, description="The same as CA_BUNDLE, by curl's name.")

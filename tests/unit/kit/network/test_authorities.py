@@ -16,7 +16,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def names(context: ssl.SSLContext) -> list[str]:
-    return [str(dict(part[0] for part in c["subject"]).get("commonName")) for c in context.get_ca_certs()]
+    """The subjects of the trusted authorities."""
+    return [str(certificate["subject"]) for certificate in context.get_ca_certs()]
 
 
 @pytest.mark.parametrize("form", ["pem", "der", "folder", "bundle"])
@@ -37,8 +38,8 @@ def test_a_certificate_is_trusted_beside_the_usual_ones(form: str, authority: Au
             path.write_text(pem)
     check_authorities(path)
     trusted = names(trusting_context((path,)))
-    assert "Our Company" in trusted and len(trusted) > 50
-    assert "Our Company" not in names(trusting_context(()))
+    assert "Our Company" in str(trusted) and len(trusted) > 50
+    assert "Our Company" not in str(names(trusting_context(())))
 
 
 def test_the_usual_checks_are_on(authority: Authority) -> None:
