@@ -17,6 +17,7 @@ from tests.contract.clients import CLIENTS, WIRES, Connection, opened_provider, 
 from tests.support.networks import NAME, Authority, ForwardProxy
 from tests.support.provider_protocol import Cut, Send, Status, json_response
 from tests.support.provider_server import ProviderServer
+from tests.support.site_server import answer, site
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 KEY = "sk-test-0123456789"
@@ -112,6 +113,20 @@ async def test_a_proxy_leads_to_https(
     assert await works(client, safe_provider, safe_provider.url_at(NAME))
     assert set(proxy.targets) == {NAME}
     assert set(proxy.logins) == {basic("user", "p@ss")}
+
+
+@every_wire
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_refuses_is_said(wire: str, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site() as proxy:
+        proxy.fallback = answer(407)
+        monkeypatch.setenv("ALL_PROXY", f"http://user:secret@127.0.0.1:{proxy.port}")
+        async with opened_provider(wire, Connection(f"{scheme}://{NAME}", network(), KEY)) as opened:
+            with pytest.raises(RunError, match="proxy") as refused:
+                await text_by(opened)
+            assert "secret" not in refused.value.message
+            listing = await opened.listing()
+            assert listing.models == () and "secret" not in listing.reason
 
 
 @every_client

@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 _TIMEOUTS = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError", "ServerTimeoutError"})
 _CERTIFICATES = frozenset({"ClientSSLError", "SSLError", "SSLCertVerificationError"})
+_PROXIES = frozenset({"ProxyError", "ClientHttpProxyError", "ClientProxyConnectionError"})
 _UNREACHED = frozenset({"APIConnectionError", "ConnectError", "ClientConnectorError", "ConnectionRefusedError"})
 _REPORTED = frozenset({"ResponseError"})
 """An error inside a stream, without anything to tell it by."""
@@ -71,6 +72,9 @@ def refusal_of(error: Exception, model: str, endpoint: Endpoint) -> RunError:
     again = None if "insufficient_quota" in said else _asked_to_wait(error)
     if names & _TIMEOUTS:
         return ProviderTimeout("The provider did not answer in time. Try again.", retry_after=again)
+    if names & _PROXIES or status == 407:
+        check = "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
+        return ProviderFailed(f"The proxy doesn't lead to the provider. {check}", retry_after=again)
     if names & _CERTIFICATES:
         check = f"Check {endpoint.url_setting}, and name your own authority in CA_BUNDLE or SSL_CERT_FILE."
         return ProviderFailed(f"The provider's certificate is not trusted. {check}")

@@ -41,7 +41,7 @@ class RerankerProtocol:
         try:
             address = settings.network.address(where.strip(), has_key=settings.api_key is not None)
         except ValueError as error:
-            raise ValueError(f"what follows {self.name}: {error}. For example {self.example}") from None
+            raise ValueError(f"the URL {error}. For example {self.example}") from None
         return RemoteReranker(self, address, settings)
 
 
