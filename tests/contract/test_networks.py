@@ -115,6 +115,19 @@ async def test_a_proxy_leads_to_https(
     assert set(proxy.logins) == {basic("user", "p@ss")}
 
 
+@pytest.mark.parametrize("client", ["openai answer", "anthropic answer", "google answer"])
+@pytest.mark.parametrize("is_safe", [True, False])
+async def test_a_proxy_is_reached_by_https(
+    client: str, is_safe: bool, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CA_BUNDLE", str(authority.file))
+    tls = authority.server
+    async with ForwardProxy(tls) as proxy, ProviderServer(tls=tls if is_safe else None) as server:
+        monkeypatch.setenv("ALL_PROXY", proxy.url())
+        assert await works(client, server, server.url_at(NAME))
+        assert set(proxy.targets) == {NAME}
+
+
 @every_wire
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_proxy_that_refuses_is_said(wire: str, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:

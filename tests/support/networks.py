@@ -41,13 +41,14 @@ class ForwardProxy:
     """A proxy that leads every host to this machine. `targets` has the hosts that it was asked for, `logins` the
     `Proxy-Authorization` of each request."""
 
+    tls: ssl.SSLContext | None = None
     targets: list[str] = field(default_factory=list)
     logins: list[str | None] = field(default_factory=list)
     _server: asyncio.Server | None = None
     _connections: "set[asyncio.Task[None]]" = field(default_factory=set[Any])
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -60,7 +61,8 @@ class ForwardProxy:
     def url(self, userinfo: str = "") -> str:
         """The URL of the proxy; `userinfo` is `user:password@`."""
         assert self._server is not None
-        return f"http://{userinfo}127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        scheme = "https" if self.tls is not None else "http"
+        return f"{scheme}://{userinfo}127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A task of our own: asyncio logs an error if its own task is cancelled (Python 3.11).

@@ -129,7 +129,7 @@ class _Provider:
             self._http = httpx2_client(network, follow_redirects=True)
         # The other one is never used, but made: by itself it would read all certificates.
         unused = httpx2.Client(verify=network.tls(), trust_env=False)
-        return {"http_async_client": self._http, "http_client": unused, "openai_proxy": None}
+        return {"http_async_client": self._http, "http_client": unused, "openai_proxy": None, "http_socket_options": ()}
 
     def _open_session(self) -> "StreamSession":
         from backend.kit.network.aiohttp_session import StreamSession
