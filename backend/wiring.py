@@ -43,9 +43,9 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
         await enter(telemetry_.opened(telemetry))
         database = Database(settings.storage.database_path)
         stack.push_async_callback(database.close)
-        shows_advice = settings.server.api_keys is None
-        core = Core(database, settings.storage.data_dir, telemetry, Draining(), Readiness(), shows_advice)
-        models = await enter(models_.opened(settings.models, settings.providers, core.readiness))
+        network, shows_advice = settings.network.network(), settings.server.api_keys is None
+        core = Core(database, settings.storage.data_dir, telemetry, Draining(), Readiness(), network, shows_advice)
+        models = await enter(models_.opened(settings.models, settings.providers, network, core.readiness))
         usage = await enter(usage_.opened(settings, core, models.pricing))
         runs = await enter(runs_.opened(settings.runs, settings.storage, core, models.pricing.charge))
         conversations = await enter(
@@ -69,7 +69,8 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
 def check(settings: Settings) -> None:
     """Raise SettingsError if a setting names a model or a package that isn't there. Sends no request."""
     library_.check(settings)
-    models_.check_models(settings.models, settings.providers, settings.conversations.summary_model)
+    network = settings.network.network()
+    models_.check_models(settings.models, settings.providers, network, settings.conversations.summary_model)
     telemetry_.check_telemetry(settings.telemetry)
 
 

@@ -61,10 +61,12 @@ def parsed(url: str) -> Read:
 
 
 def wire_model(url: str) -> Callable[[str], Any]:
-    from backend.chains.models._openai_stream import ServerConnection, StreamingChatOpenAI, open_session
+    from backend.chains.models._openai_stream import ServerConnection, StreamingChatOpenAI
+    from backend.kit.network.aiohttp_session import StreamSession
+    from backend.kit.network.network import DIRECT
 
     server = ServerConnection(url, {"Authorization": "Bearer none"})
-    session = open_session(10)
+    session = StreamSession(DIRECT, 10)
     options = {"stream_usage": True, "stream_chunk_timeout": None, "use_responses_api": False}
     return cache(lambda model: StreamingChatOpenAI.over(lambda: session, server, model=model, **options))
 

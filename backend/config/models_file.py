@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,9 +24,11 @@ from pydantic import (
     model_validator,
 )
 
+from backend.config.fields import Key, check_url, header_value
 from backend.config.quirks import ModelQuirks
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _MAX_FILE_BYTES = 1_000_000
 SECTIONS = ("providers", "aliases", "fallbacks")
 _MAX_TOKENS = 1_000_000_000
@@ -80,20 +83,37 @@ class ModelSpec(_Strict):
         return file
 
 
+def _check_header(value: SecretStr) -> SecretStr:
+    return SecretStr(header_value(value.get_secret_value()))
+
+
+def _check_header_name(name: str) -> str:
+    if not _HEADER.fullmatch(name):
+        raise ValueError("is no name of a header")
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(_check_header_name)]
+HeaderValue = Annotated[SecretStr, AfterValidator(_check_header)]
+
+
 class ProviderSpec(_Strict):
     """A new provider, or settings of a built-in provider."""
 
     kind: str | None = Field(default=None, description="The built-in provider that it is like; none: of its name.")
     base_url: str | None = None
-    api_key: SecretStr | None = None
-    headers: dict[str, SecretStr] = {}
+    api_key: Key = None
+    headers: dict[HeaderName, HeaderValue] = {}
     quirks: ModelQuirks = ModelQuirks()
     models: dict[str, ModelSpec] = {}
 
     @model_validator(mode="after")
     def _check_base_url(self) -> Self:
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError("base_url must be an http:// or https:// URL")
+        if self.base_url is not None:
+            try:
+                check_url(self.base_url)
+            except ValueError as error:
+                raise ValueError(f"base_url {error}") from None
         return self
 
 
@@ -125,7 +145,7 @@ class ProviderTable(_Strict):
 
     def base_url(self, name: str) -> str | None:
         """The address of a provider; None if no setting has it."""
-        return self.environment.get(variable(name, "BASE_URL")) or self.spec(name).base_url
+        return self.environment.get(variable(name, "BASE_URL")) or (self.spec(name).base_url or "").strip() or None
 
     def key(self, name: str) -> SecretStr | None:
         """The key of a provider; None if no setting has it."""
@@ -143,7 +163,8 @@ def load_providers(
 ) -> ProviderTable:
     """The table of the file at `path`, with the variables of `environment`. `is_config_file`: other sections are of
     CONFIG_FILE. Raises ProvidersError."""
-    variables = {k: v for k, v in environment.items() if v and k.endswith(("_API_KEY", "_BASE_URL"))}
+    named = ((name, (value or "").strip()) for name, value in environment.items())
+    variables = {name: value for name, value in named if value and name.endswith(("_API_KEY", "_BASE_URL"))}
     if path is None:
         return ProviderTable(environment=variables)
     data = read_document(path)

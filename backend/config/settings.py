@@ -20,6 +20,7 @@ from backend.config.groups.conversations import ConversationSettings
 from backend.config.groups.library import LibrarySettings
 from backend.config.groups.logs import LogSettings
 from backend.config.groups.models import ModelSettings
+from backend.config.groups.network import NetworkSettings
 from backend.config.groups.runs import RunSettings
 from backend.config.groups.server import ServerSettings
 from backend.config.groups.storage import StorageSettings
@@ -41,6 +42,7 @@ class Groups(BaseModel):
     storage: StorageSettings
     logs: LogSettings
     models: ModelSettings
+    network: NetworkSettings
     library: LibrarySettings
     usage: UsageSettings
     telemetry: TelemetrySettings

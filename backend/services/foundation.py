@@ -1,8 +1,9 @@
-"""What every capability may use: the database, the folder of data, telemetry, and the server's life."""
+"""What every capability may use: the database, the folder of data, telemetry, the server's life, and the network."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from backend.kit.network.network import DIRECT, Network
 from backend.services.lifecycle import Draining, Readiness
 from backend.services.telemetry.telemetry import Telemetry
 from backend.storage.engine.database import Database
@@ -21,4 +22,5 @@ class Core:
     telemetry: Telemetry
     draining: Draining
     readiness: Readiness
+    network: Network = DIRECT
     shows_advice: bool = True

@@ -237,6 +237,12 @@ def refusal(folder: Path, text: str, name: str = "models.yaml", **more: Any) -> 
         ("fallbacks: {openai/a: nosuch/x}", "fallbacks.openai/a: 'nosuch/x' is not provider/model"),
         ("fallbacks: {a: openai/x}", "fallbacks: 'a' must be provider/model"),
         ("environment: {}", "must have the sections"),
+        (f'providers: {{x: {{kind: openai, api_key: "{KEY}\\n{KEY}"}}}}', "providers.x.api_key: holds a line end"),
+        (f'providers: {{x: {{kind: openai, headers: {{a: "{KEY}\\0"}}}}}}', "x.headers.a: holds a control character"),
+        (
+            f'providers: {{x: {{kind: openai, headers: {{"a b": {KEY}}}}}}}',
+            "x.headers.a b.[key]: is no name of a header",
+        ),
         ("providers: \udcff", "is not UTF-8 text"),
         ("!!python/object/apply:os.system ['true']", "is no YAML (line 1)"),
     ],
@@ -258,6 +264,17 @@ def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
 def test_an_address_of_the_environment_that_is_none_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^AZURE_BASE_URL: must be an http:// or https:// URL$"):
         check(settings(tmp_path / "data", azure_base_url="my-azure"))
+
+
+@pytest.mark.parametrize("name", ["azure", "groq", "anthropic", "ollama"])
+def test_a_key_of_the_environment_that_can_not_be_sent_says_so(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name.upper()}_API_KEY: holds a line end") as caught:
+        check(settings(tmp_path / "data", **{f"{name}_api_key": f"{KEY}\n{KEY}"}))
+    assert KEY not in str(caught.value)
+
+
+def test_a_key_of_nobody_is_not_looked_at(tmp_path: Path) -> None:
+    check(settings(tmp_path / "data", weather_api_key="one\ntwo"))
 
 
 def test_an_alias_that_is_not_there_is_no_default(tmp_path: Path) -> None:

@@ -78,6 +78,6 @@ def test_the_first_segment_of_a_url_names_its_module(entry: RouterModule, tmp_pa
 
 def test_a_capability_that_services_have_is_named_alike_in_the_settings() -> None:
     """A group of settings has the name of its package in services/, or of a part of the server itself."""
-    of_the_server = {"server", "storage", "logs", "accounts"}
+    of_the_server = {"server", "storage", "logs", "accounts", "network"}
     groups = {p.stem for p in (BACKEND / "config" / "groups").glob("*.py")} - {"__init__"}
     assert groups - of_the_server <= {p.name for p in SERVICES}

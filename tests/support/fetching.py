@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from backend.config.settings import Settings
 from backend.errors import StreamForgeError
 from backend.services.web.fetching import Fetcher
 from tests.support.site_server import Site
@@ -24,7 +25,10 @@ def refuse_names(name: str, port: int) -> list[Any]:
 
 @asynccontextmanager
 async def fetcher(folder: Path, **options: Any) -> AsyncIterator[Fetcher]:
-    new_fetcher = Fetcher(folder, **{"max_bytes": 1_000_000, "seconds": 10.0, "lookup": refuse_names, **options})
+    network = Settings.load(env_file=None).network.network()
+    new_fetcher = Fetcher(
+        folder, **{"max_bytes": 1_000_000, "seconds": 10.0, "lookup": refuse_names, "network": network, **options}
+    )
     try:
         yield new_fetcher
     finally:

@@ -19,6 +19,7 @@ is one chunk of the chunked coding and one write.
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -87,8 +88,14 @@ class Call:
 class ProviderServer:
     """The server of this module. `calls` has the chat requests, `requests` has all requests, in order of arrival."""
 
-    def __init__(self, text: str = "Hello from the provider.", models: Sequence[str] = ("test-model",)) -> None:
+    def __init__(
+        self,
+        text: str = "Hello from the provider.",
+        models: Sequence[str] = ("test-model",),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._text = text
+        self._tls = tls
         self._models = models
         self.reset()
         self.open_connections = 0
@@ -106,7 +113,7 @@ class ProviderServer:
         self._scripts: dict[str, deque[Scripted]] = {}
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -120,8 +127,17 @@ class ProviderServer:
     @property
     def root_url(self) -> str:
         """The URL without a path, the base URL for an Ollama client."""
+        return self.url_at("127.0.0.1")
+
+    @property
+    def port(self) -> int:
+        """The port of the server."""
         assert self._server is not None, "use `async with ProviderServer()`"
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self._server.sockets[0].getsockname()[1]
+
+    def url_at(self, host: str) -> str:
+        """The URL without a path, with this host, before which a user and password may stand."""
+        return f"{'https' if self._tls is not None else 'http'}://{host}:{self.port}"
 
     @property
     def base_url(self) -> str:

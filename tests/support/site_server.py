@@ -24,6 +24,7 @@ class Site:
 
     pages: dict[str, bytes | Script] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    fallback: bytes = answer(404)
     port: int = 0
 
     @property
@@ -41,7 +42,7 @@ class Site:
             path = head[0].split(" ")[1]
             fields = (line.partition(": ") for line in head[1:] if line)
             self.requests.append((path, {name.lower(): value for name, _, value in fields}))
-            page = self.pages.get(path, answer(404))
+            page = self.pages.get(path, self.fallback)
             if isinstance(page, bytes):
                 writer.write(page)
             else:

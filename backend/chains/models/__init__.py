@@ -5,8 +5,12 @@ import pkgutil
 from dataclasses import replace
 from functools import cache
 
+from pydantic import SecretStr
+
 from backend.chains.models.provider import Endpoint, Plugin
+from backend.config.fields import check_key
 from backend.config.models_file import ProviderTable, variable
+from backend.kit.network.network import DIRECT, Network
 
 _OWN_RANK = 18
 """The rank of providers that MODELS_FILE adds: after the vendors, before what runs on this machine by chance."""
@@ -26,10 +30,11 @@ def plugins() -> tuple[Plugin, ...]:
     return tuple(entries)
 
 
-def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
+def endpoints(table: ProviderTable, network: Network = DIRECT) -> list[tuple[Plugin, Endpoint]]:
     """Every provider, built in or from MODELS_FILE, in the order in which a default model is looked for.
 
-    Raises ValueError, which names the setting to change, if a kind is unknown or an address is no URL.
+    Raises ValueError, which names the setting to change, if a kind is unknown, an address is no URL, or a key can't be
+    sent.
     """
     kinds = {kind.name: (plugin, kind) for plugin in plugins() for kind in plugin.kinds}
     entries: list[tuple[Plugin, Endpoint]] = []
@@ -42,12 +47,16 @@ def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
             )
             raise ValueError(f"MODELS_FILE: providers.{name}: {wrong}. Known: {', '.join(kinds)}.")
         url = table.base_url(name) or kind.base_url
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise ValueError(f"{variable(name, 'BASE_URL')}: must be an http:// or https:// URL")
+        key = _checked_key(table, name)
+        try:
+            address = network.address(url, has_key=key is not None) if url is not None else None
+        except ValueError as error:
+            raise ValueError(f"{variable(name, 'BASE_URL')}: {error}") from None
         headers = {header: value.get_secret_value() for header, value in spec.headers.items()}
         rank = kind.default_rank if name == kind.name else _OWN_RANK
-        entries.append((plugin, Endpoint(name, kind, url, table.key(name), headers, rank)))
-    entries = [(plugin, _with_quirks(endpoint, table)) for plugin, endpoint in entries]
+        url, login = (address.url, address.login) if address is not None else (None, None)
+        endpoint = Endpoint(name, kind, url, key, headers, rank, login=login, network=network)
+        entries.append((plugin, _with_quirks(endpoint, table)))
     return sorted(entries, key=lambda entry: (entry[1].rank is None, entry[1].rank or 0))
 
 
@@ -55,3 +64,15 @@ def _with_quirks(endpoint: Endpoint, table: ProviderTable) -> Endpoint:
     spec = table.spec(endpoint.name)
     models = {name: model.quirks for name, model in spec.models.items() if model.quirks is not None}
     return replace(endpoint, quirks=spec.quirks, model_quirks=models)
+
+
+def _checked_key(table: ProviderTable, name: str) -> SecretStr | None:
+    """The key of a provider. Raises ValueError, which names its setting, if it can't be sent."""
+    key = table.key(name)
+    if key is None:
+        return None
+    try:
+        checked = check_key(key.get_secret_value())
+    except ValueError as error:
+        raise ValueError(f"{variable(name, 'API_KEY')}: {error}") from None
+    return SecretStr(checked) if checked else None

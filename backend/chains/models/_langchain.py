@@ -1,17 +1,20 @@
 """What all protocols share that use one of LangChain's own packages."""
 
 import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
+from urllib.parse import urlsplit
 
 from typing_extensions import override
 
 from backend.chains.models._chat_messages import chat_messages
 from backend.chains.models._finishes import Ending, reason_in, seconds_to_end
 from backend.chains.models._frames import UNENCODED, Mend, reading_hook
+from backend.chains.models._opened import OpenedModels
 from backend.chains.models._quirk_book import QuirkBook, adapted
 from backend.chains.models._refusals import refusal_of, unlisted
 from backend.chains.models._stops import ended_before
@@ -27,11 +30,8 @@ from backend.chains.models.prompt import (
 from backend.chains.models.provider import ChatModel, Endpoint, Listing, Provider
 from backend.config.groups.models import ModelSettings
 from backend.errors import ProviderRefused, RunError
+from backend.kit.network.network import Network
 
-if TYPE_CHECKING:
-    import httpx
-
-_MAX_OPENED = 64
 _REASONS = ("finish_reason", "stop_reason", "done_reason")
 
 
@@ -40,13 +40,16 @@ class LangChainProvider(Provider, ABC):
     the models are listed."""
 
     default: ClassVar[str | None] = None
+    uses_httpx2: ClassVar[bool] = False
+    """Whether its SDK takes a client of httpx2 instead of httpx."""
 
     def __init__(self, endpoint: Endpoint, settings: ModelSettings) -> None:
         self.endpoint = endpoint
         self.settings = settings
         self.book = QuirkBook(endpoint)
-        self._opened: dict[str, asyncio.Task[Any]] = {}
-        self._http: httpx.AsyncClient | None = None
+        self._opened = OpenedModels(self._make_prepared, self.release)
+        self._http: Any = None
+        self._http_lock = threading.Lock()
 
     @abstractmethod
     def make(self, model: str) -> Any:
@@ -69,36 +72,51 @@ class LangChainProvider(Provider, ABC):
         del opened
 
     @property
-    def key(self) -> str:
-        """The key, or a placeholder if the server needs none."""
-        return self.endpoint.key.get_secret_value() if self.endpoint.key is not None else "none"
-
-    @property
     def longest(self) -> float:
         """Seconds that a connection may be silent; the run's own deadlines are shorter."""
         return max(self.settings.first_token_timeout, self.settings.idle_timeout) + 5
 
-    def http(self, mend: Mend) -> "httpx.AsyncClient":
-        """A client with our deadlines and headers for SDKs that take one; one for all of the provider's models. Streams
-        are read as `_frames` says."""
+    def http(self, mend: Mend) -> Any:
+        """A client with our network, deadlines and headers for SDKs that take one; one for all of the provider's
+        models. It is made in the thread that makes a model. Streams are read as `_frames` says."""
+        with self._http_lock:
+            if self._http is None:
+                self._http = self._make_http(mend)
+            return self._http
+
+    def _make_http(self, mend: Mend) -> Any:
+        headers = self.endpoint.request_headers({})
+        host = urlsplit(self.endpoint.root).hostname
+        connect, longest = self.settings.connect_timeout, self.longest
+        limits = {"connect": connect, "read": longest, "write": longest, "pool": longest}
+
+        # SDKs give each request a deadline of their own, without one for the connection, and headers.
+        async def adapt(request: Any) -> None:
+            request.extensions = {**request.extensions, "timeout": limits}
+            request.headers.update(UNENCODED)
+            # A redirect to another host gets no passwords.
+            if request.url.host == host:
+                request.headers.update(headers)
+
+        options: dict[str, Any] = {"follow_redirects": True}
+        if self.uses_httpx2:
+            import httpx2
+
+            from backend.kit.network.httpx2_client import httpx2_client
+
+            options["event_hooks"] = {"request": [adapt], "response": [reading_hook(httpx2, mend)]}
+            return httpx2_client(self.endpoint.network, **options)
         import httpx
 
-        if self._http is None:
-            limits = httpx.Timeout(self.longest, connect=self.settings.connect_timeout)
+        from backend.kit.network.httpx_client import httpx_client
 
-            # SDKs give each request a deadline of their own, without one for the connection.
-            async def limit(request: httpx.Request) -> None:
-                request.extensions = {**request.extensions, "timeout": limits.as_dict()}
-
-            headers = {**UNENCODED, **self.endpoint.headers}
-            hooks = {"request": [limit], "response": [reading_hook(httpx, mend)]}
-            self._http = httpx.AsyncClient(timeout=limits, headers=headers, follow_redirects=True, event_hooks=hooks)
-        return self._http
+        options["event_hooks"] = {"request": [adapt], "response": [reading_hook(httpx, mend)]}
+        return httpx_client(self.endpoint.network, **options)
 
     def unset(self) -> str | None:
         """The setting that is missing, or None."""
-        own = self.endpoint.base_url != self.endpoint.kind.base_url
-        return f"set {self.endpoint.key_setting}" if self.endpoint.key is None and not own else None
+        endpoint = self.endpoint
+        return f"set {endpoint.key_setting}" if endpoint.key is None and not endpoint.own_address else None
 
     @override
     async def listing(self) -> Listing:
@@ -122,28 +140,16 @@ class LangChainProvider(Provider, ABC):
         return LangChainModel(self, model)
 
     async def opened(self, model: str) -> Any:
-        """The LangChain model, made once: each has its own connections. It is made in a thread, since the
-        first one imports an SDK."""
-        if model not in self._opened:
-            if len(self._opened) >= _MAX_OPENED:
-                await self._let_go(next(iter(self._opened)))
-            self._opened[model] = asyncio.create_task(asyncio.to_thread(self.make, model))
-        try:
-            # A caller that stops waiting doesn't stop it for the other callers.
-            return await asyncio.shield(self._opened[model])
-        except Exception:
-            self._opened.pop(model, None)
-            raise
+        """The LangChain model, made once: each has its own connections."""
+        return await self._opened.get(model)
 
-    async def _let_go(self, model: str) -> None:
-        making = self._opened.pop(model)
-        if making.done() and not making.cancelled() and making.exception() is None:
-            await self.release(making.result())
+    def _make_prepared(self, model: str) -> Any:
+        self.endpoint.network.load()
+        return self.make(model)
 
     @override
     async def aclose(self) -> None:
-        for model in list(self._opened):
-            await self._let_go(model)
+        await self._opened.close()
         if self._http is not None:
             await self._http.aclose()
             self._http = None
@@ -300,16 +306,18 @@ class _Counter:
 
 
 async def listed(
-    url: str, headers: Mapping[str, str], params: Mapping[str, str] | None = None, *, proxies: bool = True
+    network: Network, url: str, headers: Mapping[str, str], params: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The JSON object at a provider's address, within seconds; an array is one with the `data` only. `proxies`: those
-    of the environment are used.
+    """The JSON object at a provider's address, within seconds; an array is one with the `data` only.
 
     Raises httpx's errors, ValueError.
     """
+    await network.prepare()
     import httpx
 
-    async with httpx.AsyncClient(timeout=httpx.Timeout(4.0, connect=2.0), trust_env=proxies) as client:
+    from backend.kit.network.httpx_client import httpx_client
+
+    async with httpx_client(network, timeout=httpx.Timeout(4.0, connect=2.0)) as client:
         answer = await client.get(url, headers=dict(headers), params=params)
         answer.raise_for_status()
         found = answer.json()

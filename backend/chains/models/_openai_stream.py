@@ -6,15 +6,12 @@ through LangChain's own conversion, and a request that asks for more than a plai
 """
 
 import asyncio
-import os
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import aiohttp
-import certifi
 import msgspec
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -29,6 +26,7 @@ from backend.chains.models._waits import wait_in_headers
 from backend.chains.models.prompt import Output, Reasoning, Text, Tokens
 from backend.chains.models.provider import bytes_came
 from backend.config.quirks import ModelQuirks
+from backend.kit.network.aiohttp_session import StreamSession
 
 _LIBRARY_ONLY = frozenset({"response_format", "logprobs", "modalities", "audio", "n"})
 _ROLES: tuple[str, ...] = ("system", "user", "assistant")
@@ -51,7 +49,7 @@ class ServerConnection:
 class _Wire:
     """The chat endpoint of one server. Not part of the model: pydantic's private attributes cost 20 µs each."""
 
-    def __init__(self, session: Callable[[], aiohttp.ClientSession], server: ServerConnection) -> None:
+    def __init__(self, session: Callable[[], StreamSession], server: ServerConnection) -> None:
         self._session = session
         self._server = server
         self._url = f"{server.base_url.rstrip('/')}/chat/completions"
@@ -119,7 +117,7 @@ class StreamingChatOpenAI(ChatOpenAI):
     _wire: _Wire = PrivateAttr()
 
     @classmethod
-    def over(cls, session: Callable[[], aiohttp.ClientSession], server: ServerConnection, **options: Any) -> Self:
+    def over(cls, session: Callable[[], StreamSession], server: ServerConnection, **options: Any) -> Self:
         """A model that streams over the session, which is asked for when first needed; `options` are ChatOpenAI's."""
         key = server.headers.get("Authorization", "").removeprefix("Bearer ") or "none"
         model = cls(base_url=server.base_url, api_key=SecretStr(key), default_headers=dict(server.headers), **options)
@@ -246,13 +244,3 @@ def _looked_at(end: "asyncio.Future[None]") -> None:
     """So that asyncio doesn't complain that nobody looked at the exception."""
     if not end.cancelled():
         end.exception()
-
-
-def open_session(connect_seconds: float) -> aiohttp.ClientSession:
-    """One session for all of a provider's streams, on the running loop."""
-    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"))
-    connector = aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(cafile=certifi.where()))
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
-    # No cookies: what a provider sets for one answer is nothing to the next one's.
-    jar = aiohttp.DummyCookieJar()
-    return aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=proxied, cookie_jar=jar)

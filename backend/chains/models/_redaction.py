@@ -58,8 +58,7 @@ def _configured(endpoint: Endpoint) -> Iterable[str]:
     """The values of the settings that are secret, longest first."""
     secrets = [endpoint.key.get_secret_value()] if endpoint.key is not None else []
     secrets += endpoint.headers.values()
-    login = re.search(r"//([^/@]*)@", endpoint.base_url or "")
-    secrets += login.group(1).split(":") if login is not None else []
+    secrets += (endpoint.login or "").split()[1:]
     return sorted((secret.strip() for secret in secrets if len(secret.strip()) >= _MIN_SECRET), key=len, reverse=True)
 
 

@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 _TIMEOUTS = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError", "ServerTimeoutError"})
 _CERTIFICATES = frozenset({"ClientSSLError", "SSLError", "SSLCertVerificationError"})
+_PROXIES = frozenset({"ProxyError", "ClientHttpProxyError", "ClientProxyConnectionError"})
 _UNREACHED = frozenset({"APIConnectionError", "ConnectError", "ClientConnectorError", "ConnectionRefusedError"})
 _REPORTED = frozenset({"ResponseError"})
 """An error inside a stream, without anything to tell it by."""
@@ -98,8 +99,12 @@ def _failure(error: Exception, names: set[str], report: _Report, endpoint: Endpo
     again = report.wait or 0.0
     if names & _TIMEOUTS:
         return ProviderTimeout("The provider did not answer in time. Try again.", retry_after=again)
+    if names & _PROXIES or report.status == 407:
+        check = "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
+        return ProviderFailed(f"The proxy doesn't lead to the provider. {check}", retry_after=again)
     if names & _CERTIFICATES:
-        return ProviderFailed(f"The provider's certificate is not trusted. Check {endpoint.url_setting}.")
+        check = f"Check {endpoint.url_setting}, and name your own authority in CA_BUNDLE or SSL_CERT_FILE."
+        return ProviderFailed(f"The provider's certificate is not trusted. {check}")
     if names & _UNREACHED:
         check = f"Check {endpoint.url_setting} and the network."
         return ProviderFailed(f"The provider can't be reached. {check}", retry_after=again)

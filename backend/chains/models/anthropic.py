@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from backend.chains.models._finishes import reason_in
-from backend.chains.models._frames import UNENCODED, fields_in, objects_in, reading_hook, text_in
+from backend.chains.models._frames import fields_in, objects_in, text_in
 from backend.chains.models._langchain import LangChainProvider, listed
 from backend.chains.models._usage import counts_in
 from backend.chains.models.capabilities import profile_of
@@ -23,33 +23,28 @@ _BUDGETS: dict[Effort, int] = {"minimal": 1024, "low": 2048, "medium": 8192, "hi
 
 class _Provider(LangChainProvider):
     default = "claude-sonnet-5"
+    uses_httpx2 = True
 
     def make(self, model: str) -> Any:
         import anthropic
-        import httpx2
 
         chat = _chat_class()(
             model_name=model,
-            api_key=SecretStr(self.key),
+            api_key=SecretStr(self.endpoint.key_text),
             base_url=self.endpoint.base_url,
             timeout=self.longest,
             stop=None,
             max_retries=0,
         )
-        # LangChain's own client has one deadline for everything, and shares its connections with those of others.
+        # LangChain's own client has one deadline for everything, and connections that don't know our network.
         client = anthropic.AsyncAnthropic(
-            api_key=self.key,
+            api_key=self.endpoint.key_text,
             base_url=self.endpoint.base_url,
-            timeout=anthropic.Timeout(self.longest, connect=self.settings.connect_timeout),
             max_retries=0,
-            default_headers={**UNENCODED, **self.endpoint.headers},
-            http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [reading_hook(httpx2, _mended)]}),
+            http_client=self.http(_mended),
         )
         vars(chat)["_async_client"] = client
         return chat
-
-    async def release(self, opened: Any) -> None:
-        await opened._async_client.close()
 
     def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
         fields = parameters.named(max_tokens="max_tokens", temperature="temperature", top_p="top_p", stop="stop")
@@ -69,8 +64,9 @@ class _Provider(LangChainProvider):
         return {**fields, "output_config": output} if output else fields
 
     async def names(self) -> list[str]:
-        headers = {"x-api-key": self.key, "anthropic-version": _VERSION, **self.endpoint.headers}
-        listing = await listed(f"{self.endpoint.root}/v1/models", headers, {"limit": "1000"})
+        endpoint = self.endpoint
+        headers = endpoint.request_headers({"x-api-key": endpoint.key_text, "anthropic-version": _VERSION})
+        listing = await listed(endpoint.network, f"{endpoint.root}/v1/models", headers, {"limit": "1000"})
         return [str(row["id"]) for row in listing["data"]]
 
 

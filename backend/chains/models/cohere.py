@@ -20,9 +20,10 @@ class _Provider(LangChainProvider):
         import cohere
         from langchain_cohere import ChatCohere
 
-        chat = ChatCohere(model=model, cohere_api_key=SecretStr(self.key), base_url=self.endpoint.base_url)
+        key, url = self.endpoint.key_text, self.endpoint.base_url
+        chat = ChatCohere(model=model, cohere_api_key=SecretStr(key), base_url=url)
         chat.async_client = cohere.AsyncClient(
-            api_key=self.key, base_url=self.endpoint.base_url, timeout=self.longest, httpx_client=self.http(_mended)
+            api_key=key, base_url=url, timeout=self.longest, httpx_client=self.http(_mended)
         )
         return chat
 
@@ -36,8 +37,10 @@ class _Provider(LangChainProvider):
         return fields
 
     async def names(self) -> list[str]:
-        headers = {"Authorization": f"Bearer {self.key}", **self.endpoint.headers}
-        found = await listed(f"{self.endpoint.root}/v1/models", headers, {"endpoint": "chat", "page_size": "1000"})
+        endpoint = self.endpoint
+        headers = endpoint.request_headers({"Authorization": f"Bearer {endpoint.key_text}"})
+        wanted = {"endpoint": "chat", "page_size": "1000"}
+        found = await listed(endpoint.network, f"{endpoint.root}/v1/models", headers, wanted)
         return [str(row["name"]) for row in found["models"]]
 
 

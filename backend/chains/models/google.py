@@ -26,10 +26,12 @@ class _Provider(LangChainProvider):
         from langchain_google_genai import ChatGoogleGenerativeAI
 
         # One try: with 0 the SDK takes its own default.
-        chat = ChatGoogleGenerativeAI(model=model, api_key=SecretStr(self.key), temperature=None, max_retries=1)
+        chat = ChatGoogleGenerativeAI(
+            model=model, api_key=SecretStr(self.endpoint.key_text), temperature=None, max_retries=1
+        )
         # By itself it would use aiohttp with one deadline for the whole answer.
         options = HttpOptions(base_url=self.endpoint.root, api_version=_VERSION, httpx_async_client=self.http(_mended))
-        chat.client = Client(api_key=self.key, vertexai=False, http_options=options)
+        chat.client = Client(api_key=self.endpoint.key_text, vertexai=False, http_options=options)
         return chat
 
     async def release(self, opened: Any) -> None:
@@ -51,8 +53,9 @@ class _Provider(LangChainProvider):
         return fields
 
     async def names(self) -> list[str]:
-        headers = {"x-goog-api-key": self.key, **self.endpoint.headers}
-        listing = await listed(f"{self.endpoint.root}/{_VERSION}/models", headers, {"pageSize": "1000"})
+        endpoint = self.endpoint
+        headers = endpoint.request_headers({"x-goog-api-key": endpoint.key_text})
+        listing = await listed(endpoint.network, f"{endpoint.root}/{_VERSION}/models", headers, {"pageSize": "1000"})
         return [
             str(row["name"]).removeprefix("models/")
             for row in listing["models"]

@@ -32,13 +32,14 @@ class _Provider(LangChainProvider):
         return Listing(True, f"Ollama answers at {url}", tuple(models), chat[0] if chat else None)
 
     async def names(self) -> list[str]:
-        listing = await listed(f"{self.endpoint.root}/api/tags", self.headers(), proxies=False)
+        listing = await listed(self.endpoint.network, f"{self.endpoint.root}/api/tags", self.headers())
         return [str(row["name"]) for row in listing["models"] if "name" in row]
 
     def headers(self) -> dict[str, str]:
         """What the settings add; a key, where one is set: Ollama's own service wants one."""
-        key = {"Authorization": f"Bearer {self.key}"} if self.endpoint.key is not None else {}
-        return {**key, **self.endpoint.headers}
+        endpoint = self.endpoint
+        key = {"Authorization": f"Bearer {endpoint.key_text}"} if endpoint.key is not None else {}
+        return endpoint.request_headers(key)
 
     def refusal(self, error: Exception, model: str) -> RunError:
         meant = super().refusal(error, model)
@@ -54,6 +55,9 @@ class _Provider(LangChainProvider):
         import httpx
         from langchain_ollama import ChatOllama
 
+        from backend.kit.network.httpx_client import HttpxTransport
+
+        network = self.endpoint.network
         return ChatOllama(
             model=model,
             base_url=self.endpoint.base_url,
@@ -62,7 +66,12 @@ class _Provider(LangChainProvider):
                 "trust_env": False,
                 "headers": {**UNENCODED, **self.headers()},
             },
-            async_client_kwargs={"event_hooks": {"response": [reading_hook(httpx, _mended, is_plain=True)]}},
+            async_client_kwargs={
+                "transport": HttpxTransport(network),
+                "event_hooks": {"response": [reading_hook(httpx, _mended, is_plain=True)]},
+            },
+            # Never used, but made: by itself it would read all certificates.
+            sync_client_kwargs={"verify": network.tls()},
         )
 
     def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from backend.chains.models._chat_messages import chat_messages
 from backend.chains.models._langchain import ChunkReader, listed
+from backend.chains.models._opened import OpenedModels
 from backend.chains.models._quirk_book import QuirkBook, adapted
 from backend.chains.models._refusals import refusal_of, unlisted
 from backend.chains.models._stops import ended_before
@@ -21,11 +22,9 @@ from backend.config.quirks import ModelQuirks
 from backend.errors import ProviderRefused, RunError
 
 if TYPE_CHECKING:
-    import aiohttp
-
     from backend.chains.models._openai_stream import StreamingChatOpenAI
+    from backend.kit.network.aiohttp_session import StreamSession
 
-_MAX_OPENED = 64
 _VENDORS = (".openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
 """Hosts that know the newer name of the limit, and for some models only that."""
 _TRACING = ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2")
@@ -50,8 +49,9 @@ class _Provider:
         self.endpoint = endpoint
         self._settings = settings
         self.book = QuirkBook(endpoint, _usual_quirks(endpoint, self.quirks))
-        self._opened: dict[str, StreamingChatOpenAI] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self._opened = OpenedModels(self._make_client)
+        self._session: StreamSession | None = None
+        self._http: Any = None
         self.traced = any(os.environ.get(name, "").lower() == "true" for name in _TRACING)
 
     @property
@@ -87,61 +87,74 @@ class _Provider:
         return Listing(True, where, tuple(models), default)
 
     async def _list_models(self) -> list[str]:
-        listing = await listed(f"{self.endpoint.root}/models", self.headers())
+        listing = await listed(self.endpoint.network, f"{self.endpoint.root}/models", self.headers())
         return sorted(str(row["id"]) for row in listing.get("data", ()) if "id" in row)
 
     def headers(self) -> dict[str, str]:
-        """The header with the key, and the headers of MODELS_FILE."""
+        """The headers that say who asks."""
         # A user's own server needs no key, but some require the header.
-        key = self.endpoint.key.get_secret_value() if self.endpoint.key is not None else "none"
-        name = self.quirks.key_header
-        return {name: f"Bearer {key}" if name == "Authorization" else key, **self.endpoint.headers}
+        key, name = self.endpoint.key_text, self.quirks.key_header
+        return self.endpoint.request_headers({name: f"Bearer {key}" if name == "Authorization" else key})
 
     def open(self, model: str) -> "_Model":
         if unset := self._unset():
             raise ProviderRefused(f"{self.endpoint.name} is not set up: {unset} and restart.")
         return _Model(self, model)
 
-    def client(self, model: str) -> "StreamingChatOpenAI":
+    async def client(self, model: str) -> "StreamingChatOpenAI":
         """The LangChain chat model; making one takes milliseconds, so they are kept."""
+        return await self._opened.get(model)
+
+    def _make_client(self, model: str) -> "StreamingChatOpenAI":
         from backend.chains.models._openai_stream import ServerConnection, StreamingChatOpenAI
 
-        if model not in self._opened:
-            if len(self._opened) >= _MAX_OPENED:
-                self._opened.clear()
-            server = ServerConnection(
-                str(self.endpoint.base_url),
-                self.headers(),
-                partial(self.book.of, model),
-                self._settings.idle_timeout,
-            )
-            self._opened[model] = StreamingChatOpenAI.over(
-                self._open_session,
-                server,
-                model=model,
-                streaming=True,
-                stream_usage=True,
-                # LangChain builds the payload of another endpoint for some names; this protocol is chat completions.
-                use_responses_api=False,
-                # Retries and silence are the run's business; langchain's own watch costs a task a token and has
-                # swallowed cancels on Python 3.11.
-                max_retries=0,
-                stream_chunk_timeout=None,
-            )
-        return self._opened[model]
+        self.endpoint.network.load()
+        server = ServerConnection(
+            str(self.endpoint.base_url), self.headers(), partial(self.book.of, model), self._settings.idle_timeout
+        )
+        return StreamingChatOpenAI.over(
+            self._open_session,
+            server,
+            model=model,
+            streaming=True,
+            stream_usage=True,
+            # LangChain builds the payload of another endpoint for some names; this protocol is chat completions.
+            use_responses_api=False,
+            # Retries and silence are the run's business; langchain's own watch costs a task a token and has
+            # swallowed cancels on Python 3.11.
+            max_retries=0,
+            stream_chunk_timeout=None,
+            **self._http_options(),
+        )
 
-    def _open_session(self) -> "aiohttp.ClientSession":
-        from backend.chains.models._openai_stream import open_session
+    def _http_options(self) -> dict[str, Any]:
+        """LangChain's own clients, which answer only while calls are traced, in our network."""
+        import httpx2
+
+        from backend.kit.network.httpx2_client import httpx2_client
+
+        network = self.endpoint.network
+        if self._http is None:
+            self._http = httpx2_client(network, follow_redirects=True)
+        # The other one is never used, but made: by itself it would read all certificates.
+        unused = httpx2.Client(verify=network.tls(), trust_env=False)
+        return {"http_async_client": self._http, "http_client": unused, "openai_proxy": None, "http_socket_options": ()}
+
+    def _open_session(self) -> "StreamSession":
+        from backend.kit.network.aiohttp_session import StreamSession
 
         if self._session is None:
-            self._session = open_session(self._settings.connect_timeout)
+            self._session = StreamSession(self.endpoint.network, self._settings.connect_timeout)
         return self._session
 
     async def aclose(self) -> None:
-        self._opened.clear()
+        await self._opened.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
 
 
 class _Model:
@@ -158,8 +171,9 @@ class _Model:
     async def _stream(self, prompt: Prompt) -> AsyncGenerator[Output]:
         """The outputs; asked again if the provider refuses a parameter that can be left out."""
         book, tried = self._provider.book, set[str]()
+        client = await self._provider.client(self._model)
         while True:
-            outputs, has_output = self._outputs(prompt, book.of(self._model)), False
+            outputs, has_output = self._outputs(client, prompt, book.of(self._model)), False
             try:
                 async with aclosing(outputs):
                     async for output in outputs:
@@ -172,9 +186,8 @@ class _Model:
                 if has_output or not book.learn(self._model, error, prompt, tried):
                     raise refusal_of(error, self._model, self._provider.endpoint) from error
 
-    def _outputs(self, prompt: Prompt, quirks: ModelQuirks) -> AsyncGenerator[Output]:
+    def _outputs(self, client: "StreamingChatOpenAI", prompt: Prompt, quirks: ModelQuirks) -> AsyncGenerator[Output]:
         """The outputs of one call of a model with these quirks."""
-        client = self._provider.client(self._model)
         fields = _fields(adapted(prompt.parameters, quirks), quirks)
         messages = chat_messages(prompt, quirks)
         traced = self._provider.traced

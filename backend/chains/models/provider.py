@@ -1,7 +1,6 @@
 """What a provider is: it lists models and opens them. A model streams its answer to a prompt."""
 
 import importlib.util
-import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from backend.chains.models.prompt import Output, Prompt
 from backend.config.groups.models import ModelSettings
 from backend.config.models_file import Price, variable
 from backend.config.quirks import ModelQuirks
+from backend.kit.network.network import DIRECT, Network, merge_headers
 
 EXTRA = "pip install --no-deps -r backend/requirements-providers.txt"
 """The command that installs the packages of optional providers."""
@@ -109,6 +109,9 @@ class Endpoint:
     """Those of all its models, from MODELS_FILE."""
     model_quirks: Mapping[str, ModelQuirks] = field(default_factory=dict[str, ModelQuirks])
     """Those of single models, from MODELS_FILE."""
+    login: str | None = field(default=None, repr=False)
+    """The `Authorization` header of a user and password, which are not in `base_url`."""
+    network: Network = DIRECT
 
     def quirks_of(self, model: str) -> ModelQuirks:
         """What MODELS_FILE says about the quirks of a model."""
@@ -140,8 +143,17 @@ class Endpoint:
 
     @property
     def shown(self) -> str:
-        """The address for people, without a user name and password."""
-        return re.sub(r"//[^/@]*@", "//", self.root)
+        """The address for people."""
+        return self.root
+
+    @property
+    def key_text(self) -> str:
+        """The key, or a placeholder: some servers and SDKs need one, whatever it is."""
+        return self.key.get_secret_value() if self.key is not None else "none"
+
+    def request_headers(self, key_headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers of a request: those with the key, over them the user and password, over them MODELS_FILE's."""
+        return merge_headers(key_headers, {"Authorization": self.login} if self.login else {}, self.headers)
 
     @property
     def key_setting(self) -> str:

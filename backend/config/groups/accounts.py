@@ -13,8 +13,10 @@ def parse_keys(value: SecretStr | None) -> dict[str, str]:
     """The names of callers by key, from `name:key,name:key`. Raises ValueError, whose text never quotes a key."""
     keys: dict[str, str] = {}
     for number, pair in enumerate(p for p in (value.get_secret_value() if value else "").split(",") if p.strip()):
-        name, _, key = pair.strip().partition(":")
-        if not name.isidentifier() or len(key) < MIN_KEY_LENGTH or not key.isascii() or len(set(key)) < 8:
+        name, key = (part.strip() for part in pair.partition(":")[::2])
+        is_varied = len(key) >= MIN_KEY_LENGTH and len(set(key)) >= 8
+        # Other characters can't be sent in a header.
+        if not name.isidentifier() or not is_varied or not key.isascii() or not key.isprintable():
             raise ValueError(
                 f"must be name:key,name:key with a plain name and at least {MIN_KEY_LENGTH} varied ASCII characters "
                 f"a key; entry {number + 1} is not"

@@ -1,8 +1,8 @@
 """How documents are read, found and quoted."""
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 
-from backend.config.fields import Names, SettingsGroup, parse_hosts
+from backend.config.fields import Key, Names, SettingsGroup, parse_hosts
 
 
 class LibrarySettings(SettingsGroup):
@@ -34,7 +34,7 @@ class LibrarySettings(SettingsGroup):
     reranker_model: str | None = Field(
         None, description="The model that the reranker's API should use, if it has several."
     )
-    reranker_api_key: SecretStr | None = Field(None, description="Key of the reranker's API.")
+    reranker_api_key: Key = Field(None, description="Key of the reranker's API.")
     reranker_timeout: float = Field(
         2.0, gt=0, le=60, description="Seconds that a search waits for the reranker; then it goes on without it."
     )
@@ -52,6 +52,11 @@ class LibrarySettings(SettingsGroup):
         (),
         description="`host` or `host:port`, comma-separated. URLs of these hosts are fetched even if the address is "
         "private or the port is not 80 or 443.",
+    )
+    url_proxy: bool = Field(
+        False,
+        description="1 fetches URLs through HTTP_PROXY and HTTPS_PROXY, too. The proxy then decides which addresses "
+        "can be reached: it must refuse private ones. URLs of URL_ALLOWED_HOSTS always go through the proxy.",
     )
     url_timeout: float = Field(60.0, gt=0, le=3600, description="Seconds that fetching one URL may take.")
 

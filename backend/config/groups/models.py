@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 
-from backend.config.fields import HttpUrl, SettingsGroup
+from backend.config.fields import HttpUrl, Key, SettingsGroup
 
 
 class ModelSettings(SettingsGroup):
@@ -37,7 +37,7 @@ class ModelSettings(SettingsGroup):
     cooldown_seconds: float = Field(
         30.0, ge=0, description="Seconds for which a model that failed is skipped, if there is another one."
     )
-    openai_api_key: SecretStr | None = Field(None, description="Key of OpenAI, or of a server that speaks its API.")
+    openai_api_key: Key = Field(None, description="Key of OpenAI, or of a server that speaks its API.")
     openai_base_url: HttpUrl | None = Field(
         None, description="Base URL of an OpenAI-compatible server, e.g. http://localhost:8080/v1."
     )

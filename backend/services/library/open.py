@@ -17,6 +17,7 @@ from backend.config.groups.models import ModelSettings
 from backend.config.groups.storage import FILES
 from backend.config.settings import Settings, SettingsError
 from backend.kit.locks import KeyedLocks
+from backend.kit.network.network import Network
 from backend.services.foundation import Core
 from backend.services.library.collections import CollectionService
 from backend.services.library.documents import DocumentService
@@ -67,9 +68,9 @@ async def opened(
     async with AsyncExitStack() as stack:
         index = VectorIndex(core.data_dir / "vectors")
         stack.push_async_callback(index.close)
-        embedders = _embedders(settings, models, core.data_dir)
+        embedders = _embedders(settings, models, core.data_dir, core.network)
         stack.push_async_callback(embedders.aclose)
-        reranking = _reranking(settings)
+        reranking = _reranking(settings, core.network)
         if reranking is not None:
             stack.push_async_callback(reranking.close)
         holdings = Holdings(core.database, index, embedders, files)
@@ -150,16 +151,16 @@ def _library(
 def check(settings: Settings) -> None:
     """Raises SettingsError if EMBEDDING_MODEL or RERANKER names something that can't exist. Sends no request."""
     try:
-        _embedders(settings.library, settings.models, settings.storage.data_dir)
+        _embedders(settings.library, settings.models, settings.storage.data_dir, settings.network.network())
     except ValueError as error:
         raise SettingsError(f"EMBEDDING_MODEL: {error}") from None
     try:
-        _reranking(settings.library)
+        _reranking(settings.library, settings.network.network())
     except ValueError as error:
         raise SettingsError(f"RERANKER: {error}") from None
 
 
-def _embedders(settings: LibrarySettings, models: ModelSettings, data_dir: Path) -> Embedders:
+def _embedders(settings: LibrarySettings, models: ModelSettings, data_dir: Path, network: Network) -> Embedders:
     key = models.openai_api_key
     options = EmbeddingSettings(
         cache_dir=data_dir / "cache",
@@ -167,11 +168,12 @@ def _embedders(settings: LibrarySettings, models: ModelSettings, data_dir: Path)
         openai_base_url=models.openai_base_url,
         ollama_base_url=models.ollama_base_url,
         threads=_THREADS,
+        network=network,
     )
     return Embedders(settings.embedding_model, options)
 
 
-def _reranking(settings: LibrarySettings) -> "Reranking | None":
+def _reranking(settings: LibrarySettings, network: Network) -> "Reranking | None":
     if settings.reranker is None:
         return None
     # Without a reranker, its modules are not imported.
@@ -183,6 +185,7 @@ def _reranking(settings: LibrarySettings) -> "Reranking | None":
         model=settings.reranker_model,
         api_key=key.get_secret_value() if key is not None else None,
         threads=_THREADS,
+        network=network,
     )
     reranker = open_reranker(settings.reranker, options)
     return Reranking(reranker, timeout=settings.reranker_timeout, candidates=settings.rerank_candidates)

@@ -17,6 +17,7 @@ from backend.chains.models.tokenizers import counter
 from backend.config.groups.models import ModelSettings
 from backend.config.models_file import ModelSpec, ProviderTable
 from backend.errors import Invalid, RunError
+from backend.kit.network.network import DIRECT, Network
 from backend.kit.text import is_clean
 
 BUILT_IN = "extractive/quotes"
@@ -68,10 +69,10 @@ class ModelCatalog:
     Raises ValueError if MODELS_FILE names a model that can't exist.
     """
 
-    def __init__(self, settings: ModelSettings, table: ProviderTable) -> None:
+    def __init__(self, settings: ModelSettings, table: ProviderTable, network: Network = DIRECT) -> None:
         self._settings = settings
         self._table = table
-        self._endpoints: dict[str, tuple[Plugin, Endpoint]] = {e.name: (p, e) for p, e in endpoints(table)}
+        self._endpoints: dict[str, tuple[Plugin, Endpoint]] = {e.name: (p, e) for p, e in endpoints(table, network)}
         self._providers: dict[str, Provider] = {
             name: plugin.create(endpoint, settings)
             for name, (plugin, endpoint) in self._endpoints.items()
@@ -171,7 +172,7 @@ class ModelCatalog:
         thread."""
         self._import(self.default.name)
         for _, endpoint in self._endpoints.values():
-            if endpoint.key is not None:
+            if endpoint.key is not None or endpoint.own_address:
                 spec_of(endpoint, "", None)
 
     def _import(self, name: str) -> None:

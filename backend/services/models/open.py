@@ -12,6 +12,7 @@ from backend.config.groups.models import ModelSettings
 from backend.config.models_file import ProviderTable
 from backend.config.settings import SettingsError
 from backend.errors import Invalid
+from backend.kit.network.network import Network
 from backend.services.lifecycle import Readiness
 from backend.services.models.catalog import BUILT_IN, ModelCatalog
 from backend.services.models.choose import ModelChooser
@@ -31,12 +32,14 @@ class Models:
 
 
 @asynccontextmanager
-async def opened(settings: ModelSettings, providers: ProviderTable, readiness: Readiness) -> AsyncGenerator[Models]:
+async def opened(
+    settings: ModelSettings, providers: ProviderTable, network: Network, readiness: Readiness
+) -> AsyncGenerator[Models]:
     """The models, until their connections are closed. The default model is found while the server gets ready.
 
     Raises ValueError if MODELS_FILE names a model that can't exist; `check_models` explains it.
     """
-    catalog = ModelCatalog(settings, providers)
+    catalog = ModelCatalog(settings, providers, network)
 
     async def load() -> None:
         await catalog.open()
@@ -52,11 +55,13 @@ async def opened(settings: ModelSettings, providers: ProviderTable, readiness: R
         await catalog.close()
 
 
-def check_models(settings: ModelSettings, providers: ProviderTable, summary_model: str | None) -> None:
+def check_models(
+    settings: ModelSettings, providers: ProviderTable, network: Network, summary_model: str | None
+) -> None:
     """Raises SettingsError if MODELS_FILE, LLM_MODEL, TASK_MODEL or SUMMARY_MODEL names a model that can't be used.
     Calls no provider."""
     try:
-        catalog = ModelCatalog(settings, providers)
+        catalog = ModelCatalog(settings, providers, network)
     except Invalid as error:
         raise SettingsError(f"MODELS_FILE: {error.message.removeprefix('model: ')}") from None
     except ValueError as error:

@@ -10,7 +10,6 @@ import importlib
 import ipaddress
 import re
 import socket
-import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import certifi
-
 from backend import __version__
 from backend.errors import StorageFull, TooLarge, UrlFailed, UrlRefused, UrlTimeout, UrlUnreachable
+from backend.kit.network.network import DIRECT, Network
 
 if TYPE_CHECKING:
     import aiohttp
@@ -83,7 +81,10 @@ class Fetcher:
     """Fetches from public addresses, and from `allowed` (host, port) pairs with any address.
 
     The content has at most `max_bytes`, also after unpacking, and must arrive within `seconds`. Temporary files are in
-    `folder`. Proxies of the environment are not used, because the check of addresses would not work with them.
+    `folder`.
+
+    A proxy of the network leads to the allowed hosts. To other hosts it leads only if `trusts_proxy`: a proxy connects
+    to addresses that can't be checked here, so it must refuse private ones itself.
     """
 
     def __init__(
@@ -93,6 +94,8 @@ class Fetcher:
         max_bytes: int,
         allowed: Collection[tuple[str, int]] = (),
         seconds: float = 60.0,
+        network: Network = DIRECT,
+        trusts_proxy: bool = False,
         lookup: Lookup = lambda host, port: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
     ) -> None:
         self._folder = folder
@@ -103,7 +106,9 @@ class Fetcher:
         # Own threads for DNS: a name server that doesn't answer blocks a thread for half a minute.
         self._threads = ThreadPoolExecutor(_MAX_FETCHES, "dns")
         self._turns = asyncio.Semaphore(_MAX_FETCHES)
-        self._tls: ssl.SSLContext | None = None
+        self._network = network
+        self._trusts_proxy = trusts_proxy
+        self._is_loaded = False
 
     @asynccontextmanager
     async def fetch(self, url: str) -> AsyncGenerator[FetchedFile]:
@@ -122,24 +127,26 @@ class Fetcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _download(self, url: str, file: BinaryIO) -> str:
-        trail = [self._check_url(url)]
-        if self._tls is None:
-            self._tls = await asyncio.to_thread(_load_tls)
+        trail = _Trail([self._check_url(url)])
+        if not self._is_loaded:
+            await asyncio.to_thread(self._load)
+            self._is_loaded = True
         import aiohttp
 
         try:
             async with asyncio.timeout(self._seconds), self._session(trail) as session:
-                while len(trail) <= _MAX_REDIRECTS + 1:
-                    async with session.get(trail[-1], allow_redirects=False) as response:
+                while len(trail.urls) <= _MAX_REDIRECTS + 1:
+                    trail.proxy = await self._proxy_for(trail.urls[-1])
+                    async with session.get(trail.urls[-1], allow_redirects=False, proxy=trail.proxy) as response:
                         if response.status not in _REDIRECTS:
                             return await self._store(response, file)
-                        trail.append(self._check_url(response.headers.get("Location", ""), trail[-1]))
+                        trail.urls.append(self._check_url(response.headers.get("Location", ""), trail.urls[-1]))
         except aiohttp.ClientError as error:
-            raise _explain(error, trail[-1].raw_host) from None
+            raise _explain(error, trail.urls[-1].raw_host) from None
         except TimeoutError:
             raise UrlTimeout(
-                f"{trail[-1].raw_host} took longer than {self._seconds:g} seconds. Try again later, or download the "
-                "file and upload it.",
+                f"{trail.urls[-1].raw_host} took longer than {self._seconds:g} seconds. Try again later, or download "
+                "the file and upload it.",
                 advice="URL_TIMEOUT sets the limit.",
             ) from None
         raise UrlFailed(f"url: redirects more than {_MAX_REDIRECTS} times. Give the address where it ends.")
@@ -168,20 +175,45 @@ class Fetcher:
             )
         return url
 
-    def _session(self, trail: "list[URL]") -> "aiohttp.ClientSession":
-        """A session for the URLs of one trail: a URL and its redirects. The last one is requested now."""
+    async def _proxy_for(self, url: "URL") -> str | None:
+        """The proxy that leads to a URL; None if it is fetched directly. Raises UrlRefused if the URL's host is known
+        to have an address that is not public."""
+        proxy = self._network.proxies.proxy_for(str(url))
+        if proxy is None or (url.raw_host, url.port) in self._allowed:
+            return proxy
+        if not self._trusts_proxy:
+            return None
+        host, port = str(url.raw_host), url.port or 0
+        try:
+            infos = await asyncio.get_running_loop().run_in_executor(self._threads, self._lookup, host, port)
+        except (OSError, ValueError):
+            # Behind some proxies nobody but the proxy knows the names of the internet.
+            return proxy
+        if not all(is_public(str(info[4][0])) for info in infos):
+            raise _not_public(host)
+        return proxy
+
+    def _load(self) -> None:
+        """Import aiohttp and load certificates: for the first fetch, in a thread, because it takes long."""
+        importlib.import_module("aiohttp")
+        self._network.tls()
+
+    def _session(self, trail: "_Trail") -> "aiohttp.ClientSession":
+        """A session for the URLs of one trail."""
         import aiohttp
 
         def checked_socket(info: tuple[Any, ...]) -> socket.socket:
             family, kind, protocol, _, address = info
-            target = trail[-1]
-            if (target.raw_host, target.port) not in self._allowed and not is_public(address[0]):
+            target = trail.urls[-1]
+            # The operator chose the proxy, so its own address needs no check.
+            is_trusted = trail.proxy is not None or (target.raw_host, target.port) in self._allowed
+            if not is_trusted and not is_public(address[0]):
                 raise _NotPublicError("not a public address")
             return socket.socket(family, kind, protocol)
 
         connector = aiohttp.TCPConnector(
             resolver=_resolver(self._lookup, self._threads),
-            ssl=self._tls or True,
+            ssl=self._network.tls(),
             socket_factory=checked_socket,
         )
         return aiohttp.ClientSession(
@@ -213,17 +245,16 @@ class Fetcher:
         return (disposition.filename if disposition else None) or response.url.name or str(response.url.host)
 
 
+@dataclass(slots=True)
+class _Trail:
+    """A URL and its redirects. The last one is requested now, perhaps through a proxy."""
+
+    urls: "list[URL]"
+    proxy: str | None = None
+
+
 class _NotPublicError(OSError):
     """An OSError, so that the next address of the same name is tried."""
-
-
-def _load_tls() -> ssl.SSLContext:
-    """Import aiohttp and load certificates: for the first fetch, in a thread, because it takes long."""
-    importlib.import_module("aiohttp")
-    # The authorities of the system, which may include a company's own, and certifi's for containers that have none.
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    return context
 
 
 def _resolver(lookup: Lookup, threads: ThreadPoolExecutor) -> Any:
@@ -267,16 +298,22 @@ def _explain(error: "aiohttp.ClientError", host: str | None) -> UrlRefused | Url
             return UrlRefused(
                 "url: its host is no name and no usual IP address. Give it as 93.184.216.34 or as a name."
             )
+        case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
+            return UrlUnreachable(f"The proxy doesn't lead to {host}. Download the file and upload it.")
         case aiohttp.ClientConnectorCertificateError():
             return UrlUnreachable(f"The certificate of {host} is not valid. Download the file and upload it.")
         case aiohttp.ClientConnectorDNSError():
             return UrlUnreachable(f"There is no host {host}, or DNS doesn't answer. Check the name.")
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, _NotPublicError):
-            return UrlRefused(
-                f"{host} is at an address that is not public; such hosts are not fetched from. Upload the file.",
-                advice="URL_ALLOWED_HOSTS names hosts that are meant to be fetched from.",
-            )
+            return _not_public(host)
         case aiohttp.ClientConnectorError() | aiohttp.ServerTimeoutError():
             return UrlUnreachable(f"{host} can't be reached. Check the URL, or try again later.")
         case _:
             return UrlUnreachable(f"{host} broke off, or sent what is no answer. Try again later.")
+
+
+def _not_public(host: str | None) -> UrlRefused:
+    return UrlRefused(
+        f"{host} is at an address that is not public; such hosts are not fetched from. Upload the file.",
+        advice="URL_ALLOWED_HOSTS names hosts that are meant to be fetched from.",
+    )

@@ -25,6 +25,8 @@ async def opened(settings: LibrarySettings, core: Core) -> "AsyncGenerator[Fetch
         max_bytes=settings.max_upload_mb * 1_000_000,
         allowed=parse_hosts(settings.url_allowed_hosts),
         seconds=settings.url_timeout,
+        network=core.network,
+        trusts_proxy=settings.url_proxy,
     )
     try:
         yield fetcher

@@ -53,6 +53,26 @@ WRONG = [
     ("API_KEYS", "alice:" + "ab" * 20),
     ("API_KEYS", "alice:" + "ä" * 30),
     ("API_KEYS", ","),
+    ("API_KEYS", f"alice:{ALICE}\x07"),
+    ("API_KEYS", f"alice:{ALICE}\n{BOB}"),
+    ("OPENAI_API_KEY", "sk-one\nsk-two"),
+    ("OPENAI_API_KEY", "sk-one\x07"),
+    ("OPENAI_API_KEY", "sk-\u201cone\u201d"),
+    ("OPENAI_API_KEY", '"sk-one"'),
+    ("OPENAI_API_KEY", "'sk-one'"),
+    ("RERANKER_API_KEY", "rk-one\rrk-two"),
+    ("OPENAI_BASE_URL", "http://user:pass/word@host/v1"),
+    ("OPENAI_BASE_URL", "http://"),
+    ("OLLAMA_BASE_URL", "http://host:99999"),
+    ("CA_BUNDLE", "/nowhere/ca.pem"),
+    ("SSL_CERT_FILE", "/dev/null"),
+    ("SSL_CERT_DIR", "/nowhere:/nowhere"),
+    ("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem"),
+    ("CURL_CA_BUNDLE", "/nowhere/ca.pem"),
+    ("HTTP_PROXY", "ftp://proxy.test"),
+    ("HTTPS_PROXY", "socks5://proxy.test"),
+    ("ALL_PROXY", "socks5h://user:pass@proxy.test:1080"),
+    ("NETRC", "/nowhere/netrc"),
     ("DATABASE_URL", "postgresql://db/x"),
     ("DATABASE_URL", "sqlite://x"),
     ("DATABASE_URL", "sqlite:///"),
@@ -207,3 +227,37 @@ def test_data_lies_under_data_dir(tmp_path: Path) -> None:
     assert loaded.storage.database_path.parent == tmp_path
     elsewhere = Settings.load(env_file=None, database_url=f"sqlite:///{tmp_path}/other.db")
     assert elsewhere.storage.database_path == tmp_path / "other.db"
+
+
+# --- keys and proxies
+
+
+@pytest.mark.parametrize("around", ["{}\n", " {}\r\n", "\t{} ", "\ufeff{}"])
+def test_white_space_around_keys_and_addresses_is_nothing(around: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {
+        "OPENAI_API_KEY": around.format("sk-one"),
+        "RERANKER_API_KEY": around.format("rk-one"),
+        "API_KEYS": around.format(f"alice: {ALICE} ,\n bob:{BOB}").replace("\ufeff", ""),
+        "OPENAI_BASE_URL": around.format("http://host/v1").replace("\ufeff", ""),
+    }
+    loaded = load(monkeypatch, **written)
+    keys = (loaded.models.openai_api_key, loaded.library.reranker_api_key)
+    assert [key.get_secret_value() if key is not None else None for key in keys] == ["sk-one", "rk-one"]
+    assert loaded.models.openai_base_url == "http://host/v1"
+    assert parse_keys(loaded.server.api_keys) == {ALICE: "alice", BOB: "bob"}
+
+
+def test_a_key_of_white_space_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, OPENAI_API_KEY=" \n").models.openai_api_key is None
+
+
+def test_a_proxy_that_nothing_needs_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "proxy.test:3128")
+    network = load(monkeypatch, ALL_PROXY="socks5://proxy.test").network.network()
+    assert network.proxies.proxy_for("https://llm.test") == "http://proxy.test:3128"
+
+
+def test_proxies_and_addresses_are_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(monkeypatch, HTTPS_PROXY="http://user:pass-word@proxy.test")
+    assert "pass-word" not in repr(loaded) and "pass-word" not in repr(loaded.network.network())

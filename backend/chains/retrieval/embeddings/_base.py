@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from backend.kit.network.network import DIRECT, Network
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -16,13 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """Settings that a provider may need. `threads` is for models that run in this process."""
+    """Settings that a provider may need. `threads` is for models that run in this process, `network` for others."""
 
     cache_dir: Path
     openai_api_key: str | None = field(default=None, repr=False)
-    openai_base_url: str | None = None
-    ollama_base_url: str = "http://127.0.0.1:11434"
+    openai_base_url: str | None = field(default=None, repr=False)
+    ollama_base_url: str = field(default="http://127.0.0.1:11434", repr=False)
     threads: int = 1
+    network: Network = DIRECT
 
 
 @dataclass(frozen=True, slots=True)

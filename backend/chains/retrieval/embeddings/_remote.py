@@ -10,6 +10,7 @@ from typing_extensions import override
 from backend.chains.retrieval.embeddings._base import Embedder, EmbeddingInput, charged_request
 from backend.chains.text.tokens import estimate_tokens
 from backend.errors import EmbeddingFailed
+from backend.kit.network.network import Network
 from backend.kit.numbers import bounded
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ class RemoteEmbedder(Embedder):
     texts in a request.
     """
 
-    def __init__(self, name: str, *, label: str, hint: str, batch: int) -> None:
+    def __init__(self, name: str, network: Network, *, label: str, hint: str, batch: int) -> None:
         self._name = name
+        self._network = network
         self._label = label
         self._hint = hint
         self._batch = batch
@@ -37,7 +39,7 @@ class RemoteEmbedder(Embedder):
 
     @abstractmethod
     def _client(self) -> Any:
-        """A LangChain `Embeddings`, the same one for each call. The method imports the SDK."""
+        """A LangChain `Embeddings`, the same one for each call. The first call imports the SDK: it runs in a thread."""
 
     @property
     @override
@@ -56,6 +58,7 @@ class RemoteEmbedder(Embedder):
         if self._dimension is None:
             async with self._preparing:
                 if self._dimension is None:
+                    await asyncio.to_thread(self._load)
                     self._dimension = (await self._embed(["dimension"])).shape[1]
 
     @override
@@ -94,6 +97,10 @@ class RemoteEmbedder(Embedder):
             if tokens := bounded(tokens):
                 usage.tokens, usage.estimated = tokens, False
         return self._checked(vectors, len(texts))
+
+    def _load(self) -> None:
+        self._network.load()
+        self._client()
 
     async def _request(self, texts: list[str]) -> tuple[Any, int | None]:
         """The vectors as the provider sends them, and the tokens that it reports. Raises what its SDK raises."""

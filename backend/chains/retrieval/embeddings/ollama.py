@@ -25,9 +25,9 @@ class OllamaEmbedder(RemoteEmbedder):
 
     def __init__(self, model: str, settings: EmbeddingSettings) -> None:
         hint = f"Check that Ollama is running at OLLAMA_BASE_URL and has the model: ollama pull {model}"
-        super().__init__(f"ollama/{model}", label="Ollama", hint=hint, batch=64)
+        super().__init__(f"ollama/{model}", settings.network, label="Ollama", hint=hint, batch=64)
         self._model = model
-        self._base_url = settings.ollama_base_url
+        self._address = settings.network.address(settings.ollama_base_url)
 
     @override
     def _client(self) -> Any:
@@ -42,9 +42,19 @@ class OllamaEmbedder(RemoteEmbedder):
     def _langchain(self) -> Any:
         from langchain_ollama import OllamaEmbeddings
 
+        from backend.kit.network.httpx_client import HttpxTransport
+
+        login = self._address.login
         return OllamaEmbeddings(
             model=self._model,
-            base_url=self._base_url,
-            # Loading a model can take a minute. If the server is down, the request fails at once.
-            client_kwargs={"timeout": 120.0},
+            base_url=self._address.url,
+            client_kwargs={
+                # Loading a model can take a minute. If the server is down, the request fails at once.
+                "timeout": 120.0,
+                "trust_env": False,
+                "headers": {"Authorization": login} if login is not None else {},
+            },
+            async_client_kwargs={"transport": HttpxTransport(self._network)},
+            # Never used, but made: by itself it would read all certificates.
+            sync_client_kwargs={"verify": self._network.tls()},
         )

@@ -27,9 +27,11 @@ class OpenAIEmbedder(RemoteEmbedder):
 
     def __init__(self, model: str, settings: EmbeddingSettings) -> None:
         hint = "Check OPENAI_API_KEY, OPENAI_BASE_URL and the model's name."
-        super().__init__(f"openai/{model}", label="OpenAI", hint=hint, batch=256)
+        super().__init__(f"openai/{model}", settings.network, label="OpenAI", hint=hint, batch=256)
         self._model = model
         self._settings = settings
+        url, has_key = settings.openai_base_url, bool(settings.openai_api_key)
+        self._address = settings.network.address(url, has_key=has_key) if url else None
 
     @override
     def _client(self) -> Any:
@@ -50,25 +52,29 @@ class OpenAIEmbedder(RemoteEmbedder):
 
     @cached_property
     def _http(self) -> Any:
-        from openai import DefaultAsyncHttpxClient
+        from backend.kit.network.httpx2_client import httpx2_client
 
-        return DefaultAsyncHttpxClient()
+        return httpx2_client(self._settings.network, follow_redirects=True)
 
     @cached_property
     def _langchain(self) -> Any:
         from langchain_openai import OpenAIEmbeddings
         from pydantic import SecretStr
 
+        address = self._address
         return OpenAIEmbeddings(
             model=self._model,
             # A local server needs no key, but the SDK does.
             api_key=SecretStr(self._settings.openai_api_key or "none"),
-            base_url=self._settings.openai_base_url,
+            base_url=address.url if address is not None else None,
+            # It takes precedence over the key.
+            default_headers={"Authorization": address.login} if address is not None and address.login else None,
             # Otherwise tiktoken counts tokens, and first downloads its table. Chunks are far below the limit.
             check_embedding_ctx_length=False,
             chunk_size=256,
-            # Our own client, so that we can close it.
+            # Our own client, which knows our network, and which we can close.
             http_async_client=self._http,
+            openai_proxy=None,
             timeout=60.0,
             max_retries=3,
         )

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from backend.kit.network.network import DIRECT, Network
+
 
 @dataclass(frozen=True)
 class RerankerSettings:
-    """Settings that a reranker may need. `threads` is for models that run in this process."""
+    """Settings that a reranker may need. `threads` is for models that run in this process, `network` for others."""
 
     model: str | None = None
     api_key: str | None = field(default=None, repr=False)
     threads: int = 1
+    network: Network = DIRECT
 
 
 class RerankFailed(Exception):

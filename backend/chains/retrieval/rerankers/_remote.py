@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from backend.chains.retrieval.rerankers._base import Reranker, RerankerSettings, RerankFailed
+from backend.kit.network.addresses import Address
+from backend.kit.network.network import merge_headers
 
 if TYPE_CHECKING:
     import httpx
 
-_THIS_MACHINE = frozenset(("localhost", "127.0.0.1", "::1"))
 # For callers that set no deadline.
 _MAX_SECONDS = 60.0
 
@@ -37,19 +38,21 @@ class RerankerProtocol:
 
     def open(self, where: str, settings: RerankerSettings) -> "RemoteReranker":
         """The reranker at a URL. Raises ValueError if `where` is not a URL."""
-        parts = urlsplit(where)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ValueError(f"{self.name} needs an http:// or https:// URL, for example {self.example}")
-        return RemoteReranker(self, where, settings)
+        try:
+            address = settings.network.address(where.strip(), has_key=settings.api_key is not None)
+        except ValueError as error:
+            raise ValueError(f"the URL {error}. For example {self.example}") from None
+        return RemoteReranker(self, address, settings)
 
 
 class RemoteReranker(Reranker):
     """A reranker behind an HTTP API."""
 
-    def __init__(self, protocol: RerankerProtocol, url: str, settings: RerankerSettings) -> None:
-        self._name = f"{protocol.name}:{settings.model or urlsplit(url).hostname}"
+    def __init__(self, protocol: RerankerProtocol, address: Address, settings: RerankerSettings) -> None:
+        self._name = f"{protocol.name}:{settings.model or urlsplit(address.url).hostname}"
         self._protocol = protocol
-        self._url = f"{url.rstrip('/')}/rerank"
+        self._url = f"{address.url.rstrip('/')}/rerank"
+        self._login = address.login
         self._settings = settings
 
     @property
@@ -59,8 +62,7 @@ class RemoteReranker(Reranker):
 
     @override
     async def prepare(self) -> None:
-        # Reading the certificates takes a moment.
-        await asyncio.to_thread(lambda: self._http)
+        await self._settings.network.prepare()
 
     @override
     async def scores(self, query: str, texts: Sequence[str]) -> list[float]:
@@ -76,13 +78,14 @@ class RemoteReranker(Reranker):
 
     @cached_property
     def _http(self) -> "httpx.AsyncClient":
-        import httpx
+        from backend.kit.network.httpx_client import httpx_client
 
         key = self._settings.api_key
-        headers = httpx.Headers({"Authorization": f"Bearer {key}"} if key is not None else {}, encoding="utf-8")
-        # A proxy of the environment can't reach this machine's own ports.
-        outside = urlsplit(self._url).hostname not in _THIS_MACHINE
-        return httpx.AsyncClient(headers=headers, timeout=_MAX_SECONDS, trust_env=outside)
+        headers = merge_headers(
+            {"Authorization": f"Bearer {key}"} if key is not None else {},
+            {"Authorization": self._login} if self._login is not None else {},
+        )
+        return httpx_client(self._settings.network, headers=headers, timeout=_MAX_SECONDS)
 
     async def _request(self, query: str, texts: Sequence[str]) -> list[float]:
         import httpx

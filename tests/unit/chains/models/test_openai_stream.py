@@ -30,6 +30,8 @@ from backend.chains.models.prompt import (
 )
 from backend.chains.models.provider import Endpoint
 from backend.config.groups.models import ModelSettings
+from backend.kit.network.aiohttp_session import StreamSession
+from backend.kit.network.network import DIRECT
 from tests.support.provider_protocol import (
     Gate,
     Send,
@@ -123,8 +125,9 @@ TOOL_CALL = [
 @pytest.fixture
 async def model(provider: ProviderServer) -> AsyncIterator[StreamingChatOpenAI]:
     server = ServerConnection(provider.base_url, {"Authorization": "Bearer sk-test"})
-    async with aiohttp.ClientSession() as session:
-        yield StreamingChatOpenAI.over(lambda: session, server, model="test-model", stream_usage=True, max_retries=0)
+    session = StreamSession(DIRECT, 10)
+    yield StreamingChatOpenAI.over(lambda: session, server, model="test-model", stream_usage=True, max_retries=0)
+    await session.close()
 
 
 def library(provider: ProviderServer) -> ChatOpenAI:
@@ -236,7 +239,7 @@ async def test_a_request_is_what_langchain_would_send(provider: ProviderServer, 
     history = (Message("user", "Hi."), Message("assistant", "Hello."))
     asked = replace(prompt(), history=history)
     openai = opened(provider)
-    client = openai.client(name)
+    client = await openai.client(name)
     fields: dict[str, Any] = {"temperature": 1.0, "max_completion_tokens": 50}
     async for _ in openai.open(name).stream(asked):
         pass
@@ -251,7 +254,7 @@ async def test_a_request_is_what_langchain_would_send(provider: ProviderServer, 
 async def test_with_tracing_on_the_answer_is_the_same(provider: ProviderServer) -> None:
     openai = opened(provider)
     provider.script(answer("One two three."), answer("One two three."))
-    client = openai.client("test-model")
+    client = await openai.client("test-model")
     messages: list[tuple[str, Any]] = list(chat_messages(prompt()))
     plain = [output async for output in client.text_outputs(messages, {})]
     traced = [output async for output in _traced(client, messages, {})]

@@ -14,6 +14,8 @@ import pytest
 
 from backend.services.web.fetching import is_public
 from tests.support.fetching import fetched, fetcher, infos, local, refusal
+from tests.support.harness import free_port
+from tests.support.networks import ForwardProxy
 from tests.support.site_server import answer, site
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "93.184.216.34", "172.32.0.1", "172.15.255.255", "100.63.255.255", "100.128.0.1",
@@ -243,13 +245,49 @@ async def test_of_several_addresses_the_private_ones_are_left_out(
     assert set(connected) == {"8.8.8.8"}
 
 
-async def test_proxies_of_the_environment_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with site() as proxy, site(page=answer(body=b"x")) as served:
-        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy.url(""))
-        async with fetcher(tmp_path, **local(served)) as made:
+async def test_a_proxy_leads_to_allowed_hosts_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ForwardProxy() as proxy, site(page=answer(body=b"x")) as served:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url())
+        options = local(served, "docs.example", "127.0.0.1")
+        async with fetcher(tmp_path, **options) as made:
+            assert (await fetched(made, served.url("/page", "docs.example")))[1] == b"x"
+            assert proxy.targets == ["docs.example"]
             assert (await fetched(made, served.url("/page")))[1] == b"x"
-        assert proxy.requests == []
+            # Everybody else is reached directly, so that the address can be checked.
+            assert (await refusal(made, "http://other.example/")).code == "url_refused"
+            assert (await refusal(made, "http://10.0.0.1/")).code == "url_refused"
+        assert proxy.targets == ["docs.example"]
+
+
+async def test_a_trusted_proxy_leads_to_all_that_is_not_known_to_be_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lookup(name: str, port: int) -> list[Any]:
+        if name == "unknown.example":
+            raise OSError("no such name")
+        return infos({"public.example": "8.8.8.8", "half.example": "10.0.0.1"}.get(name, name))(name, port)
+
+    async with site() as proxy:
+        proxy.pages = {
+            "http://public.example/": answer(body=b"public"),
+            "http://unknown.example/": answer(302, Location="http://half.example/"),
+        }
+        monkeypatch.setenv("ALL_PROXY", proxy.url(""))
+        async with fetcher(tmp_path, lookup=lookup, trusts_proxy=True) as made:
+            assert (await fetched(made, "http://public.example/"))[1] == b"public"
+            for url in ("http://unknown.example/", "http://half.example/", "http://10.0.0.1/", "http://[fd00::1]/"):
+                assert (await refusal(made, url)).code == "url_refused"
+            assert (await refusal(made, "http://localhost/")).code != "url_http_error"
+        assert proxy.paths == ["http://public.example/", "http://unknown.example/"]
+
+
+async def test_a_proxy_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", f"http://user:secret@127.0.0.1:{free_port()}")
+    async with fetcher(tmp_path, lookup=infos("8.8.8.8"), trusts_proxy=True) as made:
+        for scheme in ("http", "https"):
+            refused = await refusal(made, f"{scheme}://docs.example/")
+            assert (refused.code, "secret" in refused.message) == ("url_unreachable", False)
+            assert "proxy" in refused.message
 
 
 async def test_five_redirects_are_followed_and_a_sixth_is_not(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""How this server reaches others: whom it trusts, through which proxies, and with which connections."""
