@@ -54,7 +54,8 @@ async def opened(settings: Settings, lock: DataDirLock | None, telemetry: Teleme
             )
         )
         library = await enter(library_.opened(settings.library, settings.models, core, usage.metering.embedding))
-        await enter(upkeep_.opened(settings, core, own_lock, library.restorer.repair))
+        restorer = library.restorer
+        await enter(upkeep_.opened(settings, core, own_lock, lambda: restorer.is_open, restorer.repair))
         prompts = await enter(prompts_.opened(core))
         fetcher = await enter(web_.opened(settings.library, core))
         answers = open_answers(settings, runs, models, conversations, library, prompts, usage.budgets)

@@ -126,7 +126,9 @@ def census(services: Services, port: int) -> dict[str, Any]:
     sockets, files = _descriptors(port)
     idle = _idle_upstream(services)
     database = services.conversations.sessions._sessions._db
-    writes, reads = database._writer._queue, database._reader._threads._work_queue
+    reader = database._reader
+    assert reader is not None
+    writes, reads = database._writer._queue, reader._threads._work_queue
     locks: Any = services.answers._locks
     return {
         "tasks": dict(Counter(_task_name(t) for t in asyncio.all_tasks())),
@@ -136,7 +138,7 @@ def census(services: Services, port: int) -> dict[str, Any]:
         "unsaved runs": len(hub._keeper.unsaved),
         "session locks": len(locks),
         "database calls waiting": writes.qsize() + reads.qsize(),
-        "readers in a transaction": sum(conn.in_transaction for conn in database._reader._connections),
+        "readers in a transaction": sum(conn.in_transaction for conn in reader._connections),
         "client sockets": sockets["client"],
         "upstream sockets in use": sockets["upstream"] - idle,
         "other sockets": sockets["other"],

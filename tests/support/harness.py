@@ -86,6 +86,11 @@ def settings(data_dir: Path, **overrides: Any) -> Settings:
     return Settings.load(env_file=None, **{**defaults, **overrides})
 
 
+async def until_ready(services: Services) -> None:
+    """Return when everything is loaded."""
+    await services.core.readiness.wait()
+
+
 @asynccontextmanager
 async def serving(data_dir: Path, **overrides: Any) -> AsyncIterator[Running]:
     """A real uvicorn server on loopback in this event loop, when it is ready."""
@@ -104,7 +109,7 @@ async def serving(data_dir: Path, **overrides: Any) -> AsyncIterator[Running]:
             await asyncio.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]
         services: Services = app.state.services
-        await services.core.readiness.wait()
+        await until_ready(services)
         base = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as client:
             yield Running(base, client, services)

@@ -68,6 +68,11 @@ class VectorIndex:
         """Called with a description when the vectors turn out to be damaged."""
 
     @property
+    def is_open(self) -> bool:
+        """Whether the index is open."""
+        return self._thread is not None
+
+    @property
     def path(self) -> Path:
         """The folder of the files."""
         return self._path

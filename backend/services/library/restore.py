@@ -42,6 +42,11 @@ class VectorRestorer:
         self._reset_at = -_RESET_PAUSE_SECONDS
         self._wanted = asyncio.Event()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the index is open."""
+        return self._index.is_open
+
     async def open(self) -> None:
         """Open the index. If its files are damaged, an empty one takes their place and is filled by `restore_later`."""
         # Chroma removes what it has queued, but never makes its file smaller.

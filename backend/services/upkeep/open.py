@@ -22,10 +22,14 @@ _FIRST_CLEAN_SECONDS = 60.0
 
 @asynccontextmanager
 async def opened(
-    settings: Settings, core: Core, lock: DataDirLock, repair_vectors: Callable[[str], None]
+    settings: Settings,
+    core: Core,
+    lock: DataDirLock,
+    has_vectors: Callable[[], bool],
+    repair_vectors: Callable[[str], None],
 ) -> AsyncGenerator[None]:
     """The upkeep, until the end of the block. It reads two groups of settings: each names how long its data is kept."""
-    watch = DataWatch(core.database, lock, core.data_dir, lambda: core.readiness.is_ready, repair_vectors)
+    watch = DataWatch(core.database, lock, core.data_dir, has_vectors, repair_vectors)
     days = settings.conversations.session_retention_days, settings.usage.usage_retention_days
     retention = Retention(core.database, *days)
     await _try(watch.look)

@@ -1,6 +1,5 @@
 """The only access to the database: functions that get a `Tx`, run by the writer or by a reader."""
 
-import asyncio
 import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -45,8 +44,6 @@ class Database:
         self.read: RunOperation
         """Runs a function that gets a `Tx` and only reads. See `Reader.run`."""
         self._reader: Reader | None = None
-        self._anchor: sqlite3.Connection | None = None
-        """A connection that stays open: it still has everything if the file is removed."""
         self._inode: tuple[int, int] | None = None
         try:
             update_schema(path)
@@ -79,14 +76,14 @@ class Database:
 
     async def put_back(self) -> None:
         """Write the database to its path again, after its file was removed: the open file still has everything."""
-        reader, anchor = self._reader, self._anchor
-        if reader is None or anchor is None:
+        reader = self._reader
+        if reader is None:
             return
         copy = self.path.with_name(f"{self.path.name}.restored")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._writer.close()
         try:
-            await asyncio.to_thread(_back_up, anchor, copy)
+            await reader.run(lambda tx: _back_up(tx.connection, copy))
             for leftover in ("-wal", "-shm"):
                 self.path.with_name(self.path.name + leftover).unlink(missing_ok=True)
             copy.rename(self.path)
@@ -96,7 +93,6 @@ class Database:
             self.write = self._writer.run
             raise
         reader.close()
-        anchor.close()
         self._open()
 
     async def free_pages(self) -> int:
@@ -117,8 +113,6 @@ class Database:
         self._writer.close()
         if self._reader is not None:
             self._reader.close()
-        if self._anchor is not None:
-            self._anchor.close()
 
     async def _reopen(self) -> bool:
         self._writer.close()
@@ -131,7 +125,6 @@ class Database:
         return True
 
     def _open(self) -> None:
-        self._anchor = connect(self.path)
         self._writer, self._reader = Writer(self.path, connect_existing), Reader(self.path)
         self.write, self.read = self._writer.run, self._reader.run
         self._inode = _inode(self.path)

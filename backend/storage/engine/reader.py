@@ -18,13 +18,14 @@ T = TypeVar("T")
 
 
 class Reader:
-    """Runs functions that get a `Tx` and only read. A thread opens its connection at its first function."""
+    """Runs functions that get a `Tx` and only read. Each thread has a connection."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._threads = ThreadPoolExecutor(_THREADS, "storage-reader")
         self._own = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        # Opened now: a file that is removed later can still be read, and written again.
+        self._connections = [connect_existing(path) for _ in range(_THREADS)]
+        self._unused = list(self._connections)
         self._closed = False
 
     async def run(self, fn: Callable[[Tx], T]) -> T:
@@ -53,7 +54,6 @@ class Reader:
             raise (storage_error(error) or error) from error
 
     def _open(self) -> Tx:
-        connection = connect_existing(self._path)
-        self._connections.append(connection)
+        connection = self._unused.pop()
         connection.execute("PRAGMA query_only=ON")
         return Tx(connection)

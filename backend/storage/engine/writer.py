@@ -22,11 +22,9 @@ _MAX_BATCH = 256
 T = TypeVar("T")
 
 
-def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
-    """A connection with our pragmas. The caller begins and ends transactions. Without `create`, a file that is gone is
-    an error: an empty database in its place would look as if everything had been deleted."""
-    uri = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
-    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection with our pragmas. The caller begins and ends transactions."""
+    conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         apply_pragmas(conn)
     except BaseException:
@@ -36,8 +34,11 @@ def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
 
 
 def connect_existing(path: Path) -> sqlite3.Connection:
-    """A connection to a database that is there."""
-    return connect(path, create=False)
+    """A connection to a database that is there. SQLite would make an empty one in the place of a file that is gone, and
+    that would look as if everything had been deleted."""
+    if not path.exists():
+        raise sqlite3.OperationalError("unable to open database file")
+    return connect(path)
 
 
 def connect_alone(path: Path) -> sqlite3.Connection:

@@ -47,11 +47,19 @@ def cut(name: str) -> Callable[[Path], None]:
 
 
 def remove(name: str) -> Callable[[Path], None]:
-    return lambda folder: [file.unlink() for file in folder.glob(f"*/{name}")] and None
+    def damage(folder: Path) -> None:
+        for file in folder.glob(f"*/{name}"):
+            file.unlink()
+
+    return damage
 
 
 def scramble(name: str) -> Callable[[Path], None]:
-    return lambda folder: [file.write_bytes(os.urandom(file.stat().st_size)) for file in folder.glob(name)] and None
+    def damage(folder: Path) -> None:
+        for file in folder.glob(name):
+            file.write_bytes(os.urandom(file.stat().st_size))
+
+    return damage
 
 
 def half_zeros(file: Path) -> None:

@@ -1,6 +1,7 @@
 """A disk that is so full that SQLite can't open the database as usual; and databases that give space back."""
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ async def names(database: Database) -> list[str]:
     return [name for (name,) in await database.read(lambda tx: tx.rows("SELECT name FROM counters ORDER BY name"))]
 
 
-def put(name: str, size: int = 1) -> "object":
+def put(name: str, size: int = 1) -> Callable[[Tx], None]:
     return lambda tx: tx.execute("INSERT INTO counters VALUES (:name, 1)", name=name * size)
 
 
