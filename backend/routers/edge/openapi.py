@@ -113,7 +113,14 @@ def _describe_frames(schema: dict[str, Any]) -> None:
             for response in operation["responses"].values():
                 stream = response.get("content", {}).get("text/event-stream")
                 if stream is not None and "$ref" in stream["schema"]:
-                    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": stream["schema"]}
+                    data: dict[str, Any] = {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": stream["schema"],
+                    }
+                    if any(parameter["name"] == "format" for parameter in operation.get("parameters", ())):
+                        text = {"type": "string", "description": "With `format=text`: a part of the answer's text."}
+                        data = {"anyOf": [data, text]}
                     properties = {"data": data, "id": {"type": "string"}}
                     stream["schema"] = {"type": "object", "required": ["data"], "properties": properties}
 
