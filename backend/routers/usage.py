@@ -13,7 +13,7 @@ from backend.routers.edge.paging import Cursor, cursor_of, position_of
 from backend.routers.edge.problems import responses
 from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
-from backend.routers.edge.times import Time, iso
+from backend.routers.edge.times import Moment, Time, iso
 from backend.routers.edge.view import View
 from backend.services.usage.report import Grouping, Sums
 
@@ -73,11 +73,11 @@ async def get_usage(
     services: ServicesDep,
     caller: Owner,
     begins: Annotated[
-        datetime | None,
+        Moment | None,
         Query(alias="from", description="A day or a time (UTC if it has no time zone). Unset: 30 days before `to`."),
     ] = None,
     ends: Annotated[
-        datetime | None, Query(alias="to", description="End of the time span; not included. Unset: now.")
+        Moment | None, Query(alias="to", description="End of the time span; not included. Unset: now.")
     ] = None,
     by: Annotated[
         Grouping, Query(description="How calls are grouped. `owner` is allowed only for USAGE_ADMINS.")

@@ -114,11 +114,11 @@ async def test_a_huge_header_is_not_parsed(server: Running, field: bytes, monkey
     from backend.routers.edge.connection import HttpConnection
 
     read = 0
-    original = HttpConnection._read  # pyright: ignore[reportPrivateUsage]
+    original = HttpConnection._read
 
     def count(self: HttpConnection, piece: bytes) -> None:
         nonlocal read
-        read += len(piece) if not self._is_deaf else 0  # pyright: ignore[reportPrivateUsage]
+        read += len(piece) if not self._is_deaf else 0
         original(self, piece)
 
     monkeypatch.setattr(HttpConnection, "_read", count)

@@ -1,5 +1,6 @@
 """A provider's own words for people: on one line, short, and without anything that looks like a key."""
 
+import base64
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -58,7 +59,9 @@ def _configured(endpoint: Endpoint) -> Iterable[str]:
     """The values of the settings that are secret, longest first."""
     secrets = [endpoint.key.get_secret_value()] if endpoint.key is not None else []
     secrets += endpoint.headers.values()
-    secrets += (endpoint.login or "").split()[1:]
+    # `Basic`, and user and password in Base64.
+    for login in (endpoint.login or "").split()[1:]:
+        secrets += [login, *base64.b64decode(login).decode("utf-8", "replace").split(":", 1)]
     return sorted((secret.strip() for secret in secrets if len(secret.strip()) >= _MIN_SECRET), key=len, reverse=True)
 
 

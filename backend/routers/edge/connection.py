@@ -116,7 +116,10 @@ class HttpConnection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(self._refusal or _refusal_of(error, piece))
         else:
-            self._bytes_without_progress = 0 if self._has_progress else self._bytes_without_progress + len(piece)
+            if self._has_progress:
+                self._bytes_without_progress, self.body_seen = 0, time.monotonic()
+            else:
+                self._bytes_without_progress += len(piece)
             if self._head_bytes + self._bytes_without_progress > MAX_HEAD_BYTES:
                 self._refuse(refusals.HEAD_TOO_LARGE)
 
@@ -175,7 +178,6 @@ class HttpConnection(HttpToolsProtocol):
     @override
     def on_body(self, body: bytes) -> None:
         self._has_progress = True
-        self.body_seen = time.monotonic()
         self.body_bytes += len(body)
         super().on_body(body)
 

@@ -159,9 +159,17 @@ def _describe_frames(schema: dict[str, Any]) -> None:
         for response in operation["responses"].values():
             stream = response.get("content", {}).get("text/event-stream")
             if stream is not None and "$ref" in stream["schema"]:
-                data = {"type": "string", "contentMediaType": "application/json", "contentSchema": stream["schema"]}
-                properties = {"data": data, "id": {"type": "string"}}
+                properties = {"data": _frame_data(operation, stream["schema"]), "id": {"type": "string"}}
                 stream["schema"] = {"type": "object", "required": ["data"], "properties": properties}
+
+
+def _frame_data(operation: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a frame's `data`."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": event}
+    if all(parameter["name"] != "format" for parameter in operation.get("parameters", ())):
+        return data
+    text = {"type": "string", "description": "With `format=text`: a part of the answer's text."}
+    return {"anyOf": [data, text]}
 
 
 def _describe_keys(schema: dict[str, Any], *, has_keys: bool) -> None:
