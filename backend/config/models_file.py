@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -51,9 +51,16 @@ class Price(_Strict):
     cached: Decimal | None = Field(default=None, ge=0, le=1_000_000)
 
 
+ModelKind = Literal[
+    "chat", "completion", "embedding", "reranker", "audio", "image", "video", "moderation", "ocr", "other"
+]
+"""What a model is for."""
+
+
 class ModelSpec(_Strict):
     """The abilities of a model. None means unknown; then the parameter is sent to the provider."""
 
+    kind: ModelKind | None = Field(default=None, description="What the model is for. Only `chat` is used by itself.")
     context: int | None = Field(default=None, ge=1, description="Tokens that it reads at most.")
     max_output: int | None = Field(default=None, ge=1, description="Tokens that it writes at most.")
     vision: bool | None = None

@@ -279,4 +279,5 @@ def _usage(model: str, tokens: Tokens, purpose: ev.Purpose, status: ev.CallStatu
         output_tokens=tokens.output,
         reasoning_tokens=tokens.reasoning,
         cached_tokens=tokens.cached,
+        prompt_cut=tokens.prompt_cut,
     )

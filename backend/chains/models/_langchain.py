@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from typing_extensions import override
 
-from backend.chains.models._refusals import broken_off, filtered, refusal_of, unlisted
+from backend.chains.models._refusals import broken_off, filtered, is_unreached, refusal_of, unlisted
+from backend.chains.models._rows import spec_of_row
 from backend.chains.models.prompt import (
     Finish,
     Output,
@@ -62,9 +63,13 @@ class LangChainProvider(Provider, ABC):
     def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
         """What `astream` takes for these parameters."""
 
+    async def call_fields(self, model: str, prompt: Prompt) -> dict[str, Any]:
+        """What `astream` takes for this prompt. Raises RunError."""
+        return self.fields(model, prompt.parameters)
+
     @abstractmethod
-    async def names(self) -> list[str]:
-        """The models that the provider lists. Raises whatever its client raises."""
+    async def rows(self) -> dict[str, Mapping[str, Any]]:
+        """The rows of the provider's list by the model's name. Raises whatever its client raises."""
 
     def refusal(self, error: Exception, model: str) -> RunError:
         """What an exception of its SDK means."""
@@ -114,12 +119,13 @@ class LangChainProvider(Provider, ABC):
         # The vendor's advice is about the vendor's models.
         advised = None if self.endpoint.own_address else self.default
         try:
-            models = await self.names()
+            rows = await self.rows()
         except Exception as error:
             problem = unlisted(self.refusal(error, ""), self.endpoint)
-            return Listing(True, f"{where}, but its model list can't be read: {problem}", (), advised)
-        default = self.default if self.default in models else models[0] if models else advised
-        return Listing(True, where, tuple(sorted(models)), default)
+            reason = f"{where}, but its model list can't be read: {problem}"
+            return Listing(not is_unreached(error), reason, (), advised)
+        specs = {name: spec_of_row(row) for name, row in rows.items()}
+        return Listing(True, where, tuple(sorted(rows)), self.default if self.default in rows else advised, specs)
 
     @override
     def open(self, model: str) -> "LangChainModel":
@@ -170,7 +176,7 @@ class LangChainModel(ChatModel):
         counted = _Counter()
         try:
             client = await self._provider.opened(self._model)
-            fields = self._provider.fields(self._model, prompt.parameters)
+            fields = await self._provider.call_fields(self._model, prompt)
             chunks = cast(AsyncGenerator[Any], client.astream(chat_messages(prompt), **fields))
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -275,17 +281,23 @@ def _sum(one: int | None, other: int | None) -> int | None:
 
 
 async def listed(
-    url: str, headers: Mapping[str, str], params: Mapping[str, str] | None = None, *, proxies: bool = True
+    url: str,
+    headers: Mapping[str, str],
+    params: Mapping[str, str] | None = None,
+    *,
+    proxies: bool = True,
+    body: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The JSON object at a provider's address, within seconds; an array is one with the `data` only. `proxies`: those
-    of the environment are used.
+    of the environment are used. With a `body` it is a POST.
 
     Raises httpx's errors, ValueError.
     """
     import httpx
 
     async with httpx.AsyncClient(timeout=httpx.Timeout(4.0, connect=2.0), trust_env=proxies) as client:
-        answer = await client.get(url, headers=dict(headers), params=params)
+        method = "GET" if body is None else "POST"
+        answer = await client.request(method, url, headers=dict(headers), params=params, json=body)
         answer.raise_for_status()
         found = answer.json()
         if isinstance(found, list):

@@ -1,6 +1,7 @@
 """Anthropic's Claude, through langchain-anthropic."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -63,10 +64,10 @@ class _Provider(LangChainProvider):
                 output["effort"] = "low" if effort == "minimal" else effort
         return {**fields, "output_config": output} if output else fields
 
-    async def names(self) -> list[str]:
+    async def rows(self) -> dict[str, Mapping[str, Any]]:
         headers = {"x-api-key": self.key, "anthropic-version": _VERSION, **self.endpoint.headers}
         listing = await listed(f"{self.endpoint.root}/v1/models", headers, {"limit": "1000"})
-        return [str(row["id"]) for row in listing["data"]]
+        return {str(row["id"]): row for row in listing["data"]}
 
 
 @cache

@@ -1,6 +1,7 @@
 """Cohere's Command, through langchain-cohere."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import SecretStr
@@ -32,10 +33,10 @@ class _Provider(LangChainProvider):
             fields["response_format"] = {"type": "json_object", "schema": json.loads(parameters.response_schema)}
         return fields
 
-    async def names(self) -> list[str]:
+    async def rows(self) -> dict[str, Mapping[str, Any]]:
         headers = {"Authorization": f"Bearer {self.key}", **self.endpoint.headers}
         found = await listed(f"{self.endpoint.root}/v1/models", headers, {"endpoint": "chat", "page_size": "1000"})
-        return [str(row["name"]) for row in found["models"]]
+        return {str(row["name"]): row for row in found["models"]}
 
 
 PLUGIN = Plugin(

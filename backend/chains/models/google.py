@@ -1,6 +1,7 @@
 """Google's Gemini, through langchain-google-genai."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import SecretStr
@@ -47,14 +48,14 @@ class _Provider(LangChainProvider):
                 fields["thinking_level"] = effort
         return fields
 
-    async def names(self) -> list[str]:
+    async def rows(self) -> dict[str, Mapping[str, Any]]:
         headers = {"x-goog-api-key": self.key, **self.endpoint.headers}
         listing = await listed(f"{self.endpoint.root}/{_VERSION}/models", headers, {"pageSize": "1000"})
-        return [
-            str(row["name"]).removeprefix("models/")
+        return {
+            str(row["name"]).removeprefix("models/"): row
             for row in listing["models"]
             if "generateContent" in row.get("supportedGenerationMethods", ("generateContent",))
-        ]
+        }
 
 
 PLUGIN = Plugin(

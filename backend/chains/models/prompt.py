@@ -152,6 +152,8 @@ class Tokens:
     output: int
     reasoning: int | None = None
     cached: int | None = None
+    prompt_cut: bool = False
+    """Whether the model was given only a part of the prompt, because the rest had no room in its context."""
 
     def __post_init__(self) -> None:
         if self.input < 0 or self.output < 0:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from backend.chains.models.prompt import Output, Prompt
 from backend.config.groups.models import ModelSettings
-from backend.config.models_file import Price, variable
+from backend.config.models_file import ModelSpec, Price, variable
 
 EXTRA = "pip install --no-deps -r backend/requirements-providers.txt"
 """The command that installs the packages of optional providers."""
@@ -33,12 +33,15 @@ class ChatModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a provider can do now. `models` may be incomplete; `default` is the model to use if none is named."""
+    """What a provider can do now. `models` may be incomplete; the first one that chats is used if none is named, unless
+    StreamForge recommends one of a vendor's models: `default`."""
 
     available: bool
     reason: str
     models: tuple[str, ...] = ()
     default: str | None = None
+    specs: Mapping[str, ModelSpec] = field(default_factory=dict[str, ModelSpec])
+    """What the provider says about its models."""
 
 
 class Provider(Protocol):
@@ -96,6 +99,8 @@ class Endpoint:
     key: SecretStr | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     rank: int | None = None
+    specs: Mapping[str, ModelSpec] = field(default_factory=dict[str, ModelSpec])
+    """What MODELS_FILE says about its models."""
 
     @property
     def own_address(self) -> bool:

@@ -37,6 +37,13 @@ class ModelSettings(SettingsGroup):
         None, description="Base URL of an OpenAI-compatible server, e.g. http://localhost:8080/v1."
     )
     ollama_base_url: HttpUrl = Field("http://127.0.0.1:11434", description="URL of Ollama.")
+    ollama_num_ctx: int | None = Field(
+        None,
+        ge=256,
+        le=10_000_000,
+        description="Context in tokens that Ollama is asked for. Unset: as much as each prompt and its answer need, "
+        "within what the model can read.",
+    )
     stream_delay: float = Field(0.1, ge=0, le=60, description="Seconds between the words of the simulated model.")
     connect_timeout: float = Field(10.0, gt=0, description="Seconds to wait for a connection to a provider.")
     first_token_timeout: float = Field(120.0, gt=0, description="Seconds to wait for a provider's first token.")
