@@ -74,12 +74,17 @@ class ModelSpec(_Strict):
     @field_validator("tokenizer")
     @classmethod
     def _resolve_tokenizer(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is None or info.context is None:
-            return path
-        file = info.context["folder"] / path
-        if not file.is_file():
-            raise ValueError(f"there is no file {file}")
-        return file
+        return _resolve(path, info)
+
+
+def _resolve(path: Path | None, info: ValidationInfo) -> Path | None:
+    """The path of a file, seen from the folder of MODELS_FILE. Raises ValueError if it is not there."""
+    if path is None or info.context is None:
+        return path
+    file = info.context["folder"] / path
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}")
+    return file
 
 
 class ProviderSpec(_Strict):
@@ -90,6 +95,14 @@ class ProviderSpec(_Strict):
     api_key: SecretStr | None = None
     headers: dict[str, SecretStr] = {}
     models: dict[str, ModelSpec] = {}
+    file: Path | None = Field(
+        default=None, description="For kind `local`: a GGUF file, seen from the folder of the file."
+    )
+
+    @field_validator("file")
+    @classmethod
+    def _resolve_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        return _resolve(path, info)
 
     @model_validator(mode="after")
     def _check_base_url(self) -> Self:

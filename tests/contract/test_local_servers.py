@@ -49,7 +49,7 @@ LONG = "word " * 6_000
 
 async def test_ollama_is_asked_for_the_context_that_a_prompt_needs(provider: ProviderServer, tmp_path: Path) -> None:
     provider.script(shown(), path="/api/show")
-    async with with_ollama(provider, tmp_path / "data", title_generation=False) as server:
+    async with with_ollama(provider, tmp_path / "data", auto_title=False) as server:
         for text in ("Hello.", LONG, "Hello."):
             assert only_terminal(await server.events(ask(text)))["type"] == "run.completed"
     assert await contexts(provider) == [4096, 16_384, 16_384]

@@ -45,5 +45,5 @@ def endpoints(table: ProviderTable) -> list[tuple[Plugin, Endpoint]]:
             raise ValueError(f"{variable(name, 'BASE_URL')}: must be an http:// or https:// URL")
         headers = {header: value.get_secret_value() for header, value in spec.headers.items()}
         rank = kind.default_rank if name == kind.name else _OWN_RANK
-        entries.append((plugin, Endpoint(name, kind, url, table.key(name), headers, rank, spec.models)))
+        entries.append((plugin, Endpoint(name, kind, url, table.key(name), headers, rank, spec.models, spec.file)))
     return sorted(entries, key=lambda entry: (entry[1].rank is None, entry[1].rank or 0))

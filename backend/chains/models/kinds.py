@@ -32,7 +32,9 @@ _KINDS: tuple[tuple[ModelKind, str, str], ...] = (
     ("other", "mmproj reward eagle", r"\beagle3"),
 )
 """Kinds, each with words of names and a pattern of parts of names."""
-_PATTERNS = tuple((kind, frozenset(words.split()), re.compile(pattern)) for kind, words, pattern in _KINDS)
+_PATTERNS: tuple[tuple[ModelKind, frozenset[str], re.Pattern[str]], ...] = tuple(
+    (kind, frozenset(words.split()), re.compile(pattern)) for kind, words, pattern in _KINDS
+)
 _WEAK: tuple[tuple[ModelKind, str], ...] = (("audio", "audio"), ("video", "video"), ("completion", "base"))
 """Words that models have, too, that chat about such a thing: they count if the name has no word of `_CHATS`."""
 MUTE: frozenset[ModelKind] = frozenset({"embedding", "reranker", "audio", "image", "video"})

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr
@@ -101,6 +102,8 @@ class Endpoint:
     rank: int | None = None
     specs: Mapping[str, ModelSpec] = field(default_factory=dict[str, ModelSpec])
     """What MODELS_FILE says about its models."""
+    file: Path | None = None
+    """The file of a model that this server runs itself."""
 
     @property
     def own_address(self) -> bool:
@@ -151,6 +154,8 @@ class Plugin:
     create: Callable[[Endpoint, ModelSettings], Provider]
     needs: tuple[str, ...] = ()
     install: str = ""
+    runs_apart: bool = False
+    """Whether only child processes import the SDK."""
 
     def missing(self) -> str | None:
         """Why the SDK can't be used, or None if it can."""

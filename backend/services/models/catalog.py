@@ -175,7 +175,8 @@ class ModelCatalog:
 
     def _import(self, name: str) -> None:
         provider, _ = self.split(self.resolve_alias(name))
-        for module in self._endpoints[provider][0].needs:
+        plugin = self._endpoints[provider][0]
+        for module in plugin.needs if not plugin.runs_apart else ():
             importlib.import_module(module)
 
     async def close(self) -> None:
