@@ -68,7 +68,8 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 lock:
 	$(COMPILE) backend/requirements.in -o backend/requirements.txt
 	$(COMPILE) backend/requirements-providers.in -c backend/requirements.txt -o backend/requirements-providers.txt
-	$(COMPILE) backend/requirements-dev.in -c backend/requirements-providers.txt -c backend/requirements.txt \
+	$(COMPILE) backend/requirements-local.in -c backend/requirements.txt -o backend/requirements-local.txt
+	$(COMPILE) backend/requirements-dev.in -c backend/requirements-local.txt -c backend/requirements-providers.txt -c backend/requirements.txt \
 		-o backend/requirements-dev.txt
 
 $(VENV)/.dev: backend/requirements-dev.txt

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -58,9 +58,16 @@ class Price(_Strict):
     cached: Decimal | None = Field(default=None, ge=0, le=1_000_000)
 
 
+ModelKind = Literal[
+    "chat", "completion", "embedding", "reranker", "audio", "image", "video", "moderation", "ocr", "other"
+]
+"""What a model is for."""
+
+
 class ModelSpec(_Strict):
     """The abilities of a model. None means unknown; then the parameter is sent to the provider."""
 
+    kind: ModelKind | None = Field(default=None, description="What the model is for. Only `chat` is used by itself.")
     context: int | None = Field(default=None, ge=1, le=_MAX_TOKENS, description="Tokens that it reads at most.")
     max_output: int | None = Field(default=None, ge=1, le=_MAX_TOKENS, description="Tokens that it writes at most.")
     vision: bool | None = None
@@ -75,12 +82,17 @@ class ModelSpec(_Strict):
     @field_validator("tokenizer")
     @classmethod
     def _resolve_tokenizer(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is None or info.context is None:
-            return path
-        file = info.context["folder"] / path
-        if not file.is_file():
-            raise ValueError(f"there is no file {file}")
-        return file
+        return _resolve(path, info)
+
+
+def _resolve(path: Path | None, info: ValidationInfo) -> Path | None:
+    """The path of a file, seen from the folder of MODELS_FILE. Raises ValueError if it is not there."""
+    if path is None or info.context is None:
+        return path
+    file = info.context["folder"] / path
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}")
+    return file
 
 
 def _check_header(value: SecretStr) -> SecretStr:
@@ -106,6 +118,14 @@ class ProviderSpec(_Strict):
     headers: dict[HeaderName, HeaderValue] = {}
     quirks: ModelQuirks = ModelQuirks()
     models: dict[str, ModelSpec] = {}
+    file: Path | None = Field(
+        default=None, description="For kind `local`: a GGUF file, seen from the folder of the file."
+    )
+
+    @field_validator("file")
+    @classmethod
+    def _resolve_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        return _resolve(path, info)
 
     @model_validator(mode="after")
     def _check_base_url(self) -> Self:

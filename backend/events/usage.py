@@ -17,6 +17,7 @@ class TokenUsage(msgspec.Struct, omit_defaults=True, kw_only=True):
     cached_tokens: int | None = None
     estimated: bool = False
     cost: int | None = None
+    prompt_cut: bool = False
 
 
 class AppliedPrice(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -39,7 +40,7 @@ CallStatus = Literal["completed", "failed", "cancelled"]
 class Usage(Event, tag="usage", kw_only=True):
     """Tokens of one call of a model. `estimated`: the provider reported none, so they were estimated. `purpose`
     condense is the call that rewrites a follow-up question. `cost` is in micro-dollars at the rates of `price`;
-    unknown is null, never zero.
+    unknown is null, never zero. `prompt_cut`: the model read only a part of its prompt.
     """
 
     model: str
@@ -52,3 +53,4 @@ class Usage(Event, tag="usage", kw_only=True):
     estimated: bool = False
     cost: int | None = None
     price: AppliedPrice | None = None
+    prompt_cut: bool = False

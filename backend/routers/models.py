@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from backend.config.models_file import ModelSpec
+from backend.config.models_file import ModelKind, ModelSpec
 from backend.routers.edge.problems import responses
 from backend.routers.edge.routes import OwnRoute
 from backend.routers.edge.services import Owner, ServicesDep
@@ -27,6 +27,7 @@ class ModelInfo(View):
     """A model and its known abilities. null means unknown; an unknown parameter is sent to the provider."""
 
     name: str = Field(description="The name to send as `model`.", examples=["openai/gpt-4.1-mini"])
+    kind: ModelKind = Field(description="What the model is for. Only a model that chats is ever the default.")
     context: int | None = Field(description="Maximum tokens that the model reads.")
     max_output: int | None = Field(description="Maximum tokens that the model writes.")
     vision: bool | None

@@ -89,6 +89,7 @@ async def test_what_it_says_is_there(file: Path, provider: ProviderServer, tmp_p
         assert work["models"] == ["work/small", "work/big"]
         assert work["details"][1] == {
             "name": "work/big",
+            "kind": "chat",
             "context": 128000,
             "max_output": 4096,
             "vision": True,

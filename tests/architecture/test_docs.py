@@ -218,7 +218,7 @@ def provider_table() -> str:
     rows: list[str] = []
     for plugin in plugins():
         for kind in plugin.kinds:
-            if kind.name in ("extractive", "simulated"):
+            if kind.name in ("extractive", "simulated", "local"):
                 continue
             endpoint = Endpoint(kind.name, kind)
             key = f"`{endpoint.key_setting}`" + ("" if kind.key else ", if it needs one")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.chains.models import plugins
-from tests.contract import test_providers
+from tests.contract import test_local, test_providers
 from tests.contract.conftest import SharedServers
 from tests.contract.promises import ProviderContract, RowContract
 from tests.contract.protocols import KEY
@@ -113,7 +113,8 @@ class TestCohere(RowContract):
 
 
 def test_every_provider_has_its_contract() -> None:
-    assert test_providers.ProviderContract is ProviderContract
+    for module in (test_providers, test_local):
+        assert module.ProviderContract is ProviderContract
 
     def contracts(cls: type[ProviderContract]) -> Iterator[str]:
         for each in cls.__subclasses__():

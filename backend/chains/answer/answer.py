@@ -320,4 +320,5 @@ def _usage(
         reasoning_tokens=tokens.reasoning,
         cached_tokens=tokens.cached,
         estimated=is_estimated,
+        prompt_cut=tokens.prompt_cut,
     )

@@ -1,6 +1,7 @@
 """The tokens of a call: what the provider counted, or an estimate in place of what it didn't count."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from backend.chains.models.prompt import Tokens
 
@@ -22,4 +23,4 @@ def settled_tokens(
     written = counted.output
     if counted.is_doubtful or (visible and not written):
         written = max(written, output_estimate())
-    return Tokens(read, written, counted.reasoning, counted.cached), True
+    return replace(counted, input=read, output=written), True

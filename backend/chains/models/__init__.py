@@ -2,7 +2,6 @@
 
 import importlib
 import pkgutil
-from dataclasses import replace
 from functools import cache
 
 from pydantic import SecretStr
@@ -55,15 +54,11 @@ def endpoints(table: ProviderTable, network: Network = DIRECT) -> list[tuple[Plu
         headers = {header: value.get_secret_value() for header, value in spec.headers.items()}
         rank = kind.default_rank if name == kind.name else _OWN_RANK
         url, login = (address.url, address.login) if address is not None else (None, None)
-        endpoint = Endpoint(name, kind, url, key, headers, rank, login=login, network=network)
-        entries.append((plugin, _with_quirks(endpoint, table)))
+        endpoint = Endpoint(
+            name, kind, url, key, headers, rank, spec.quirks, spec.models, spec.file, login=login, network=network
+        )
+        entries.append((plugin, endpoint))
     return sorted(entries, key=lambda entry: (entry[1].rank is None, entry[1].rank or 0))
-
-
-def _with_quirks(endpoint: Endpoint, table: ProviderTable) -> Endpoint:
-    spec = table.spec(endpoint.name)
-    models = {name: model.quirks for name, model in spec.models.items() if model.quirks is not None}
-    return replace(endpoint, quirks=spec.quirks, model_quirks=models)
 
 
 def _checked_key(table: ProviderTable, name: str) -> SecretStr | None:

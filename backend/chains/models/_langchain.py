@@ -5,6 +5,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
 from urllib.parse import urlsplit
@@ -16,7 +17,8 @@ from backend.chains.models._finishes import Ending, reason_in, seconds_to_end
 from backend.chains.models._frames import UNENCODED, Mend, reading_hook
 from backend.chains.models._opened import OpenedModels
 from backend.chains.models._quirk_book import QuirkBook, adapted
-from backend.chains.models._refusals import refusal_of, unlisted
+from backend.chains.models._refusals import is_unreached, refusal_of, unlisted
+from backend.chains.models._rows import spec_of_row
 from backend.chains.models._stops import ended_before
 from backend.chains.models._usage import combined, count_in
 from backend.chains.models.prompt import (
@@ -59,9 +61,13 @@ class LangChainProvider(Provider, ABC):
     def fields(self, model: str, parameters: Parameters) -> dict[str, Any]:
         """What `astream` takes for these parameters."""
 
+    async def call_fields(self, model: str, prompt: Prompt) -> dict[str, Any]:
+        """What `astream` takes for this prompt. Raises RunError."""
+        return self.fields(model, prompt.parameters)
+
     @abstractmethod
-    async def names(self) -> list[str]:
-        """The models that the provider lists. Raises whatever its client raises."""
+    async def rows(self) -> dict[str, Mapping[str, Any]]:
+        """The rows of the provider's list by the model's name. Raises whatever its client raises."""
 
     def refusal(self, error: Exception, model: str) -> RunError:
         """What an exception of its SDK means."""
@@ -126,12 +132,13 @@ class LangChainProvider(Provider, ABC):
         # The vendor's advice is about the vendor's models.
         advised = None if self.endpoint.own_address else self.default
         try:
-            models = await self.names()
+            rows = await self.rows()
         except Exception as error:
             problem = unlisted(self.refusal(error, ""), self.endpoint)
-            return Listing(True, f"{where}, but its model list can't be read: {problem}", (), advised)
-        default = self.default if self.default in models else models[0] if models else advised
-        return Listing(True, where, tuple(sorted(models)), default)
+            reason = f"{where}, but its model list can't be read: {problem}"
+            return Listing(not is_unreached(error), reason, (), advised)
+        specs = {name: spec_of_row(row) for name, row in rows.items()}
+        return Listing(True, where, tuple(sorted(rows)), self.default if self.default in rows else advised, specs)
 
     @override
     def open(self, model: str) -> "LangChainModel":
@@ -178,8 +185,9 @@ class LangChainModel(ChatModel):
             reader = ChunkReader(quirks.finish_reasons)
             try:
                 client = await self._provider.opened(self._model)
-                fields = self._provider.fields(self._model, adapted(prompt.parameters, quirks))
-                chunks = cast(AsyncGenerator[Any], client.astream(chat_messages(prompt, quirks), **fields))
+                sent = replace(prompt, parameters=adapted(prompt.parameters, quirks))
+                fields = await self._provider.call_fields(self._model, sent)
+                chunks = cast(AsyncGenerator[Any], client.astream(chat_messages(sent, quirks), **fields))
                 async with aclosing(chunks):
                     while (chunk := await _next_chunk(chunks, until)) is not None:
                         for output in reader.outputs(chunk):
@@ -306,9 +314,14 @@ class _Counter:
 
 
 async def listed(
-    network: Network, url: str, headers: Mapping[str, str], params: Mapping[str, str] | None = None
+    network: Network,
+    url: str,
+    headers: Mapping[str, str],
+    params: Mapping[str, str] | None = None,
+    body: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The JSON object at a provider's address, within seconds; an array is one with the `data` only.
+    """The JSON object at a provider's address, within seconds; an array is one with the `data` only. With a `body` it
+    is a POST.
 
     Raises httpx's errors, ValueError.
     """
@@ -317,8 +330,9 @@ async def listed(
 
     from backend.kit.network.httpx_client import httpx_client
 
+    method = "GET" if body is None else "POST"
     async with httpx_client(network, timeout=httpx.Timeout(4.0, connect=2.0)) as client:
-        answer = await client.get(url, headers=dict(headers), params=params)
+        answer = await client.request(method, url, headers=dict(headers), params=params, json=body)
         answer.raise_for_status()
         found = answer.json()
         if isinstance(found, list):

@@ -31,8 +31,7 @@ class QuirkBook:
         """The quirks of a model."""
         if (known := self._known.get(model)) is not None:
             return known
-        own = self._endpoint.model_quirks.get(model)
-        return own.over(self._usual) if own is not None else self._usual
+        return self._endpoint.quirks_of(model, self._usual)
 
     def learn(self, model: str, error: Exception, prompt: Prompt, tried: set[str]) -> bool:
         """Whether the same call is worth asking again in another way, because the refusal names a parameter that was

@@ -33,7 +33,9 @@ log = structlog.get_logger(__name__)
 _TIMEOUTS = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError", "ServerTimeoutError"})
 _CERTIFICATES = frozenset({"ClientSSLError", "SSLError", "SSLCertVerificationError"})
 _PROXIES = frozenset({"ProxyError", "ClientHttpProxyError", "ClientProxyConnectionError"})
-_UNREACHED = frozenset({"APIConnectionError", "ConnectError", "ClientConnectorError", "ConnectionRefusedError"})
+_UNREACHED = frozenset(
+    {"APIConnectionError", "ConnectError", "ConnectTimeout", "ClientConnectorError", "ConnectionRefusedError"}
+)
 _REPORTED = frozenset({"ResponseError"})
 """An error inside a stream, without anything to tell it by."""
 _BROKEN = frozenset({"TransportError", "ClientError", "OSError", "ClientPayloadError", "APIError"})
@@ -50,6 +52,11 @@ def broken_off() -> ProviderFailed:
 def filtered() -> ContentFiltered:
     """An answer that the provider's filter ended."""
     return ContentFiltered("The provider's content filter ended the answer. Rephrase the message.")
+
+
+def is_unreached(error: Exception) -> bool:
+    """Whether nothing answers at the address."""
+    return any(name in _UNREACHED | {"ConnectTimeout"} for each in _chain(error) for name in _names(each))
 
 
 def unlisted(refusal: RunError, endpoint: Endpoint) -> str:

@@ -1,6 +1,7 @@
 """Anthropic's Claude, through langchain-anthropic."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -63,11 +64,11 @@ class _Provider(LangChainProvider):
                 output["effort"] = "low" if effort == "minimal" else effort
         return {**fields, "output_config": output} if output else fields
 
-    async def names(self) -> list[str]:
+    async def rows(self) -> dict[str, Mapping[str, Any]]:
         endpoint = self.endpoint
         headers = endpoint.request_headers({"x-api-key": endpoint.key_text, "anthropic-version": _VERSION})
         listing = await listed(endpoint.network, f"{endpoint.root}/v1/models", headers, {"limit": "1000"})
-        return [str(row["id"]) for row in listing["data"]]
+        return {str(row["id"]): row for row in listing["data"]}
 
 
 @cache

@@ -1,4 +1,5 @@
-"""What a model can do and what it costs: from the settings, then from LangChain's profiles, then from genai-prices."""
+"""What a model can do and what it costs: from the settings, then from the provider's list, then from LangChain's
+profiles, then from genai-prices."""
 
 import importlib.util
 import runpy
@@ -8,6 +9,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from backend.chains.models.kinds import kind_of
 from backend.chains.models.provider import Endpoint, Kind
 from backend.config.models_file import ModelSpec, Price
 
@@ -23,9 +25,14 @@ _PROFILE = {
 """Names of a profile's fields, by our names."""
 
 
-def spec_of(endpoint: Endpoint, model: str, own_spec: ModelSpec | None) -> ModelSpec:
-    """Everything that is known about a model. The values of the settings, `own_spec`, come first."""
-    own_values = own_spec.model_dump(exclude_none=True) if own_spec is not None else {}
+def spec_of(
+    endpoint: Endpoint, model: str, own_spec: ModelSpec | None, listed_spec: ModelSpec | None = None
+) -> ModelSpec:
+    """Everything that is known about a model. The values of the settings, `own_spec`, come first, then those that the
+    provider lists."""
+    own_values: dict[str, Any] = {"kind": kind_of(model, own_spec, listed_spec)}
+    for spec in (listed_spec, own_spec):
+        own_values |= spec.model_dump(exclude_none=True) if spec is not None else {}
     profile = profile_of(endpoint.kind, model)
     # False is a value; 0 tokens mean that the number is unknown.
     known: dict[str, Any] = {

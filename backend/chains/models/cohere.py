@@ -1,6 +1,7 @@
 """Cohere's Command, through langchain-cohere."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import SecretStr
@@ -36,12 +37,12 @@ class _Provider(LangChainProvider):
             fields["response_format"] = {"type": "json_object", "schema": json.loads(parameters.response_schema)}
         return fields
 
-    async def names(self) -> list[str]:
+    async def rows(self) -> dict[str, Mapping[str, Any]]:
         endpoint = self.endpoint
         headers = endpoint.request_headers({"Authorization": f"Bearer {endpoint.key_text}"})
         wanted = {"endpoint": "chat", "page_size": "1000"}
         found = await listed(endpoint.network, f"{endpoint.root}/v1/models", headers, wanted)
-        return [str(row["name"]) for row in found["models"]]
+        return {str(row["name"]): row for row in found["models"]}
 
 
 def _mended(body: dict[str, Any], name: str) -> list[dict[str, Any]]:

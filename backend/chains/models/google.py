@@ -1,6 +1,7 @@
 """Google's Gemini, through langchain-google-genai."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import SecretStr
@@ -52,15 +53,15 @@ class _Provider(LangChainProvider):
                 fields["thinking_level"] = effort
         return fields
 
-    async def names(self) -> list[str]:
+    async def rows(self) -> dict[str, Mapping[str, Any]]:
         endpoint = self.endpoint
         headers = endpoint.request_headers({"x-goog-api-key": endpoint.key_text})
         listing = await listed(endpoint.network, f"{endpoint.root}/{_VERSION}/models", headers, {"pageSize": "1000"})
-        return [
-            str(row["name"]).removeprefix("models/")
+        return {
+            str(row["name"]).removeprefix("models/"): row
             for row in listing["models"]
             if "generateContent" in row.get("supportedGenerationMethods", ("generateContent",))
-        ]
+        }
 
 
 def _mended(body: dict[str, Any], name: str) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,8 @@ from backend.chains.models._chat_messages import chat_messages
 from backend.chains.models._langchain import ChunkReader, listed
 from backend.chains.models._opened import OpenedModels
 from backend.chains.models._quirk_book import QuirkBook, adapted
-from backend.chains.models._refusals import refusal_of, unlisted
+from backend.chains.models._refusals import is_unreached, refusal_of, unlisted
+from backend.chains.models._rows import in_order, spec_of_row, with_details
 from backend.chains.models._stops import ended_before
 from backend.chains.models.prompt import Output, Parameters, Prompt
 from backend.chains.models.provider import Endpoint, Kind, Listing, Plugin
@@ -73,22 +74,25 @@ class _Provider:
             return Listing(False, unset)
         endpoint = self.endpoint
         where = endpoint.set_up if endpoint.own_address or endpoint.kind.key else f"it answers at {endpoint.shown}"
+        # The vendor's advice is about the vendor's models.
+        advised = None if endpoint.own_address else self.quirks.default
         try:
-            models = await self._list_models()
+            rows = await self._list_rows()
         except Exception as error:
             if not endpoint.kind.key and not self.endpoint.own_address:
                 return Listing(False, f"nothing answers at {endpoint.shown}: start it, or set {endpoint.url_setting}")
             reason = f"{where}, but its model list can't be read: {unlisted(refusal_of(error, '', endpoint), endpoint)}"
-            return Listing(True, reason, (), None if endpoint.own_address else self.quirks.default)
-        default = self.quirks.default
-        # The vendor's advice is about the vendor's models.
-        if default is None or (endpoint.own_address and default not in models):
-            default = models[0] if models else None
-        return Listing(True, where, tuple(models), default)
+            return Listing(not is_unreached(error), reason, (), advised)
+        default = self.quirks.default if self.quirks.default in rows else advised
+        specs = {name: spec_of_row(row) for name, row in rows.items()}
+        return Listing(True, where, in_order(rows), default, specs)
 
-    async def _list_models(self) -> list[str]:
-        listing = await listed(self.endpoint.network, f"{self.endpoint.root}/models", self.headers())
-        return sorted(str(row["id"]) for row in listing.get("data", ()) if "id" in row)
+    async def _list_rows(self) -> dict[str, Mapping[str, Any]]:
+        """The rows of the list, by the model's name."""
+        get = partial(listed, self.endpoint.network, headers=self.headers())
+        listing = await get(f"{self.endpoint.root}/models")
+        rows = {str(row["id"]): row for row in listing.get("data", ()) if "id" in row}
+        return await with_details(rows, self.endpoint, get)
 
     def headers(self) -> dict[str, str]:
         """The headers that say who asks."""

@@ -159,6 +159,8 @@ class Tokens:
     cached: int | None = None
     is_doubtful: bool = False
     """Whether the provider's counts contradict each other."""
+    prompt_cut: bool = False
+    """Whether the model was given only a part of the prompt, because the rest had no room in its context."""
 
     def __post_init__(self) -> None:
         # A provider that reports negative tokens must not lower the bill, and one that reports absurd ones must not

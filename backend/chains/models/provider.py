@@ -5,13 +5,14 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr
 
 from backend.chains.models.prompt import Output, Prompt
 from backend.config.groups.models import ModelSettings
-from backend.config.models_file import Price, variable
+from backend.config.models_file import ModelSpec, Price, variable
 from backend.config.quirks import ModelQuirks
 from backend.kit.network.network import DIRECT, Network, merge_headers
 
@@ -42,12 +43,15 @@ class ChatModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a provider can do now. `models` may be incomplete; `default` is the model to use if none is named."""
+    """What a provider can do now. `models` may be incomplete; the first one that chats is used if none is named, unless
+    StreamForge recommends one of a vendor's models: `default`."""
 
     available: bool
     reason: str
     models: tuple[str, ...] = ()
     default: str | None = None
+    specs: Mapping[str, ModelSpec] = field(default_factory=dict[str, ModelSpec])
+    """What the provider says about its models."""
 
 
 class Provider(Protocol):
@@ -107,16 +111,18 @@ class Endpoint:
     rank: int | None = None
     quirks: ModelQuirks = _NO_QUIRKS
     """Those of all its models, from MODELS_FILE."""
-    model_quirks: Mapping[str, ModelQuirks] = field(default_factory=dict[str, ModelQuirks])
-    """Those of single models, from MODELS_FILE."""
+    specs: Mapping[str, ModelSpec] = field(default_factory=dict[str, ModelSpec])
+    """What MODELS_FILE says about its models."""
+    file: Path | None = None
+    """The file of a model that this server runs itself."""
     login: str | None = field(default=None, repr=False)
     """The `Authorization` header of a user and password, which are not in `base_url`."""
     network: Network = DIRECT
 
-    def quirks_of(self, model: str) -> ModelQuirks:
-        """What MODELS_FILE says about the quirks of a model."""
-        own = self.model_quirks.get(model)
-        return self.quirks if own is None else own.over(self.quirks)
+    def quirks_of(self, model: str, usual: ModelQuirks | None = None) -> ModelQuirks:
+        """The quirks of a model, as MODELS_FILE says; else the usual ones, which are those of the provider."""
+        usual, spec = usual or self.quirks, self.specs.get(model)
+        return usual if spec is None or spec.quirks is None else spec.quirks.over(usual)
 
     @property
     def own_address(self) -> bool:
@@ -176,6 +182,8 @@ class Plugin:
     create: Callable[[Endpoint, ModelSettings], Provider]
     needs: tuple[str, ...] = ()
     install: str = ""
+    runs_apart: bool = False
+    """Whether only child processes import the SDK."""
 
     def missing(self) -> str | None:
         """Why the SDK can't be used, or None if it can."""

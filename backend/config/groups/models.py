@@ -42,6 +42,31 @@ class ModelSettings(SettingsGroup):
         None, description="Base URL of an OpenAI-compatible server, e.g. http://localhost:8080/v1."
     )
     ollama_base_url: HttpUrl = Field("http://127.0.0.1:11434", description="URL of Ollama.")
+    ollama_num_ctx: int | None = Field(
+        None,
+        ge=256,
+        le=10_000_000,
+        description="Context in tokens that Ollama is asked for. Unset: as much as each prompt and its answer need, "
+        "within what the model can read.",
+    )
+    local_model: Path | None = Field(
+        None,
+        description="A GGUF file that this server runs itself, as local/<name of the file>. Unset: the tiny model of "
+        "backend/requirements-local.txt, if it is installed.",
+    )
+    local_context: int = Field(
+        8192, ge=512, le=1_000_000, description="Context of the local model for each answer, in tokens."
+    )
+    local_slots: int = Field(1, ge=1, le=16, description="Answers that the local model writes at the same time.")
+    local_threads: int | None = Field(
+        None, ge=1, le=256, description="Threads of the local model. Unset: half of the processor's cores, at most 8."
+    )
+    local_memory_mb: int | None = Field(
+        None,
+        ge=256,
+        description="Largest address space of the local model's process, in MB. Unset: twice the size of its file, "
+        "and 3 GB. (Not on Windows and macOS.)",
+    )
     stream_delay: float = Field(0.1, ge=0, le=60, description="Seconds between the words of the simulated model.")
     connect_timeout: float = Field(10.0, gt=0, description="Seconds to wait for a connection to a provider.")
     first_token_timeout: float = Field(

@@ -11,11 +11,12 @@ import structlog
 
 from backend.chains.models import endpoints
 from backend.chains.models.capabilities import spec_of
+from backend.chains.models.kinds import MUTE, kind_of
 from backend.chains.models.provider import ChatModel, Endpoint, Listing, Plugin, Provider
 from backend.chains.models.thoughts import ThinkingModel
 from backend.chains.models.tokenizers import counter
 from backend.config.groups.models import ModelSettings
-from backend.config.models_file import ModelSpec, ProviderTable
+from backend.config.models_file import ModelKind, ModelSpec, ProviderTable
 from backend.errors import Invalid, RunError
 from backend.kit.network.network import DIRECT, Network
 from backend.kit.text import is_clean
@@ -134,7 +135,8 @@ class ModelCatalog:
         ranked = [name for name, (_, endpoint) in self._endpoints.items() if endpoint.rank is not None]
         listings = await asyncio.gather(*map(self._listing, ranked))
         for name, listing in zip(ranked, listings, strict=True):
-            model = self._default_of(name, listing) if listing.available else None
+            # A vendor that can't be reached now is set up all the same: its model is the default.
+            model = self._default_of(name, listing)
             if model is not None:
                 reason = listing.reason if not why_not else f"{listing.reason} ({'; '.join(why_not)})"
                 return DefaultModel(f"{name}/{model}", reason)
@@ -143,17 +145,23 @@ class ModelCatalog:
         return DefaultModel(BUILT_IN, "; ".join(why_not))
 
     def _default_of(self, name: str, listing: Listing) -> str | None:
-        """The provider's default model.
+        """The provider's default model: the one that StreamForge recommends for a vendor, else the first that chats of
+        those that MODELS_FILE names, else of those that the provider lists.
 
-        A provider of MODELS_FILE has the first model that the file names, else, at an address of its own, the first
-        that it lists: a vendor lists models that don't chat, too.
+        A provider of MODELS_FILE that is a vendor at its usual address has none that is merely listed.
         """
         endpoint = self._endpoints[name][1]
-        if name == endpoint.kind.name:
+        is_built_in = name == endpoint.kind.name
+        if is_built_in and listing.default is not None:
             return listing.default
+        if not listing.available:
+            return None
         named = [m for m in self._table.spec(name).models if m in listing.models or not listing.models]
-        listed = [m for m in listing.models if "embed" not in m] if endpoint.own_address else []
-        return next(iter((*named, *listed)), None)
+        candidates = (*named, *(listing.models if is_built_in or endpoint.own_address else ()))
+        return next((m for m in candidates if self._kind_of(name, m) == "chat"), None)
+
+    def _kind_of(self, provider: str, model: str) -> ModelKind:
+        return kind_of(model, self.own_spec(provider, model), self.listed_spec(provider, model))
 
     @property
     def is_default_set(self) -> bool:
@@ -177,7 +185,8 @@ class ModelCatalog:
 
     def _import(self, name: str) -> None:
         provider, _ = self.split(self.resolve_alias(name))
-        for module in self._endpoints[provider][0].needs:
+        plugin = self._endpoints[provider][0]
+        for module in plugin.needs if not plugin.runs_apart else ():
             importlib.import_module(module)
 
     async def close(self) -> None:
@@ -217,6 +226,12 @@ class ModelCatalog:
         provider, model = self.split(full)
         if provider not in self._providers:
             raise Invalid(f"model: {self._endpoints[provider][0].missing()}", code="unknown_model")
+        if (kind := self._kind_of(provider, model)) in MUTE:
+            raise Invalid(
+                f"model: {full} can't chat, because its kind is {kind}. Choose another model; if it does chat, give it "
+                "`kind: chat` in MODELS_FILE.",
+                code="unknown_model",
+            )
         try:
             opened = self._providers[provider].open(model)
         except RunError as error:
@@ -228,7 +243,13 @@ class ModelCatalog:
     def spec(self, full: str) -> ModelSpec:
         """What is known about a model. Raises Invalid."""
         provider, model = self.split(full)
-        return spec_of(self._endpoints[provider][1], model, self.own_spec(provider, model))
+        own, listed = self.own_spec(provider, model), self.listed_spec(provider, model)
+        return spec_of(self._endpoints[provider][1], model, own, listed)
+
+    def listed_spec(self, provider: str, model: str) -> ModelSpec | None:
+        """What the provider itself said about a model when it listed its models; None if it didn't."""
+        _, listing = self._listings.get(provider, (0.0, None))
+        return listing.specs.get(model) if listing is not None else None
 
     def own_spec(self, provider: str, model: str) -> ModelSpec | None:
         """What MODELS_FILE says about a model."""
@@ -267,7 +288,9 @@ class ModelCatalog:
     def _model_states(self, endpoint: Endpoint, listing: Listing) -> tuple[ModelState, ...]:
         own = self._table.spec(endpoint.name).models
         names = dict.fromkeys((*listing.models, *own))
-        return tuple(ModelState(name, spec_of(endpoint, name, own.get(name))) for name in names)
+        return tuple(
+            ModelState(name, spec_of(endpoint, name, own.get(name), listing.specs.get(name))) for name in names
+        )
 
     async def _listing(self, name: str) -> Listing:
         provider = self._providers.get(name)

@@ -40,6 +40,8 @@ class _OpenedModel:
     """The reason for each parameter that the model doesn't take."""
     hides_reasoning: Literal["if_asked", "by_model"] | None
     count: Count | None
+    listed: ModelSpec | None
+    """What its provider said about it when it was opened."""
 
 
 class ModelChooser:
@@ -100,7 +102,9 @@ class ModelChooser:
         )
 
     def _open(self, full: str) -> _OpenedModel:
-        if (opened := self._opened.get(full)) is not None:
+        listed = self._catalog.listed_spec(*full.split("/", 1)) if "/" in full else None
+        # What the provider says about a model may come, or change, with its next list.
+        if (opened := self._opened.get(full)) is not None and opened.listed is listed:
             return opened
         model, spec = self._catalog.model(full), self._catalog.spec(full)
         endpoint = self._catalog.endpoint(self._catalog.split(full)[0])
@@ -109,7 +113,7 @@ class ModelChooser:
         count = counter(spec.tokenizer) if spec.tokenizer is not None else None
         if len(self._opened) >= _MAX_OPENED:
             self._opened.clear()
-        opened = _OpenedModel(full, model, spec, _refusals(kind, spec), kind.hides_reasoning, count)
+        opened = _OpenedModel(full, model, spec, _refusals(kind, spec), kind.hides_reasoning, count, listed)
         self._opened[full] = opened
         return opened
 

@@ -126,6 +126,7 @@ class RunFold:
             total.input_tokens = bounded(total.input_tokens + use.input_tokens)
             total.output_tokens = bounded(total.output_tokens + use.output_tokens)
             total.estimated |= use.estimated
+            total.prompt_cut |= use.prompt_cut
             for name in ("reasoning_tokens", "cached_tokens"):
                 if (value := getattr(use, name)) is not None:
                     setattr(total, name, bounded((getattr(total, name) or 0) + value))
