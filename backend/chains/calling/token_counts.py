@@ -23,4 +23,4 @@ def settled_tokens(
     written = counted.output
     if counted.is_doubtful or (visible and not written):
         written = max(written, output_estimate())
-    return replace(counted, input=read, output=written), True
+    return replace(counted, input=read, output=written, is_doubtful=False), True

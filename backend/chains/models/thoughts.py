@@ -65,6 +65,7 @@ class ThoughtFilter:
         self._after_stop: State = "answer"
         self._is_fresh = False
         self._ends_with_thought = False
+        self._needs_break = False
         self._expected = begins_inside
         self.bare_end: str | None = None
         """The closing tag that came without an opening one."""
@@ -171,10 +172,11 @@ class ThoughtFilter:
     def _start_body(self, kind: type[Text | Reasoning], stops: tuple[str, ...], after: State) -> None:
         self._kind, self._stops, self._after_stop, self._state = kind, stops, after, "body"
         self._is_fresh = True
+        self._needs_break = kind is Reasoning and self._ends_with_thought
 
     def _body(self, *, closing: bool) -> Iterator[Output]:
         """A thought, or an answer that ends with a tag: up to one of `_stops`, without the blanks around it."""
-        text, was_fresh = self._buffer, self._is_fresh
+        text = self._buffer
         if self._is_fresh:
             openings = tuple(opening for opening, tag in self._pairs if tag == self._expected)
             text = text.lstrip()
@@ -191,9 +193,8 @@ class ThoughtFilter:
         if ready:
             if self._expected is not None:
                 self._text.append(ready)
-            follows_thought = self._kind is Reasoning and was_fresh and self._ends_with_thought
-            self._ends_with_thought = self._kind is Reasoning
-            yield self._kind(f"\n\n{ready}" if follows_thought else ready)
+            yield self._kind(f"\n\n{ready}" if self._needs_break else ready)
+            self._needs_break, self._ends_with_thought = False, self._kind is Reasoning
         if found is None:
             self._buffer = "" if closing else text[len(ready) :]
             return

@@ -1,5 +1,6 @@
 """What a provider's refusal means, and what is told of it: to the caller, and to those who look for the cause."""
 
+import base64
 import json
 from typing import Any
 
@@ -327,7 +328,8 @@ class TestDetail:
         assert refused(403, page).detail == "Blocked By the proxy"
 
     def test_the_headers_of_the_settings_are_secret(self) -> None:
-        endpoint = Endpoint("w", Kind("openai", "s"), "http://me:hunter22@h/v1", None, {"x-team": "sesame-open"})
+        login = "Basic " + base64.b64encode(b"me:hunter22").decode()
+        endpoint = Endpoint("w", Kind("openai", "s"), "http://h/v1", None, {"x-team": "sesame-open"}, login=login)
         assert refused(400, "sesame-open hunter22", endpoint).detail == "*** ***"
 
 

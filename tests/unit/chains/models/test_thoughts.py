@@ -135,6 +135,12 @@ def test_a_model_has_tags_of_its_own() -> None:
     assert filtered([text, STOP])[0] == ""
 
 
+def test_two_thoughts_are_parted_however_the_second_one_comes() -> None:
+    text = "[THINK]One.[/THINK][THINK][two[/THINK]It is so."
+    for pieces in ([text], list(text)):
+        assert filtered([*pieces, STOP]) == ("One.\n\n[two", "It is so.", "stop")
+
+
 BITS = st.sampled_from(
     [
         *(tag for pair in THOUGHT_TAGS[:3] for tag in pair),
