@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import ANSWER
-from tests.clients.docs import pointed_at, snippet
+from tests.clients.docs import ROOT, pointed_at, snippet
 from tests.clients.readers import NODE, output
 from tests.clients.relay import cutting
 from tests.scenarios.support import ask, only_terminal
-from tests.support.harness import Running, text_of
+from tests.support.harness import Running, serving, text_of
 from tests.support.provider_protocol import error
 from tests.support.provider_server import ProviderServer
 
@@ -67,15 +67,16 @@ CUTS = {
 
 
 @pytest.mark.parametrize("short", CUTS.values(), ids=CUTS.keys())
-async def test_readme_fetch_comes_back(beating: Running, tmp_path: Path, short: int) -> None:
-    module = snippet("README.md", "In a React app", "js")
-    component = snippet("README.md", "In a React app", "jsx")
+async def test_readme_hook_comes_back_and_begins_anew_for_each_question(
+    beating: Running, tmp_path: Path, short: int
+) -> None:
+    """In React's StrictMode, which calls what a component has twice. It asks two questions, one after the other."""
+    module = snippet("README.md", "In a React app", "jsx") + snippet("README.md", "In a React app", "js")
     async with cutting(beating.base, short=short) as relay:
-        main = f'import {{ ask }} from "./snippet.mjs";{STATE}{component}'
-        state = await javascript(tmp_path / "js", pointed_at(module, relay.base), main)
+        shown = await javascript(tmp_path / "js", pointed_at(module, relay.base), (NODE / "hook.mjs").read_text())
     assert relay.cut == 2
-    assert (state["answer"], "error" in state) == (ANSWER, False)
-    assert state["session"].startswith("ses_")
+    assert [(answer["text"], answer["error"], answer["done"]) for answer in shown] == [(ANSWER, None, True)] * 2
+    assert shown[0]["session"] == shown[1]["session"] and shown[0]["session"].startswith("ses_")
 
 
 @pytest.mark.parametrize(("cuts", "short"), [(0, 0), *((2, short) for short in CUTS.values())])
@@ -183,3 +184,23 @@ async def test_openai_raises_a_failed_run(beating: Running, provider: ProviderSe
         f"import openai\ntry:\n{caught}\nexcept openai.APIError as error:\n    print(type(error).__name__, error)"
     )
     assert said.startswith("APIError ")
+
+
+# --- The quick start of the README
+
+
+async def test_the_quick_start_can_be_done_as_printed(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [line.strip() for line in readme.splitlines() if line.startswith("    curl ")][:3]
+    async with serving(tmp_path / "data") as server:
+        uploaded, stream, text = [
+            await output(
+                "bash", "-c", f"cd {ROOT} && {pointed_at(command, server.base).replace('curl', 'curl -sS', 1)}"
+            )
+            for command in commands
+        ]
+    assert json.loads(uploaded)["status"] == "ready"
+    printed = re.findall(r'"text":"(.*?)"\}', " ".join(readme.split("\n           ")))[0]
+    assert f'"text":"{printed}"' in stream, "the README shows what really comes"
+    assert '"page":2,"start":1555,"end":1664' in stream
+    assert text.startswith(f"{printed} [1]")
