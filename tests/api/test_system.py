@@ -85,7 +85,7 @@ async def test_models_lists_what_can_be_used_and_why_the_rest_can_not(api: Runni
     assert providers.keys() == {kind.name for plugin in plugins() for kind in plugin.kinds}
     # Something may listen on these ports of this machine.
     local = {"vllm", "llamacpp", "lmstudio"}
-    assert {name for name, p in providers.items() if p["available"]} - local == {"extractive", "simulated"}
+    assert {name for name, p in providers.items() if p["available"]} - local == {"extractive", "simulated", "local"}
     assert "OPENAI_API_KEY" in providers["openai"]["reason"]
     assert "ANTHROPIC_API_KEY" in providers["anthropic"]["reason"]
     assert [name for name, p in providers.items() if not p["reason"]] == []

@@ -156,10 +156,12 @@ async def test_failures_say_what_to_check_and_no_secret(
 ) -> None:
     server.status, server.answer = status, answer
     embedder = open_embedder(MODELS[provider], settings)
-    with pytest.raises(EmbeddingFailed, match="Check") as caught:
+    with pytest.raises(EmbeddingFailed) as caught:
         await embedder.prepare()
     await embedder.aclose()
-    assert KEY not in str(caught.value) and "private" not in str(caught.value)
+    assert "Check" in caught.value.advice
+    words = caught.value.text(with_advice=True)
+    assert KEY not in words and "private" not in words
     assert caught.value.__cause__ is None
 
 

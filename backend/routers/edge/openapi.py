@@ -39,9 +39,9 @@ def install_openapi(
             )
             _add_schemas(schema["components"]["schemas"], more_schemas)
             _resolve(schema)
+            _describe_texts(schema)
             _describe_files(schema)
             _describe_bodies(schema)
-            _describe_texts(schema)
             _describe_frames(schema)
             _describe_keys(schema, has_keys=has_keys)
             app.openapi_schema = schema

@@ -8,6 +8,7 @@ from fastapi.routing import APIRoute
 from typing_extensions import override
 
 from backend.routers.edge.json_body import JsonRequest
+from backend.routers.edge.routes import OwnRoute
 
 
 class Endpoint(APIRoute):
@@ -25,6 +26,10 @@ class Endpoint(APIRoute):
         return handle_with_limits
 
 
+class _OwnEndpoint(OwnRoute, Endpoint):
+    """Both: it refuses unknown query parameters, and reads its JSON body with limits."""
+
+
 def limit_bodies(router: APIRouter) -> None:
     """Let every endpoint of the router read its JSON body with limits. Call it before the router is included.
 
@@ -32,4 +37,5 @@ def limit_bodies(router: APIRouter) -> None:
     """
     for route in router.routes:
         if isinstance(route, APIRoute):
-            route.__class__ = Endpoint
+            limited: type[APIRoute] = _OwnEndpoint if isinstance(route, OwnRoute) else Endpoint
+            route.__class__ = limited

@@ -227,7 +227,7 @@ async def delete_session(session_id: SessionId, services: ServicesDep, owner: Ow
 @router.get(
     "/{session_id}/messages",
     response_model=MessageList,
-    responses=responses(401, NO_SESSION),
+    responses=responses(400, 401, NO_SESSION),
     summary="Messages of a session",
 )
 async def list_messages(

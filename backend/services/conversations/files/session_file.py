@@ -31,7 +31,14 @@ Moment = Annotated[datetime, Meta(tz=True)]
 Number = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
 
 
-_Usage = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "#/components/schemas/TokenUsage"})]
+_Usage = Annotated[
+    msgspec.Raw,
+    Meta(
+        extra_json_schema={
+            "anyOf": [{"$ref": "#/components/schemas/TokenUsage"}, {"description": "Imported files may hold anything."}]
+        }
+    ),
+]
 
 
 class UsedPrompt(msgspec.Struct, forbid_unknown_fields=True):
