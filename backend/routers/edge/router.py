@@ -37,5 +37,8 @@ def limit_bodies(router: APIRouter) -> None:
     """
     for route in router.routes:
         if isinstance(route, APIRoute):
-            limited: type[APIRoute] = _OwnEndpoint if isinstance(route, OwnRoute) else Endpoint
-            route.__class__ = limited
+            route.__class__ = _class_with_limits(route)
+
+
+def _class_with_limits(route: APIRoute) -> type[Endpoint]:
+    return _OwnEndpoint if isinstance(route, OwnRoute) else Endpoint
