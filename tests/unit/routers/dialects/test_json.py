@@ -16,9 +16,8 @@ def citation(part_id: str, start: int, end: int, n: int) -> ev.Citation:
 
 def rendered(*events: ev.AnyEvent) -> dict[str, Any]:
     fold = RunFold()
-    ids = {"run_id": "run_1", "session_id": "ses_1", "user_message_id": "msg_1", "message_id": "msg_2"}
     for event in (
-        ev.RunStarted(**ids, model="m", v=1),
+        ev.RunStarted(run_id="run_1", session_id="ses_1", user_message_id="msg_1", message_id="msg_2", model="m", v=1),
         *events,
         ev.RunCompleted(finish_reason="stop", usage=ev.TokenUsage()),
     ):
