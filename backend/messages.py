@@ -54,6 +54,7 @@ class ImagePart(msgspec.Struct, tag="image", kw_only=True):
     bytes: int
 
 
+_MAX_FIRST_TITLE = 80
 BETWEEN_PARTS = "\n\n"
 """What separates two text parts where they are joined."""
 
@@ -84,6 +85,12 @@ def text_of(parts: Sequence[MessagePart]) -> str:
 def images_of(parts: list[MessagePart]) -> tuple[ImagePart, ...]:
     """The images of a message."""
     return tuple(p for p in parts if isinstance(p, ImagePart))
+
+
+def first_title(message: str) -> str:
+    """A session's first title: the beginning of its first message, on one line."""
+    line = " ".join(message.split())
+    return line if len(line) <= _MAX_FIRST_TITLE else line[: _MAX_FIRST_TITLE - 1].rstrip() + "…"
 
 
 def marked_text(parts: Sequence[MessagePart]) -> str:

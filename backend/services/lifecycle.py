@@ -66,7 +66,7 @@ class Readiness:
                 "The server is still loading. GET /ready tells when it is done.", code="not_ready"
             ) from None
         if self._is_full and self.problem is not None:
-            raise StorageFull(self.problem)
+            raise StorageFull.on_server()
         if self.problem is not None:
             raise Unavailable(f"The server could not get ready: {self.problem}", code="not_ready")
 

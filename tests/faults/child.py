@@ -188,4 +188,4 @@ def _idle_upstream(services: Services) -> int:
     """Connections to the provider that wait to be used again."""
     provider: Any = services.models.catalog._providers["openai"]
     session = provider._session
-    return 0 if session is None else sum(map(len, session.connector._conns.values()))
+    return 0 if session is None else sum(map(len, session._kept.connector._conns.values()))

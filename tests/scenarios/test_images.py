@@ -326,10 +326,9 @@ async def test_a_message_may_be_a_picture_alone(with_provider: Running, provider
     made = await with_provider.client.post("/sessions/import", json=file)
     assert made.status_code == 201, made.text
     await talk(with_provider, ("What is it?", ()), session_id=made.json()["id"])
-    sent = provider.calls[-1].json["messages"][-2]
-    assert [part["type"] for part in sent["content"]] == ["image_url"], "some refuse an empty text"
+    assert told(provider.calls[-1]) == [("user", "Hi\n\nWhat is it?", [png(1)])], "messages in a row are one"
     await talk(with_provider, ("What is it?", ()), session_id=made.json()["id"], model=BLIND)
-    assert told(provider.calls[-1])[1] == ("user", NOTE, [])
+    assert told(provider.calls[-1])[0] == ("user", f"Hi\n\nWhat is it?\n{NOTE}", [])
 
 
 @pytest.mark.parametrize(

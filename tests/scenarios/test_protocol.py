@@ -246,7 +246,7 @@ async def test_a_whole_answer_is_whole_whatever_the_cursor(server: Running) -> N
         assert (ahead.status_code, ahead.json()["code"]) == (409, "cursor_ahead")
 
 
-@pytest.mark.parametrize(("asked", "told"), [(7, "7"), (1.5, "2"), (float("inf"), "86400"), (0, None)])
+@pytest.mark.parametrize(("asked", "told"), [(7, "7"), (1.5, "2"), (100_000, "86400"), (float("inf"), None), (0, None)])
 async def test_how_long_a_provider_asks_to_wait_is_passed_on(
     with_provider: Running, provider: ProviderServer, asked: float, told: str | None
 ) -> None:

@@ -244,6 +244,7 @@ async def test_absurd_counts_and_reasons_of_a_provider_end_in_a_complete_answer(
         provider.script(script)
         events = await with_provider.events(ask())
         end = only_terminal(events)
-        assert (end["type"], end["usage"]["input_tokens"]) == ("run.completed", 2**53)
+        assert (end["type"], end["usage"]["estimated"]) == ("run.completed", True)
+        assert 0 < end["usage"]["input_tokens"] < 1000
     report = (await with_provider.client.get("/usage")).json()
-    assert report["total"]["input_tokens"] == 2**53
+    assert report["total"]["input_tokens"] == 3 * end["usage"]["input_tokens"]

@@ -9,12 +9,11 @@ from backend import events as ev
 from backend.errors import Conflict, Invalid, NotFound
 from backend.kit.ids import new_ids
 from backend.kit.locks import Locks
-from backend.messages import TextPart, decode_parts, encode_parts, images_of, text_of
+from backend.messages import TextPart, decode_parts, encode_parts, first_title, images_of, text_of
 from backend.services.answers.perform import AnswerWriter, OpenTurn
 from backend.services.answers.plan import AnswerPlan, Planner
 from backend.services.answers.request import AnswerRequest
 from backend.services.conversations.images import new_images, part_of
-from backend.services.conversations.titles import first_title
 from backend.services.runs.hub import RunHub
 from backend.services.runs.keep import LEASE_MS
 from backend.services.runs.run import Run
@@ -167,11 +166,12 @@ class Answers:
         request, spending = plan.request, plan.spending
         session_id, user_message_id, message_id, run_id = new_ids("ses", "msg", "msg", "run")
         images = new_images(request.images) if request.images else ()
+        title = first_title(request.message)
         return NewTurn(
             owner=owner,
             session_id=request.session_id or session_id,
-            title=first_title(request.message) if request.session_id is None else None,
-            first_title=first_title(request.message),
+            title=title if request.session_id is None else None,
+            first_title=title,
             user_message_id=request.sibling_of if request.regenerate and request.sibling_of else user_message_id,
             message_id=message_id,
             run_id=run_id,

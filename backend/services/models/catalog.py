@@ -80,6 +80,8 @@ class ModelCatalog:
             if plugin.missing() is None
         }
         self._listings: dict[str, tuple[float, Listing]] = {}
+        self.lists_read = 0
+        """How many lists of models were read."""
         self.default = DefaultModel(BUILT_IN, "not looked for yet")
         self._looked_at = 0.0
         self._look_task: asyncio.Task[None] | None = None
@@ -307,6 +309,7 @@ class ModelCatalog:
                 listing = Listing(False, f"its list of models didn't come within {_LISTING_TIMEOUT_SECONDS:g} s")
             listing = _within_bounds(listing)
             self._listings[name] = (time.monotonic(), listing)
+            self.lists_read += 1
         return listing
 
 

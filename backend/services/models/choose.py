@@ -52,6 +52,9 @@ class ModelChooser:
         self._table = table
         self._catalog = catalog
         self._opened: dict[str, _OpenedModel] = {}
+        self._current: dict[str, _OpenedModel] = {}
+        """Those that agree with the newest lists of their providers."""
+        self._lists_read = 0
 
     def choose(self, choice: ModelChoice) -> list[ModelCandidate]:
         """The models that may answer, in the order in which they are tried.
@@ -102,9 +105,17 @@ class ModelChooser:
         )
 
     def _open(self, full: str) -> _OpenedModel:
+        if self._lists_read != self._catalog.lists_read:
+            self._lists_read = self._catalog.lists_read
+            self._current.clear()
+        if (opened := self._current.get(full)) is None:
+            opened = self._current[full] = self._open_anew(full)
+        return opened
+
+    def _open_anew(self, full: str) -> _OpenedModel:
+        """The opened model, with what the provider's newest list says about it."""
         listed = self._catalog.listed_spec(*full.split("/", 1)) if "/" in full else None
-        # What the provider says about a model may come, or change, with its next list.
-        if (opened := self._opened.get(full)) is not None and opened.listed is listed:
+        if (opened := self._opened.get(full)) is not None and opened.listed == listed:
             return opened
         model, spec = self._catalog.model(full), self._catalog.spec(full)
         endpoint = self._catalog.endpoint(self._catalog.split(full)[0])
@@ -113,6 +124,7 @@ class ModelChooser:
         count = counter(spec.tokenizer) if spec.tokenizer is not None else None
         if len(self._opened) >= _MAX_OPENED:
             self._opened.clear()
+            self._current.clear()
         opened = _OpenedModel(full, model, spec, _refusals(kind, spec), kind.hides_reasoning, count, listed)
         self._opened[full] = opened
         return opened
