@@ -26,6 +26,8 @@ _MAX_BARE_ENDS = 20
 """The most closing tags in an answer that are looked at."""
 _CLOSING = tuple(closing for _, closing in THOUGHT_TAGS)
 _BARE_ENDS = tuple(closing for closing in _CLOSING if closing[0] == "<")
+_MAY_END = re.compile(rf"<(?:[{re.escape(''.join({closing[1] for closing in _BARE_ENDS}))}]|\Z)", re.I)
+"""Matches where a closing tag may begin: it tells most text with `<` from tags at once."""
 # The channels of gpt-oss: `<|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...`.
 _CHANNEL_STARTS = ("<|channel|>", "<|start|>", "<|message|>")
 _CHANNEL_ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>", "<|channel|>")
@@ -79,7 +81,7 @@ class ThoughtFilter:
         if self._buffer or self._state != "answer":
             return False
         if self._bare_ends_left:
-            if "<" in text:
+            if "<" in text and _MAY_END.search(text):
                 return False
             self._text.append(text)
         return True
@@ -313,8 +315,20 @@ def _first(text: str, tags: tuple[str, ...]) -> tuple[int, str] | None:
 
 def _undecided(text: str, tags: tuple[str, ...]) -> int:
     """How many characters at the end of the text may be the beginning of a tag."""
-    longest = min(max(map(len, tags)) - 1, len(text))
-    return next((n for n in range(longest, 0, -1) if any(_is_prefix(text[-n:], tag) for tag in tags)), 0)
+    longest, first = _bounds(tags)
+    tail = text[-longest:]
+    for match in first.finditer(tail):
+        rest = tail[match.start() :]
+        if any(_is_prefix(rest, tag) for tag in tags):
+            return len(rest)
+    return 0
+
+
+@cache
+def _bounds(tags: tuple[str, ...]) -> tuple[int, re.Pattern[str]]:
+    """How many characters of one of these tags may be there at most without the last one, and what finds where one
+    may begin."""
+    return max(map(len, tags)) - 1, re.compile("|".join({re.escape(tag[0]) for tag in tags}), re.I)
 
 
 def _without_end(thought: str) -> str:
