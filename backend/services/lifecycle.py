@@ -81,7 +81,7 @@ class Readiness:
                 self.is_ready = True
             except StreamForgeError as error:
                 self.problem, self._is_full = error.message, isinstance(error, StorageFull)
-                log.error("not_ready", code=error.code, problem=error.message)
+                log.error("not_ready", code=error.code, problem=error.text(with_advice=True))
             except Exception as error:
                 self._is_full = False
                 self.problem = f"{type(error).__name__}; the server's log has the details"

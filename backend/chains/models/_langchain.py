@@ -143,7 +143,7 @@ class LangChainProvider(Provider, ABC):
     @override
     def open(self, model: str) -> "LangChainModel":
         if unset := self.unset():
-            raise ProviderRefused(f"{self.endpoint.name} is not set up: {unset} and restart.")
+            raise ProviderRefused(f"{self.endpoint.name} is not set up.", advice=f"To use it, {unset} and restart.")
         return LangChainModel(self, model)
 
     async def opened(self, model: str) -> Any:

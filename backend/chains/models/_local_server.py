@@ -178,7 +178,8 @@ class LocalServer:
             log.error("local_model_not_loaded", path=str(model.path), why=reply.get("error", "the process ended"))
             raise ProviderFailed(
                 f"{model.path.name} can't be loaded: it is damaged, of a kind that llama.cpp doesn't know, or needs "
-                "more memory than LOCAL_MEMORY_MB."
+                "more memory than it may have.",
+                advice="LOCAL_MEMORY_MB sets the limit.",
             )
         log.info("local_model_started", model=model.name, seconds=round(time.monotonic() - began, 1), pid=process.pid)
         return LocalAddress(f"{reply['url']}/v1", key)

@@ -50,7 +50,7 @@ class _Provider:
 
     def open(self, model: str) -> ChatModel:
         if (problem := self._problem()) is not None:
-            raise ProviderRefused(f"{self._endpoint.name} is not set up: {problem}.")
+            raise ProviderRefused(f"{self._endpoint.name} is not set up.", advice=f"The reason: {problem}.")
         if model != self._name:
             raise ModelNotFound(f"{self._endpoint.name} has one model: {self._endpoint.name}/{self._name}.")
         return _Model(self)

@@ -143,7 +143,7 @@ class _Provider(LangChainProvider):
     def refusal(self, error: Exception, model: str) -> RunError:
         meant = super().refusal(error, model)
         if isinstance(meant, ModelNotFound):
-            return ModelNotFound(f"Ollama has no model {model!r}: ollama pull {model}")
+            return ModelNotFound(f"Ollama has no model {model!r}.", advice=f"Get it with: ollama pull {model}")
         if isinstance(meant, ProviderTimeout):
             return ProviderTimeout(
                 "Ollama did not answer in time. A large model may still be loading: try again.", retry_after=0.0

@@ -102,7 +102,7 @@ class _Provider:
 
     def open(self, model: str) -> "_Model":
         if unset := self._unset():
-            raise ProviderRefused(f"{self.endpoint.name} is not set up: {unset} and restart.")
+            raise ProviderRefused(f"{self.endpoint.name} is not set up.", advice=f"To use it, {unset} and restart.")
         return _Model(self, model)
 
     async def client(self, model: str) -> "StreamingChatOpenAI":

@@ -325,7 +325,7 @@ def _guarded(path: Path, call: Callable[..., T], *arguments: object) -> T:
         # Not Exception: a panic of Chroma's native code is none.
         text = str(error).lower()
         if "disk is full" in text or "no space left" in text or index_files.is_disk_full(path):
-            raise StorageFull("The disk under DATA_DIR is full. Free some space and try again.") from error
+            raise StorageFull.on_server() from error
         if "database is locked" in text:
             raise Unavailable("The vectors are busy. Try again in a moment.", code="storage_busy") from error
         raise IndexDamaged(

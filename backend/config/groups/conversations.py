@@ -22,5 +22,6 @@ class ConversationSettings(SettingsGroup):
         None,
         gt=0,
         le=100_000,
-        description="Days without a change after which a session is deleted, with its messages and runs. Unset: never.",
+        description="Days without a change after which a session is deleted, with its messages and runs, unless it is "
+        "pinned. Unset: never.",
     )

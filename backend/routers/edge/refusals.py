@@ -60,10 +60,10 @@ HEAD_TOO_LARGE = Refusal(
     detail=f"The head of a request may have {MAX_HEAD_BYTES} bytes and {MAX_HEADER_LINES} headers.",
 )
 HEAD_TOO_SLOW = Refusal(
-    408, code="request_timeout", detail="The request's head took too long to arrive (HEAD_TIMEOUT).", retryable=True
+    408, code="request_timeout", detail="The request's head took too long to arrive.", retryable=True
 )
 BODY_TOO_SLOW = Refusal(
-    408, code="request_timeout", detail="The request's body took too long to arrive (BODY_TIMEOUT).", retryable=True
+    408, code="request_timeout", detail="The request's body took too long to arrive.", retryable=True
 )
 NO_PLACE = Refusal(
     503, code="too_many_connections", detail="The server has too many connections. Try again soon.", retryable=True

@@ -227,17 +227,18 @@ class ModelCatalog:
         """The opened model. Raises Invalid."""
         provider, model = self.split(full)
         if provider not in self._providers:
-            raise Invalid(f"model: {self._endpoints[provider][0].missing()}", code="unknown_model")
+            missing = self._endpoints[provider][0].missing() or ""
+            raise Invalid(f"model: {provider} is not installed.", code="unknown_model", advice=f"{missing}.")
         if (kind := self._kind_of(provider, model)) in MUTE:
             raise Invalid(
-                f"model: {full} can't chat, because its kind is {kind}. Choose another model; if it does chat, give it "
-                "`kind: chat` in MODELS_FILE.",
+                f"model: {full} can't chat, because its kind is {kind}. Choose another model.",
                 code="unknown_model",
+                advice="If it does chat, give it `kind: chat` in MODELS_FILE.",
             )
         try:
             opened = self._providers[provider].open(model)
         except RunError as error:
-            raise Invalid(f"model: {error.message}", code="unknown_model") from None
+            raise Invalid(f"model: {error.message}", code="unknown_model", advice=error.advice) from None
         if not opened.writes:
             return opened
         return ThinkingModel(opened, self._endpoints[provider][1].quirks_of(model).think_tags)

@@ -63,7 +63,7 @@ def check_models(
     try:
         catalog = ModelCatalog(settings, providers, network)
     except Invalid as error:
-        raise SettingsError(f"MODELS_FILE: {error.message.removeprefix('model: ')}") from None
+        raise SettingsError(f"MODELS_FILE: {error.text(with_advice=True).removeprefix('model: ')}") from None
     except ValueError as error:
         raise SettingsError(str(error)) from None
     named = {"LLM_MODEL": settings.llm_model, "TASK_MODEL": settings.task_model, "SUMMARY_MODEL": summary_model}
@@ -72,7 +72,7 @@ def check_models(
             if model is not None:
                 catalog.check(model)
         except Invalid as error:
-            raise SettingsError(f"{variable}: {error.message.removeprefix('model: ')}") from None
+            raise SettingsError(f"{variable}: {error.text(with_advice=True).removeprefix('model: ')}") from None
 
 
 def _announce(catalog: ModelCatalog) -> None:
