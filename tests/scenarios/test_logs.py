@@ -16,7 +16,7 @@ from backend.config.groups.logs import LogSettings
 from backend.config.logging import configure_logging
 from tests.api.helpers import KEYS
 from tests.support.harness import serving
-from tests.support.provider_protocol import Stall, chunk, done, usage_chunk
+from tests.support.provider_protocol import Stall, chunk, done, error, usage_chunk
 from tests.support.provider_server import ProviderServer
 
 ALICE = {"Authorization": f"Bearer {KEYS.split(',')[0].partition(':')[2]}"}
@@ -108,6 +108,7 @@ ADVISED = [
     ("POST", "/documents/text", {"name": "a.txt", "text": "x" * 1_500_000}, 413, "MAX_UPLOAD_MB"),
     ("POST", "/documents/url", {"url": "http://example.com:81/"}, 422, "URL_ALLOWED_HOSTS"),
     ("GET", "/usage?owner=*", None, 403, "USAGE_ADMINS"),
+    ("POST", "/chat", {"message": "hi", "model": "openai/gpt-4.1"}, 422, "OPENAI_API_KEY"),
 ]
 
 
@@ -132,9 +133,24 @@ async def test_the_end_of_a_stream_keeps_to_it(tmp_path: Path, provider: Provide
     if with_keys:
         options["api_keys"] = KEYS
     async with serving(tmp_path / "data", llm_model="openai/m", total_timeout=0.3, **options) as server:
-        answer = await server.client.post("/chat", json={"message": "hi"}, headers=headers)
+        with log_of() as written:
+            answer = await server.client.post("/chat", json={"message": "hi"}, headers=headers)
+            assert "TOTAL_TIMEOUT" in (await ended(written))["advice"]
     assert "run.failed" in answer.text and "took longer than" in answer.text
     assert ("TOTAL_TIMEOUT" in answer.text) is not with_keys
+
+
+@pytest.mark.parametrize("with_keys", [True, False])
+async def test_so_does_a_refused_key(tmp_path: Path, provider: ProviderServer, with_keys: bool) -> None:
+    provider.script([error(401, "no", "invalid_request_error", "invalid_api_key")])
+    options: dict[str, Any] = {"openai_api_key": "sk-test-0123456789", "openai_base_url": provider.base_url}
+    headers = ALICE if with_keys else {}
+    if with_keys:
+        options["api_keys"] = KEYS
+    async with serving(tmp_path / "data", llm_model="openai/m", **options) as server:
+        answer = await server.client.post("/chat", json={"message": "hi"}, headers=headers)
+    assert "The provider refused the key." in answer.text
+    assert ("OPENAI_API_KEY" in answer.text) is not with_keys
 
 
 def test_the_console_is_for_people() -> None:

@@ -109,6 +109,7 @@ class RunDriver:
                 return ev.RunCancelled(by=reason, **_totals(run))
 
     def _failed(self, run: Run, error: StreamForgeError) -> ev.RunFailed:
+        run.advice = error.advice
         wait = error.retry_after if isinstance(error, RunError) else None
         fault = ev.RunFault(
             code=error.code,
@@ -148,6 +149,7 @@ def _log_end(run: Run, terminal: ev.Terminal) -> None:
         "run_ended",
         status=status_of(terminal),
         **({} if error is None else {"code": error.code}),
+        **({"advice": run.advice} if error is not None and run.advice else {}),
         model=run.state.model or run.started.model,
         input_tokens=total.input_tokens,
         output_tokens=total.output_tokens,

@@ -45,6 +45,8 @@ class Run:
     began_at: float = field(default_factory=now)
     first_output_at: float | None = None
     """When the model wrote its first text or reasoning."""
+    advice: str = ""
+    """What whoever runs the server can do about the run's failure."""
 
     @property
     def id(self) -> str:
