@@ -279,8 +279,9 @@ class AnswerTooLong(RunError):
     def at(cls, max_bytes: int) -> Self:
         """The error for an answer that would be larger than `max_bytes`."""
         return cls(
-            f"The answer reached {max_bytes / 1_000_000:g} MB, the largest size that this server allows "
-            "(MAX_ANSWER_MB), and was ended there. What came until then is kept."
+            f"The answer reached {max_bytes / 1_000_000:g} MB, the largest size that this server allows, and was ended "
+            "there. What came until then is kept.",
+            advice="MAX_ANSWER_MB sets the limit.",
         )
 
 

@@ -63,7 +63,7 @@ def unlisted(refusal: RunError, endpoint: Endpoint) -> str:
     """Why a provider's list of models can't be read."""
     if isinstance(refusal, ModelNotFound | WrongAddress):
         return f"{endpoint.shown} has no list of models. Check {_address_setting(endpoint)}"
-    return refusal.message.rstrip(".")
+    return refusal.text(with_advice=True).rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +108,16 @@ def _failure(error: Exception, names: set[str], report: _Report, endpoint: Endpo
         return ProviderTimeout("The provider did not answer in time. Try again.", retry_after=again)
     if names & _PROXIES or report.status == 407:
         check = "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
-        return ProviderFailed(f"The proxy doesn't lead to the provider. {check}", retry_after=again)
+        return ProviderFailed("The proxy doesn't lead to the provider.", retry_after=again, advice=check)
     if names & _CERTIFICATES:
         check = f"Check {endpoint.url_setting}, and name your own authority in CA_BUNDLE or SSL_CERT_FILE."
-        return ProviderFailed(f"The provider's certificate is not trusted. {check}")
+        return ProviderFailed("The provider's certificate is not trusted.", advice=check)
     if names & _UNREACHED:
         check = f"Check {endpoint.url_setting} and the network."
-        return ProviderFailed(f"The provider can't be reached. {check}", retry_after=again)
+        return ProviderFailed("The provider can't be reached.", retry_after=again, advice=check)
     if isinstance(error, TypeError | KeyError | ValueError):
-        return ProviderFailed(f"The provider sent something that is no answer. Check {endpoint.url_setting}.")
+        check = f"Check {endpoint.url_setting}."
+        return ProviderFailed("The provider sent something that is no answer.", advice=check)
     return ProviderFailed(
         "The connection to the provider broke. Ask again; what came until then is kept.",
         retry_after=again if names & _BROKEN else None,
@@ -141,14 +142,16 @@ def _refusal_error(refusal: RefusedCall, report: _Report, endpoint: Endpoint) ->
             return ModelNotFound(f"The provider knows no model {refusal.model!r}. GET /models lists what it offers.")
         case "address":
             return WrongAddress(
-                f"Nothing that answers is at the provider's address{shown_status}. Check {_address_setting(endpoint)}."
+                f"Nothing that answers is at the provider's address{shown_status}.",
+                advice=f"Check {_address_setting(endpoint)}.",
             )
         case "page":
             return _page_error(status, endpoint)
         case "key":
-            return ProviderRefused(f"The provider refused the key. Check {endpoint.key_setting}.")
+            return ProviderRefused("The provider refused the key.", advice=f"Check {endpoint.key_setting}.")
         case "forbidden":
-            return ProviderRefused(f"The provider refused the key, or what it may do. Check {endpoint.key_setting}.")
+            check = f"Check {endpoint.key_setting}."
+            return ProviderRefused("The provider refused the key, or what it may do.", advice=check)
         case "account":
             # An account doesn't fill itself.
             return RateLimited("The provider's account has no quota or credit left. Fill it, or try later.")
@@ -167,8 +170,8 @@ def _refusal_error(refusal: RefusedCall, report: _Report, endpoint: Endpoint) ->
 def _page_error(status: int | None, endpoint: Endpoint) -> RunError:
     """A web page in place of an answer."""
     where = f"A web page came instead of an answer{f' (HTTP {status})' if status is not None else ''}: a proxy, a "
-    where += f"firewall or a login page is in between, or the address is wrong. Check {endpoint.url_setting}."
-    return ProviderFailed(where) if status is None else ProviderRefused(where)
+    where += "firewall or a login page is in between, or the address is wrong."
+    return (ProviderFailed if status is None else ProviderRefused)(where, advice=f"Check {endpoint.url_setting}.")
 
 
 def _address_setting(endpoint: Endpoint) -> str:

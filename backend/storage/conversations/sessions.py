@@ -30,7 +30,7 @@ class SessionRow:
 
 _COLUMNS = "id, title, head_message_id, settings, created_at, updated_at, pinned, archived"
 _IDLE = (
-    "updated_at < :before AND NOT EXISTS "
+    "updated_at < :before AND NOT pinned AND NOT EXISTS "
     "(SELECT 1 FROM runs r WHERE r.session_id = sessions.id AND r.status IN ('queued', 'running'))"
 )
 _NAMED = "named"

@@ -242,9 +242,10 @@ REQUESTS = [
 )
 def test_what_a_refusal_means(code: str, retryable: bool, message: str, table: list[tuple[int | None, object]]) -> None:
     wrong = [
-        (status, body, error.code, error.retryable, error.message)
+        (status, body, error.code, error.retryable, error.text(with_advice=True))
         for status, body in table
-        if ((error := refused(status, body)).code, error.retryable) != (code, retryable) or message not in error.message
+        if ((error := refused(status, body)).code, error.retryable) != (code, retryable)
+        or message not in error.text(with_advice=True)
     ]
     assert not wrong
 
@@ -259,7 +260,7 @@ def test_what_passes_is_asked_again() -> None:
 
 def test_at_the_vendors_own_address_a_missing_thing_is_the_model() -> None:
     assert refused(404, {"error": {"message": "nothing of that kind"}}, VENDOR).code == "model_not_found"
-    assert "OPENAI_BASE_URL" in refused(404, "<html>404</html>", VENDOR).message
+    assert "OPENAI_BASE_URL" in refused(404, "<html>404</html>", VENDOR).advice
 
 
 def test_an_error_in_the_error_of_a_gateway_counts() -> None:

@@ -51,8 +51,10 @@ async def test_idle_sessions_are_deleted_with_their_runs(database: Database) -> 
         await session(database, f"old{n:02}", 31, "completed")
     await session(database, "live", 31, "running")
     await session(database, "new", 29, "completed")
+    await session(database, "pinned", 31, "completed")
+    await database.write(lambda tx: tx.execute("UPDATE sessions SET pinned = 1 WHERE id = 'pinned'"))
     await Retention(database, 30, None).clean()
-    assert await ids(database, "sessions") == await ids(database, "runs") == ["live", "new"]
+    assert await ids(database, "sessions") == await ids(database, "runs") == ["live", "new", "pinned"]
 
 
 async def test_without_a_setting_everything_is_kept(database: Database) -> None:
