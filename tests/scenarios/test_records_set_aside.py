@@ -234,6 +234,7 @@ async def test_absurd_counts_and_reasons_of_a_provider_end_in_a_complete_answer(
     absurd = 2**62
     finish = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     usage = json.dumps({"choices": [], "usage": {"prompt_tokens": absurd, "completion_tokens": absurd}})
+    end: dict[str, Any] = {}
     for _ in range(3):
         script = [
             chunk({"content": "Hi."}),

@@ -15,14 +15,14 @@ _LONG = 4_000
 """Characters that are looked at."""
 
 _SECRETS = (
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@\"']*@", re.I), r"\1"),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://)[^/\s@\"']*@", re.I), r"\1"),
     (re.compile(r"\b(bearer)\s+[^\s\"',;]{4,}", re.I), r"\1 ***"),
     (re.compile(r"\b(basic)\s+[a-z0-9+/=]{12,}", re.I), r"\1 ***"),
     (
         re.compile(
             r"((?:api|access|auth|secret|private|subscription)?[-_ ]?(?:keys?|tokens?|secret|password|passwd|pwd)"
             r"(?: provided"
-            r"| given| is)?[\"']?\s*[:=]\s*[\"'`]?)(?=[^\s\"'`,;&}]*[\d*])(?=[^\s\"'`,;&}]*[a-z*])[^\s\"'`,;&}]{6,}",
+            r"| given| is)?[\"']?\s*[:=]\s*[\"'`]?)(?=[^\s\"'`,;&}]{0,200}[\d*])(?=[^\s\"'`,;&}]{0,200}[a-z*])[^\s\"'`,;&}]{6,}",
             re.I,
         ),
         r"\1***",

@@ -150,8 +150,8 @@ def _refusal_error(refusal: RefusedCall, report: _Report, endpoint: Endpoint) ->
         case "key":
             return ProviderRefused("The provider refused the key.", advice=f"Check {endpoint.key_setting}.")
         case "forbidden":
-            said = "The provider refused the key, or what it may do."
-            return ProviderRefused(said, advice=f"Check {endpoint.key_setting}.")
+            check = f"Check {endpoint.key_setting}."
+            return ProviderRefused("The provider refused the key, or what it may do.", advice=check)
         case "account":
             # An account doesn't fill itself.
             return RateLimited("The provider's account has no quota or credit left. Fill it, or try later.")
@@ -171,8 +171,7 @@ def _page_error(status: int | None, endpoint: Endpoint) -> RunError:
     """A web page in place of an answer."""
     where = f"A web page came instead of an answer{f' (HTTP {status})' if status is not None else ''}: a proxy, a "
     where += "firewall or a login page is in between, or the address is wrong."
-    failure = ProviderFailed if status is None else ProviderRefused
-    return failure(where, advice=f"Check {endpoint.url_setting}.")
+    return (ProviderFailed if status is None else ProviderRefused)(where, advice=f"Check {endpoint.url_setting}.")
 
 
 def _address_setting(endpoint: Endpoint) -> str:

@@ -119,4 +119,5 @@ def _usage(request: ShortText, model: ModelCandidate, written: WrittenText, *, i
         reasoning_tokens=counted.reasoning,
         cached_tokens=counted.cached,
         estimated=is_estimated,
+        prompt_cut=counted.prompt_cut,
     )

@@ -30,7 +30,7 @@ class SessionRow:
 
 _COLUMNS = "id, title, head_message_id, settings, created_at, updated_at, pinned, archived"
 _IDLE = (
-    "NOT pinned AND updated_at < :before AND NOT EXISTS "
+    "updated_at < :before AND NOT pinned AND NOT EXISTS "
     "(SELECT 1 FROM runs r WHERE r.session_id = sessions.id AND r.status IN ('queued', 'running'))"
 )
 _NAMED = "named"
@@ -158,7 +158,7 @@ class Sessions:
             raise NotFound("No such session.")
 
     async def idle(self, before: int, limit: int = 20) -> list[tuple[str, str]]:
-        """Owner and id of sessions that are not pinned, were last changed before a time (ms) and have no live run."""
+        """Owner and id of sessions that were last changed before a time (ms) and have no live run."""
         sql = f"SELECT owner, id FROM sessions WHERE {_IDLE} LIMIT :limit"
         return [(owner, id_) for owner, id_ in await self._db.read(lambda tx: tx.rows(sql, before=before, limit=limit))]
 

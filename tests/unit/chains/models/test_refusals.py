@@ -246,7 +246,6 @@ def test_what_a_refusal_means(code: str, retryable: bool, message: str, table: l
         for status, body in table
         if ((error := refused(status, body)).code, error.retryable) != (code, retryable)
         or message not in error.text(with_advice=True)
-        or "WORK_" in error.message
     ]
     assert not wrong
 
