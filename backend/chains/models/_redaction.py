@@ -21,8 +21,9 @@ _SECRETS = (
     (
         re.compile(
             r"((?:api|access|auth|secret|private|subscription)?[-_ ]?(?:keys?|tokens?|secret|password|passwd|pwd)"
-            r"(?: provided"
-            r"| given| is)?[\"']?\s*[:=]\s*[\"'`]?)(?=[^\s\"'`,;&}]{0,200}[\d*])(?=[^\s\"'`,;&}]{0,200}[a-z*])[^\s\"'`,;&}]{6,}",
+            r"(?: provided| given| is)?[\"']?\s*[:=]\s*[\"'`]?)"
+            # Without bounds, a long text of many such words would take the square of its length.
+            r"(?=[^\s\"'`,;&}]{0,200}[\d*])(?=[^\s\"'`,;&}]{0,200}[a-z*])[^\s\"'`,;&}]{6,}",
             re.I,
         ),
         r"\1***",
