@@ -33,6 +33,7 @@ class Readiness:
         """Whether everything is loaded."""
         self._task: asyncio.Task[None] | None = None
         self.problem: str | None = None
+        self._advice = ""
         self._is_full = False
 
     @property
@@ -68,7 +69,7 @@ class Readiness:
         if self._is_full and self.problem is not None:
             raise StorageFull.on_server()
         if self.problem is not None:
-            raise Unavailable(f"The server could not get ready: {self.problem}", code="not_ready")
+            raise Unavailable(f"The server could not get ready: {self.problem}", code="not_ready", advice=self._advice)
 
     async def _run(self) -> None:
         await asyncio.sleep(_PORT_SECONDS)
@@ -80,10 +81,11 @@ class Readiness:
                 self.problem = None
                 self.is_ready = True
             except StreamForgeError as error:
-                self.problem, self._is_full = error.message, isinstance(error, StorageFull)
+                self.problem, self._advice = error.message, error.advice
+                self._is_full = isinstance(error, StorageFull)
                 log.error("not_ready", code=error.code, problem=error.text(with_advice=True))
             except Exception as error:
-                self._is_full = False
+                self._is_full, self._advice = False, ""
                 self.problem = f"{type(error).__name__}; the server's log has the details"
                 log.exception("not_ready")
             # After a failure the event stays set: who asks meanwhile is told the problem at once.
