@@ -52,8 +52,6 @@ class ModelChooser:
         self._table = table
         self._catalog = catalog
         self._opened: dict[str, _OpenedModel] = {}
-        self._current: dict[str, _OpenedModel] = {}
-        """Those that agree with the newest lists of their providers."""
         self._lists_read = 0
 
     def choose(self, choice: ModelChoice) -> list[ModelCandidate]:
@@ -106,16 +104,8 @@ class ModelChooser:
 
     def _open(self, full: str) -> _OpenedModel:
         if self._lists_read != self._catalog.lists_read:
-            self._lists_read = self._catalog.lists_read
-            self._current.clear()
-        if (opened := self._current.get(full)) is None:
-            opened = self._current[full] = self._open_anew(full)
-        return opened
-
-    def _open_anew(self, full: str) -> _OpenedModel:
-        """The opened model, with what the provider's newest list says about it."""
-        listed = self._catalog.listed_spec(*full.split("/", 1)) if "/" in full else None
-        if (opened := self._opened.get(full)) is not None and opened.listed == listed:
+            self._forget_changed()
+        if (opened := self._opened.get(full)) is not None:
             return opened
         model, spec = self._catalog.model(full), self._catalog.spec(full)
         endpoint = self._catalog.endpoint(self._catalog.split(full)[0])
@@ -124,10 +114,18 @@ class ModelChooser:
         count = counter(spec.tokenizer) if spec.tokenizer is not None else None
         if len(self._opened) >= _MAX_OPENED:
             self._opened.clear()
-            self._current.clear()
+        listed = self._listed(full)
         opened = _OpenedModel(full, model, spec, _refusals(kind, spec), kind.hides_reasoning, count, listed)
         self._opened[full] = opened
         return opened
+
+    def _forget_changed(self) -> None:
+        """Forget the models of which the newest list of their provider says something else."""
+        self._lists_read = self._catalog.lists_read
+        self._opened = {name: opened for name, opened in self._opened.items() if opened.listed == self._listed(name)}
+
+    def _listed(self, full: str) -> ModelSpec | None:
+        return self._catalog.listed_spec(*full.split("/", 1))
 
     def _parameters(self, spec: ModelSpec, parameters: Mapping[str, object]) -> Parameters:
         settings = self._settings
